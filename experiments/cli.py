@@ -1,0 +1,57 @@
+"""What every job shares: the command line, exit codes and the list of patients set aside."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from lens.errors import FAILURE_COLUMNS, CaseError, InputError
+
+DONE, REFUSED, SET_ASIDE = 0, 1, 3
+"""Exit codes; wrong usage is 2, from the command-line parser."""
+
+Config = TypeVar("Config")
+
+
+def run(config: Callable[..., Config], job: Callable[[Config], int], **options: Any) -> NoReturn:
+    """Parses the command line into `config`, runs `job` on it and exits with the job's code.
+
+    A refused input ends with one line on standard error and exit code 1, not with a traceback.
+    """
+    parsed = tyro.cli(config, **options)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Orbax and JAX narrate their work at INFO; a user follows ours.
+    for library in ("absl", "jax", "orbax", "distributed"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    try:
+        code = job(parsed)
+    except InputError as error:
+        print(f"refused: {error}", file=sys.stderr)
+        code = REFUSED
+    sys.exit(code)
+
+
+def list_set_aside(errors: Sequence[CaseError], path: Path) -> int:
+    """Writes `path` (``failures.csv``) and prints the patients set aside; gives the exit code.
+
+    Without errors a stale file is removed, so that its presence means what it says.
+    """
+    import pandas as pd
+
+    from lens.files import write_table
+
+    if not errors:
+        path.unlink(missing_ok=True)
+        return DONE
+    table = pd.DataFrame([error.row() for error in errors], columns=list(FAILURE_COLUMNS))
+    write_table(table, path)
+    patients = table["patient_id"].nunique()
+    print(f"{patients} patient(s) set aside, listed in {path}:", file=sys.stderr)
+    for error in errors:
+        print(f"  {error}", file=sys.stderr)
+    return SET_ASIDE

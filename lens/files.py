@@ -1,0 +1,109 @@
+"""Tables and arrays on disk: checked when read, atomic when written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lens.errors import InputError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` and moves it there when the block succeeds.
+
+    A reader sees the old file or the whole new one, never a part; a failed block leaves no trace.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp gives 0600; results are to be read by colleagues like any other file.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Writes a table without its index, as Parquet or CSV by the file's suffix."""
+    with atomic(path) as temporary:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        elif path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            raise InputError(f"{path}: tables are written as .parquet or .csv")
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Writes named arrays as an uncompressed ``.npz``."""
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes JSON that people can read: indented, keys in the order given."""
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads ``.parquet`` or ``.csv`` (also ``.csv.gz``), with every id column as text.
+
+    Raises:
+        InputError: no such file, another suffix, not readable, or without rows.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        elif path.name.endswith((".csv", ".csv.gz")):
+            table = pd.read_csv(path, dtype={"patient_id": str, "study_id": str})
+        else:
+            raise InputError(f"{path}: expected .parquet, .csv or .csv.gz")
+    except InputError:
+        raise
+    except Exception as error:  # any parser's failure means the same to the user
+        raise InputError(f"{path}: not readable as a table ({error})") from error
+    if table.empty:
+        raise InputError(f"{path}: the table has no rows")
+    for column in {"patient_id", "study_id"} & set(table.columns):
+        table[column] = table[column].astype(str)
+    return table
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of all files below a folder with their names, as 64 hex digits."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,21 @@
+"""Shared test set-up: array shapes in signatures are checked at run time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Before any module of ours is imported, so that every annotated shape is checked while testing.
+install_import_hook(["lens", "encoders"], "beartype.beartype")
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real cases; tests that need it skip where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real cases are not part of the repository and are not on this machine")
+    return SHARED_DATA
