@@ -1,0 +1,305 @@
+"""ConvNeXt V2 for volumes and images, as Flax NNX modules.
+
+The 3D layout is ProFound's: as the published 2D network, with 7x7x7 depthwise convolutions and a
+last downsampling of stride 1, so that the total stride is 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from encoders.depthwise import depthwise
+
+Size = Literal["atto", "femto", "pico", "nano", "tiny", "base", "large", "huge"]
+
+_SIZES: dict[str, tuple[tuple[int, ...], int]] = {
+    "atto": ((2, 2, 6, 2), 40),
+    "femto": ((2, 2, 6, 2), 48),
+    "pico": ((2, 2, 6, 2), 64),
+    "nano": ((2, 2, 8, 2), 80),
+    "tiny": ((3, 3, 9, 3), 96),
+    "base": ((3, 3, 27, 3), 128),
+    "large": ((3, 3, 27, 3), 192),
+    "huge": ((3, 3, 27, 3), 352),
+}
+"""Blocks per stage and the width of the first stage; widths double from stage to stage."""
+
+KERNEL = 7
+STEM = 4
+
+
+@dataclass(frozen=True)
+class ConvNeXtV2Config:
+    """What determines a ConvNeXt V2 encoder.
+
+    Attributes:
+        dims: 3 for volumes, 2 for images.
+        depths: blocks per stage.
+        widths: channels per stage.
+        in_channels: channels of the input; ProFound reads T2, high-b DWI, ADC.
+        strides: of the downsamplings before stages 2, 3 and 4.
+        drop_path: stochastic depth of the last block (the first has 0, linear between), used
+            only where a call is given a key.
+        dtype: of the arithmetic, ``float32`` or ``bfloat16``; parameters stay float32.
+        remat: recompute blocks in the backward pass instead of keeping their activations.
+    """
+
+    dims: int = 3
+    depths: tuple[int, ...] = (3, 3, 9, 3)
+    widths: tuple[int, ...] = (96, 192, 384, 768)
+    in_channels: int = 3
+    strides: tuple[int, ...] = (2, 2, 1)
+    drop_path: float = 0.0
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dims not in (2, 3):
+            raise ValueError(f"dims is 2 or 3, not {self.dims}")
+        if not len(self.depths) == len(self.widths) == len(self.strides) + 1:
+            raise ValueError(
+                f"{len(self.depths)} depths, {len(self.widths)} widths and {len(self.strides)} "
+                "strides; there is a stride between each two stages"
+            )
+
+    @classmethod
+    def named(cls, size: Size, *, dims: int = 3, **changes: object) -> ConvNeXtV2Config:
+        """The published sizes; `changes` are passed to the constructor."""
+        if size not in _SIZES:
+            raise ValueError(f"no size {size!r}; there are {', '.join(_SIZES)}")
+        depths, width = _SIZES[size]
+        layout = {
+            "dims": dims,
+            "depths": depths,
+            "widths": tuple(width * 2**stage for stage in range(4)),
+            "strides": (2, 2, 1) if dims == 3 else (2, 2, 2),
+        }
+        return cls(**(layout | changes))  # type: ignore[arg-type]
+
+    @property
+    def total_strides(self) -> tuple[int, ...]:
+        """Voxels of the input per voxel of each stage's feature map, along each axis."""
+        return tuple(STEM * prod(self.strides[:stage]) for stage in range(len(self.depths)))
+
+
+class ConvNeXtV2(nnx.Module):
+    """The encoder: four stages of feature maps and one embedding.
+
+    Example:
+        >>> encoder = ConvNeXtV2(ConvNeXtV2Config.named("atto"), rngs=nnx.Rngs(0))
+        >>> encoder(jnp.zeros((1, 32, 64, 64, 3))).shape
+        (1, 320)
+    """
+
+    def __init__(self, config: ConvNeXtV2Config, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        inputs = (config.in_channels, *config.widths)
+        strides = (STEM, *config.strides)
+        self.downsamples = nnx.List(
+            Downsample(inputs[i], inputs[i + 1], strides[i], config, stem=i == 0, rngs=rngs)
+            for i in range(len(config.widths))
+        )
+        self.blocks = nnx.List(
+            nnx.List(Block(width, config, rngs=rngs) for _ in range(depth))
+            for depth, width in zip(config.depths, config.widths, strict=True)
+        )
+        self.norm = _layer_norm(config.widths[-1], config, rngs)
+
+    def __call__(
+        self, x: Float[Array, "n *spatial c"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n f"]:
+        """Embeds volumes or images: the LayerNorm of the last stage's mean over space.
+
+        Args:
+            x: the input, ``(n, D, H, W, c)`` for volumes, ``(n, H, W, c)`` for images.
+            key: randomness of stochastic depth; without it every block is kept.
+
+        Returns:
+            float32 embeddings, ``widths[-1]`` numbers each.
+        """
+        return self.pool(self.stages(x, key=key)[-1])
+
+    def stages(
+        self, x: Float[Array, "n *spatial c"], *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "n ..."], ...]:
+        """The output of each stage, channels last; the input's remainder modulo a stride is cut."""
+        if x.ndim != self.config.dims + 2 or x.shape[-1] != self.config.in_channels:
+            raise ValueError(
+                f"input of shape {x.shape}; expected {self.config.dims} spatial axes between the "
+                f"batch and {self.config.in_channels} channels"
+            )
+        x = x.astype(self.config.dtype)
+        keep = _keep_probabilities(self.config)
+        outputs = []
+        for stage, (downsample, blocks) in enumerate(
+            zip(self.downsamples, self.blocks, strict=True)
+        ):
+            stage_key = None if key is None else jax.random.fold_in(key, stage)
+            x = downsample(x)
+            x = _run_blocks(blocks, x, keep[stage], stage_key, remat=self.config.remat)
+            outputs.append(x)
+        return tuple(outputs)
+
+    def pool(self, last: Float[Array, "n *spatial f"]) -> Float[Array, "n f"]:
+        """The embedding of the last stage's feature map."""
+        mean = last.astype(jnp.float32).mean(axis=tuple(range(1, last.ndim - 1)))
+        return self.norm(mean).astype(jnp.float32)
+
+
+class Downsample(nnx.Module):
+    """A convolution whose kernel equals its stride, with a LayerNorm after (stem) or before it."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        config: ConvNeXtV2Config,
+        *,
+        stem: bool,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.stem = stem
+        self.norm = _layer_norm(outputs if stem else inputs, config, rngs)
+        self.conv = PatchConv(inputs, outputs, (stride,) * config.dims, config, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *coarser f"]:
+        return self.norm(self.conv(x)) if self.stem else self.conv(self.norm(x))
+
+
+class PatchConv(nnx.Module):
+    """Convolution with kernel = stride and no padding: one matrix product over patches."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: tuple[int, ...],
+        config: ConvNeXtV2Config,
+        *,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.dtype = config.dtype
+        self.kernel = nnx.Param(_INIT(rngs.params(), (*size, inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *coarser f"]:
+        *size, inputs, outputs = self.kernel.shape
+        kernel = self.kernel[...].astype(self.dtype).reshape(-1, outputs)
+        dims = len(size)
+        coarse = [extent // step for extent, step in zip(x.shape[1:-1], size, strict=True)]
+        x = x[:, *(slice(c * s) for c, s in zip(coarse, size, strict=True))]
+        split = [part for pair in zip(coarse, size, strict=True) for part in pair]
+        x = x.reshape(x.shape[0], *split, inputs)
+        grid, patch = range(1, 2 * dims, 2), range(2, 2 * dims + 1, 2)
+        x = x.transpose(0, *grid, *patch, 2 * dims + 1).reshape(x.shape[0], *coarse, -1)
+        return x @ kernel + self.bias[...].astype(self.dtype)
+
+
+class Block(nnx.Module):
+    """Depthwise convolution, then a two-layer perceptron per voxel with response normalisation."""
+
+    def __init__(self, width: int, config: ConvNeXtV2Config, *, rngs: nnx.Rngs) -> None:
+        self.depthwise = DepthwiseConv(width, config, rngs=rngs)
+        self.norm = _layer_norm(width, config, rngs)
+        self.expand = _linear(width, 4 * width, config, rngs)
+        self.grn = ResponseNorm(4 * width)
+        self.project = _linear(4 * width, width, config, rngs)
+
+    def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *spatial c"]:
+        """The residual branch; the caller adds it to `x`."""
+        x = self.norm(self.depthwise(x))
+        x = jax.nn.gelu(self.expand(x), approximate=False)
+        return self.project(self.grn(x))
+
+
+class DepthwiseConv(nnx.Module):
+    """One 7x7(x7) kernel and a bias per channel."""
+
+    def __init__(self, width: int, config: ConvNeXtV2Config, *, rngs: nnx.Rngs) -> None:
+        shape = (*(KERNEL,) * config.dims, width)
+        self.kernel = nnx.Param(_INIT(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *spatial c"]:
+        kernel, bias = self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype)
+        if x.ndim == 4:
+            return depthwise(x[:, None], kernel[None])[:, 0] + bias
+        return depthwise(x, kernel) + bias
+
+
+class ResponseNorm(nnx.Module):
+    """Global response normalisation: channels compete by their norm over the volume."""
+
+    def __init__(self, width: int) -> None:
+        self.gamma = nnx.Param(jnp.zeros(width))
+        self.beta = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *spatial c"]:
+        space = tuple(range(1, x.ndim - 1))
+        squares = jnp.square(x.astype(jnp.float32)).sum(axis=space, keepdims=True)
+        # The gradient of sqrt at exactly zero is infinite; the floor is far below float32 activity.
+        norm = jnp.sqrt(jnp.maximum(squares, 1e-24))
+        response = norm / (norm.mean(axis=-1, keepdims=True) + 1e-6)
+        scale = (1 + self.gamma[...] * response).astype(x.dtype)
+        return x * scale + self.beta[...].astype(x.dtype)
+
+
+_INIT = nnx.initializers.truncated_normal(0.02)
+
+
+def _layer_norm(width: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(
+        width, epsilon=1e-6, dtype=jnp.dtype(config.dtype), use_fast_variance=False, rngs=rngs
+    )
+
+
+def _linear(inputs: int, outputs: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(
+        inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=_INIT, rngs=rngs
+    )
+
+
+def _keep_probabilities(config: ConvNeXtV2Config) -> list[Array]:
+    """The probability that a block is kept, per stage, linear over all blocks."""
+    blocks = sum(config.depths)
+    keep = 1 - config.drop_path * jnp.arange(blocks) / max(blocks - 1, 1)
+    ends = [sum(config.depths[: stage + 1]) for stage in range(len(config.depths))]
+    return jnp.split(keep, ends[:-1])
+
+
+def _run_blocks(
+    blocks: Sequence[Block],
+    x: Float[Array, "n *spatial c"],
+    keep: Float[Array, " depth"],
+    key: PRNGKeyArray | None,
+    *,
+    remat: bool,
+) -> Float[Array, "n *spatial c"]:
+    """The blocks of a stage as one scan, so that XLA compiles one block per stage.
+
+    Each residual branch is dropped for a whole sample with probability ``1 - keep`` and scaled to
+    keep its expectation.
+    """
+    graph, *_ = nnx.split(blocks[0])
+    stacked = jax.tree.map(lambda *p: jnp.stack(p), *(nnx.state(block) for block in blocks))
+    keys = None if key is None else jax.random.split(key, len(blocks))
+
+    def step(x: Array, layer: tuple) -> tuple[Array, None]:
+        state, keep, key = layer
+        branch = nnx.merge(graph, state)(x)
+        if key is not None:
+            kept = jax.random.bernoulli(key, keep, (x.shape[0],)) / keep
+            branch = branch * kept.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+        return x + branch, None
+
+    x, _ = jax.lax.scan(jax.checkpoint(step) if remat else step, x, (stacked, keep, keys))
+    return x
