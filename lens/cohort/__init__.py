@@ -1,0 +1,20 @@
+"""Patients as images: manifest, reading, one grid per patient and splits."""
+
+from lens.cohort.case import Case, read_case
+from lens.cohort.images import read_image, read_mask
+from lens.cohort.manifest import CaseFiles, Cohort, read_manifest
+from lens.cohort.split import split_patients
+from lens.cohort.volume import stack, stack_mask
+
+__all__ = [
+    "Case",
+    "CaseFiles",
+    "Cohort",
+    "read_case",
+    "read_image",
+    "read_manifest",
+    "read_mask",
+    "split_patients",
+    "stack",
+    "stack_mask",
+]

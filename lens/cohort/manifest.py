@@ -1,0 +1,221 @@
+"""The cohort manifest: one row per study, paths to its images and masks, and its labels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lens.errors import CaseError, InputError
+
+MODALITIES = ("t2", "dwi", "adc")
+"""Modality columns, in the order in which a case holds its images."""
+
+ROIS = ("gland", "lesion")
+"""Mask columns: the gland is required, a blank lesion cell means that there is none."""
+
+SPLITS = ("train", "val", "test")
+
+_RESERVED = {"patient_id", "study_id", "split", *MODALITIES, *ROIS}
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Where one study of a patient lies on disk, and what is known about it.
+
+    Attributes:
+        patient_id: as in the manifest, always text.
+        study_id: as in the manifest; None without the column or with a blank cell.
+        images: modality -> file, or the folder of a DICOM series; in the order t2, dwi, adc.
+        masks: ``gland`` and, where there is one, ``lesion`` -> file.
+        labels: every other column; numbers where the whole column is numeric, blank cells left out.
+        split: ``train``, ``val`` or ``test``; None where the manifest does not say.
+    """
+
+    patient_id: str
+    study_id: str | None
+    images: dict[str, Path]
+    masks: dict[str, Path]
+    labels: dict[str, str | float]
+    split: str | None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A manifest as read: the cases that can be opened and those that cannot, each with its reason.
+
+    Attributes:
+        path: the manifest.
+        cases: one per usable row, in the manifest's order.
+        set_aside: one error per row that lacks a file or a cell.
+    """
+
+    path: Path
+    cases: tuple[CaseFiles, ...]
+    set_aside: tuple[CaseError, ...]
+
+
+def read_manifest(path: Path) -> Cohort:
+    """Reads ``cohort.csv``; no image is opened, only looked for.
+
+    Columns: ``patient_id``; one or more of ``t2, dwi, adc``; ``gland``; optionally ``lesion``,
+    ``study_id``, ``split`` and any labels. Paths are absolute or relative to the manifest's folder.
+
+    Args:
+        path: a comma-separated file in UTF-8, with a header.
+
+    Returns:
+        The cohort, with every row either in ``cases`` or in ``set_aside``.
+
+    Raises:
+        InputError: the manifest itself is at fault (columns, ids, splits), or no case is left.
+    """
+    path = Path(path)
+    header, rows = _read_rows(path)
+    _check_columns(path, header)
+    _check_ids(path, rows)
+    _check_splits(path, rows)
+    numeric = _numeric_columns(header, rows)
+    cases: list[CaseFiles] = []
+    set_aside: list[CaseError] = []
+    for row in rows:
+        try:
+            cases.append(_case(path, row, numeric))
+        except CaseError as error:
+            set_aside.append(error)
+    if not cases:
+        raise InputError(
+            f"{path}: none of its {len(rows)} case(s) can be used; the first: {set_aside[0]}"
+        )
+    return Cohort(path, tuple(cases), tuple(set_aside))
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Give the path of a cohort manifest (.csv)")
+    try:
+        # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            lines = [[cell.strip() for cell in line] for line in csv.reader(stream)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not readable as UTF-8 comma-separated text ({error})") from error
+    if not lines or not any(lines[0]):
+        raise InputError(f"{path}: empty, where a header with patient_id was expected")
+    header = lines[0]
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not any(line):
+            continue
+        if len(line) != len(header):
+            raise InputError(
+                f"{path}, line {number}: {len(line)} cells where the header has {len(header)}. "
+                "Quote cells that contain a comma"
+            )
+        rows.append(dict(zip(header, line, strict=True)))
+    if not rows:
+        raise InputError(f"{path}: a header but no rows")
+    return header, rows
+
+
+def _check_columns(path: Path, header: Sequence[str]) -> None:
+    found = ", ".join(header)
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: column(s) named twice: {', '.join(twice)}. Keep one of each")
+    if "patient_id" not in header:
+        raise InputError(f"{path}: no column patient_id (found: {found}). Add or rename it")
+    if not set(MODALITIES) & set(header):
+        raise InputError(
+            f"{path}: no modality column (found: {found}). Name at least one of {_list(MODALITIES)}"
+        )
+    if "gland" not in header:
+        raise InputError(f"{path}: no column gland (found: {found}). Give a gland mask per case")
+
+
+def _check_ids(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        patient, study = row["patient_id"], row.get("study_id", "")
+        if not patient:
+            raise InputError(f"{path}: a row has no patient_id ({', '.join(row.values())})")
+        if (patient, study) in seen:
+            what = f"patient {patient}" + (f", study {study}" if study else "")
+            raise InputError(
+                f"{path}: {what} is listed twice. Remove a row, or tell several studies of a "
+                "patient apart in a column study_id"
+            )
+        seen.add((patient, study))
+
+
+def _check_splits(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    if not any(row.get("split") for row in rows):
+        return
+    of_patient: dict[str, str] = {}
+    for row in rows:
+        patient, split = row["patient_id"], row["split"]
+        if split not in SPLITS:
+            found = f"split {split!r}" if split else "no split"
+            raise InputError(
+                f"{path}: patient {patient} has {found}. Use {_list(SPLITS)} for every row, or "
+                "leave the column out and let a split be drawn"
+            )
+        if of_patient.setdefault(patient, split) != split:
+            raise InputError(
+                f"{path}: patient {patient} is in both {of_patient[patient]} and {split}. All "
+                "studies of a patient belong in one split"
+            )
+
+
+def _numeric_columns(header: Sequence[str], rows: Sequence[dict[str, str]]) -> set[str]:
+    def is_number(text: str) -> bool:
+        try:
+            float(text)
+        except ValueError:
+            return False
+        return True
+
+    labels = [name for name in header if name not in _RESERVED]
+    return {name for name in labels if all(is_number(row[name]) for row in rows if row[name])}
+
+
+def _case(path: Path, row: dict[str, str], numeric: set[str]) -> CaseFiles:
+    patient = row["patient_id"]
+    named = {name: row[name] for name in (*MODALITIES, *ROIS) if name in row}
+    blank = [name for name, cell in named.items() if not cell and name != "lesion"]
+    if blank:
+        raise CaseError(
+            patient,
+            path,
+            stage="read",
+            reason=f"no {' and no '.join(blank)} is given",
+            remedy="Fill the cell, or leave out the whole column or this patient.",
+        )
+    # Joining an absolute path to a folder gives the absolute path.
+    paths = {name: path.parent / cell for name, cell in named.items() if cell}
+    missing = [name for name, file in paths.items() if not file.exists()]
+    if missing:
+        also = f" (nor {', '.join(missing[1:])})" if missing[1:] else ""
+        raise CaseError(
+            patient,
+            paths[missing[0]],
+            stage="read",
+            reason=f"the {missing[0]} file does not exist{also}",
+            remedy=f"Correct the path in {path}; relative paths start at {path.parent}.",
+        )
+    return CaseFiles(
+        patient_id=patient,
+        study_id=row.get("study_id") or None,
+        images={name: paths[name] for name in MODALITIES if name in paths},
+        masks={name: paths[name] for name in ROIS if name in paths},
+        labels={
+            name: float(cell) if name in numeric else cell
+            for name, cell in row.items()
+            if name not in _RESERVED and cell
+        },
+        split=row.get("split") or None,
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"

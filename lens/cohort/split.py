@@ -1,0 +1,55 @@
+"""Patient-level train, validation and test split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lens.errors import InputError
+
+MIN_PATIENTS = {"train": 1, "val": 1, "test": 2}
+"""R2 on the test patients needs two of them; the others need one."""
+
+
+def split_patients(
+    patient_ids: Sequence[str] | np.ndarray,
+    *,
+    seed: int,
+    ratio: tuple[float, float, float] = (7, 1, 2),
+) -> np.ndarray:
+    """Draws a split in which all rows of a patient fall on the same side.
+
+    The draw depends on the seed and on the set of patients, not on the order or number of rows.
+
+    Args:
+        patient_ids: one per row (n,); several studies of a patient repeat the id.
+        seed: of the draw.
+        ratio: parts of train, val and test, in patients; rounded, with the rest to train.
+
+    Returns:
+        ``"train"``, ``"val"`` or ``"test"`` per row, (n,) text.
+
+    Raises:
+        InputError: too few patients for one in train and val and two in test, or a part that is
+            not positive.
+    """
+    if min(ratio) <= 0:
+        raise InputError(f"split ratio {ratio}: every part must be positive, such as (7, 1, 2)")
+    patients = sorted({str(patient) for patient in patient_ids})
+    n = len(patients)
+    n_val, n_test = (
+        max(MIN_PATIENTS[name], round(n * part / sum(ratio)))
+        for name, part in zip(("val", "test"), ratio[1:], strict=True)
+    )
+    n_train = n - n_val - n_test
+    if n_train < MIN_PATIENTS["train"]:
+        raise InputError(
+            f"{n} patient(s) cannot be split {':'.join(f'{part:g}' for part in ratio)}: at least "
+            f"{sum(MIN_PATIENTS.values())} are needed (1 to train, 1 to validate, 2 to test). "
+            "Add patients"
+        )
+    names = np.repeat(["train", "val", "test"], [n_train, n_val, n_test])
+    order = np.random.default_rng(seed).permutation(n)
+    of_patient = {patients[index]: name for index, name in zip(order, names, strict=True)}
+    return np.array([of_patient[str(patient)] for patient in patient_ids])
