@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from lens.errors import FAILURE_COLUMNS, CaseError, InputError
+from lens.errors import CaseError, InputError
 
 DONE, REFUSED, SET_ASIDE = 0, 1, 3
 """Exit codes; wrong usage is 2, from the command-line parser."""
@@ -37,20 +37,14 @@ def run(config: Callable[..., Config], job: Callable[[Config], int], **options: 
 
 
 def list_set_aside(errors: Sequence[CaseError], path: Path) -> int:
-    """Writes `path` (``failures.csv``) and prints the patients set aside; gives the exit code.
+    """Writes `path` (``failures.csv``) and prints the patients set aside; gives the exit code."""
+    # pandas is slow to import, and --help does not need it.
+    from lens.files import write_failures
 
-    Without errors a stale file is removed, so that its presence means what it says.
-    """
-    import pandas as pd
-
-    from lens.files import write_table
-
+    write_failures(errors, path)
     if not errors:
-        path.unlink(missing_ok=True)
         return DONE
-    table = pd.DataFrame([error.row() for error in errors], columns=list(FAILURE_COLUMNS))
-    write_table(table, path)
-    patients = table["patient_id"].nunique()
+    patients = len({error.patient_id for error in errors})
     print(f"{patients} patient(s) set aside, listed in {path}:", file=sys.stderr)
     for error in errors:
         print(f"  {error}", file=sys.stderr)

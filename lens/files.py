@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lens.errors import InputError
+from lens.errors import FAILURE_COLUMNS, CaseError, InputError
 
 
 @contextmanager
@@ -64,6 +64,27 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
+def write_failures(errors: Sequence[CaseError], path: Path) -> None:
+    """Writes ``failures.csv``; without errors a stale file is removed, so that presence has meaning."""
+    if not errors:
+        path.unlink(missing_ok=True)
+        return
+    write_table(
+        pd.DataFrame([error.row() for error in errors], columns=list(FAILURE_COLUMNS)), path
+    )
+
+
+def read_failures(path: Path) -> list[CaseError]:
+    """Reads what `write_failures` wrote; an absent file means that no patient was set aside."""
+    if not path.is_file():
+        return []
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+    return [
+        CaseError(r["patient_id"], r["file"], stage=r["stage"], reason=r["reason"], remedy=r["remedy"])
+        for r in rows
+    ]
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Reads ``.parquet`` or ``.csv`` (also ``.csv.gz``), with every id column as text.
 
@@ -100,6 +121,15 @@ def file_hash(path: Path) -> str:
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
+    return digest.hexdigest()
+
+
+def array_hash(*arrays: np.ndarray) -> str:
+    """SHA-256 over types, shapes and contents of arrays, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 

@@ -1,0 +1,250 @@
+"""Where the tables of the main job come from: the user's own, a cohort of images, or phantoms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from lens.cohort import Cohort, read_manifest, split_patients, write_phantoms
+from lens.errors import CaseError, InputError
+from lens.files import file_hash, read_failures, write_arrays, write_failures, write_table
+
+if TYPE_CHECKING:
+    from experiments.run_folder import RunFolder
+    from experiments.sweep import Config
+
+PHANTOM_TASKS = {"cls": ("classification", "pirads"), "reg": ("regression", "volume_ml")}
+"""Task -> kind of fine-tuning and label column, in the embedded default."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Tables for the analysis.
+
+    Attributes:
+        pre, ft, radiomics, split: files as `lens.study.load_study` takes them.
+        set_aside: patients lost on the way from images to tables.
+        notes: what a reader of the report must know about the input.
+    """
+
+    pre: Path
+    ft: dict[str, Path]
+    radiomics: Path
+    split: Path | None = None
+    set_aside: tuple[CaseError, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def settle(config: Config) -> Config:
+    """Fills in the defaults that depend on where the input comes from, and checks the combination.
+
+    Raises:
+        InputError: flags that do not belong together, or one that is missing.
+    """
+    if config.pre is not None:
+        if config.cohort is not None:
+            raise InputError("--pre brings embeddings, --cohort brings images: give one of them")
+        if config.radiomics is None or not config.ft:
+            raise InputError("--pre also needs --ft TASK=FILE and --radiomics FILE")
+        name, phantom = config.pre.stem, False
+    elif config.cohort is not None:
+        if config.encoder_pre is None or not config.encoder_ft:
+            raise InputError("--cohort also needs --encoder-pre FILE and --encoder-ft TASK=FILE")
+        name, phantom = config.cohort.resolve().parent.name, False
+    elif config.ft or config.radiomics or config.encoder_pre or config.encoder_ft:
+        raise InputError("--ft and --radiomics need --pre; --encoder-pre and --encoder-ft --cohort")
+    else:
+        name, phantom = "phantoms", True
+    return dataclasses.replace(
+        config,
+        out=config.out or Path("runs") / name,
+        hidden=config.hidden or (16 if phantom else 128),
+        spacing=config.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
+        shape=config.shape or ((32, 64, 64) if phantom else (64, 224, 224)),
+    )
+
+
+def collect(config: Config, diary: RunFolder) -> Inputs:
+    """The tables, made first where the input is images."""
+    if config.pre is not None and config.radiomics is not None:
+        return Inputs(config.pre, _pairs(config.ft, "--ft"), config.radiomics, config.split)
+    if config.cohort is not None and config.encoder_pre is not None:
+        cohort = read_manifest(config.cohort)
+        encoders = {"pre": config.encoder_pre, **_pairs(config.encoder_ft, "--encoder-ft")}
+        return _from_images(config, diary, cohort, encoders, notes=())
+    return _from_phantoms(config, diary)
+
+
+def _from_phantoms(config: Config, diary: RunFolder) -> Inputs:
+    """The embedded default: phantoms, a seeded encoder, and a fine-tuned copy per task."""
+    folder = diary.folder
+    manifest = write_phantoms(folder / "cohort", config.phantoms, config.seed)
+    cohort = read_manifest(manifest)
+    checkpoints = {name: folder / "encoders" / name for name in ("pre", *PHANTOM_TASKS)}
+    depends = [file_hash(manifest), config.shape, config.spacing, config.seed]
+    depends += [config.finetune_epochs]
+    diary.stage(
+        "encoders",
+        depends,
+        list(checkpoints.values()),
+        lambda: _train_phantom_encoders(config, cohort, checkpoints),
+    )
+    note = (
+        "The encoder before fine-tuning is a seeded random initialisation, not a pre-trained model: "
+        "this run shows the tool on phantoms and says nothing about any real encoder."
+    )
+    return _from_images(config, diary, cohort, checkpoints, notes=(note,))
+
+
+def _train_phantom_encoders(
+    config: Config, cohort: Cohort, checkpoints: Mapping[str, Path]
+) -> None:
+    from flax import nnx
+    from tqdm import tqdm
+
+    import encoders
+    from lens.cohort import read_case, stack
+
+    split = _split(cohort, config.seed)
+    assert config.spacing is not None
+    assert config.shape is not None
+    volumes = np.stack(
+        [
+            stack(read_case(files, spacing_mm=config.spacing), shape=config.shape)
+            for files in tqdm(cohort.cases, desc="volumes", unit="patient")
+        ]
+    )
+    train = split == "train"
+    encoder = encoders.ConvNeXtV2(
+        encoders.ConvNeXtV2Config.named("atto"), rngs=nnx.Rngs(config.seed)
+    )
+    encoders.save(checkpoints["pre"], encoder, {"origin": "seeded initialisation"})
+    for task, (kind, label) in PHANTOM_TASKS.items():
+        labels = np.array([float(files.labels[label]) for files in cohort.cases])
+        tuned, _ = encoders.finetune(
+            encoder,
+            volumes[train],
+            labels[train],
+            task=kind,
+            epochs=config.finetune_epochs,
+            seed=config.seed,
+        )
+        encoders.save(checkpoints[task], tuned, {"origin": f"fine-tuned on {label}, train patients"})
+
+
+def _from_images(
+    config: Config,
+    diary: RunFolder,
+    cohort: Cohort,
+    checkpoints: Mapping[str, Path],
+    notes: Sequence[str],
+) -> Inputs:
+    """Radiomics and embeddings of a cohort; finished patients are not done again."""
+    import encoders
+    from lens.radiomics import extract_cohort, load_parameters
+
+    folder = diary.folder
+    assert config.spacing is not None
+    assert config.shape is not None
+    errors: list[CaseError] = list(cohort.set_aside)
+    radiomics = config.radiomics or folder / "radiomics.parquet"
+    images = [
+        [files.patient_id, files.study_id, *map(_stamp, (*files.images.values(), *files.masks.values()))]
+        for files in cohort.cases
+    ]
+
+    def run_radiomics() -> None:
+        table, failed = extract_cohort(
+            cohort,
+            load_parameters(parameters),
+            cache=folder / "radiomics-cache",
+            spacing_mm=config.spacing,
+            workers=config.workers,
+        )
+        write_table(table, radiomics)
+        write_failures(failed, folder / "radiomics-failures.csv")
+
+    if config.radiomics is None:
+        parameters = {
+            name: path for name, path in _parameter_files(config.parameters).items()
+        }
+        depends = [images, config.spacing, {k: file_hash(v) for k, v in parameters.items()}]
+        diary.stage("radiomics", depends, [radiomics], run_radiomics)
+        errors += read_failures(folder / "radiomics-failures.csv")
+
+    embeddings = {name: folder / "embeddings" / f"{name}.npz" for name in checkpoints}
+    for name, checkpoint in checkpoints.items():
+
+        def run_embedding(name: str = name, checkpoint: Path = checkpoint) -> None:
+            ids, x, failed = encoders.embed_cohort(
+                cohort,
+                encoders.load(checkpoint),
+                parts=folder / "embeddings" / "parts",
+                shape=config.shape,
+                spacing_mm=config.spacing,
+            )
+            write_arrays(embeddings[name], embeddings=x, **ids)
+            write_failures(failed, folder / "embeddings" / f"{name}-failures.csv")
+
+        depends = [images, config.spacing, config.shape, file_hash(checkpoint)]
+        diary.stage(f"embed {name}", depends, [embeddings[name]], run_embedding)
+        errors += read_failures(folder / "embeddings" / f"{name}-failures.csv")
+
+    split = config.split
+    if split is None:
+        split = folder / "cohort-split.csv"
+        patients = [files.patient_id for files in cohort.cases]
+        table = pd.DataFrame({"patient_id": patients, "split": _split(cohort, config.seed)})
+        write_table(table.drop_duplicates(), split)
+    pre, *_ = checkpoints
+    return Inputs(
+        pre=embeddings[pre],
+        ft={task: path for task, path in embeddings.items() if task != pre},
+        radiomics=radiomics,
+        split=split,
+        set_aside=tuple(errors),
+        notes=tuple(notes),
+    )
+
+
+def _split(cohort: Cohort, seed: int) -> np.ndarray:
+    """The manifest's own split, or 7:1:2 by patient over all patients of the manifest."""
+    given = [files.split for files in cohort.cases]
+    if all(given):
+        return np.array(given)
+    if any(given):
+        missing = next(files.patient_id for files in cohort.cases if not files.split)
+        raise InputError(f"{cohort.path}: patient {missing} has no split, others have; fill in all")
+    return split_patients([files.patient_id for files in cohort.cases], seed=seed)
+
+
+def _pairs(entries: Sequence[str], flag: str) -> dict[str, Path]:
+    """``TASK=FILE`` entries; a task is also a folder's name, so it must be a plain one."""
+    pairs = {}
+    for entry in entries:
+        task, equals, file = entry.partition("=")
+        if not equals or not task or not file or "/" in task or task.startswith("."):
+            raise InputError(f"{flag} {entry}: expected TASK=FILE, as in {flag} cls=tuned.npz")
+        if task in (*pairs, "pre"):
+            raise InputError(f"{flag} {entry}: task {task!r} is taken; give each its own name")
+        pairs[task] = Path(file)
+    return pairs
+
+
+def _parameter_files(entries: Sequence[str]) -> dict[str, Path]:
+    """``FILE`` for all modalities, or ``MODALITY=FILE`` entries."""
+    if len(entries) == 1 and "=" not in entries[0]:
+        return {"all": Path(entries[0])}
+    return _pairs(entries, "--parameters")
+
+
+def _stamp(path: Path) -> list[object]:
+    """Size and time of a file, or of a folder's files: cheap to ask, changed by any rewrite."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [str(path), *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)]

@@ -1,0 +1,30 @@
+"""Draw the figures and the page of a finished run again: python -m experiments.report DIR"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from experiments.cli import DONE, run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Figures and report.html of a finished run folder, from its tables."""
+
+    folder: tyro.conf.Positional[Path]
+    """Run folder written by experiments.sweep."""
+
+
+def job(config: Config) -> int:
+    """Writes the report and gives the exit code."""
+    from lens.report.page import write_report
+
+    print(f"report: {write_report(config.folder)}")
+    return DONE
+
+
+if __name__ == "__main__":
+    run(Config, job, prog="python -m experiments.report")

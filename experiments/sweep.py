@@ -1,0 +1,98 @@
+"""The main job: what did fine-tuning change, in radiomic features?
+
+    python -m experiments.sweep
+        the embedded phantom cohort, end to end
+    python -m experiments.sweep --pre X.npz --ft cls=Y.npz --radiomics R.parquet --out DIR
+        tables of your own
+    python -m experiments.sweep --cohort cohort.csv --encoder-pre A --encoder-ft cls=B --out DIR
+        images of your own
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from experiments.cli import run
+
+Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What fine-tuning changed in an image encoder, in radiomic features.
+
+    Without --pre and without --cohort the job runs on an embedded cohort of phantoms.
+    """
+
+    pre: Path | None = None
+    """Embeddings before fine-tuning: .npz (patient_id, embeddings), .parquet or .csv."""
+    ft: Pairs = ()
+    """TASK=FILE, embeddings after fine-tuning; repeat the flag for several tasks."""
+    radiomics: Path | None = None
+    """Radiomics table, .parquet or .csv; with --cohort it replaces the extraction."""
+    cohort: Path | None = None
+    """Cohort manifest (cohort.csv) of images and masks."""
+    encoder_pre: Path | None = None
+    """Checkpoint of the encoder before fine-tuning (with --cohort)."""
+    encoder_ft: Pairs = ()
+    """TASK=CHECKPOINT of a fine-tuned encoder (with --cohort); repeat for several tasks."""
+    split: Path | None = None
+    """Table of patient_id, split (train, val, test). Without it: the manifest's, or 7:1:2."""
+    out: Path | None = None
+    """Run folder; default runs/<name of the input>."""
+    mode: Literal["default", "paper"] = "default"
+    """paper: its grid, its loss sums, no intercept, embeddings unscaled."""
+    roi: tuple[str, ...] = ()
+    """Regions of interest to analyse (gland, lesion); default all in the table."""
+    hidden: int | None = None
+    """Width of the projected embedding (hidden units); default 128, for the phantoms 16."""
+    l1: tuple[float, ...] = ()
+    """Grid of L1 penalties (unitless); default 0 to 1e-5 in six steps."""
+    l2: tuple[float, ...] = ()
+    """Grid of squared L2 penalties (unitless); default 0 to 1e-3 in four steps."""
+    epochs: int = 200
+    """Passes over the train patients for each MLP."""
+    batch: int = 64
+    """Patients per optimiser step."""
+    seed: int = 0
+    """Seed of the split, the MLPs and the bootstrap."""
+    seeds: int = 1
+    """MLPs per penalty pair, each from its own seed."""
+    bootstraps: int = 1000
+    """Bootstrap samples of the test patients for the intervals."""
+    spacing: tuple[float, float, float] | None = None
+    """Voxel size x y z after resampling (mm); default 0.5 0.5 1.0, for the phantoms 1 1 2."""
+    shape: tuple[int, int, int] | None = None
+    """Input of the encoder, D H W (voxels); default 64 224 224, for the phantoms 32 64 64."""
+    parameters: Pairs = ()
+    """PyRadiomics parameter file for all modalities, or MODALITY=FILE; repeat for several."""
+    workers: int | None = None
+    """Processes for radiomics; default one per core."""
+    phantoms: int = 160
+    """Patients in the embedded phantom cohort."""
+    finetune_epochs: int = 12
+    """Passes over the train patients when the embedded encoders are fine-tuned."""
+
+
+def job(config: Config) -> int:
+    """Runs the job and gives the exit code."""
+    # Imported here so that --help does not wait for JAX.
+    from experiments.analysis import analyse
+    from experiments.cli import list_set_aside
+    from experiments.inputs import collect, settle
+    from experiments.run_folder import RunFolder
+
+    config = settle(config)
+    diary = RunFolder(config.out, dataclasses.asdict(config))
+    set_aside = analyse(config, collect(config, diary), diary)
+    print(f"report: {config.out / 'report.html'}")
+    return list_set_aside(set_aside, config.out / "failures.csv")
+
+
+if __name__ == "__main__":
+    run(Config, job, prog="python -m experiments.sweep", description=__doc__)

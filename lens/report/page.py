@@ -1,0 +1,106 @@
+"""The page of a run folder: one self-contained HTML file that opens offline."""
+
+from __future__ import annotations
+
+import base64
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lens.files import write_text
+from lens.report import figures
+from lens.report.ranking import label, rank
+from lens.report.results import Results, TaskTables, read_results
+
+
+def write_report(folder: Path) -> Path:
+    """Draws the figures of a finished run and writes ``report.html``; gives its path.
+
+    Raises:
+        InputError: the folder is not that of a finished run.
+    """
+    results = read_results(folder)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lens.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = number
+    environment.globals["interval"] = interval
+    page = environment.get_template("page.html").render(**_content(results, folder / "figures"))
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number for people: fixed digits, a true minus sign, a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def interval(row: pd.Series | dict[str, Any], name: str, digits: int = 3) -> str:
+    """``value [low, high]`` of a column that has its interval beside it."""
+    low, high = number(row[f"{name}_low"], digits), number(row[f"{name}_high"], digits)
+    return f"{number(row[name], digits)} [{low}, {high}]"
+
+
+def _content(results: Results, folder: Path) -> dict[str, Any]:
+    paper = results.run["config"]["mode"] == "paper"
+    selected = results.sweep[results.sweep["selected"]].iloc[0]
+    return {
+        "run": results.run,
+        "paper": paper,
+        "selected": selected.to_dict(),
+        "sweep_figure": _embed(figures.sweep_heatmap(results.sweep), folder, "sweep"),
+        "tasks": [_task(name, task, folder, paper) for name, task in results.tasks.items()],
+        "dropped": results.dropped.to_dict("records"),
+        "failures": results.failures.to_dict("records"),
+    }
+
+
+def _task(name: str, task: TaskTables, folder: Path, paper: bool) -> dict[str, Any]:
+    ranking = rank(task.features, paper=paper)
+    drawings = {
+        "groups": figures.group_dumbbells(task.groups),
+        "modalities": figures.modality_dumbbells(task.modalities),
+    }
+    if any(len(rows) for _, rows in ranking.blocks()):
+        drawings["features"] = figures.feature_changes(ranking)
+    return {
+        "name": name,
+        "groups": _by_stage(task.groups, ["roi", "group"]),
+        "overall": _by_stage(
+            task.modalities[task.modalities["group"] == "all"], ["roi", "modality"]
+        ),
+        "figures": {
+            kind: _embed(figure, folder, f"{name}-{kind}") for kind, figure in drawings.items()
+        },
+        "ranking": [
+            (kind, [row | {"label": label(pd.Series(row))} for row in rows.to_dict("records")])
+            for kind, rows in ranking.blocks()
+        ],
+        "value_name": ranking.value_name,
+    }
+
+
+def _by_stage(table: pd.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
+    """One entry per group with the rows of its stages beside each other."""
+    return [
+        dict(zip(keys, names, strict=True))
+        | {row["stage"]: row for row in rows.to_dict("records")}
+        | {"n_features": int(rows["n_features"].iloc[0])}
+        for names, rows in table.groupby(keys, sort=False)
+    ]
+
+
+def _embed(figure: Figure, folder: Path, name: str) -> str:
+    """Saves a figure and gives its SVG as a data URI."""
+    content = figures.save(figure, folder, name).read_bytes()
+    return "data:image/svg+xml;base64," + base64.b64encode(content).decode()

@@ -1,0 +1,393 @@
+"""A study: embeddings before and after fine-tuning, radiomic features and the split, joined by id."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from lens.cohort.split import split_patients
+from lens.errors import CaseError, InputError
+from lens.files import read_table
+from lens.radiomics.names import parse_columns
+
+log = logging.getLogger(__name__)
+
+ID_COLUMNS = ("patient_id", "study_id")
+SPLITS = ("train", "val", "test")
+MAX_MISSING = 0.2
+"""A radiomic column missing in a larger share of the patients is dropped, not the patients."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Rows of all arrays are the same imaging studies, in the same order.
+
+    Attributes:
+        ids: ``patient_id`` and, where a patient has several studies, ``study_id``.
+        x_pre: embeddings of the encoder before fine-tuning.
+        x_ft: per task, embeddings of the fine-tuned encoder, same width.
+        r: radiomic features in their own units.
+        features: a row per column of `r`: column, modality, roi, image, feature_class, feature.
+        split: ``train``, ``val`` or ``test`` per row; a patient is in one split only.
+        dropped: radiomic columns left out, with the reason.
+        set_aside: patients left out, with file, reason and remedy.
+    """
+
+    ids: pd.DataFrame
+    x_pre: Float[np.ndarray, "n d"]
+    x_ft: dict[str, Float[np.ndarray, "n d"]]
+    r: Float[np.ndarray, "n k"]
+    features: pd.DataFrame
+    split: np.ndarray
+    dropped: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["column", "reason"]))
+    set_aside: tuple[CaseError, ...] = ()
+
+    def rows(self, *splits: str) -> np.ndarray:
+        """Boolean mask (n,) of the rows in any of `splits`."""
+        return np.isin(self.split, splits)
+
+
+def load_study(
+    pre: Path,
+    ft: Mapping[str, Path],
+    radiomics: Path,
+    *,
+    split: Path | None = None,
+    rois: Sequence[str] = (),
+    seed: int = 0,
+) -> Study:
+    """Joins a user's tables on ``patient_id`` (and ``study_id`` where all tables carry it).
+
+    Files may list patients in any order. Patients that are not in every file, and patients with a
+    missing value, are set aside; radiomic columns that are constant over the train patients, or
+    missing in more than a fifth of the patients, are dropped. Both are listed in the result.
+
+    Args:
+        pre: embeddings before fine-tuning, ``.npz`` or a table.
+        ft: task name -> embeddings after fine-tuning.
+        radiomics: radiomic features, ``.parquet`` or ``.csv``.
+        split: table with ``patient_id`` and ``split``; without it, 7:1:2 by patient from `seed`.
+        rois: regions of interest to analyse; none means all. Patients without such a region are
+            set aside.
+        seed: of the split.
+
+    Raises:
+        InputError: a file is unusable as a whole, or too few patients remain.
+    """
+    if not ft:
+        raise InputError("no fine-tuned embeddings given; at least one task is needed")
+    embeddings = {"pre": read_embeddings(pre)} | {
+        task: read_embeddings(path) for task, path in ft.items()
+    }
+    files = {"pre": pre, **ft}
+    _check_widths(embeddings, files)
+    table = read_radiomics(radiomics)
+    frames = {str(files[name]): frame for name, frame in embeddings.items()}
+    frames[str(radiomics)] = table
+    keys, set_aside = _common_rows(frames)
+
+    def aligned(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.set_index(list(keys.columns)).reindex(pd.MultiIndex.from_frame(keys))
+
+    features = parse_columns([c for c in table.columns if c not in ID_COLUMNS])
+    if rois:
+        features = _select_rois(features, rois, radiomics)
+    r = aligned(table)[features["column"].tolist()].to_numpy(np.float64)
+    x = {
+        name: aligned(frame).drop(columns="study_id", errors="ignore").to_numpy(np.float32)
+        for name, frame in embeddings.items()
+    }
+
+    keep_columns, dropped = _missing_columns(r, features)
+    r, features = r[:, keep_columns], features[keep_columns].reset_index(drop=True)
+    keep_rows, incomplete = _incomplete_rows(r, features, x, keys, files, radiomics)
+    set_aside += incomplete
+    keys, r = keys[keep_rows].reset_index(drop=True), r[keep_rows]
+    x = {name: values[keep_rows] for name, values in x.items()}
+    if not len(keys):
+        raise InputError(
+            f"no patient is complete in {', '.join(map(str, frames))}; "
+            f"first finding: {set_aside[0] if set_aside else 'no patients'}"
+        )
+
+    assigned = (
+        split_patients(keys["patient_id"].tolist(), seed=seed)
+        if split is None
+        else _read_split(split, keys)
+    )
+    r, features, constant = _drop_constant(r, features, assigned == "train", radiomics)
+    for error in set_aside:
+        log.warning("set aside: %s", error)
+    return Study(
+        ids=keys,
+        x_pre=x["pre"],
+        x_ft={task: x[task] for task in ft},
+        r=r,
+        features=features,
+        split=assigned,
+        dropped=pd.concat([dropped, constant], ignore_index=True),
+        set_aside=tuple(set_aside),
+    )
+
+
+def read_embeddings(path: Path) -> pd.DataFrame:
+    """Embeddings as a table: id columns, then one float column per dimension.
+
+    Accepts ``.npz`` with ``patient_id (n,)`` and ``embeddings (n, d)`` (optionally ``study_id``),
+    or a table with ``patient_id`` and numeric columns.
+
+    Raises:
+        InputError: unreadable, arrays missing or of other shapes, ids repeated, not numeric.
+    """
+    path = Path(path)
+    frame = _read_npz(path) if path.suffix == ".npz" else read_table(path)
+    _check_ids(frame, path)
+    return _numeric(frame, path)
+
+
+def read_radiomics(path: Path) -> pd.DataFrame:
+    """A radiomics table: id columns, then ``<modality>.<roi>.<image>_<class>_<feature>`` columns.
+
+    Raises:
+        InputError: unreadable, ids repeated, a column that is not numeric or not a feature's name.
+    """
+    path = Path(path)
+    frame = read_table(path)
+    _check_ids(frame, path)
+    names = [c for c in frame.columns if c not in ID_COLUMNS]
+    try:
+        parse_columns(names)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return _numeric(frame, path)
+
+
+def _read_npz(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: not readable as .npz ({error}); ids must be text or integers, not objects"
+        ) from error
+    missing = {"patient_id", "embeddings"} - arrays.keys()
+    if missing:
+        raise InputError(
+            f"{path}: array {sorted(missing)[0]!r} is missing; found {sorted(arrays)}. "
+            "Save it with numpy.savez(path, patient_id=ids, embeddings=x)"
+        )
+    ids, x = arrays["patient_id"], arrays["embeddings"]
+    if ids.ndim != 1 or x.ndim != 2 or len(ids) != len(x):
+        raise InputError(
+            f"{path}: expected patient_id (n,) and embeddings (n, d), "
+            f"found {ids.shape} and {x.shape}"
+        )
+    if not np.issubdtype(x.dtype, np.number):
+        raise InputError(f"{path}: embeddings have type {x.dtype}, not numbers")
+    frame = pd.DataFrame(x, columns=[f"e{i}" for i in range(x.shape[1])])
+    for column in ("study_id", "patient_id"):
+        if column in arrays:
+            frame.insert(0, column, arrays[column].astype(str))
+    return frame
+
+
+def _check_ids(frame: pd.DataFrame, path: Path) -> None:
+    if "patient_id" not in frame.columns:
+        raise InputError(f"{path}: column patient_id is missing; found {list(frame.columns[:5])}")
+    keys = [c for c in ID_COLUMNS if c in frame.columns]
+    if frame[keys].isna().to_numpy().any():
+        raise InputError(f"{path}: an id is empty")
+    repeated = frame[frame.duplicated(keys)]
+    if len(repeated):
+        names = ", ".join("/".join(row) for row in repeated[keys].head(5).to_numpy())
+        hint = "" if "study_id" in keys else "; several studies of a patient need column study_id"
+        raise InputError(f"{path}: {len(repeated)} duplicate id(s): {names}{hint}")
+
+
+def _numeric(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Checks that all but the ids are numbers and names the first cell that is not."""
+    values = frame.drop(columns=[c for c in ID_COLUMNS if c in frame.columns])
+    if not values.shape[1]:
+        raise InputError(f"{path}: no columns beside the ids")
+    repeated = values.columns[values.columns.duplicated()]
+    if len(repeated):
+        raise InputError(f"{path}: column {repeated[0]!r} appears twice")
+    for column in values.select_dtypes(exclude="number").columns:
+        as_numbers = pd.to_numeric(values[column], errors="coerce")
+        bad = frame[as_numbers.isna() & values[column].notna()]
+        cell = f" (patient {bad['patient_id'].iloc[0]}: {bad[column].iloc[0]!r})" if len(bad) else ""
+        raise InputError(f"{path}: column {column!r} is not numeric{cell}")
+    ids = frame[[c for c in ID_COLUMNS if c in frame.columns]]
+    return pd.concat([ids, values.astype(np.float64)], axis=1)
+
+
+def _check_widths(embeddings: Mapping[str, pd.DataFrame], files: Mapping[str, Path]) -> None:
+    widths = {
+        name: frame.shape[1] - len(set(ID_COLUMNS) & set(frame.columns))
+        for name, frame in embeddings.items()
+    }
+    for name, width in widths.items():
+        if width != widths["pre"]:
+            raise InputError(
+                f"{files[name]}: embeddings have {width} dimensions, {files['pre']} has "
+                f"{widths['pre']}; the frozen projection needs the same width"
+            )
+
+
+def _common_rows(frames: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, list[CaseError]]:
+    """Ids present in every file, sorted, and the others as patients set aside."""
+    with_study = [name for name, frame in frames.items() if "study_id" in frame.columns]
+    if with_study and len(with_study) < len(frames):
+        other = next(name for name in frames if name not in with_study)
+        raise InputError(f"{with_study[0]} has column study_id, {other} does not; add it or drop it")
+    keys = list(ID_COLUMNS if with_study else ID_COLUMNS[:1])
+    indexes = {name: pd.MultiIndex.from_frame(frame[keys]) for name, frame in frames.items()}
+    common = None
+    for index in indexes.values():
+        common = index if common is None else common.intersection(index)
+    assert common is not None
+    errors = []
+    everyone = pd.MultiIndex.from_frame(pd.concat([f[keys] for f in frames.values()])).unique()
+    for row in everyone.difference(common):
+        absent = [name for name, index in indexes.items() if row not in index]
+        errors.append(
+            CaseError(
+                "/".join(row),
+                ", ".join(absent),
+                stage="join",
+                reason="the patient is not in this file but in others",
+                remedy="Add the patient's row, or remove the patient from the other files",
+            )
+        )
+    return common.sort_values().to_frame(index=False), errors
+
+
+def _select_rois(features: pd.DataFrame, rois: Sequence[str], path: Path) -> pd.DataFrame:
+    known = features["roi"].unique().tolist()
+    unknown = [roi for roi in rois if roi not in known]
+    if unknown:
+        raise InputError(f"{path}: no column of ROI {unknown[0]!r}; the table has {known}")
+    return features[features["roi"].isin(rois)].reset_index(drop=True)
+
+
+def _missing_columns(
+    r: np.ndarray, features: pd.DataFrame
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Columns to keep (boolean), and those missing in too many of the patients who have the ROI.
+
+    A patient in whom every column of an ROI is missing has no such ROI (no lesion, say). Columns
+    of an ROI that most patients lack are dropped unless that ROI was asked for alone.
+    """
+    missing = ~np.isfinite(r)
+    several_rois = features["roi"].nunique() > 1
+    keep = np.ones(r.shape[1], bool)
+    reasons = {}
+    for _, group in features.groupby("roi", sort=False):
+        columns = group.index.to_numpy()
+        has_roi = ~missing[:, columns].all(axis=1)
+        base = np.ones(len(r), bool) if several_rois else has_roi
+        if not base.any():
+            continue
+        share = missing[np.ix_(base, columns)].mean(axis=0)
+        for column, fraction in zip(columns, share, strict=True):
+            if fraction > MAX_MISSING:
+                keep[column] = False
+                reasons[features.loc[column, "column"]] = (
+                    f"not finite in {fraction:.0%} of the patients"
+                )
+    dropped = pd.DataFrame({"column": list(reasons), "reason": list(reasons.values())})
+    return keep, dropped
+
+
+def _incomplete_rows(
+    r: np.ndarray,
+    features: pd.DataFrame,
+    x: Mapping[str, np.ndarray],
+    keys: pd.DataFrame,
+    files: Mapping[str, Path],
+    radiomics: Path,
+) -> tuple[np.ndarray, list[CaseError]]:
+    """Rows to keep (boolean), and patients with a value that is not finite."""
+    keep = np.ones(len(keys), bool)
+    errors = []
+    finite = np.isfinite(r)
+    for row in range(len(keys)):
+        name = "/".join(keys.iloc[row])
+        bad = np.flatnonzero(~finite[row])
+        if bad.size:
+            keep[row] = False
+            first = features.loc[bad[0], "column"]
+            reason = (
+                "the region of interest is missing"
+                if bad.size == len(features)
+                else f"{bad.size} feature(s) are not finite, the first is {first}"
+            )
+            errors.append(
+                CaseError(
+                    name,
+                    radiomics,
+                    stage="join",
+                    reason=reason,
+                    remedy="Extract the patient again, or leave the patient out",
+                )
+            )
+            continue
+        for encoder, values in x.items():
+            if not np.isfinite(values[row]).all():
+                keep[row] = False
+                errors.append(
+                    CaseError(
+                        name,
+                        files[encoder],
+                        stage="join",
+                        reason="the embedding has values that are not finite",
+                        remedy="Embed the patient again; check the image for extreme values",
+                    )
+                )
+                break
+    return keep, errors
+
+
+def _read_split(path: Path, keys: pd.DataFrame) -> np.ndarray:
+    table = read_table(path)
+    if not {"patient_id", "split"} <= set(table.columns):
+        raise InputError(f"{path}: columns patient_id and split are needed")
+    unknown = set(table["split"].unique()) - set(SPLITS)
+    if unknown:
+        raise InputError(f"{path}: split {sorted(map(str, unknown))[0]!r}; use {', '.join(SPLITS)}")
+    by_patient = table.drop_duplicates(["patient_id", "split"]).set_index("patient_id")["split"]
+    twice = by_patient.index[by_patient.index.duplicated()]
+    if len(twice):
+        raise InputError(f"{path}: patient {twice[0]} is in two splits; a patient belongs to one")
+    missing = keys.loc[~keys["patient_id"].isin(by_patient.index), "patient_id"]
+    if len(missing):
+        raise InputError(f"{path}: no split for patient {missing.iloc[0]} and {len(missing) - 1} more")
+    assigned = by_patient.reindex(keys["patient_id"]).to_numpy(str)
+    for name, least in (("train", 2), ("val", 1), ("test", 2)):
+        count = int((assigned == name).sum())
+        if count < least:
+            raise InputError(f"{path}: {count} patient(s) in {name}, at least {least} are needed")
+    return assigned
+
+
+def _drop_constant(
+    r: np.ndarray, features: pd.DataFrame, train: np.ndarray, path: Path
+) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
+    spread = np.ptp(r[train], axis=0)
+    # Below float32 resolution of the value itself, a spread is rounding noise.
+    constant = spread <= np.finfo(np.float32).eps * np.abs(r[train]).max(axis=0)
+    if constant.all():
+        raise InputError(f"{path}: every feature is constant over the train patients")
+    dropped = pd.DataFrame(
+        {"column": features["column"][constant], "reason": "constant over the train patients"}
+    )
+    return r[:, ~constant], features[~constant].reset_index(drop=True), dropped
