@@ -1,0 +1,84 @@
+"""Radiomic features of a cohort.
+
+``python -m experiments.radiomics --cohort cohort.csv --out R.parquet``
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.cli import REFUSED, list_set_aside, run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Extracts PyRadiomics features per modality and region of every patient of a cohort.
+
+    Patients that cannot be used are set aside and listed in failures.csv beside the table (exit
+    code 3). A second run, or one after an interruption, extracts only what is missing or changed.
+    """
+
+    cohort: Path
+    """Manifest: patient_id, t2, dwi, adc, gland and optionally lesion (paths)."""
+
+    out: Path
+    """Table to write, .parquet or .csv: a row per patient, a column per feature."""
+
+    parameters: tuple[str, ...] = ()
+    """PyRadiomics parameter files: FILE for all modalities, or MODALITY=FILE for one of them
+    (t2=T2.yaml adc=ADC.yaml). Without any, the files that come with the package."""
+
+    spacing: tuple[float, float, float] = (0.5, 0.5, 1.0)
+    """Voxel size in mm (x y z) to which images and masks are resampled."""
+
+    workers: int | None = None
+    """Number of processes; one per core by default."""
+
+    cache: Path | None = None
+    """Folder of the finished cases; radiomics-cache beside the table by default."""
+
+
+def job(config: Config) -> int:
+    """Manifest to table; gives the exit code."""
+    from lens.cohort import read_manifest
+    from lens.errors import InputError
+    from lens.files import write_table
+    from lens.radiomics.cohort import extract_cohort
+    from lens.radiomics.parameters import load_parameters
+
+    if config.out.suffix not in (".parquet", ".csv"):
+        raise InputError(f"{config.out}: tables are written as .parquet or .csv")
+    table, errors = extract_cohort(
+        read_manifest(config.cohort),
+        load_parameters(parameter_files(config.parameters)),
+        cache=config.cache or config.out.parent / "radiomics-cache",
+        spacing_mm=config.spacing,
+        workers=config.workers,
+    )
+    code = list_set_aside(errors, config.out.parent / "failures.csv")
+    if table.empty:
+        print(f"no patient is left, so {config.out} is not written")
+        return REFUSED
+    write_table(table, config.out)
+    print(f"{len(table)} patients x {table.shape[1] - 1} columns: {config.out}")
+    return code
+
+
+def parameter_files(arguments: tuple[str, ...]) -> dict[str, Path]:
+    """``("t2=a.yaml",)`` as ``{"t2": Path("a.yaml")}``; a bare file is for all modalities."""
+    from lens.errors import InputError
+
+    files: dict[str, Path] = {}
+    for argument in arguments:
+        modality, file = argument.split("=", 1) if "=" in argument else ("all", argument)
+        if modality in files:
+            raise InputError(
+                f"--parameters names two files for {modality}: {files[modality]}, {file}"
+            )
+        files[modality] = Path(file)
+    return files
+
+
+if __name__ == "__main__":
+    run(Config, job)

@@ -1,0 +1,49 @@
+"""The one place where PyRadiomics is imported, and the threads it may use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from lens.errors import InputError
+
+
+def pyradiomics() -> ModuleType:
+    """The module ``radiomics``, imported on first use, with its log reduced to errors.
+
+    Raises:
+        InputError: PyRadiomics is not installed; a table made elsewhere does without it.
+    """
+    try:
+        import radiomics
+        import radiomics.featureextractor
+        import radiomics.imageoperations
+    except ImportError as error:
+        raise InputError(
+            f"PyRadiomics cannot be imported ({error}). Install it with "
+            "'pip install pyradiomics-bhklab==3.1.4' (needs a C compiler and the Python headers), "
+            "or bring a table of features made elsewhere: --radiomics R.parquet"
+        ) from error
+    logging.getLogger("radiomics").setLevel(logging.ERROR)
+    return radiomics
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for BLAS, OpenMP and SimpleITK inside the block, the former numbers after it.
+
+    GLCM's MCC solves an eigenproblem per direction, as large as there are gray levels: threads
+    there cost 20 times more than they save, and workers already occupy every core.
+    """
+    import SimpleITK as sitk
+    from threadpoolctl import threadpool_limits
+
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        with threadpool_limits(limits=1):
+            yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)

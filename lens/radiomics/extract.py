@@ -1,0 +1,201 @@
+"""One case to radiomic features: every modality in every ROI."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from lens.cohort import Case
+from lens.errors import CaseError
+from lens.radiomics.binning import bins_from_extremes
+from lens.radiomics.engine import one_thread, pyradiomics
+from lens.radiomics.names import column_name
+from lens.radiomics.parameters import Parameters, parameters_for
+
+
+def extract_case(
+    case: Case,
+    parameters: Mapping[str, Parameters],
+    *,
+    files: Mapping[str, Path] | None = None,
+) -> dict[str, float]:
+    """Radiomic features of a case, as a direct call of PyRadiomics on the same arrays gives them.
+
+    Args:
+        case: images and 0/1 masks on one grid.
+        parameters: by modality, from `load_parameters`.
+        files: the file behind each modality, to be named in errors.
+
+    Returns:
+        Value per column ``<modality>.<roi>.<image>_<class>_<feature>``: modalities and ROIs in the
+        order of the case, features in PyRadiomics' order. A feature that the ROI does not define
+        (GLCM of isolated voxels) is NaN.
+
+    Raises:
+        CaseError: no voxel, too few, not finite or constant inside an ROI.
+        InputError: a modality without parameters, or no PyRadiomics.
+    """
+    features: dict[str, float] = {}
+    for modality, image in case.images.items():
+        chosen = parameters_for(parameters, modality)
+        file = (files or {}).get(modality, "")
+        try:
+            for roi, mask in case.masks.items():
+                _check_roi(image, mask, roi)
+            prepared = normalise(image, chosen)
+            for roi, mask in case.masks.items():
+                values = _measure(prepared, mask, roi, chosen)
+                features |= {column_name(modality, roi, name): v for name, v in values.items()}
+        except _Unusable as error:
+            raise CaseError(
+                case.patient_id,
+                file,
+                stage="radiomics",
+                reason=f"{modality}: {error.reason}",
+                remedy=error.remedy,
+            ) from error
+    return features
+
+
+def roi_features(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> dict[str, float]:
+    """PyRadiomics' features of one ROI, in its order and by its names.
+
+    Equals ``RadiomicsFeatureExtractor(file).execute(image, mask)`` without the diagnostics, and is
+    faster: filters see the ROI and the margin that their kernels reach, not the whole image.
+    Where this margin leaves the image, the edge voxels repeat; PyRadiomics' periodic wavelet would
+    mix in the opposite edge.
+
+    Args:
+        image: intensities, 3D.
+        mask: 0/1 on the same grid; a ``label`` in the parameters is not used.
+        parameters: one modality's.
+    """
+    return measure(normalise(image, parameters), mask, parameters)
+
+
+def normalise(image: sitk.Image, parameters: Parameters) -> sitk.Image:
+    """The image normalised as PyRadiomics does, from the statistics of the whole image."""
+    settings = parameters.settings
+    if not settings["normalize"]:
+        return image
+    return pyradiomics().imageoperations.normalizeImage(image, **settings)
+
+
+def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> dict[str, float]:
+    """`roi_features` of an image that is normalised already."""
+    reach = filter_reach(parameters)
+    settings = parameters.settings
+    if reach is not None:
+        image, mask = cut_out(image, mask, margin=reach)
+        settings |= {"preCrop": False}
+    settings |= {
+        "normalize": False,
+        "additionalInfo": False,
+        "label": 1,
+        "label_channel": 0,
+        # It would change SimpleITK for the whole process; image and mask share their grid anyway.
+        "geometryTolerance": None,
+    }
+    extractor = pyradiomics().featureextractor.RadiomicsFeatureExtractor()
+    extractor.settings = settings
+    extractor.enabledImagetypes = parameters.images
+    extractor.enabledFeatures = parameters.classes
+    with one_thread(), bins_from_extremes(), warnings.catch_warnings():
+        # Means over no direction at all, for isolated voxels: the NaN is the message.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        values = extractor.execute(image, mask)
+    return {name: float(value) for name, value in values.items()}
+
+
+def filter_reach(parameters: Parameters) -> int | None:
+    """Margin in voxels around an ROI with which a filter gives what it gives on the whole image.
+
+    None where they depend on the whole image (other filters than the wavelet scale by its
+    maximum or reach far) or on its grid (resampling): then PyRadiomics sees the whole image.
+    """
+    # Made in a compiled module, which pyright does not see.
+    from pywt import Wavelet  # pyright: ignore[reportAttributeAccessIssue]
+
+    settings, images = parameters.settings, parameters.images
+    resampled = settings["resampledPixelSpacing"] is not None and settings["interpolator"]
+    if resampled or not images.keys() <= {"Original", "Wavelet"}:
+        return None
+    if "Wavelet" not in images:
+        return 0
+    own = settings | images["Wavelet"]
+    levels = own.get("start_level", 0) + own.get("level", 1)
+    # Two more, because the periodic wavelet makes an odd length even with the opposite edge.
+    return levels * (Wavelet(own.get("wavelet", "coif1")).dec_len // 2) + 2
+
+
+def cut_out(image: sitk.Image, mask: sitk.Image, *, margin: int) -> tuple[sitk.Image, sitk.Image]:
+    """The box around the ROI with `margin` voxels on every side, of the image and the mask.
+
+    Beyond the edge of the image the edge voxels repeat and the mask is zero.
+    """
+    voxels = np.nonzero(sitk.GetArrayViewFromImage(mask))[::-1]
+    start = [int(axis.min()) - margin for axis in voxels]
+    stop = [int(axis.max()) + 1 + margin for axis in voxels]
+    size = image.GetSize()
+    inside = tuple(slice(max(a, 0), min(b, n)) for a, b, n in zip(start, stop, size, strict=True))
+    below = [max(-a, 0) for a in start]
+    above = [max(b - n, 0) for b, n in zip(stop, size, strict=True)]
+    return (
+        sitk.ZeroFluxNeumannPad(image[inside], below, above),
+        sitk.ConstantPad(mask[inside], below, above, 0),
+    )
+
+
+class _Unusable(ValueError):
+    """An ROI that gives no features; the case adds who and where."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(reason)
+
+
+def _check_roi(image: sitk.Image, mask: sitk.Image, roi: str) -> None:
+    """Refuses what PyRadiomics turns into numbers without a word, or into an obscure error."""
+    inside = sitk.GetArrayViewFromImage(image)[sitk.GetArrayViewFromImage(mask) > 0]
+    if inside.size == 0:
+        raise _Unusable(
+            f"the mask of {roi} has no voxel",
+            "Check the mask; where a patient has no such region, leave its cell empty.",
+        )
+    bad = int(inside.size - np.isfinite(inside).sum())
+    if bad:
+        raise _Unusable(
+            f"{bad} of {inside.size} voxels in {roi} are NaN or infinite",
+            "Export the image again, or exclude these voxels from the mask.",
+        )
+    if inside.size > 1 and np.ptp(inside) == 0:
+        raise _Unusable(
+            f"the image is constant ({inside[0]:g}) in {roi}, so it has no texture",
+            "Check that this is the right image and that it overlaps the mask.",
+        )
+
+
+def _measure(
+    image: sitk.Image, mask: sitk.Image, roi: str, parameters: Parameters
+) -> dict[str, float]:
+    """`measure`, with what PyRadiomics refuses put in words that a user can act on."""
+    reach = filter_reach(parameters)
+    seen = image if reach is None else cut_out(image, mask, margin=reach)[0]
+    if not np.isfinite(sitk.GetArrayViewFromImage(seen)).all():
+        raise _Unusable(
+            f"voxels outside {roi} are NaN or infinite, and normalisation or filters spread them",
+            "Export the image again, or replace these voxels, for example by 0.",
+        )
+    try:
+        return measure(image, mask, parameters)
+    except ValueError as error:
+        count = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
+        raise _Unusable(
+            f"PyRadiomics refuses {roi} ({count} voxels on this grid): {error}",
+            "Check the mask; where the region is too small for texture, leave its cell empty.",
+        ) from error

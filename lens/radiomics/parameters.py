@@ -1,0 +1,135 @@
+"""PyRadiomics parameter files: ours for T2, high-b DWI and ADC, or the user's."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from lens.errors import InputError
+from lens.radiomics.engine import pyradiomics
+
+DEFAULT_MODALITIES = ("t2", "dwi", "adc")
+"""Modalities whose parameter files ship with the package."""
+
+ANY = "all"
+"""Key of the parameters for every modality without its own."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """One validated parameter file.
+
+    Attributes:
+        file: name of the file, for messages.
+        content: JSON of its ``setting``, ``imageType`` and ``featureClass``, with PyRadiomics'
+            defaults filled in: equal content gives equal features.
+    """
+
+    file: str
+    content: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """PyRadiomics' settings by name."""
+        return json.loads(self.content)["setting"]
+
+    @property
+    def images(self) -> dict[str, dict[str, Any]]:
+        """Filters by PyRadiomics' name (``Original``, ``Wavelet``), with their own settings."""
+        return json.loads(self.content)["imageType"]
+
+    @property
+    def classes(self) -> dict[str, list[str] | None]:
+        """Feature classes, each with the features asked for; empty or None means all."""
+        return json.loads(self.content)["featureClass"]
+
+
+def load_parameters(files: Mapping[str, Path] | None = None) -> dict[str, Parameters]:
+    """Parameters by modality, from the user's files or, without any, from ours.
+
+    Args:
+        files: a file per modality, which replaces ours, or one for ``all`` modalities, which
+            replaces all of ours; where both are given, the modality's own wins.
+
+    Raises:
+        InputError: a file is missing or PyRadiomics refuses it (in its own words).
+    """
+    files = files or {}
+    chosen = {} if ANY in files else {name: _read_default(name) for name in DEFAULT_MODALITIES}
+    return chosen | {modality: read_parameters(file) for modality, file in files.items()}
+
+
+def parameters_for(parameters: Mapping[str, Parameters], modality: str) -> Parameters:
+    """The parameters of one modality: its own, else those for all.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = parameters.get(modality) or parameters.get(ANY)
+    if found is None:
+        raise InputError(
+            f"no radiomics parameters for modality {modality!r} (there are some for "
+            f"{', '.join(parameters) or 'none'}); give a PyRadiomics parameter file for it: "
+            f"--parameters {modality}=FILE.yaml"
+        )
+    return found
+
+
+def read_parameters(file: Path) -> Parameters:
+    """Reads and validates one PyRadiomics parameter file (YAML or JSON).
+
+    Raises:
+        InputError: missing, or refused by PyRadiomics' schema (misspelt key, wrong type).
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: no such radiomics parameter file")
+    extractor_class = pyradiomics().featureextractor.RadiomicsFeatureExtractor
+    try:
+        with _undisturbed():
+            extractor = extractor_class(str(file))
+    except Exception as error:  # the schema validator and the YAML parser have a dozen types
+        reason = " ".join(str(getattr(error, "msg", None) or error).split())
+        raise InputError(
+            f"{file}: not a valid PyRadiomics parameter file: {reason}. "
+            "See https://pyradiomics.readthedocs.io/en/latest/customization.html"
+        ) from error
+    content = {
+        "setting": extractor.settings,
+        # "Original:" without braces reads as None, on which PyRadiomics fails much later.
+        "imageType": {name: own or {} for name, own in extractor.enabledImagetypes.items()},
+        "featureClass": extractor.enabledFeatures,
+    }
+    return Parameters(file=str(file), content=json.dumps(content))
+
+
+def _read_default(modality: str) -> Parameters:
+    with as_file(files("lens.radiomics") / f"{modality}.yaml") as file:
+        return Parameters(file=f"{modality}.yaml", content=read_parameters(file).content)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Undoes what loading a file does besides.
+
+    The schema validator logs what it also raises, and ``geometryTolerance`` would change SimpleITK
+    for the whole process.
+    """
+    import SimpleITK as sitk
+
+    log, process = logging.getLogger("pykwalify"), sitk.ProcessObject
+    level = log.level
+    coordinate = process.GetGlobalDefaultCoordinateTolerance()
+    direction = process.GetGlobalDefaultDirectionTolerance()
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        process.SetGlobalDefaultCoordinateTolerance(coordinate)
+        process.SetGlobalDefaultDirectionTolerance(direction)
