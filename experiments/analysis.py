@@ -20,7 +20,7 @@ from lens.report.results import (
 )
 from lens.shifts import shift
 from lens.study import Study, load_study
-from lens.sweeps import L1_GRID, L2_GRID, PAPER_L1_GRID, SweepConfig, sweep
+from lens.sweeps import L1_GRID, L2_GRID, PAPER_L1_GRID, SweepConfig, grid_warnings, sweep
 
 if TYPE_CHECKING:
     from experiments.inputs import Inputs
@@ -106,7 +106,7 @@ def _sweep(study: Study, scaling: MinMax, settings: SweepConfig, diary: RunFolde
         )
     write_projection(diary.folder, result.projection, scaling)
     write_table(result.table, diary.folder / "sweep.parquet")
-    for warning in result.warnings:
+    for warning in grid_warnings(result.table):
         log.warning("sweep: %s", warning)
 
 

@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from lens.cohort import Cohort, read_manifest, split_patients, write_phantoms
+from lens.cohort import Cohort, read_manifest, split_patients
 from lens.errors import CaseError, InputError
 from lens.files import file_hash, read_failures, write_arrays, write_failures, write_table
 
 if TYPE_CHECKING:
     from experiments.run_folder import RunFolder
     from experiments.sweep import Config
-
-PHANTOM_TASKS = {"cls": ("classification", "pirads"), "reg": ("regression", "volume_ml")}
-"""Task -> kind of fine-tuning and label column, in the embedded default."""
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -70,80 +66,27 @@ def settle(config: Config) -> Config:
     )
 
 
-def collect(config: Config, diary: RunFolder) -> Inputs:
-    """The tables, made first where the input is images."""
-    if config.pre is not None and config.radiomics is not None:
-        return Inputs(config.pre, _pairs(config.ft, "--ft"), config.radiomics, config.split)
-    if config.cohort is not None and config.encoder_pre is not None:
-        cohort = read_manifest(config.cohort)
-        encoders = {"pre": config.encoder_pre, **_pairs(config.encoder_ft, "--encoder-ft")}
-        return _from_images(config, diary, cohort, encoders, notes=())
-    return _from_phantoms(config, diary)
+def from_tables(config: Config) -> Inputs:
+    """The user's own tables."""
+    assert config.pre is not None
+    assert config.radiomics is not None
+    return Inputs(config.pre, _pairs(config.ft, "--ft"), config.radiomics, config.split)
 
 
-def _from_phantoms(config: Config, diary: RunFolder) -> Inputs:
-    """The embedded default: phantoms, a seeded encoder, and a fine-tuned copy per task."""
-    folder = diary.folder
-    manifest = write_phantoms(folder / "cohort", config.phantoms, config.seed)
-    cohort = read_manifest(manifest)
-    checkpoints = {name: folder / "encoders" / name for name in ("pre", *PHANTOM_TASKS)}
-    depends = [file_hash(manifest), config.shape, config.spacing, config.seed]
-    depends += [config.finetune_epochs]
-    diary.stage(
-        "encoders",
-        depends,
-        list(checkpoints.values()),
-        lambda: _train_phantom_encoders(config, cohort, checkpoints),
-    )
-    note = (
-        "The encoder before fine-tuning is a seeded random initialisation, not a pre-trained model: "
-        "this run shows the tool on phantoms and says nothing about any real encoder."
-    )
-    return _from_images(config, diary, cohort, checkpoints, notes=(note,))
+def from_cohort(config: Config, diary: RunFolder) -> Inputs:
+    """Tables made from the user's images and encoders."""
+    assert config.cohort is not None
+    assert config.encoder_pre is not None
+    checkpoints = {"pre": config.encoder_pre, **_pairs(config.encoder_ft, "--encoder-ft")}
+    return from_images(config, diary, read_manifest(config.cohort), checkpoints)
 
 
-def _train_phantom_encoders(
-    config: Config, cohort: Cohort, checkpoints: Mapping[str, Path]
-) -> None:
-    from flax import nnx
-    from tqdm import tqdm
-
-    import encoders
-    from lens.cohort import read_case, stack
-
-    split = _split(cohort, config.seed)
-    assert config.spacing is not None
-    assert config.shape is not None
-    volumes = np.stack(
-        [
-            stack(read_case(files, spacing_mm=config.spacing), shape=config.shape)
-            for files in tqdm(cohort.cases, desc="volumes", unit="patient")
-        ]
-    )
-    train = split == "train"
-    encoder = encoders.ConvNeXtV2(
-        encoders.ConvNeXtV2Config.named("atto"), rngs=nnx.Rngs(config.seed)
-    )
-    encoders.save(checkpoints["pre"], encoder, {"origin": "seeded initialisation"})
-    for task, (kind, label) in PHANTOM_TASKS.items():
-        labels = np.array([float(files.labels[label]) for files in cohort.cases])
-        tuned, _ = encoders.finetune(
-            encoder,
-            volumes[train],
-            labels[train],
-            task=kind,
-            epochs=config.finetune_epochs,
-            seed=config.seed,
-        )
-        encoders.save(checkpoints[task], tuned, {"origin": f"fine-tuned on {label}, train patients"})
-
-
-def _from_images(
+def from_images(
     config: Config,
     diary: RunFolder,
     cohort: Cohort,
     checkpoints: Mapping[str, Path],
-    notes: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> Inputs:
     """Radiomics and embeddings of a cohort; finished patients are not done again."""
     import encoders
@@ -200,7 +143,7 @@ def _from_images(
     if split is None:
         split = folder / "cohort-split.csv"
         patients = [files.patient_id for files in cohort.cases]
-        table = pd.DataFrame({"patient_id": patients, "split": _split(cohort, config.seed)})
+        table = pd.DataFrame({"patient_id": patients, "split": cohort_split(cohort, config.seed)})
         write_table(table.drop_duplicates(), split)
     pre, *_ = checkpoints
     return Inputs(
@@ -213,7 +156,7 @@ def _from_images(
     )
 
 
-def _split(cohort: Cohort, seed: int) -> np.ndarray:
+def cohort_split(cohort: Cohort, seed: int) -> np.ndarray:
     """The manifest's own split, or 7:1:2 by patient over all patients of the manifest."""
     given = [files.split for files in cohort.cases]
     if all(given):

@@ -84,12 +84,20 @@ def job(config: Config) -> int:
     # Imported here so that --help does not wait for JAX.
     from experiments.analysis import analyse
     from experiments.cli import list_set_aside
-    from experiments.inputs import collect, settle
+    from experiments.inputs import from_cohort, from_tables, settle
     from experiments.run_folder import RunFolder
 
     config = settle(config)
     diary = RunFolder(config.out, dataclasses.asdict(config))
-    set_aside = analyse(config, collect(config, diary), diary)
+    if config.pre is not None:
+        inputs = from_tables(config)
+    elif config.cohort is not None:
+        inputs = from_cohort(config, diary)
+    else:
+        from experiments.phantoms import from_phantoms
+
+        inputs = from_phantoms(config, diary)
+    set_aside = analyse(config, inputs, diary)
     print(f"report: {config.out / 'report.html'}")
     return list_set_aside(set_aside, config.out / "failures.csv")
 

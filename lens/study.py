@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +15,6 @@ from lens.cohort.split import split_patients
 from lens.errors import CaseError, InputError
 from lens.files import read_table
 from lens.radiomics.names import parse_columns
-
-log = logging.getLogger(__name__)
 
 ID_COLUMNS = ("patient_id", "study_id")
 SPLITS = ("train", "val", "test")
@@ -94,14 +91,15 @@ def load_study(
     keys, set_aside = _common_rows(frames)
 
     def aligned(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.set_index(list(keys.columns)).reindex(pd.MultiIndex.from_frame(keys))
+        merged = keys.merge(frame, how="left", on=list(keys.columns), validate="one_to_one")
+        return merged.drop(columns=list(keys.columns))
 
     features = parse_columns([c for c in table.columns if c not in ID_COLUMNS])
     if rois:
         features = _select_rois(features, rois, radiomics)
     r = aligned(table)[features["column"].tolist()].to_numpy(np.float64)
     x = {
-        name: aligned(frame).drop(columns="study_id", errors="ignore").to_numpy(np.float32)
+        name: aligned(frame).to_numpy(np.float32)
         for name, frame in embeddings.items()
     }
 
@@ -123,8 +121,6 @@ def load_study(
         else _read_split(split, keys)
     )
     r, features, constant = _drop_constant(r, features, assigned == "train", radiomics)
-    for error in set_aside:
-        log.warning("set aside: %s", error)
     return Study(
         ids=keys,
         x_pre=x["pre"],

@@ -70,12 +70,10 @@ class Sweep:
         table: a row per pair and seed: ``l1, l2, seed, train_loss, val_loss, selected``; losses
             are mean absolute errors over the entries, without penalty.
         projection: first layer of the selected MLP.
-        warnings: what a reader of the table must know.
     """
 
     table: pd.DataFrame
     projection: Projection
-    warnings: tuple[str, ...]
 
 
 def sweep(
@@ -150,7 +148,6 @@ def sweep(
     return Sweep(
         table=table,
         projection=Projection(w=w[best], b=b[best], x_mean=mean, x_std=std),
-        warnings=_grid_warnings(config, table.loc[best]),
     )
 
 
@@ -277,15 +274,25 @@ def _select(table: pd.DataFrame) -> int:
     return int(tied["val_loss"].idxmin())
 
 
-def _grid_warnings(config: SweepConfig, best: pd.Series) -> tuple[str, ...]:
+def grid_warnings(table: pd.DataFrame) -> tuple[str, ...]:
+    """What a reader of a sweep's table must know about its grid: repeated values, a winner at an edge.
+
+    Args:
+        table: as in `Sweep`.
+    """
     warnings = []
-    for name, values in (("l1", config.l1), ("l2", config.l2)):
-        repeated = sorted({v for v in values if values.count(v) > 1})
-        if repeated:
-            warnings.append(f"the {name} grid lists {repeated[0]:g} more than once")
-        distinct = sorted(set(values))
-        # The lower edge is no edge when it is zero: there is no weaker penalty than none.
-        if len(distinct) > 1 and best[name] in (distinct[-1], distinct[0] or None):
+    best = table.loc[table["selected"]].iloc[0]
+    repeated = table[table.duplicated(["l1", "l2", "seed"])]
+    if len(repeated):
+        pair = repeated.iloc[0]
+        warnings.append(
+            f"the grid holds the pair l1 = {pair['l1']:g}, l2 = {pair['l2']:g} more than once"
+        )
+    for name in ("l1", "l2"):
+        values = sorted(set(table[name]))
+        # Zero is no edge: there is no weaker penalty than none.
+        edges = {values[-1], values[0]} - {0.0}
+        if len(values) > 1 and best[name] in edges:
             warnings.append(
                 f"the selected {name} = {best[name]:g} is at the edge of its grid; "
                 f"a wider grid may fit better (--{name})"

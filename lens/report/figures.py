@@ -130,12 +130,17 @@ def _stage_panels(table: pd.DataFrame, rows: str, panels: str, title: str) -> Fi
             _dumbbells(axes, table[table[panels] == name], rows)
             axes.set_title(name)
         all_axes[-1].set_xlabel(f"{title}, with 95% interval")
+        shown = table[table["stage"] != "delta"]
+        # Scores far below zero say "absent" and would squeeze the rest of the axis.
+        low = max(float(np.nanmin(shown["r2_median_low"], initial=0.0)), -0.5)
+        high = float(np.nanmax(shown["r2_median_high"], initial=0.1))
+        all_axes[-1].set_xlim(low - 0.02, high + 0.02)
         handles = [
             mpl.lines.Line2D([], [], marker="o", color=COLOURS[stage], lw=2, label=text)
             for stage, text in STAGE_NAMES.items()
         ]
-        figure.legend(
-            handles=handles, ncols=2, frameon=False, loc="lower right", bbox_to_anchor=(0.9, 0.0)
+        all_axes[0].legend(
+            handles=handles, ncols=2, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0)
         )
         figure.subplots_adjust(hspace=0.5)
     return figure
@@ -154,6 +159,3 @@ def _dumbbells(axes: Axes, table: pd.DataFrame, rows: str) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x", color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)
-    # Scores far below zero say "absent" and would squeeze the rest of the axis.
-    low = max(float(np.nanmin(table["r2_median_low"])), -0.5)
-    axes.set_xlim(left=min(low, 0.0) - 0.02)

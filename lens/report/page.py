@@ -9,12 +9,14 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lens.files import write_text
 from lens.report import figures
 from lens.report.ranking import label, rank
 from lens.report.results import Results, TaskTables, read_results
+from lens.sweeps import grid_warnings
 
 
 def write_report(folder: Path) -> Path:
@@ -38,17 +40,18 @@ def write_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def number(value: float, digits: int = 3) -> str:
+def number(value: float, digits: int = 2) -> str:
     """A number for people: fixed digits, a true minus sign, a dash where there is none."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.{digits}f}".replace("-", "−")
+    # Adding zero turns a rounded minus zero into zero.
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
-def interval(row: pd.Series | dict[str, Any], name: str, digits: int = 3) -> str:
-    """``value [low, high]`` of a column that has its interval beside it."""
+def interval(row: dict[str, Any], name: str, digits: int = 2) -> Markup:
+    """Value and ``[low, high]`` of a column that has its interval beside it."""
     low, high = number(row[f"{name}_low"], digits), number(row[f"{name}_high"], digits)
-    return f"{number(row[name], digits)} [{low}, {high}]"
+    return Markup("{} <small>[{}, {}]</small>").format(number(row[name], digits), low, high)
 
 
 def _content(results: Results, folder: Path) -> dict[str, Any]:
@@ -58,6 +61,7 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
         "run": results.run,
         "paper": paper,
         "selected": selected.to_dict(),
+        "sweep_warnings": grid_warnings(results.sweep),
         "sweep_figure": _embed(figures.sweep_heatmap(results.sweep), folder, "sweep"),
         "tasks": [_task(name, task, folder, paper) for name, task in results.tasks.items()],
         "dropped": results.dropped.to_dict("records"),
