@@ -1,8 +1,9 @@
-"""Patients as images: manifest, reading, one grid per patient and splits."""
+"""Patients as images: manifest, reading, one grid per patient, splits and a phantom cohort."""
 
 from lens.cohort.case import Case, read_case
 from lens.cohort.images import read_image, read_mask
 from lens.cohort.manifest import CaseFiles, Cohort, read_manifest
+from lens.cohort.phantom import Phantom, phantom, write_phantoms
 from lens.cohort.split import split_patients
 from lens.cohort.volume import stack, stack_mask
 
@@ -10,6 +11,8 @@ __all__ = [
     "Case",
     "CaseFiles",
     "Cohort",
+    "Phantom",
+    "phantom",
     "read_case",
     "read_image",
     "read_manifest",
@@ -17,4 +20,5 @@ __all__ = [
     "split_patients",
     "stack",
     "stack_mask",
+    "write_phantoms",
 ]

@@ -197,3 +197,5 @@ def _sampling_notes(name: str, image: sitk.Image, grid: sitk.Image) -> Iterator[
             f"{name}: {geometry.voxels(image)} voxels of {geometry.spacing(image)} interpolated "
             f"to {geometry.voxels(grid)} of {geometry.spacing(grid)}"
         )
+        if min(np.divide(image.GetSpacing(), grid.GetSpacing())) < 0.75:
+            yield f"{name}: finer than the grid and not smoothed before sampling, so detail is lost"
