@@ -6,7 +6,6 @@ last downsampling of stride 1, so that the total stride is 16.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -139,12 +138,17 @@ class ConvNeXtV2(nnx.Module):
         x = x.astype(self.config.dtype)
         keep = _keep_probabilities(self.config)
         outputs = []
+        run = nnx.remat(Block.__call__) if self.config.remat else Block.__call__
         for stage, (downsample, blocks) in enumerate(
             zip(self.downsamples, self.blocks, strict=True)
         ):
-            stage_key = None if key is None else jax.random.fold_in(key, stage)
             x = downsample(x)
-            x = _run_blocks(blocks, x, keep[stage], stage_key, remat=self.config.remat)
+            for index, block in enumerate(blocks):
+                branch = run(block, x)
+                if key is not None and keep[stage][index] < 1:
+                    key, block_key = jax.random.split(key)
+                    branch = _drop_path(branch, keep[stage][index], block_key)
+                x = x + branch
             outputs.append(x)
         return tuple(outputs)
 
@@ -263,43 +267,19 @@ def _layer_norm(width: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.Lay
 
 
 def _linear(inputs: int, outputs: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
-        inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=_INIT, rngs=rngs
-    )
+    return nnx.Linear(inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=_INIT, rngs=rngs)
 
 
-def _keep_probabilities(config: ConvNeXtV2Config) -> list[Array]:
-    """The probability that a block is kept, per stage, linear over all blocks."""
-    blocks = sum(config.depths)
-    keep = 1 - config.drop_path * jnp.arange(blocks) / max(blocks - 1, 1)
-    ends = [sum(config.depths[: stage + 1]) for stage in range(len(config.depths))]
-    return jnp.split(keep, ends[:-1])
+def _keep_probabilities(config: ConvNeXtV2Config) -> list[list[float]]:
+    """The probability that a block is kept, per stage, falling linearly over all blocks."""
+    total = sum(config.depths)
+    keep = iter(1 - config.drop_path * i / max(total - 1, 1) for i in range(total))
+    return [[next(keep) for _ in range(depth)] for depth in config.depths]
 
 
-def _run_blocks(
-    blocks: Sequence[Block],
-    x: Float[Array, "n *spatial c"],
-    keep: Float[Array, " depth"],
-    key: PRNGKeyArray | None,
-    *,
-    remat: bool,
+def _drop_path(
+    branch: Float[Array, "n *spatial c"], keep: float, key: PRNGKeyArray
 ) -> Float[Array, "n *spatial c"]:
-    """The blocks of a stage as one scan, so that XLA compiles one block per stage.
-
-    Each residual branch is dropped for a whole sample with probability ``1 - keep`` and scaled to
-    keep its expectation.
-    """
-    graph, *_ = nnx.split(blocks[0])
-    stacked = jax.tree.map(lambda *p: jnp.stack(p), *(nnx.state(block) for block in blocks))
-    keys = None if key is None else jax.random.split(key, len(blocks))
-
-    def step(x: Array, layer: tuple) -> tuple[Array, None]:
-        state, keep, key = layer
-        branch = nnx.merge(graph, state)(x)
-        if key is not None:
-            kept = jax.random.bernoulli(key, keep, (x.shape[0],)) / keep
-            branch = branch * kept.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
-        return x + branch, None
-
-    x, _ = jax.lax.scan(jax.checkpoint(step) if remat else step, x, (stacked, keep, keys))
-    return x
+    """Drops the branch for whole samples with probability ``1 - keep``, unbiased."""
+    kept = jax.random.bernoulli(key, keep, (branch.shape[0],)) / keep
+    return branch * kept.astype(branch.dtype).reshape(-1, *(1,) * (branch.ndim - 1))

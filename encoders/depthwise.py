@@ -101,9 +101,8 @@ def _kernel_gradient(x: Array, grad: Array, size: tuple[int, ...]) -> Array:
     """
     n, depth, height, width, channels = grad.shape
     kd, kh, kw = size
-    columns = -(-width // -(-width // _TAPS))
-    rows = max(1, min(height, _TAPS // columns))
-    down, across = -(-height // rows), -(-width // columns)
+    columns, across = _blocks(width, _TAPS)
+    rows, down = _blocks(height, _TAPS // columns)
     # Rows and columns beyond the volume have zero gradient and add nothing.
     spare = (down * rows - height, across * columns - width)
     padded = _pad(x, (kd // 2, kh // 2, kw // 2), spare).astype(jnp.float32)
@@ -112,9 +111,9 @@ def _kernel_gradient(x: Array, grad: Array, size: tuple[int, ...]) -> Array:
     def add_block(index: Array, total: Array) -> Array:
         sample, slice_, row, column = jnp.unravel_index(index, (n, depth, down, across))
         at = (sample, slice_, row * rows, column * columns, 0)
-        window = lax.dynamic_slice(
-            padded, at, (1, kd, kh + rows - 1, kw + columns - 1, channels)
-        )[0]
+        window = lax.dynamic_slice(padded, at, (1, kd, kh + rows - 1, kw + columns - 1, channels))[
+            0
+        ]
         taps = lax.dynamic_slice(grad, at, (1, 1, rows, columns, channels))[0, 0]
         for i in range(rows):
             for j in range(columns):
@@ -123,6 +122,12 @@ def _kernel_gradient(x: Array, grad: Array, size: tuple[int, ...]) -> Array:
 
     zero = jnp.zeros((kd, kh, kw, channels), jnp.float32)
     return lax.fori_loop(0, n * depth * down * across, add_block, zero)
+
+
+def _blocks(extent: int, largest: int) -> tuple[int, int]:
+    """Size and number of equal blocks, none above `largest`, that cover `extent`."""
+    count = -(-extent // largest)
+    return -(-extent // count), count
 
 
 def _pad(x: Array, margins: tuple[int, int, int], spare: tuple[int, int] = (0, 0)) -> Array:

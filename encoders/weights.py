@@ -1,0 +1,278 @@
+"""Foreign weights: one table from the names people use to ours, and the change of layout.
+
+A state dict is recognised by its names and shapes, never by its file name. The table covers the
+published names (also ProFound's, dense and sparse), timm's and Hugging Face's; whatever wraps
+them (`module.`, `encoder.`, ...) is taken off.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from encoders.convnext import KERNEL, ConvNeXtV2, ConvNeXtV2Config
+from lens.errors import InputError
+
+_TABLE = (
+    (r"(?:downsample_layers\.0|stem)\.0", "downsamples.0.conv"),
+    (r"(?:downsample_layers\.0|stem)\.1", "downsamples.0.norm"),
+    (r"embeddings\.patch_embeddings", "downsamples.0.conv"),
+    (r"embeddings\.layernorm", "downsamples.0.norm"),
+    (r"downsample_layers\.([1-9])\.0", r"downsamples.\1.norm"),
+    (r"downsample_layers\.([1-9])\.1", r"downsamples.\1.conv"),
+    (r"stages\.(\d+)\.(?:downsample|downsampling_layer)\.0", r"downsamples.\1.norm"),
+    (r"stages\.(\d+)\.(?:downsample|downsampling_layer)\.1", r"downsamples.\1.conv"),
+    (
+        r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\.(?:dwconv|conv_dw)",
+        r"blocks.\1.\2.depthwise",
+    ),
+    (r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\.(?:norm|layernorm)", r"blocks.\1.\2.norm"),
+    (r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\.(?:pwconv1|mlp\.fc1)", r"blocks.\1.\2.expand"),
+    (r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\.(?:mlp\.)?grn", r"blocks.\1.\2.grn"),
+    (
+        r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\.(?:pwconv2|mlp\.fc2)",
+        r"blocks.\1.\2.project",
+    ),
+    (r"norm|layernorm|head\.norm", "norm"),
+)
+"""Module names: a pattern that must match as a whole, and our module."""
+
+_PARAMETER = r"(?P<module>.+?)(?:\.(?:ln|linear))?\.(?P<parameter>weight|bias|kernel|gamma|beta)"
+"""Sparse files put `.ln.` and `.linear.` between the module and its parameter."""
+
+_LEAVES = {
+    "conv": {"weight": "kernel", "kernel": "kernel", "bias": "bias"},
+    "depthwise": {"weight": "kernel", "kernel": "kernel", "bias": "bias"},
+    "expand": {"weight": "kernel", "bias": "bias"},
+    "project": {"weight": "kernel", "bias": "bias"},
+    "norm": {"weight": "scale", "bias": "bias"},
+    "grn": {"gamma": "gamma", "beta": "beta", "weight": "gamma", "bias": "beta"},
+}
+"""What our modules call the parameters of theirs."""
+
+_WRAPPERS = re.compile(
+    r"(?:module|model|state_dict|encoder|backbone|convnextv2|student|teacher|_orig_mod)\."
+)
+
+_ENCODER_PARTS = ("downsample_layers.", "stages.", "stem.", "embeddings.", "norm.", "layernorm.")
+"""A name that starts so belongs to an encoder; if the table lacks it, it is another encoder's."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """How the names of a file met the parameters of the encoder.
+
+    Attributes:
+        matched: our parameter and the file's, one pair per parameter that was taken.
+        missing: our parameters that the file lacks.
+        unexpected: names of the file that look like an encoder's and fit nowhere.
+        mismatched: parameters of another shape, each with both shapes.
+        beside: names of the file that are no part of an encoder: heads, decoders.
+        defaulted: the final LayerNorm where an autoencoder's file has none; it starts as identity.
+    """
+
+    matched: dict[str, str]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    defaulted: tuple[str, ...] = ()
+
+    @property
+    def full(self) -> bool:
+        """Every parameter of the encoder is there, with its shape, and nothing contradicts it."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.matched)} parameters matched"]
+        for title in ("missing", "unexpected", "mismatched", "defaulted", "beside"):
+            names = getattr(self, title)
+            if names:
+                shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+                lines.append(f"{len(names)} {title}: {shown}")
+        return "; ".join(lines)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A state dict under our names, its arrays still in their layout."""
+
+    arrays: dict[str, np.ndarray]
+    names: dict[str, str]
+    unexpected: list[str] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
+
+    @property
+    def sparse(self) -> bool:
+        return any(name.endswith(".kernel") for name in self.names.values())
+
+
+def convert(state: Mapping[str, np.ndarray], *, partial: bool = False) -> tuple[ConvNeXtV2, Match]:
+    """Builds the encoder that a PyTorch state dict describes.
+
+    Args:
+        state: names and arrays, as PyTorch or timm or Hugging Face or ProFound store them.
+        partial: accept a file that does not match fully; what it lacks keeps the initialisation
+            with seed 0.
+
+    Returns:
+        The encoder, its configuration inferred from the shapes, and the report of names.
+
+    Raises:
+        InputError: no encoder in it, or not a full match while `partial` is False.
+    """
+    source = _rename(state)
+    encoder = ConvNeXtV2(_infer_config(source), rngs=nnx.Rngs(0))
+    match = _fill(encoder, source)
+    if not match.full and not partial:
+        raise InputError(f"the file does not hold this encoder completely: {match}")
+    return encoder, match
+
+
+def parameters(encoder: ConvNeXtV2) -> dict[str, nnx.Param]:
+    """The encoder's parameters by dotted name, e.g. ``blocks.0.1.grn.gamma``."""
+    flat = nnx.to_flat_state(nnx.state(encoder, nnx.Param))
+    return {".".join(map(str, path)): parameter for path, parameter in flat}
+
+
+def our_name(name: str) -> str | None:
+    """Our parameter for a foreign name, or None where it is no part of the encoder."""
+    while True:
+        if found := re.fullmatch(_PARAMETER, name):
+            for pattern, module in _TABLE:
+                if at := re.fullmatch(pattern, found["module"]):
+                    ours = at.expand(module)
+                    leaf = _LEAVES[ours.rsplit(".", 1)[-1]].get(found["parameter"])
+                    return f"{ours}.{leaf}" if leaf else None
+        wrapper = _WRAPPERS.match(name)
+        if wrapper is None:
+            return None
+        name = name[wrapper.end() :]
+
+
+def _rename(state: Mapping[str, np.ndarray]) -> _Source:
+    source = _Source({}, {})
+    for name, array in state.items():
+        ours = our_name(name)
+        if ours is None:
+            bare = name
+            while wrapper := _WRAPPERS.match(bare):
+                bare = bare[wrapper.end() :]
+            is_encoder = bare.startswith(_ENCODER_PARTS)
+            (source.unexpected if is_encoder else source.beside).append(name)
+        elif ours in source.names:
+            raise InputError(
+                f"both {source.names[ours]} and {name} are {ours}; keep one encoder in the file"
+            )
+        else:
+            source.names[ours], source.arrays[ours] = name, array
+    return source
+
+
+def _infer_config(source: _Source) -> ConvNeXtV2Config:
+    """Reads dimensions, depths, widths and strides off the shapes."""
+    blocks = [re.fullmatch(r"blocks\.(\d+)\.(\d+)\.depthwise\.kernel", n) for n in source.arrays]
+    found = [(int(at[1]), int(at[2])) for at in blocks if at]
+    if not found:
+        raise InputError("no ConvNeXt V2 encoder in it: no depthwise kernel under any known name")
+    stages = 1 + max(stage for stage, _ in found)
+    depths = tuple(1 + max((b for s, b in found if s == i), default=-1) for i in range(stages))
+    shape = source.arrays["blocks.{}.{}.depthwise.kernel".format(*found[0])].shape
+    dims = {KERNEL**2: 2, KERNEL**3: 3}.get(shape[0]) if len(shape) == 2 else len(shape) - 2
+    if dims not in (2, 3) or (len(shape) > 2 and set(shape[2:]) != {KERNEL}):
+        raise InputError(f"depthwise kernels of shape {shape}; expected {KERNEL} along 2 or 3 axes")
+
+    def shape_of(name: str) -> tuple[int, ...]:
+        if name not in source.arrays:
+            raise InputError(f"{name} is missing, and without it the sizes cannot be inferred")
+        return source.arrays[name].shape
+
+    def stride(stage: int) -> int:
+        kernel = shape_of(f"downsamples.{stage}.conv.kernel")
+        if not is_sparse_conv(kernel, dims):
+            return kernel[2]
+        return round(kernel[0] ** (1 / dims)) if len(kernel) == 3 else 1
+
+    stem = shape_of("downsamples.0.conv.kernel")
+    try:
+        return ConvNeXtV2Config(
+            dims=dims,
+            depths=depths,
+            widths=tuple(max(shape_of(f"blocks.{s}.0.norm.scale")) for s in range(stages)),
+            in_channels=stem[-2] if is_sparse_conv(stem, dims) else stem[1],
+            strides=tuple(stride(stage) for stage in range(1, stages)),
+        )
+    except (ValueError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"the shapes describe no ConvNeXt V2 encoder ({error})") from error
+
+
+def is_sparse_conv(shape: tuple[int, ...], dims: int) -> bool:
+    """Sparse kernels are (positions, in, out) or, for one position, (in, out)."""
+    return len(shape) < dims + 2
+
+
+def _fill(encoder: ConvNeXtV2, source: _Source) -> Match:
+    """Puts every array that fits into the encoder."""
+    dims, ours = encoder.config.dims, parameters(encoder)
+    matched, missing, mismatched, defaulted = {}, [], [], []
+    for name, parameter in ours.items():
+        if name not in source.arrays:
+            # The encoder of a masked autoencoder ends before the final norm; fine-tuning adds it.
+            absent = defaulted if source.sparse and name.startswith("norm.") else missing
+            absent.append(name)
+            continue
+        array = _layout(name, source.arrays[name], dims)
+        if array.shape != parameter.shape:
+            theirs = source.arrays[name].shape
+            mismatched.append(f"{source.names[name]} {theirs} for {name} {parameter.shape}")
+            continue
+        if not np.isfinite(array).all():
+            raise InputError(f"{source.names[name]} holds values that are not finite")
+        parameter.set_value(jnp.asarray(array))
+        matched[name] = source.names[name]
+    extra = [source.names[name] for name in source.names if name not in ours]
+    return Match(
+        matched,
+        tuple(missing),
+        tuple(source.unexpected + extra),
+        tuple(mismatched),
+        tuple(source.beside),
+        tuple(defaulted),
+    )
+
+
+def _layout(name: str, array: np.ndarray, dims: int) -> np.ndarray:
+    """A foreign array in our layout, as float32: kernels are (*space, in, out), channels last."""
+    array = np.asarray(array, dtype=np.float32)
+    _, module, leaf = ("." + name).rsplit(".", 2)
+    if leaf != "kernel":
+        # Response norms are stored as (1, ..., 4C), sparse biases as (1, C).
+        return array.reshape(-1) if array.size == max(array.shape, default=0) else array
+    if module in ("expand", "project"):
+        # timm's variant with 1x1 convolutions has trailing axes of one.
+        return array.reshape(array.shape[:2]).T if set(array.shape[2:]) <= {1} else array
+    if module == "depthwise" and array.ndim == 2:
+        return _unflatten(array, dims)
+    if module == "depthwise" and array.ndim == dims + 2 and array.shape[1] == 1:
+        return np.moveaxis(array[:, 0], 0, -1)
+    if array.ndim == 3:
+        return _unflatten(array, dims)
+    if array.ndim == 2:
+        return array.reshape(*(1,) * dims, *array.shape)
+    return np.moveaxis(array, (0, 1), (-1, -2)) if array.ndim == dims + 2 else array
+
+
+def _unflatten(array: np.ndarray, dims: int) -> np.ndarray:
+    """Sparse kernels list their positions with the last spatial axis slowest."""
+    size = round(array.shape[0] ** (1 / dims))
+    if size**dims != array.shape[0]:
+        return array
+    array = array.reshape(*(size,) * dims, *array.shape[1:])
+    return np.swapaxes(array, 0, dims - 1)
