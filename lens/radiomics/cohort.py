@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +25,8 @@ from lens.radiomics.parameters import Parameters, parameters_for
 from lens.radiomics.workers import WorkerDied, each_in_workers
 
 log = logging.getLogger(__name__)
+
+NUMBER = re.compile(r"\d[\d.e-]*")
 
 PACKAGES = ("radiomic-lens", "pyradiomics-bhklab", "SimpleITK", "PyWavelets")
 """Packages whose versions decide whether a cached part is still valid."""
@@ -73,8 +76,9 @@ def extract_cohort(
             if error is not None:
                 failed[missing[position]] = error
     done = [i for i in range(len(parts)) if i not in failed]
-    table = _table([cohort.cases[i] for i in done], [_read_part(parts[i]) for i in done])
-    return table, [*cohort.set_aside, *(failed[i] for i in sorted(failed))]
+    cases, contents = [cohort.cases[i] for i in done], [_read_part(parts[i]) for i in done]
+    _say(cases, contents)
+    return _table(cases, contents), [*cohort.set_aside, *(failed[i] for i in sorted(failed))]
 
 
 def extract_part(
@@ -83,7 +87,12 @@ def extract_part(
     spacing_mm: tuple[float, float, float],
     part: Path,
 ) -> CaseError | None:
-    """Reads one case, extracts it and writes its part; gives the error where that fails."""
+    """Reads one case, extracts it and writes its part; gives the error where that fails.
+
+    A part that is there already is left alone.
+    """
+    if part.is_file():
+        return None
     try:
         case = read_case(files, spacing_mm=spacing_mm)
         features = extract_case(case, parameters, files=files.images)
@@ -175,8 +184,6 @@ def _read_part(part: Path) -> dict[str, Any]:
 def _table(cases: Sequence[CaseFiles], parts: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """A row per case, the union of the columns ordered by modality, ROI and first appearance."""
     features = [part["features"] for part in parts]
-    for files, part in zip(cases, parts, strict=True):
-        _say(files.patient_id, part)
     columns = _ordered(features)
     values = np.array([[f.get(c, np.nan) for c in columns] for f in features], dtype=np.float64)
     table = pd.DataFrame(values.reshape(len(cases), len(columns)), columns=columns)
@@ -195,24 +202,36 @@ def _ordered(features: Sequence[dict[str, float]]) -> list[str]:
     return sorted(columns, key=lambda column: rank[region[column]])
 
 
-def _say(patient_id: str, part: dict[str, Any]) -> None:
-    """Logs what was done to the geometry, and which features this patient's ROIs do not define."""
-    for note in part["notes"]:
-        log.info("patient %s: %s", patient_id, note)
-    undefined = [name for name, value in part["features"].items() if not np.isfinite(value)]
-    if undefined:
-        more = ", ..." if len(undefined) > 3 else ""
-        log.warning(
-            "patient %s: %d features are undefined and stay NaN (%s%s): "
-            "the region is too small or made of isolated voxels",
-            patient_id,
-            len(undefined),
-            ", ".join(undefined[:3]),
-            more,
+def _say(cases: Sequence[CaseFiles], parts: Sequence[dict[str, Any]]) -> None:
+    """Logs what was done to geometry and labels, and what some regions leave undefined.
+
+    One line per kind of note with the first patient's words, for cohorts have a thousand patients.
+    """
+    told: dict[str, list[tuple[str, str]]] = {}
+    for files, part in zip(cases, parts, strict=True):
+        for note in [*part["notes"], *_undefined(part["features"])]:
+            told.setdefault(NUMBER.sub("#", note), []).append((files.patient_id, note))
+    for mentions in told.values():
+        patient_id, note = mentions[0]
+        others = f" (likewise {len(mentions) - 1} more)" if mentions[1:] else ""
+        log.info("patient %s: %s%s", patient_id, note, others)
+
+
+def _undefined(features: Mapping[str, float]) -> Iterator[str]:
+    """A note per region of a modality in which some features are NaN."""
+    count: dict[str, int] = {}
+    for column, value in features.items():
+        if not np.isfinite(value):
+            region = ".".join(column.split(".", 2)[:2])
+            count[region] = count.get(region, 0) + 1
+    for region, number in count.items():
+        yield (
+            f"{region}: {number} features are undefined and stay NaN, "
+            "for the region is too small or made of isolated voxels"
         )
 
 
 def _progress(iterable: Any, total: int, name: str, show: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(iterable, total=total, desc=name, unit="case", disable=not show, leave=True)
+    return tqdm(iterable, total=total, desc=name, unit="case", disable=not show)

@@ -96,13 +96,12 @@ def read_parameters(file: Path) -> Parameters:
     except Exception as error:  # the schema validator and the YAML parser have a dozen types
         reason = " ".join(str(getattr(error, "msg", None) or error).split())
         raise InputError(
-            f"{file}: not a valid PyRadiomics parameter file: {reason}. "
+            f"{file}: not a valid PyRadiomics parameter file: {reason.rstrip('.')}. "
             "See https://pyradiomics.readthedocs.io/en/latest/customization.html"
         ) from error
     content = {
         "setting": extractor.settings,
-        # "Original:" without braces reads as None, on which PyRadiomics fails much later.
-        "imageType": {name: own or {} for name, own in extractor.enabledImagetypes.items()},
+        "imageType": extractor.enabledImagetypes,
         "featureClass": extractor.enabledFeatures,
     }
     return Parameters(file=str(file), content=json.dumps(content))

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
-"""Environment of a worker: the workers are the parallelism."""
+"""Environment in which a worker starts: the workers are the parallelism."""
 
 
 class WorkerDied(RuntimeError):
-    """The process that worked on an item died, and so did the next one that tried."""
+    """The process that worked on an item died, and so did the one that had nothing else to do."""
 
 
 def each_in_workers(
@@ -26,9 +26,12 @@ def each_in_workers(
 ) -> Iterator[tuple[int, Any]]:
     """``function(*item)`` for each item, on a local cluster of spawned single-thread processes.
 
-    At most one item is under way per worker, so that a worker's death touches that item alone: it
-    is tried once more elsewhere. Spawned, not forked, because JAX's threads do not survive a fork;
-    a script that calls this needs its ``if __name__ == "__main__"``.
+    Items whose worker died are tried once more at the end, one at a time: with nothing beside it
+    an item has all the memory, and a second death is its own. A result that a dying worker still
+    held is asked for again, so a repeated call should find its work done.
+
+    Spawned, not forked, because JAX's threads do not survive a fork; a script that calls this
+    needs its ``if __name__ == "__main__"``.
 
     Args:
         function: importable by name in another process.
@@ -42,30 +45,46 @@ def each_in_workers(
     Raises:
         Exception: whatever `function` raises.
     """
+    with _local_cluster(workers) as client:
+        suspects: list[int] = []
+        for index, result in _each(client, function, enumerate(items), at_once=workers):
+            if isinstance(result, WorkerDied):
+                suspects.append(index)
+            else:
+                yield index, result
+        yield from _each(client, function, ((i, items[i]) for i in suspects), at_once=1)
+
+
+def _each(
+    client: Client,
+    function: Callable[..., Any],
+    items: Iterable[tuple[int, tuple[Any, ...]]],
+    at_once: int,
+) -> Iterator[tuple[int, Any]]:
+    """One attempt at each item, with `at_once` of them under way."""
     from distributed import as_completed
     from distributed.scheduler import KilledWorker
 
-    with _local_cluster(workers) as client:
-        position: dict[Any, int] = {}
-        waiting = iter(enumerate(items))
+    waiting = iter(items)
+    index_of: dict[Any, int] = {}
 
-        def submit(count: int) -> Iterable[Any]:
-            for index, item in islice(waiting, count):
-                future = client.submit(function, *item, pure=False)
-                position[future] = index
-                yield future
+    def submit(count: int) -> Iterator[Any]:
+        for index, item in islice(waiting, count):
+            future = client.submit(function, *item, pure=False)
+            index_of[future] = index
+            yield future
 
-        running = as_completed(submit(workers))
-        for future in running:
-            error = future.exception()
-            if isinstance(error, KilledWorker):
-                result: Any = WorkerDied("the worker process died twice")
-            elif error is not None:
-                raise error
-            else:
-                result = future.result()
-            running.update(submit(1))
-            yield position.pop(future), result
+    running = as_completed(submit(at_once))
+    for future in running:
+        error = future.exception()
+        if error is not None and not isinstance(error, KilledWorker):
+            raise error
+        result = future.result() if error is None else WorkerDied("the worker process died twice")
+        index = index_of.pop(future)
+        # A result still held would be computed again when its worker dies.
+        future.release()
+        running.update(submit(1))
+        yield index, result
 
 
 @contextmanager
@@ -75,20 +94,33 @@ def _local_cluster(workers: int) -> Iterator[Client]:
 
     settings = {
         "distributed.worker.multiprocessing-method": "spawn",
-        "distributed.scheduler.allowed-failures": 1,
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.nanny.pre-spawn-environ": ONE_THREAD,
     }
     with (
+        _quiet(logging.getLogger("distributed")),
         config.set(settings),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             dashboard_address=":0",
+            scheduler_kwargs={"dashboard": False},
             # Dask would kill a worker at a share of the memory; the operating system knows better.
             memory_limit=None,
             silence_logs=logging.CRITICAL,
-            env=ONE_THREAD,
         ) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+@contextmanager
+def _quiet(log: logging.Logger) -> Iterator[None]:
+    """Dask narrates every start and stop; a user follows the bar, and failures are returned."""
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

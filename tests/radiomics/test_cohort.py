@@ -1,0 +1,226 @@
+"""A cohort: one table, nothing done twice, one bad patient set aside."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+
+from lens.cohort import read_case, read_manifest
+from lens.errors import InputError
+from lens.radiomics import cohort as module
+from lens.radiomics.cohort import extract_cohort
+from lens.radiomics.extract import extract_case
+from lens.radiomics.parameters import load_parameters
+from tests.radiomics.phantoms import ellipsoid, image, texture, write_cohort
+
+SPACING = (1.0, 1.0, 2.0)
+QUICK = "setting: {binWidth: 50}\nfeatureClass: {firstorder: , glcm: [Idn, JointEntropy]}\n"
+
+
+@pytest.fixture
+def parameters(tmp_path):
+    file = tmp_path / "quick.yaml"
+    file.write_text(QUICK)
+    return load_parameters({"all": file})
+
+
+@pytest.fixture
+def extracted(monkeypatch):
+    """The patients whose features were computed, in this process."""
+    patients = []
+
+    def counted(files, *rest):
+        patients.append(files.patient_id)
+        return original(files, *rest)
+
+    original = module.extract_part
+    monkeypatch.setattr(module, "extract_part", counted)
+    return patients
+
+
+def extract(manifest: Path, parameters, workers: int = 1, **options):
+    options = {"cache": manifest.parent / "cache", "spacing_mm": SPACING} | options
+    return extract_cohort(
+        read_manifest(manifest), parameters, workers=workers, progress=False, **options
+    )
+
+
+def test_a_row_per_patient_with_the_values_of_extract_case(tmp_path, parameters):
+    manifest = write_cohort(tmp_path, ["p2", "p1", "10"], lesions=("p1", "10"))
+    table, errors = extract(manifest, parameters)
+    assert errors == []
+    assert table["patient_id"].tolist() == ["p2", "p1", "10"]
+    regions = table.columns[1:].str.rsplit(".", n=1).str[0]
+    assert list(dict.fromkeys(regions)) == ["t2.gland", "t2.lesion"]
+    assert len(regions) == 2 * 20
+    lesion = table.columns[table.columns.str.startswith("t2.lesion.")]
+    assert table[lesion].isna().all(axis=1).tolist() == [True, False, False]
+    for files, row in zip(read_manifest(manifest).cases, table.to_dict("records"), strict=True):
+        expected = extract_case(read_case(files, spacing_mm=SPACING), parameters)
+        assert {name: row[name] for name in expected} == expected
+
+
+def test_workers_give_the_same_table_as_one_process(tmp_path, parameters, caplog):
+    manifest = write_cohort(tmp_path, ["a", "b", "c"], lesions=("c",))
+    with caplog.at_level("INFO", logger="lens"):
+        table, errors = extract(manifest, parameters, workers=2, cache=tmp_path / "two")
+    assert errors == []
+    assert "0 of 3 cases are cached" in caplog.text
+    pd.testing.assert_frame_equal(table, extract(manifest, parameters)[0], check_exact=True)
+
+
+def test_a_second_run_extracts_nothing(tmp_path, parameters, extracted):
+    manifest = write_cohort(tmp_path, ["a", "b"])
+    first, _ = extract(manifest, parameters)
+    assert extracted == ["a", "b"]
+    second, _ = extract(manifest, parameters)
+    assert extracted == ["a", "b"]
+    pd.testing.assert_frame_equal(second, first, check_exact=True)
+
+
+def test_a_finished_part_is_not_made_again(tmp_path, parameters, monkeypatch):
+    files = read_manifest(write_cohort(tmp_path, ["a"])).cases[0]
+    part = tmp_path / "part.json"
+    assert module.extract_part(files, parameters, SPACING, part) is None
+    monkeypatch.delattr(module, "read_case")
+    assert module.extract_part(files, parameters, SPACING, part) is None
+
+
+def test_only_what_changed_is_extracted_again(tmp_path, parameters, extracted, monkeypatch):
+    manifest = write_cohort(tmp_path, ["a", "b"])
+    extract(manifest, parameters)
+    sitk.WriteImage(image(ellipsoid(radii=(4, 6, 6))), tmp_path / "b_gland.nii.gz")
+    extract(manifest, parameters)
+    assert extracted == ["a", "b", "b"]
+    sitk.WriteImage(image(texture(99)), tmp_path / "a_t2.nii.gz")
+    extract(manifest, parameters)
+    assert extracted[3:] == ["a"]
+    other = tmp_path / "other.yaml"
+    other.write_text(QUICK.replace("50", "40"))
+    extract(manifest, load_parameters({"t2": other}))
+    assert extracted[4:] == ["a", "b"]
+    extract(manifest, parameters, spacing_mm=(1.0, 1.0, 1.0))
+    assert extracted[6:] == ["a", "b"]
+    extract(manifest, load_parameters({"t2": other, "adc": tmp_path / "quick.yaml"}))
+    assert len(extracted) == 8, "the parameters of another modality do not matter"
+    monkeypatch.setattr(module, "version", lambda package: "99")
+    extract(manifest, parameters)
+    assert extracted[8:] == ["a", "b"]
+
+
+def test_a_killed_run_is_taken_up_where_it_was(tmp_path, extracted):
+    manifest = write_cohort(tmp_path, ["a", "b", "c"])
+    code = f"""
+from pathlib import Path
+from lens.cohort import read_manifest
+from lens.radiomics.cohort import extract_cohort
+from lens.radiomics.parameters import load_parameters
+extract_cohort(read_manifest(Path({str(manifest)!r})), load_parameters(),
+               cache=Path({str(tmp_path / "cache")!r}), spacing_mm={SPACING}, workers=1)
+"""
+    job = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    cache = tmp_path / "cache"
+    while not list(cache.glob("[!.]*.json")):
+        assert job.poll() is None, "ended before it was killed"
+        time.sleep(0.01)
+    job.kill()
+    job.wait()
+    finished = len(list(cache.glob("[!.]*.json")))
+    assert finished < 3, "too quick to be interrupted"
+    resumed, errors = extract(manifest, load_parameters())
+    assert errors == []
+    assert extracted == ["a", "b", "c"][finished:]
+    undisturbed, _ = extract(manifest, load_parameters(), cache=tmp_path / "fresh")
+    pd.testing.assert_frame_equal(resumed, undisturbed, check_exact=True)
+
+
+def test_bad_patients_are_set_aside_and_tried_again_once_repaired(tmp_path, parameters, extracted):
+    manifest = write_cohort(tmp_path, ["good", "flat", "gone", "torn"])
+    sitk.WriteImage(image(np.full_like(texture(0), 5)), tmp_path / "flat_t2.nii.gz")
+    (tmp_path / "gone_gland.nii.gz").unlink()
+    torn = tmp_path / "torn_t2.nii.gz"
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[: len(whole) // 2])
+    table, errors = extract(manifest, parameters)
+    assert table["patient_id"].tolist() == ["good"]
+    assert [error.patient_id for error in errors] == ["gone", "flat", "torn"]
+    named = {error.patient_id: Path(error.file).name for error in errors}
+    assert named == {
+        "gone": "gone_gland.nii.gz", "flat": "flat_t2.nii.gz", "torn": "torn_t2.nii.gz"
+    }  # fmt: skip
+    torn.write_bytes(whole)
+    table, errors = extract(manifest, parameters)
+    assert table["patient_id"].tolist() == ["good", "torn"]
+    assert extracted == ["good", "flat", "torn", "flat", "torn"]
+
+
+def test_an_unforeseen_error_costs_one_patient(tmp_path, parameters, monkeypatch):
+    manifest = write_cohort(tmp_path, ["a", "b"])
+
+    def fragile(case, *rest, **options):
+        if case.patient_id == "a":
+            raise MemoryError("no room")
+        return extract_case(case, *rest, **options)
+
+    monkeypatch.setattr(module, "extract_case", fragile)
+    table, errors = extract(manifest, parameters)
+    assert table["patient_id"].tolist() == ["b"]
+    assert "MemoryError: no room" in str(errors[0])
+
+
+def test_a_patient_whose_worker_died_is_set_aside(tmp_path, parameters, monkeypatch):
+    def dead_for_the_first(function, items, *, workers):
+        for index, item in enumerate(items):
+            yield index, function(*item) if index else module.WorkerDied("it died twice")
+
+    monkeypatch.setattr(module, "each_in_workers", dead_for_the_first)
+    manifest = write_cohort(tmp_path, ["a", "b"])
+    table, errors = extract(manifest, parameters, workers=2)
+    assert table["patient_id"].tolist() == ["b"]
+    assert "died twice, most likely for want of memory" in errors[0].reason
+    assert "fewer workers" in errors[0].remedy
+
+
+def test_when_nobody_is_left_the_table_is_empty(tmp_path, parameters):
+    manifest = write_cohort(tmp_path, ["a"])
+    (tmp_path / "a_t2.nii.gz").write_bytes(b"not an image")
+    table, errors = extract(manifest, parameters)
+    assert table.empty
+    assert table.columns.tolist() == ["patient_id"]
+    assert len(errors) == 1
+
+
+def test_study_ids_and_undefined_features_are_told(tmp_path, parameters, caplog):
+    manifest = write_cohort(tmp_path, ["a", "b", "c"])
+    rows = pd.read_csv(manifest).assign(study_id=["s1", "s2", "s3"])
+    rows.to_csv(manifest, index=False)
+    scattered = np.zeros_like(ellipsoid())
+    scattered[4:16:3, 4:24:3, 4:24:3] = 1
+    for patient in ("a", "b"):
+        sitk.WriteImage(image(scattered), tmp_path / f"{patient}_gland.nii.gz")
+    with caplog.at_level("INFO", logger="lens"):
+        table, _ = extract(manifest, parameters)
+    assert table.columns[:2].tolist() == ["patient_id", "study_id"]
+    assert table["t2.gland.original_glcm_Idn"].isna().tolist() == [True, True, False]
+    assert "patient a: t2.gland: 2 features are undefined" in caplog.text
+    assert "(likewise 1 more)" in caplog.text
+
+
+def test_no_worker_is_refused(tmp_path, parameters):
+    manifest = write_cohort(tmp_path, ["a"])
+    with pytest.raises(InputError, match="at least one"):
+        extract(manifest, parameters, workers=0)
+
+
+def test_a_modality_without_parameters_stops_the_job_at_once(tmp_path, parameters, extracted):
+    manifest = write_cohort(tmp_path, ["a"])
+    with pytest.raises(InputError, match="modality 't2'"):
+        extract(manifest, {"adc": parameters["all"]})
+    assert extracted == []

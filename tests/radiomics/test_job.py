@@ -1,0 +1,93 @@
+"""The command: exit codes, files beside the table, and messages without a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.radiomics import Config, job, parameter_files
+from lens.errors import InputError
+from lens.files import read_table
+from tests.radiomics.phantoms import write_cohort
+
+QUICK = "setting: {binWidth: 50}\nfeatureClass: {firstorder: }\n"
+
+
+@pytest.fixture
+def quick(tmp_path) -> Path:
+    file = tmp_path / "quick.yaml"
+    file.write_text(QUICK)
+    return file
+
+
+def command(*arguments) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "experiments.radiomics", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_table_failures_and_exit_code(tmp_path, quick):
+    manifest = write_cohort(tmp_path, ["a", "b"])
+    (tmp_path / "b_t2.nii.gz").unlink()
+    out = tmp_path / "out" / "R.parquet"
+    done = command("--cohort", manifest, "--out", out, "--parameters", quick, "--workers", 1)
+    assert done.returncode == 3, done.stderr
+    assert read_table(out)["patient_id"].tolist() == ["a"]
+    failures = pd.read_csv(out.parent / "failures.csv")
+    assert failures["patient_id"].tolist() == ["b"]
+    assert len(list((out.parent / "radiomics-cache").glob("*.json"))) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_refused_parameter_file_ends_with_one_line(tmp_path, quick):
+    manifest = write_cohort(tmp_path, ["a"])
+    quick.write_text("setting: {binwidth: 50}\n")
+    done = command("--cohort", manifest, "--out", tmp_path / "R.csv", "--parameters", f"t2={quick}")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"refused: {quick}: not a valid PyRadiomics parameter file")
+    assert done.stderr.count("\n") == 1
+
+
+def test_all_is_well(tmp_path, quick, capsys):
+    manifest = write_cohort(tmp_path, ["a"])
+    config = Config(cohort=manifest, out=tmp_path / "R.csv", parameters=(str(quick),))
+    assert job(config) == 0
+    assert read_table(config.out).shape == (1, 19)
+    assert not (tmp_path / "failures.csv").exists()
+    assert "1 patients x 18 columns" in capsys.readouterr().out
+
+
+def test_without_a_patient_nothing_is_written(tmp_path, quick):
+    manifest = write_cohort(tmp_path, ["a"])
+    (tmp_path / "a_t2.nii.gz").write_bytes(b"not an image")
+    config = Config(cohort=manifest, out=tmp_path / "R.csv", parameters=(str(quick),))
+    assert job(config) == 1
+    assert not config.out.exists()
+    assert (tmp_path / "failures.csv").exists()
+
+
+def test_another_suffix_is_refused_before_any_work(tmp_path):
+    with pytest.raises(InputError, match=r"R\.xlsx"):
+        job(Config(cohort=tmp_path / "none.csv", out=tmp_path / "R.xlsx"))
+
+
+def test_parameter_files():
+    assert parameter_files(()) == {}
+    assert parameter_files(("mine.yaml",)) == {"all": Path("mine.yaml")}
+    assert parameter_files(("t2=a=b.yaml", "c.yaml")) == {
+        "t2": Path("a=b.yaml"), "all": Path("c.yaml")
+    }  # fmt: skip
+    with pytest.raises(InputError, match="two files for all"):
+        parameter_files(("a.yaml", "b.yaml"))
+
+
+def test_help_waits_for_nothing_heavy():
+    code = (
+        "import sys, experiments.radiomics\n"
+        "print({'pandas', 'SimpleITK', 'radiomics', 'distributed', 'jax'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

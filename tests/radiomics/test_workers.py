@@ -1,0 +1,48 @@
+"""Worker processes: each item is done once, a death costs one item, an error is not swallowed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from lens.radiomics.workers import ONE_THREAD, WorkerDied, each_in_workers
+
+
+def work(folder: Path, name: str) -> tuple[str, int, dict[str, str | None]]:
+    """Leaves a trace per attempt; ``deadly`` kills its process, ``unlucky`` only the first time."""
+    attempt = len(list(folder.glob(f"{name}-*")))
+    (folder / f"{name}-{attempt}").touch()
+    if name == "deadly" or (name == "unlucky" and attempt == 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name, os.getpid(), {key: os.environ.get(key) for key in ONE_THREAD}
+
+
+def fail() -> None:
+    raise ZeroDivisionError("one third of nothing")
+
+
+def test_a_death_costs_one_item_and_a_second_attempt_is_made(tmp_path, capfd):
+    names = ["a", "deadly", "b", "unlucky", "c", "d", "e"]
+    outcome = dict(each_in_workers(work, [(tmp_path, name) for name in names], workers=2))
+    assert sorted(outcome) == list(range(len(names)))
+    assert isinstance(outcome.pop(1), WorkerDied)
+    assert {index: result[0] for index, result in outcome.items()} == {
+        index: name for index, name in enumerate(names) if name != "deadly"
+    }
+    assert all(result[1] != os.getpid() for result in outcome.values())
+    assert all(set(result[2].values()) == {"1"} for result in outcome.values())
+    attempts = {name: len(list(tmp_path.glob(f"{name}-*"))) for name in names}
+    assert attempts.pop("deadly") == attempts.pop("unlucky") == 2
+    assert set(attempts.values()) <= {1, 2}
+    assert capfd.readouterr().err == ""
+
+
+def test_an_error_comes_back_and_the_cluster_ends():
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError, match="one third"):
+        list(each_in_workers(fail, [(), ()], workers=1))
+    assert threading.active_count() <= before + 3, "threads of the cluster are left over"

@@ -1,0 +1,135 @@
+"""Radiomics on real images: PyRadiomics' published values, and a real patient."""
+
+from __future__ import annotations
+
+import ast
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+
+from lens.cohort import Case, CaseFiles, read_case
+from lens.radiomics.extract import extract_case, normalise, roi_features
+from lens.radiomics.names import parse_columns
+from lens.radiomics.parameters import load_parameters, read_parameters
+from tests.radiomics.phantoms import direct
+
+CLASSES = ("firstorder", "glcm", "glrlm", "glszm", "ngtdm", "gldm")
+# The two-dimensional cases have a mask of their own, which is not among the data.
+CASES = ("", "_FBN", "_combined", "_flatRegion", "_normalization", "_resampling", "_resegmentation")
+
+
+def published(folder: Path, feature_class: str, case: str) -> tuple[dict, dict[str, float]] | None:
+    """Settings and values of a case as PyRadiomics publishes them; None where it has none."""
+    table = pd.read_csv(folder / "baseline" / f"baseline_{feature_class}.csv", index_col=0)
+    if case not in table:
+        return None
+    column = table[case].dropna()
+    settings = ast.literal_eval(column["diagnostics_Configuration_Settings"])
+    assert column["diagnostics_Configuration_EnabledImageTypes"] == "{'Original': {}}"
+    values = column[column.index.str.startswith("original_")].astype(float)
+    return settings, values.to_dict()
+
+
+def flat(image: sitk.Image, mask: sitk.Image) -> sitk.Image:
+    """What PyRadiomics' own tests do for the case of a flat region."""
+    array = sitk.GetArrayFromImage(image)
+    array[sitk.GetArrayFromImage(mask) == 1] = 25
+    flattened = sitk.GetImageFromArray(array)
+    flattened.CopyInformation(image)
+    return flattened
+
+
+@pytest.mark.parametrize("suffix", CASES)
+@pytest.mark.parametrize("subject", ["brain1", "breast1"])
+def test_published_values(real_data, tmp_path, subject, suffix):
+    folder = real_data / "pyradiomics"
+    image = sitk.ReadImage(folder / f"{subject}_image.nrrd")
+    mask = sitk.Cast(sitk.ReadImage(folder / f"{subject}_label.nrrd") == 1, sitk.sitkUInt8)
+    if suffix == "_flatRegion":
+        image = flat(image, mask)
+    compared = 0
+    for feature_class in CLASSES:
+        expected = published(folder, feature_class, subject + suffix)
+        if expected is None:
+            continue
+        settings, values = expected
+        file = tmp_path / f"{feature_class}.json"
+        content = {
+            "setting": {name: value for name, value in settings.items() if value is not None},
+            "imageType": {"Original": {}},
+            "featureClass": {feature_class: [n.rsplit("_", 1)[1] for n in values]},
+        }
+        file.write_text(json.dumps(content))
+        got = roi_features(image, mask, read_parameters(file))
+        assert got.keys() == values.keys()
+        for name, value in values.items():
+            assert got[name] == pytest.approx(value, rel=1e-6, abs=1e-12), (feature_class, name)
+        compared += len(values)
+    assert compared >= 40
+    print(f"{subject}{suffix}: {compared} published values")
+
+
+@pytest.fixture(scope="module")
+def patient(real_data) -> Case:
+    """The real study on a grid of 1 x 1 x 2 mm, to keep the test short."""
+    return read_case(patient_files(real_data), spacing_mm=(1.0, 1.0, 2.0))
+
+
+def patient_files(real_data: Path) -> CaseFiles:
+    stem = real_data / "prostatex" / "ProstateX-0000"
+    images = {"t2": "t2w", "dwi": "hbv", "adc": "adc"}
+    return CaseFiles(
+        patient_id="ProstateX-0000",
+        study_id=None,
+        images={m: Path(f"{stem}_{name}.nii.gz") for m, name in images.items()},
+        masks={roi: Path(f"{stem}_{roi}.nii.gz") for roi in ("gland", "lesion")},
+        labels={},
+        split=None,
+    )
+
+
+def test_a_real_patient_equals_a_direct_call(patient):
+    features = extract_case(patient, load_parameters())
+    assert np.isfinite(list(features.values())).all()
+    table = parse_columns(list(features))
+    assert (table["roi"] == "gland").sum() == 2511
+    assert len(table) == 2 * 2511
+    for modality, image in patient.images.items():
+        file = files("lens.radiomics") / f"{modality}.yaml"
+        # The direct call is slow; one lesion beside the three glands is enough here.
+        for roi in ("gland", "lesion") if modality == "adc" else ("gland",):
+            expected = direct(image, patient.masks[roi], file)
+            got = [features[f"{modality}.{roi}.{name}"] for name in expected]
+            assert len(got) == 837
+            np.testing.assert_allclose(got, list(expected.values()), rtol=1e-6, atol=1e-12)
+
+
+def test_16_to_128_gray_levels_on_the_image_and_every_band(patient):
+    """The gland and the lesion; bins that hold a voxel, of each image of each modality."""
+    from radiomics import imageoperations
+
+    levels = []
+    for modality, image in patient.images.items():
+        parameters = load_parameters()[modality]
+        prepared = normalise(image, parameters)
+        for roi, mask in patient.masks.items():
+            inside = sitk.GetArrayFromImage(mask) > 0
+            for filtered, settings in parameters.images.items():
+                own = parameters.settings | settings
+                make = getattr(imageoperations, f"get{filtered}Image")
+                for made, name, used in make(prepared, mask, **own):
+                    binned, _ = imageoperations.binImage(
+                        sitk.GetArrayFromImage(made), inside, **used
+                    )
+                    occupied = len(np.unique(binned[inside]))
+                    levels.append((modality, roi, name, int(binned[inside].max()), occupied))
+    table = pd.DataFrame(levels, columns=["modality", "roi", "image", "levels", "occupied"])
+    print(table.to_string())
+    assert len(table) == 3 * 2 * 9
+    assert table["levels"].between(16, 128).all()
+    assert table["occupied"].between(16, 128).all()
