@@ -3,7 +3,7 @@
 from lens.cohort.case import Case, read_case
 from lens.cohort.images import read_image, read_mask
 from lens.cohort.manifest import CaseFiles, Cohort, read_manifest
-from lens.cohort.phantom import Phantom, phantom, write_phantoms
+from lens.cohort.phantom import Phantom, write_phantoms
 from lens.cohort.split import split_patients
 from lens.cohort.volume import stack, stack_mask
 
@@ -12,7 +12,6 @@ __all__ = [
     "CaseFiles",
     "Cohort",
     "Phantom",
-    "phantom",
     "read_case",
     "read_image",
     "read_manifest",

@@ -16,7 +16,7 @@ def split_patients(
     patient_ids: Sequence[str] | np.ndarray,
     *,
     seed: int,
-    ratio: tuple[float, float, float] = (7, 1, 2),
+    ratio: tuple[float | int, float | int, float | int] = (7, 1, 2),
 ) -> np.ndarray:
     """Draws a split in which all rows of a patient fall on the same side.
 
