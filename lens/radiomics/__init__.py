@@ -1,0 +1,1 @@
+"""Images to numbers: PyRadiomics features per modality and region, and their names."""
