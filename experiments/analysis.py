@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 from tqdm import tqdm
 
-from lens.errors import CaseError, InputError
+from lens.errors import CaseError
 from lens.files import array_hash, file_hash, write_failures, write_table
 from lens.radiomics.scaling import MinMax, fit_min_max, scale
 from lens.report.page import write_report
@@ -24,15 +24,15 @@ from lens.sweeps import L1_GRID, L2_GRID, PAPER_L1_GRID, SweepConfig, grid_warni
 
 if TYPE_CHECKING:
     from experiments.inputs import Inputs
+    from experiments.plan import Plan
     from experiments.run_folder import RunFolder
-    from experiments.sweep import Config
 
 log = logging.getLogger(__name__)
 
 
-def analyse(config: Config, inputs: Inputs, diary: RunFolder) -> list[CaseError]:
+def analyse(plan: Plan, inputs: Inputs, diary: RunFolder) -> list[CaseError]:
     """Runs the analysis on tables and gives all patients set aside on the way."""
-    folder = diary.folder
+    folder, config = diary.folder, plan.config
     study = load_study(
         inputs.pre,
         inputs.ft,
@@ -46,9 +46,9 @@ def analyse(config: Config, inputs: Inputs, diary: RunFolder) -> list[CaseError]
     write_failures(set_aside, folder / "failures.csv")
 
     scaling = fit_min_max(study.r[study.rows("train")])
-    settings = _sweep_config(config)
+    settings = _sweep_config(plan)
     data = array_hash(study.x_pre, study.r, study.split)
-    notes = [*inputs.notes, *_size_notes(study, config.hidden)]
+    notes = [*inputs.notes, *_size_notes(study, plan.hidden)]
 
     def run_sweep() -> None:
         _sweep(study, scaling, settings, diary)
@@ -110,15 +110,12 @@ def _sweep(study: Study, scaling: MinMax, settings: SweepConfig, diary: RunFolde
         log.warning("sweep: %s", warning)
 
 
-def _sweep_config(config: Config) -> SweepConfig:
-    paper = config.mode == "paper"
-    if min(config.hidden, config.epochs, config.batch, config.seeds, config.bootstraps) < 1:
-        raise InputError("--hidden, --epochs, --batch, --seeds and --bootstraps must be at least 1")
-    if min((*config.l1, *config.l2), default=0) < 0:
-        raise InputError("--l1 and --l2 must not be negative")
+def _sweep_config(plan: Plan) -> SweepConfig:
+    config = plan.config
+    l1 = PAPER_L1_GRID if config.mode == "paper" else L1_GRID
     return SweepConfig(
-        hidden=config.hidden,
-        l1=config.l1 or (PAPER_L1_GRID if paper else L1_GRID),
+        hidden=plan.hidden,
+        l1=config.l1 or l1,
         l2=config.l2 or L2_GRID,
         seeds=config.seeds,
         seed=config.seed,

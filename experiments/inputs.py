@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from experiments.plan import Plan, pairs, parameter_files
 from lens.cohort import Cohort, read_manifest, split_patients
 from lens.errors import CaseError, InputError
 from lens.files import file_hash, read_failures, write_arrays, write_failures, write_table
 
 if TYPE_CHECKING:
     from experiments.run_folder import RunFolder
-    from experiments.sweep import Config
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -37,52 +37,25 @@ class Inputs:
     notes: tuple[str, ...] = field(default=())
 
 
-def settle(config: Config) -> Config:
-    """Fills in the defaults that depend on where the input comes from, and checks the combination.
-
-    Raises:
-        InputError: flags that do not belong together, or one that is missing.
-    """
-    if config.pre is not None:
-        if config.cohort is not None:
-            raise InputError("--pre brings embeddings, --cohort brings images: give one of them")
-        if config.radiomics is None or not config.ft:
-            raise InputError("--pre also needs --ft TASK=FILE and --radiomics FILE")
-        name, phantom = config.pre.stem, False
-    elif config.cohort is not None:
-        if config.encoder_pre is None or not config.encoder_ft:
-            raise InputError("--cohort also needs --encoder-pre FILE and --encoder-ft TASK=FILE")
-        name, phantom = config.cohort.resolve().parent.name, False
-    elif config.ft or config.radiomics or config.encoder_pre or config.encoder_ft:
-        raise InputError("--ft and --radiomics need --pre; --encoder-pre and --encoder-ft --cohort")
-    else:
-        name, phantom = "phantoms", True
-    return dataclasses.replace(
-        config,
-        out=config.out or Path("runs") / name,
-        hidden=config.hidden or (16 if phantom else 128),
-        spacing=config.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
-        shape=config.shape or ((32, 64, 64) if phantom else (64, 224, 224)),
-    )
-
-
-def from_tables(config: Config) -> Inputs:
+def from_tables(plan: Plan) -> Inputs:
     """The user's own tables."""
+    config = plan.config
     assert config.pre is not None
     assert config.radiomics is not None
-    return Inputs(config.pre, _pairs(config.ft, "--ft"), config.radiomics, config.split)
+    return Inputs(config.pre, pairs(config.ft, "--ft"), config.radiomics, config.split)
 
 
-def from_cohort(config: Config, diary: RunFolder) -> Inputs:
+def from_cohort(plan: Plan, diary: RunFolder) -> Inputs:
     """Tables made from the user's images and encoders."""
+    config = plan.config
     assert config.cohort is not None
     assert config.encoder_pre is not None
-    checkpoints = {"pre": config.encoder_pre, **_pairs(config.encoder_ft, "--encoder-ft")}
-    return from_images(config, diary, read_manifest(config.cohort), checkpoints)
+    checkpoints = {"pre": config.encoder_pre, **pairs(config.encoder_ft, "--encoder-ft")}
+    return from_images(plan, diary, read_manifest(config.cohort), checkpoints)
 
 
 def from_images(
-    config: Config,
+    plan: Plan,
     diary: RunFolder,
     cohort: Cohort,
     checkpoints: Mapping[str, Path],
@@ -90,15 +63,18 @@ def from_images(
 ) -> Inputs:
     """Radiomics and embeddings of a cohort; finished patients are not done again."""
     import encoders
-    from lens.radiomics import extract_cohort, load_parameters
+    from lens.radiomics.cohort import extract_cohort
+    from lens.radiomics.parameters import load_parameters
 
-    folder = diary.folder
-    assert config.spacing is not None
-    assert config.shape is not None
+    folder, config = diary.folder, plan.config
     errors: list[CaseError] = list(cohort.set_aside)
     radiomics = config.radiomics or folder / "radiomics.parquet"
     images = [
-        [files.patient_id, files.study_id, *map(_stamp, (*files.images.values(), *files.masks.values()))]
+        [
+            files.patient_id,
+            files.study_id,
+            *map(_stamp, (*files.images.values(), *files.masks.values())),
+        ]
         for files in cohort.cases
     ]
 
@@ -107,17 +83,15 @@ def from_images(
             cohort,
             load_parameters(parameters),
             cache=folder / "radiomics-cache",
-            spacing_mm=config.spacing,
+            spacing_mm=plan.spacing,
             workers=config.workers,
         )
         write_table(table, radiomics)
         write_failures(failed, folder / "radiomics-failures.csv")
 
     if config.radiomics is None:
-        parameters = {
-            name: path for name, path in _parameter_files(config.parameters).items()
-        }
-        depends = [images, config.spacing, {k: file_hash(v) for k, v in parameters.items()}]
+        parameters = parameter_files(config.parameters)
+        depends = [images, plan.spacing, {k: file_hash(v) for k, v in parameters.items()}]
         diary.stage("radiomics", depends, [radiomics], run_radiomics)
         errors += read_failures(folder / "radiomics-failures.csv")
 
@@ -129,13 +103,13 @@ def from_images(
                 cohort,
                 encoders.load(checkpoint),
                 parts=folder / "embeddings" / "parts",
-                shape=config.shape,
-                spacing_mm=config.spacing,
+                shape=plan.shape,
+                spacing_mm=plan.spacing,
             )
             write_arrays(embeddings[name], embeddings=x, **ids)
             write_failures(failed, folder / "embeddings" / f"{name}-failures.csv")
 
-        depends = [images, config.spacing, config.shape, file_hash(checkpoint)]
+        depends = [images, plan.spacing, plan.shape, file_hash(checkpoint)]
         diary.stage(f"embed {name}", depends, [embeddings[name]], run_embedding)
         errors += read_failures(folder / "embeddings" / f"{name}-failures.csv")
 
@@ -165,26 +139,6 @@ def cohort_split(cohort: Cohort, seed: int) -> np.ndarray:
         missing = next(files.patient_id for files in cohort.cases if not files.split)
         raise InputError(f"{cohort.path}: patient {missing} has no split, others have; fill in all")
     return split_patients([files.patient_id for files in cohort.cases], seed=seed)
-
-
-def _pairs(entries: Sequence[str], flag: str) -> dict[str, Path]:
-    """``TASK=FILE`` entries; a task is also a folder's name, so it must be a plain one."""
-    pairs = {}
-    for entry in entries:
-        task, equals, file = entry.partition("=")
-        if not equals or not task or not file or "/" in task or task.startswith("."):
-            raise InputError(f"{flag} {entry}: expected TASK=FILE, as in {flag} cls=tuned.npz")
-        if task in (*pairs, "pre"):
-            raise InputError(f"{flag} {entry}: task {task!r} is taken; give each its own name")
-        pairs[task] = Path(file)
-    return pairs
-
-
-def _parameter_files(entries: Sequence[str]) -> dict[str, Path]:
-    """``FILE`` for all modalities, or ``MODALITY=FILE`` entries."""
-    if len(entries) == 1 and "=" not in entries[0]:
-        return {"all": Path(entries[0])}
-    return _pairs(entries, "--parameters")
 
 
 def _stamp(path: Path) -> list[object]:

@@ -30,7 +30,9 @@ class RunFolder:
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder = folder
         self._file = folder / "run.json"
-        previous = json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
+        previous = (
+            json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
+        )
         self._done: dict[str, Any] = previous.get("stages", {})
         self.record: dict[str, Any] = {
             "config": dict(config),

@@ -1,11 +1,11 @@
 """The main job: what did fine-tuning change, in radiomic features?
 
-    python -m experiments.sweep
-        the embedded phantom cohort, end to end
-    python -m experiments.sweep --pre X.npz --ft cls=Y.npz --radiomics R.parquet --out DIR
-        tables of your own
-    python -m experiments.sweep --cohort cohort.csv --encoder-pre A --encoder-ft cls=B --out DIR
-        images of your own
+python -m experiments.sweep
+    the embedded phantom cohort, end to end
+python -m experiments.sweep --pre X.npz --ft cls=Y.npz --radiomics R.parquet --out DIR
+    tables of your own
+python -m experiments.sweep --cohort cohort.csv --encoder-pre A --encoder-ft cls=B --out DIR
+    images of your own
 """
 
 from __future__ import annotations
@@ -84,22 +84,23 @@ def job(config: Config) -> int:
     # Imported here so that --help does not wait for JAX.
     from experiments.analysis import analyse
     from experiments.cli import list_set_aside
-    from experiments.inputs import from_cohort, from_tables, settle
+    from experiments.inputs import from_cohort, from_tables
+    from experiments.plan import settle
     from experiments.run_folder import RunFolder
 
-    config = settle(config)
-    diary = RunFolder(config.out, dataclasses.asdict(config))
+    plan = settle(config)
+    diary = RunFolder(plan.out, dataclasses.asdict(config) | plan.settled())
     if config.pre is not None:
-        inputs = from_tables(config)
+        inputs = from_tables(plan)
     elif config.cohort is not None:
-        inputs = from_cohort(config, diary)
+        inputs = from_cohort(plan, diary)
     else:
         from experiments.phantoms import from_phantoms
 
-        inputs = from_phantoms(config, diary)
-    set_aside = analyse(config, inputs, diary)
-    print(f"report: {config.out / 'report.html'}")
-    return list_set_aside(set_aside, config.out / "failures.csv")
+        inputs = from_phantoms(plan, diary)
+    set_aside = analyse(plan, inputs, diary)
+    print(f"report: {plan.out / 'report.html'}")
+    return list_set_aside(set_aside, plan.out / "failures.csv")
 
 
 if __name__ == "__main__":

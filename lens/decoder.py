@@ -28,7 +28,7 @@ class Decoder(NamedTuple):
 
 def decode(
     z: Float[AnyArray, "n h"],
-    r: Float[AnyArray, "n k"],
+    r: Float[AnyArray, "m k"],
     *,
     intercept: bool = True,
     solver: Literal["gram", "lstsq"] = "gram",
@@ -41,7 +41,7 @@ def decode(
 
     Args:
         z: projected embeddings, one row per patient.
-        r: scaled radiomic features (unitless), same rows.
+        r: scaled radiomic features (unitless), same rows (m = n).
         intercept: fit `b`; with False, `b` is zero as in the paper.
         solver: ``gram`` diagonalises ``z.T z`` in float64, which costs one product with `r` and
             squares a condition number that float64 can afford; ``lstsq`` is the reference,
@@ -103,7 +103,9 @@ def _means(z: Array, r: Array, intercept: bool) -> tuple[Array, Array]:
 
 def _check(z: AnyArray, r: AnyArray) -> None:
     if z.shape[0] != r.shape[0]:
-        raise ValueError(f"z has {z.shape[0]} rows, r has {r.shape[0]}; they must be one patient each")
+        raise ValueError(
+            f"z has {z.shape[0]} rows, r has {r.shape[0]}; they must be one patient each"
+        )
     for name, values in (("z", z), ("r", r)):
         bad = np.flatnonzero(~np.isfinite(np.asarray(values)).all(axis=0))
         if bad.size:

@@ -65,7 +65,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_failures(errors: Sequence[CaseError], path: Path) -> None:
-    """Writes ``failures.csv``; without errors a stale file is removed, so that presence has meaning."""
+    """Writes ``failures.csv``; without errors a stale one is removed, so that presence tells."""
     if not errors:
         path.unlink(missing_ok=True)
         return
@@ -80,7 +80,9 @@ def read_failures(path: Path) -> list[CaseError]:
         return []
     rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
     return [
-        CaseError(r["patient_id"], r["file"], stage=r["stage"], reason=r["reason"], remedy=r["remedy"])
+        CaseError(
+            r["patient_id"], r["file"], stage=r["stage"], reason=r["reason"], remedy=r["remedy"]
+        )
         for r in rows
     ]
 

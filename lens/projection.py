@@ -25,7 +25,7 @@ class MLP(NamedTuple):
 
 
 class Projection(NamedTuple):
-    """The frozen first layer with the scaling of its input: ``relu((x - x_mean) / x_std @ w + b)``."""
+    """The frozen first layer and its input scaling: ``relu((x - x_mean) / x_std @ w + b)``."""
 
     w: Float[np.ndarray, "d h"]
     b: Float[np.ndarray, " h"]

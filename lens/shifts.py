@@ -1,8 +1,8 @@
-"""What fine-tuning changed: decoders, importance and scores of both encoders, by feature and group."""
+"""What fine-tuning changed: decoders, importance and scores of both encoders."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,7 +112,9 @@ def shift(
         decoders=decoders,
         features=table,
         groups=_summaries(table, samples, _feature_groups(table), ("roi", "group")),
-        modalities=_summaries(table, samples, _modality_groups(table), ("modality", "roi", "group")),
+        modalities=_summaries(
+            table, samples, _modality_groups(table), ("modality", "roi", "group")
+        ),
     )
 
 
@@ -179,9 +181,12 @@ def _summaries(
                 values = _stage_values(table, score, stage)[mask]
                 drawn = samples[stage][score][:, mask]
                 for name, reduce in (("median", np.nanmedian), ("mean", np.nanmean)):
-                    interval = percentile_interval(_quiet(reduce, drawn, axis=1))
-                    row[f"{score}_{name}"] = float(_quiet(reduce, values))
-                    row[f"{score}_{name}_low"], row[f"{score}_{name}_high"] = map(float, interval)
+                    low, high = percentile_interval(_over_columns(reduce, drawn))
+                    row[f"{score}_{name}"] = float(_over_columns(reduce, values[None])[0])
+                    row[f"{score}_{name}_low"], row[f"{score}_{name}_high"] = (
+                        float(low),
+                        float(high),
+                    )
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -192,9 +197,9 @@ def _stage_values(table: pd.DataFrame, score: str, stage: str) -> np.ndarray:
     return table[f"{score}_{stage}"].to_numpy()
 
 
-def _quiet(reduce, values: np.ndarray, **options):
-    """A NaN-skipping reduction; all-NaN gives NaN, which the reader sees, without a warning."""
-    with np.errstate(all="ignore"):
-        if not np.isfinite(values).any():
-            return np.full(values.shape[0], np.nan) if options else np.nan
-        return reduce(values, **options)
+def _over_columns(
+    reduce: Callable[..., np.ndarray], values: Float[np.ndarray, "b k"]
+) -> Float[np.ndarray, " b"]:
+    """A NaN-skipping reduction over columns; NaN where no column has a value, without a warning."""
+    empty = ~np.isfinite(values).any(axis=1)
+    return np.where(empty, np.nan, reduce(np.where(empty[:, None], 0.0, values), axis=1))

@@ -1,4 +1,4 @@
-"""A study: embeddings before and after fine-tuning, radiomic features and the split, joined by id."""
+"""A study: embeddings before and after fine-tuning, radiomics and split, joined by id."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from lens.radiomics.names import parse_columns
 
 ID_COLUMNS = ("patient_id", "study_id")
 SPLITS = ("train", "val", "test")
+MIN_PATIENTS = 10
+"""With fewer, a 7:1:2 split leaves a single patient to validate and too few to score."""
 MAX_MISSING = 0.2
 """A radiomic column missing in a larger share of the patients is dropped, not the patients."""
 
@@ -43,7 +45,9 @@ class Study:
     r: Float[np.ndarray, "n k"]
     features: pd.DataFrame
     split: np.ndarray
-    dropped: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["column", "reason"]))
+    dropped: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=["column", "reason"])
+    )
     set_aside: tuple[CaseError, ...] = ()
 
     def rows(self, *splits: str) -> np.ndarray:
@@ -98,10 +102,7 @@ def load_study(
     if rois:
         features = _select_rois(features, rois, radiomics)
     r = aligned(table)[features["column"].tolist()].to_numpy(np.float64)
-    x = {
-        name: aligned(frame).to_numpy(np.float32)
-        for name, frame in embeddings.items()
-    }
+    x = {name: aligned(frame).to_numpy(np.float32) for name, frame in embeddings.items()}
 
     keep_columns, dropped = _missing_columns(r, features)
     r, features = r[:, keep_columns], features[keep_columns].reset_index(drop=True)
@@ -109,10 +110,12 @@ def load_study(
     set_aside += incomplete
     keys, r = keys[keep_rows].reset_index(drop=True), r[keep_rows]
     x = {name: values[keep_rows] for name, values in x.items()}
-    if not len(keys):
+    patients = keys["patient_id"].nunique()
+    if patients < MIN_PATIENTS:
+        finding = f"; first finding: {set_aside[0]}" if set_aside else ""
         raise InputError(
-            f"no patient is complete in {', '.join(map(str, frames))}; "
-            f"first finding: {set_aside[0] if set_aside else 'no patients'}"
+            f"{patients} patient(s) are complete in {', '.join(map(str, frames))}, "
+            f"at least {MIN_PATIENTS} are needed{finding}"
         )
 
     assigned = (
@@ -220,7 +223,9 @@ def _numeric(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     for column in values.select_dtypes(exclude="number").columns:
         as_numbers = pd.to_numeric(values[column], errors="coerce")
         bad = frame[as_numbers.isna() & values[column].notna()]
-        cell = f" (patient {bad['patient_id'].iloc[0]}: {bad[column].iloc[0]!r})" if len(bad) else ""
+        cell = (
+            f" (patient {bad['patient_id'].iloc[0]}: {bad[column].iloc[0]!r})" if len(bad) else ""
+        )
         raise InputError(f"{path}: column {column!r} is not numeric{cell}")
     ids = frame[[c for c in ID_COLUMNS if c in frame.columns]]
     return pd.concat([ids, values.astype(np.float64)], axis=1)
@@ -244,7 +249,9 @@ def _common_rows(frames: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, list
     with_study = [name for name, frame in frames.items() if "study_id" in frame.columns]
     if with_study and len(with_study) < len(frames):
         other = next(name for name in frames if name not in with_study)
-        raise InputError(f"{with_study[0]} has column study_id, {other} does not; add it or drop it")
+        raise InputError(
+            f"{with_study[0]} has column study_id, {other} does not; add it or drop it"
+        )
     keys = list(ID_COLUMNS if with_study else ID_COLUMNS[:1])
     indexes = {name: pd.MultiIndex.from_frame(frame[keys]) for name, frame in frames.items()}
     common = None
@@ -275,9 +282,7 @@ def _select_rois(features: pd.DataFrame, rois: Sequence[str], path: Path) -> pd.
     return features[features["roi"].isin(rois)].reset_index(drop=True)
 
 
-def _missing_columns(
-    r: np.ndarray, features: pd.DataFrame
-) -> tuple[np.ndarray, pd.DataFrame]:
+def _missing_columns(r: np.ndarray, features: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
     """Columns to keep (boolean), and those missing in too many of the patients who have the ROI.
 
     A patient in whom every column of an ROI is missing has no such ROI (no lesion, say). Columns
@@ -366,7 +371,9 @@ def _read_split(path: Path, keys: pd.DataFrame) -> np.ndarray:
         raise InputError(f"{path}: patient {twice[0]} is in two splits; a patient belongs to one")
     missing = keys.loc[~keys["patient_id"].isin(by_patient.index), "patient_id"]
     if len(missing):
-        raise InputError(f"{path}: no split for patient {missing.iloc[0]} and {len(missing) - 1} more")
+        raise InputError(
+            f"{path}: no split for patient {missing.iloc[0]} and {len(missing) - 1} more"
+        )
     assigned = by_patient.reindex(keys["patient_id"]).to_numpy(str)
     for name, least in (("train", 2), ("val", 1), ("test", 2)):
         count = int((assigned == name).sum())

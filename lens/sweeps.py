@@ -1,12 +1,12 @@
-"""Train the shared MLP over a grid of penalties, all in one compiled call, and select by validation."""
+"""Train the shared MLP over a grid of penalties in one compiled call; select by validation."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,9 @@ def sweep(
     """
     _check(x_train, r_train, x_val, r_val, config)
     grid = pd.DataFrame(
-        list(itertools.product(config.l1, config.l2, range(config.seed, config.seed + config.seeds))),
+        list(
+            itertools.product(config.l1, config.l2, range(config.seed, config.seed + config.seeds))
+        ),
         columns=["l1", "l2", "seed"],
     )
     paper = config.mode == "paper"
@@ -177,9 +179,7 @@ class Trained(NamedTuple):
     val_loss: Float[Array, "*axes"]
 
 
-@partial(
-    jax.jit, static_argnames=("hidden", "epochs", "batch", "rate", "loss_scale", "report")
-)
+@partial(jax.jit, static_argnames=("hidden", "epochs", "batch", "rate", "loss_scale", "report"))
 def train_grid(
     data: Data,
     points: Point,
@@ -211,7 +211,7 @@ def train_grid(
             mlp, opt_state = state
             gradient = jax.grad(objective)(mlp, point, *minibatch)
             update, opt_state = optimiser.update(gradient, opt_state)
-            return (optax.apply_updates(mlp, update), opt_state), None
+            return (cast(MLP, optax.apply_updates(mlp, update)), opt_state), None
 
         return jax.lax.scan(step, state, (rows, weight))[0]
 
@@ -238,7 +238,7 @@ def train_grid(
 def minibatches(
     seed: Int[Array, ""], epoch: Int[Array, ""], n: int, steps: int, batch: int
 ) -> tuple[Int[Array, "steps batch"], Float[Array, "steps batch"]]:
-    """Row indices of one epoch's shuffled minibatches, and weight 0 for the fill of the last one."""
+    """Row indices of one epoch's shuffled minibatches; weight 0 marks the fill of the last one."""
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), epoch)
     order = jax.random.permutation(key, n)
     index = jnp.arange(steps * batch)
@@ -261,7 +261,7 @@ def choose_lanes(mlps: int, d: int, h: int, k: int, *, memory: float | None = No
     if memory is None:
         if jax.default_backend() == "cpu":
             return 1
-        memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 8e9)
+        memory = float((jax.devices()[0].memory_stats() or {}).get("bytes_limit", 8e9))
     per_mlp = 4 * 4 * (d * h + h * k + h + k)
     return int(max(1, min(mlps, 0.25 * memory // per_mlp)))
 
@@ -269,13 +269,15 @@ def choose_lanes(mlps: int, d: int, h: int, k: int, *, memory: float | None = No
 def _select(table: pd.DataFrame) -> int:
     mean = table.groupby(["l1", "l2"])["val_loss"].transform("mean")
     if mean.isna().all():
-        raise ValueError("no penalty pair gave a finite validation loss; check the embeddings' scale")
+        raise ValueError(
+            "no penalty pair gave a finite validation loss; check the embeddings' scale"
+        )
     tied = table[mean == mean.min()]
     return int(tied["val_loss"].idxmin())
 
 
 def grid_warnings(table: pd.DataFrame) -> tuple[str, ...]:
-    """What a reader of a sweep's table must know about its grid: repeated values, a winner at an edge.
+    """What a reader must know about a sweep's grid: repeated pairs, a winner at an edge.
 
     Args:
         table: as in `Sweep`.

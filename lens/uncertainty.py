@@ -21,9 +21,7 @@ class Interval(NamedTuple):
     high: np.ndarray
 
 
-def patient_weights(
-    groups: np.ndarray, draws: int, seed: int
-) -> Float[np.ndarray, "b n"]:
+def patient_weights(groups: np.ndarray, draws: int, seed: int) -> Float[np.ndarray, "b n"]:
     """How often each row is drawn when patients are resampled with replacement.
 
     Args:
@@ -64,7 +62,7 @@ def bootstrap_scores(
     return {name: values.astype(np.float32) for name, values in scores.items()}
 
 
-def percentile_interval(samples: Float[np.ndarray, "b *axes"]) -> Interval:
+def percentile_interval(samples: Float[np.ndarray, b * axes]) -> Interval:
     """Percentile interval over bootstrap samples, samples without a value left out."""
     tail = 50 * (1 - LEVEL)
     with np.errstate(invalid="ignore"):
@@ -120,6 +118,8 @@ def importance_error(
 def _direction(fit: Fit) -> Float[np.ndarray, "n k"]:
     """``z (z'z)^+ theta_k / |theta_k|``: the influence of each patient on the importance."""
     norm = np.linalg.norm(fit.theta, axis=1)
-    unit = np.divide(fit.theta, norm[:, None], where=norm[:, None] > 0, out=np.zeros_like(fit.theta))
+    unit = np.divide(
+        fit.theta, norm[:, None], where=norm[:, None] > 0, out=np.zeros_like(fit.theta)
+    )
     # rcond as in the decoder: directions that it left out carry no weight here either.
     return np.linalg.lstsq(fit.z.T, unit.T, rcond=float(np.finfo(np.float32).eps))[0]

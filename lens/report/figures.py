@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from lens.files import atomic
 from lens.report.ranking import Ranking, label
 
 # Okabe and Ito's palette: told apart with any colour vision.
-COLOURS = {"pre": "#0072b2", "ft": "#d55e00", "gain": "#009e73", "loss": "#cc79a7", "stable": "#777777"}
+COLOURS = {
+    "pre": "#0072b2",
+    "ft": "#d55e00",
+    "gain": "#009e73",
+    "loss": "#cc79a7",
+    "stable": "#777777",
+}
 STAGE_NAMES = {"pre": "before", "ft": "after fine-tuning"}
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -48,7 +57,7 @@ def sweep_heatmap(sweep: pd.DataFrame) -> Figure:
         axes = figure.subplots()
         image = axes.imshow(grid.to_numpy(), cmap="viridis_r", aspect="auto")
         for (row, column), value in np.ndenumerate(grid.to_numpy()):
-            shade = image.norm(value)
+            shade = float(np.ravel(image.norm(value))[0])
             axes.text(
                 column,
                 row,
@@ -58,11 +67,9 @@ def sweep_heatmap(sweep: pd.DataFrame) -> Figure:
                 fontsize=8,
                 color="white" if shade > 0.5 else "black",
             )
-        column, row = grid.columns.get_loc(best["l1"]), grid.index.get_loc(best["l2"])
+        column, row = list(grid.columns).index(best["l1"]), list(grid.index).index(best["l2"])
         axes.add_patch(
-            mpl.patches.Rectangle(
-                (column - 0.48, row - 0.46), 0.96, 0.92, fill=False, lw=2.5, ec=COLOURS["ft"]
-            )
+            Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, lw=2.5, ec=COLOURS["ft"])
         )
         axes.set_xticks(range(grid.shape[1]), [f"{v:g}" for v in grid.columns])
         axes.set_yticks(range(grid.shape[0]), [f"{v:g}" for v in grid.index])
@@ -99,9 +106,9 @@ def feature_changes(ranking: Ranking) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.2 + 0.27 * (total + len(blocks))))
         axes = figure.subplots()
-        position, ticks, names = 0, [], []
+        position, ticks, names = 0.0, [], []
         for kind, rows in blocks:
-            for _, row in rows.iterrows():
+            for row in rows.to_dict("records"):
                 value = row[ranking.value]
                 low, high = row[f"{ranking.value}_low"], row[f"{ranking.value}_high"]
                 axes.plot([low, high], [position] * 2, color=COLOURS[kind], lw=2, alpha=0.6)
@@ -136,7 +143,7 @@ def _stage_panels(table: pd.DataFrame, rows: str, panels: str, title: str) -> Fi
         high = float(np.nanmax(shown["r2_median_high"], initial=0.1))
         all_axes[-1].set_xlim(low - 0.02, high + 0.02)
         handles = [
-            mpl.lines.Line2D([], [], marker="o", color=COLOURS[stage], lw=2, label=text)
+            Line2D([], [], marker="o", color=COLOURS[stage], lw=2, label=text)
             for stage, text in STAGE_NAMES.items()
         ]
         all_axes[0].legend(

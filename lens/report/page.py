@@ -87,7 +87,7 @@ def _task(name: str, task: TaskTables, folder: Path, paper: bool) -> dict[str, A
             kind: _embed(figure, folder, f"{name}-{kind}") for kind, figure in drawings.items()
         },
         "ranking": [
-            (kind, [row | {"label": label(pd.Series(row))} for row in rows.to_dict("records")])
+            (kind, [row | {"label": label(row)} for row in rows.to_dict("records")])
             for kind, rows in ranking.blocks()
         ],
         "value_name": ranking.value_name,

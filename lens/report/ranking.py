@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -48,7 +48,7 @@ def rank(features: pd.DataFrame, *, paper: bool) -> Ranking:
     return Ranking(gains.head(COUNT), losses.head(COUNT), stable.head(COUNT), value, name)
 
 
-def label(row: pd.Series) -> str:
+def label(row: Mapping[Hashable, Any]) -> str:
     """A feature's name as a radiologist reads it: ``T2 gland, wavelet-LLH GLCM Idmn``."""
     feature_class = row["feature_class"]
     pretty = feature_class if feature_class in ("firstorder", "shape") else feature_class.upper()

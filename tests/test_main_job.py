@@ -1,0 +1,221 @@
+"""The main job as a user runs it: a command, its exit code and the run folder it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.planted import Planted, plant
+
+SMALL = (
+    "--hidden",
+    "8",
+    "--epochs",
+    "40",
+    "--l1",
+    "0",
+    "1e-6",
+    "--l2",
+    "1e-5",
+    "--bootstraps",
+    "200",
+)
+
+
+def run(*arguments: object, module: str = "experiments.sweep") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"TQDM_DISABLE": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    return plant(n=120)
+
+
+@pytest.fixture(scope="module")
+def tables(planted: Planted, tmp_path_factory) -> dict[str, Path]:
+    return planted.write(tmp_path_factory.mktemp("tables"))
+
+
+def table_flags(tables: dict[str, Path]) -> list[object]:
+    pre, ft, radiomics = tables["pre"], tables["ft"], tables["radiomics"]
+    return ["--pre", pre, "--ft", f"cls={ft}", "--radiomics", radiomics]
+
+
+@pytest.fixture(scope="module")
+def finished(tables: dict[str, Path], tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "own tables"
+    done = run(*table_flags(tables), "--out", folder, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"report: {folder / 'report.html'}"
+    return folder
+
+
+def load_embeddings(path: Path, ids: pd.Series) -> np.ndarray:
+    with np.load(path) as content:
+        position = {patient: i for i, patient in enumerate(content["patient_id"])}
+        return content["embeddings"][[position[i] for i in ids]].astype(np.float64)
+
+
+@pytest.mark.parametrize("mode", ["default", "paper"])
+def test_every_figure_can_be_recomputed_from_the_run_folder(
+    tables: dict[str, Path], finished: Path, mode: str, tmp_path: Path
+) -> None:
+    if mode == "paper":
+        folder = tmp_path / "paper"
+        done = run(*table_flags(tables), "--out", folder, "--mode", "paper", *SMALL)
+        assert done.returncode == 0, done.stderr
+    else:
+        folder = finished
+    split = pd.read_csv(folder / "split.csv", dtype=str)
+    fitted, test = split["split"].isin(["train", "val"]), split["split"] == "test"
+    train = split["split"] == "train"
+    projection = np.load(folder / "projection.npz")
+    decoders = np.load(folder / "cls" / "decoders.npz")
+    features = pd.read_parquet(folder / "cls" / "features.parquet")
+    assert str(projection["activation"]) == "relu"
+    assert decoders["columns"].tolist() == features["column"].tolist()
+
+    radiomics = pd.read_csv(tables["radiomics"]).set_index("patient_id").loc[split["patient_id"]]
+    r = radiomics[features["column"]].to_numpy()
+    np.testing.assert_allclose(projection["r_min"], r[train].min(axis=0))
+    np.testing.assert_allclose(projection["r_max"], r[train].max(axis=0))
+    r = (r - projection["r_min"]) / (projection["r_max"] - projection["r_min"])
+    mean = r[fitted].mean(axis=0)
+    for stage, path in (("pre", tables["pre"]), ("ft", tables["ft"])):
+        x = load_embeddings(path, split["patient_id"])
+        z = np.maximum(
+            (x - projection["x_mean"]) / projection["x_std"] @ projection["w"].astype(float)
+            + projection["b"],
+            0,
+        )
+        design = z[fitted] if mode == "paper" else np.c_[z[fitted], np.ones(fitted.sum())]
+        solution = np.linalg.lstsq(design, r[fitted], rcond=1e-7)[0]
+        theta, intercept = decoders[f"theta_{stage}"], decoders[f"intercept_{stage}"]
+        np.testing.assert_allclose(
+            theta, solution[:8].T, rtol=2e-3, atol=2e-3 * np.abs(theta).max()
+        )
+        if mode == "paper":
+            assert not intercept.any()
+        error = r[test] - (z[test] @ theta.T + intercept)
+        expected = {
+            "importance": np.linalg.norm(solution[:8].T, axis=1),
+            "r2": 1 - np.square(error).sum(0) / np.square(r[test] - mean).sum(0),
+            "mse": np.square(error).mean(0),
+            "mse_z": np.square(error).mean(0) / r[train].var(0),
+        }
+        for name, values in expected.items():
+            np.testing.assert_allclose(features[f"{name}_{stage}"], values, rtol=2e-3, atol=2e-3)
+    for name in ("importance", "r2"):
+        delta = features[f"{name}_ft"] - features[f"{name}_pre"]
+        np.testing.assert_allclose(features[f"delta_{name}"], delta, atol=1e-12)
+
+
+def test_erased_features_lose(planted: Planted, finished: Path) -> None:
+    features = pd.read_parquet(finished / "cls" / "features.parquet").set_index("column")
+    erased = planted.radiomics.columns[1:][np.isin(planted.factor, planted.erased)]
+    assert (features.loc[erased, "delta_r2_high"] < 0).all()
+    # 8 hidden units for 6 factors leave some crowding: the others move less than half as far.
+    others = features["delta_r2"].drop(erased)
+    assert others.median() > 0.3 * features.loc[erased, "delta_r2"].median()
+
+
+def test_run_folder_keeps_the_contract(tables: dict[str, Path], finished: Path) -> None:
+    for name in ("run.json", "sweep.parquet", "split.csv", "projection.npz", "report.html"):
+        assert (finished / name).is_file()
+    for name in ("decoders.npz", "features.parquet", "groups.csv", "modalities.csv"):
+        assert (finished / "cls" / name).is_file()
+    assert not (finished / "failures.csv").exists()
+    record = json.loads((finished / "run.json").read_text())
+    assert record["config"]["hidden"] == 8
+    assert set(record["inputs"]) == {str(path) for path in tables.values()}
+    sweep = pd.read_parquet(finished / "sweep.parquet")
+    assert sweep.columns.tolist() == ["l1", "l2", "seed", "train_loss", "val_loss", "selected"]
+    figures = {path.stem for path in (finished / "figures").iterdir()}
+    for stem in figures:
+        assert (finished / "figures" / f"{stem}.png").stat().st_size > 5000
+        assert (finished / "figures" / f"{stem}.svg").is_file()
+    assert {"sweep", "cls-groups", "cls-modalities", "cls-features"} <= figures
+
+
+def test_report_is_self_contained_and_says_what_the_tables_say(finished: Path) -> None:
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    references = re.findall(r'(?:src|href)="([^"]{0,40})', page)
+    assert references
+    assert all(reference.startswith("data:image/svg+xml;base64,") for reference in references)
+    assert "<script" not in page
+    groups = pd.read_csv(finished / "cls" / "groups.csv")
+    for _, row in groups[groups["stage"] == "pre"].iterrows():
+        shown = f"{row['r2_median']:.2f} <small>[{row['r2_median_low']:.2f}, "
+        assert shown.replace("-", "−") in page
+    features = pd.read_parquet(finished / "cls" / "features.parquet")
+    assert features.loc[features["delta_r2"].idxmin(), "column"] in page
+
+
+def test_second_run_reuses_the_work_and_a_changed_flag_redoes_it(
+    tables: dict[str, Path], finished: Path
+) -> None:
+    before = (finished / "sweep.parquet").stat().st_mtime_ns
+    again = run(*table_flags(tables), "--out", finished, *SMALL)
+    assert again.returncode == 0
+    assert "sweep: done before, reused" in again.stderr
+    assert (finished / "sweep.parquet").stat().st_mtime_ns == before
+    changed = run(*table_flags(tables), "--out", finished, *SMALL, "--seed", "1")
+    assert changed.returncode == 0
+    assert (finished / "sweep.parquet").stat().st_mtime_ns > before
+
+
+def test_report_can_be_drawn_again(finished: Path) -> None:
+    (finished / "report.html").unlink()
+    assert run(finished, module="experiments.report").returncode == 0
+    assert (finished / "report.html").is_file()
+
+
+def test_a_patient_in_only_one_table_is_set_aside(
+    planted: Planted, tables: dict[str, Path], tmp_path: Path
+) -> None:
+    planted.radiomics.iloc[1:].to_csv(tmp_path / "r.csv", index=False)
+    flags = table_flags(tables | {"radiomics": tmp_path / "r.csv"})
+    done = run(*flags, "--out", tmp_path / "run", *SMALL)
+    assert done.returncode == 3
+    assert "1 patient(s) set aside" in done.stderr
+    failures = pd.read_csv(tmp_path / "run" / "failures.csv")
+    assert failures["patient_id"].tolist() == ["P0000"]
+    assert str(tmp_path / "r.csv") in failures["file"][0]
+    assert "P0000" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (
+            ["--pre", "missing.npz", "--ft", "a=b.npz", "--radiomics", "r.csv"],
+            1,
+            "missing.npz: no such",
+        ),
+        (["--pre", "x.npz"], 1, "--pre also needs"),
+        (["--cohort", "c.csv"], 1, "--cohort also needs"),
+        (["--ft", "a=b.npz"], 1, "need --pre"),
+        (["--pre", "x.npz", "--ft", "b.npz", "--radiomics", "r.csv"], 1, "expected TASK=FILE"),
+        (["--hidden", "many"], 2, "hidden"),
+        (["--unknown-flag"], 2, "unknown-flag"),
+    ],
+)
+def test_wrong_usage_is_one_clear_line(tmp_path: Path, flags, code: int, message: str) -> None:
+    done = run(*flags, "--out", tmp_path / "run")
+    assert done.returncode == code
+    assert message in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr

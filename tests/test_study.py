@@ -1,0 +1,226 @@
+"""Joining the tables of a study, and what is refused or set aside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lens.errors import InputError
+from lens.study import load_study, read_embeddings
+from tests.planted import Planted, plant
+
+
+@pytest.fixture
+def planted() -> Planted:
+    return plant(n=40, d=6)
+
+
+@pytest.fixture
+def paths(planted: Planted, tmp_path: Path) -> dict[str, Path]:
+    return planted.write(tmp_path)
+
+
+def load(paths: dict[str, Path], **options):
+    return load_study(paths["pre"], {"cls": paths["ft"]}, paths["radiomics"], **options)
+
+
+def rewrite(path: Path, change) -> None:
+    """Applies `change` to a CSV file's table."""
+    table = pd.read_csv(path, dtype={"patient_id": str})
+    result = change(table)
+    (table if result is None else result).to_csv(path, index=False)
+
+
+def test_joins_by_id_whatever_the_order(planted: Planted, paths: dict[str, Path]) -> None:
+    study = load(paths)
+    position = {patient: i for i, patient in enumerate(planted.ids)}
+    rows = [position[patient] for patient in study.ids["patient_id"]]
+    np.testing.assert_array_equal(study.x_pre, planted.pre[rows])
+    np.testing.assert_array_equal(study.x_ft["cls"], planted.ft[rows])
+    expected = planted.radiomics[study.features["column"]].to_numpy()[rows]
+    np.testing.assert_allclose(study.r, expected, rtol=1e-12)
+    assert not study.set_aside
+    shares = [study.rows(name).mean() for name in ("train", "val", "test")]
+    np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.03)
+
+
+def test_file_order_does_not_move_the_split(planted: Planted, tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.mkdir()
+    second.mkdir()
+    one, two = load(planted.write(first, seed=1)), load(planted.write(second, seed=2))
+    np.testing.assert_array_equal(one.split, two.split)
+    pd.testing.assert_frame_equal(one.ids, two.ids)
+
+
+def test_numeric_ids_with_leading_zeros_stay_text(planted: Planted, tmp_path: Path) -> None:
+    planted.radiomics["patient_id"] = [f"{i:05d}" for i in range(40)]
+    planted.ids[:] = planted.radiomics["patient_id"]
+    assert load(planted.write(tmp_path)).ids["patient_id"].iloc[1] == "00001"
+
+
+def test_unmatched_ids_are_listed_with_the_file(paths: dict[str, Path]) -> None:
+    rewrite(paths["radiomics"], lambda t: t[~t["patient_id"].isin(["P0003", "P0007"])])
+    study = load(paths)
+    assert len(study.ids) == 38
+    assert [error.patient_id for error in study.set_aside] == ["P0003", "P0007"]
+    assert "radiomics.csv" in str(study.set_aside[0])
+
+
+def test_studies_of_a_patient_stay_together(planted: Planted, tmp_path: Path) -> None:
+    ids = np.repeat(planted.ids[:20], 2)
+    visits = np.tile(["1", "2"], 20)
+    for name, x in (("pre", planted.pre), ("ft", planted.ft)):
+        np.savez(tmp_path / f"{name}.npz", patient_id=ids, study_id=visits, embeddings=x)
+    table = planted.radiomics.assign(patient_id=ids)
+    table.insert(1, "study_id", visits)
+    table.to_parquet(tmp_path / "r.parquet")
+    paths = {
+        "pre": tmp_path / "pre.npz",
+        "ft": tmp_path / "ft.npz",
+        "radiomics": tmp_path / "r.parquet",
+    }
+    study = load(paths)
+    assert len(study.ids) == 40
+    splits = pd.Series(study.split).groupby(study.ids["patient_id"].to_numpy()).nunique()
+    assert splits.max() == 1
+
+
+def test_own_split_is_used(planted: Planted, paths: dict[str, Path], tmp_path: Path) -> None:
+    own = pd.DataFrame(
+        {"patient_id": planted.ids, "split": ["train"] * 30 + ["val"] * 4 + ["test"] * 6}
+    )
+    own.sample(frac=1, random_state=0).to_csv(tmp_path / "split.csv", index=False)
+    study = load(paths, split=tmp_path / "split.csv")
+    assert study.ids["patient_id"][study.rows("test")].tolist() == planted.ids[34:].tolist()
+
+
+def test_patients_without_the_roi_are_set_aside_only_if_it_is_analysed(
+    planted: Planted, tmp_path: Path
+) -> None:
+    lesion = planted.radiomics.filter(like=".gland.").rename(
+        columns=lambda c: c.replace(".gland.", ".lesion.")
+    )
+    lesion.iloc[:15] = np.nan
+    planted = Planted(
+        **{**vars(planted), "radiomics": pd.concat([planted.radiomics, lesion], axis=1)}
+    )
+    paths = planted.write(tmp_path)
+    both = load(paths)
+    assert len(both.ids) == 40
+    assert set(both.features["roi"]) == {"gland"}
+    assert both.dropped["reason"].str.contains("not finite in 38%").all()
+    only = load(paths, rois=("lesion",))
+    assert len(only.ids) == 25
+    assert {e.reason for e in only.set_aside} == {"the region of interest is missing"}
+
+
+def test_embeddings_as_a_table_equal_the_npz(planted: Planted, tmp_path: Path) -> None:
+    paths = planted.write(tmp_path)
+    frame = read_embeddings(paths["pre"])
+    frame.to_csv(tmp_path / "pre.csv", index=False)
+    pd.testing.assert_frame_equal(read_embeddings(tmp_path / "pre.csv"), frame, rtol=1e-6)
+
+
+def test_a_value_that_is_not_finite_sets_the_patient_aside(
+    planted: Planted, paths: dict[str, Path]
+) -> None:
+    def spoil(table: pd.DataFrame) -> None:
+        table.loc[table["patient_id"] == "P0004", "t2.gland.original_glcm_F0"] = np.nan
+
+    rewrite(paths["radiomics"], spoil)
+    planted.ft[5, 2] = np.inf
+    np.savez(paths["ft"], patient_id=planted.ids, embeddings=planted.ft)
+    study = load(paths)
+    assert len(study.ids) == 38
+    messages = [str(error) for error in study.set_aside]
+    assert "patient P0004" in messages[0]
+    assert "t2.gland.original_glcm_F0" in messages[0]
+    assert "patient P0005" in messages[1]
+    assert "ft.npz" in messages[1]
+
+
+def test_constant_columns_are_dropped_and_listed(paths: dict[str, Path]) -> None:
+    rewrite(paths["radiomics"], lambda t: t.assign(**{"t2.gland.original_glcm_F0": 3.0}))
+    study = load(paths)
+    assert study.dropped["column"].tolist() == ["t2.gland.original_glcm_F0"]
+    assert "t2.gland.original_glcm_F0" not in set(study.features["column"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: pd.concat([t, t.iloc[:1]]), r"radiomics.csv: 1 duplicate id\(s\): P"),
+        (lambda t: t.rename(columns={"patient_id": "id"}), "radiomics.csv: column patient_id"),
+        (
+            lambda t: t.assign(**{"t2.gland.original_glcm_F0": "n/k"}),
+            r"radiomics.csv: column 't2.gland.original_glcm_F0' is not numeric \(patient P",
+        ),
+        (lambda t: t.assign(age=60), "radiomics.csv: .*age"),
+        (lambda t: t.iloc[:0], "radiomics.csv: the table has no rows"),
+        (lambda t: t[["patient_id"]], "radiomics.csv: no columns beside the ids"),
+        (
+            lambda t: t.iloc[:4],
+            r"4 patient\(s\) are complete .*at least 10 are needed; first finding",
+        ),
+        (lambda t: t.assign(patient_id="X" + t["patient_id"]), r"0 patient\(s\) are complete"),
+        (
+            lambda t: t.assign(**{c: 1.0 for c in t.columns if c != "patient_id"}),
+            "every feature is constant",
+        ),
+    ],
+)
+def test_refuses_a_bad_radiomics_table(paths: dict[str, Path], change, message: str) -> None:
+    rewrite(paths["radiomics"], change)
+    with pytest.raises(InputError, match=message):
+        load(paths)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"embeddings": np.ones((3, 2))}, "pre.npz: array 'patient_id' is missing"),
+        ({"patient_id": ["a"], "embeddings": np.ones((3, 2))}, r"found \(1,\) and \(3, 2\)"),
+        ({"patient_id": ["a", "b"], "embeddings": np.ones((2, 2, 2))}, r"\(n, d\)"),
+        ({"patient_id": ["a", "b"], "embeddings": [["x"], ["y"]]}, "not numbers"),
+        ({"patient_id": ["a", "a"], "embeddings": np.ones((2, 2))}, "1 duplicate"),
+        ({"patient_id": np.array(["a", 1], object), "embeddings": np.ones((2, 2))}, "not readable"),
+    ],
+)
+def test_refuses_bad_embeddings(tmp_path: Path, arrays, message: str) -> None:
+    np.savez(tmp_path / "pre.npz", **arrays)
+    with pytest.raises(InputError, match=message):
+        read_embeddings(tmp_path / "pre.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 truncated"])
+def test_refuses_what_is_no_npz(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "pre.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"pre.npz: not readable as .npz"):
+        read_embeddings(tmp_path / "pre.npz")
+
+
+def test_refuses_other_widths_and_missing_files(planted: Planted, paths: dict[str, Path]) -> None:
+    np.savez(paths["ft"], patient_id=planted.ids, embeddings=planted.ft[:, :4])
+    with pytest.raises(InputError, match=r"ft.npz: embeddings have 4 dimensions, .*pre.npz has 6"):
+        load(paths)
+    paths["ft"].unlink()
+    with pytest.raises(InputError, match=r"ft.npz: no such file"):
+        load(paths)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("P0000", "train"), ("P0000", "test")], "P0000 is in two splits"),
+        ([("P0000", "dev")], "split 'dev'"),
+        ([("P0000", "train")], "no split for patient P0001"),
+    ],
+)
+def test_refuses_a_bad_split(paths: dict[str, Path], tmp_path: Path, rows, message: str) -> None:
+    pd.DataFrame(rows, columns=["patient_id", "split"]).to_csv(tmp_path / "split.csv", index=False)
+    with pytest.raises(InputError, match=message):
+        load(paths, split=tmp_path / "split.csv")

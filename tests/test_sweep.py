@@ -1,0 +1,151 @@
+"""The sweep against a PyTorch training loop, and its laws."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from lens.projection import fit_standardise, init
+from lens.sweeps import PAPER_L1_GRID, SweepConfig, choose_lanes, grid_warnings, minibatches, sweep
+
+SMALL = SweepConfig(hidden=8, l1=(0.0, 1e-3), l2=(0.0, 1e-2), epochs=15, batch=16)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 10)).astype(np.float32)
+    r = 1 / (1 + np.exp(-x[:, :4] @ rng.normal(size=(4, 12))))
+    return x[:45], r[:45], x[45:], r[45:]
+
+
+def torch_losses(data, config: SweepConfig, l1: float, l2: float) -> tuple[float, float]:
+    """Final train and validation loss of the same training as a plain PyTorch loop."""
+    x, r, x_val, r_val = data
+    mean, std = fit_standardise(x) if config.mode == "default" else (np.float32(0), np.float32(1))
+    x, r, x_val, r_val = (
+        torch.tensor(v, dtype=torch.float32)
+        for v in ((x - mean) / std, r, (x_val - mean) / std, r_val)
+    )
+    start = init(
+        jax.random.fold_in(jax.random.key(config.seed), 0), x.shape[1], config.hidden, r.shape[1]
+    )
+    net = torch.nn.Sequential(
+        torch.nn.Linear(x.shape[1], config.hidden),
+        torch.nn.ReLU(),
+        torch.nn.Linear(config.hidden, r.shape[1]),
+    )
+    with torch.no_grad():
+        for parameter, value in zip(
+            net.parameters(), (start.w.T, start.b, start.v.T, start.c), strict=True
+        ):
+            parameter.copy_(torch.tensor(np.asarray(value)))
+    adam = torch.optim.Adam(net.parameters(), lr=config.rate)
+    scale = r.shape[1] if config.mode == "paper" else 1
+    steps = -(-len(x) // config.batch)
+    for epoch in range(config.epochs):
+        rows, weight = minibatches(
+            jnp.int32(config.seed), jnp.int32(epoch), len(x), steps, config.batch
+        )
+        for index, used in zip(np.asarray(rows), np.asarray(weight) > 0, strict=True):
+            index = index[used]
+            weights = [p for p in net.parameters() if p.ndim == 2]
+            loss = scale * torch.nn.functional.l1_loss(net(x[index]), r[index])
+            loss = loss + l1 * sum(w.abs().sum() for w in weights)
+            loss = loss + l2 * sum(w.square().sum() for w in weights)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+    with torch.no_grad():
+        return (
+            torch.nn.functional.l1_loss(net(x), r).item(),
+            torch.nn.functional.l1_loss(net(x_val), r_val).item(),
+        )
+
+
+@pytest.mark.parametrize("mode", ["default", "paper"])
+def test_every_pair_ends_where_a_pytorch_loop_ends(data, mode) -> None:
+    config = SweepConfig(
+        hidden=8, l1=(0.0, 1e-3), l2=(0.0, 1e-2), epochs=15, batch=16, seed=3, mode=mode
+    )
+    table = sweep(*data, config).table
+    for row in table.itertuples():
+        expected = torch_losses(data, config, row.l1, row.l2)
+        # Two float32 trainings of 45 steps part by rounding and by ties in |.|'s gradient.
+        np.testing.assert_allclose((row.train_loss, row.val_loss), expected, rtol=1e-4)
+    assert table["val_loss"].nunique() == len(table), "penalties make no difference"
+
+
+@pytest.mark.parametrize("lanes", [2, 3, 4])
+def test_lanes_change_nothing(data, lanes: int) -> None:
+    one = sweep(*data, SMALL).table
+    several = sweep(*data, SweepConfig(**{**vars(SMALL), "lanes": lanes})).table
+    np.testing.assert_allclose(several["val_loss"], one["val_loss"], rtol=1e-5)
+    assert (several["selected"] == one["selected"]).all()
+
+
+def test_selects_by_mean_validation_loss_over_seeds(data) -> None:
+    result = sweep(*data, SweepConfig(**{**vars(SMALL), "seeds": 3}))
+    table = result.table
+    assert len(table) == 12
+    assert table["selected"].sum() == 1
+    best = table[table["selected"]].iloc[0]
+    means = table.groupby(["l1", "l2"])["val_loss"].mean()
+    assert means.idxmin() == (best["l1"], best["l2"])
+    same_pair = table[(table["l1"] == best["l1"]) & (table["l2"] == best["l2"])]
+    assert best["val_loss"] == same_pair["val_loss"].min()
+    alone = sweep(
+        *data,
+        SweepConfig(
+            **{**vars(SMALL), "l1": (best["l1"],), "l2": (best["l2"],), "seed": int(best["seed"])}
+        ),
+    )
+    np.testing.assert_allclose(alone.projection.w, result.projection.w, atol=1e-6)
+
+
+def test_warns_of_edges_and_duplicates(data) -> None:
+    config = SweepConfig(hidden=4, l1=PAPER_L1_GRID, l2=(0.0,), epochs=2)
+    warnings = grid_warnings(sweep(*data, config).table)
+    assert any("l1 = 1e-06, l2 = 0 more than once" in text for text in warnings)
+    edge = sweep(*data, SweepConfig(hidden=4, l1=(10.0, 20.0), l2=(0.0,), epochs=2)).table
+    assert any("at the edge of its grid" in text for text in grid_warnings(edge))
+    single = sweep(*data, SweepConfig(hidden=4, l1=(1e-6,), l2=(0.0,), epochs=2)).table
+    assert grid_warnings(single) == ()
+
+
+def test_minibatches_visit_each_row_once() -> None:
+    rows, weight = minibatches(jnp.int32(0), jnp.int32(5), 45, 3, 16)
+    assert sorted(np.asarray(rows)[np.asarray(weight) > 0].tolist()) == list(range(45))
+    other, _ = minibatches(jnp.int32(0), jnp.int32(6), 45, 3, 16)
+    assert (np.asarray(rows) != np.asarray(other)).any()
+
+
+def test_tells_of_every_finished_epoch(data) -> None:
+    counts: list[int] = []
+    sweep(*data, SMALL, on_epochs=counts.append)
+    assert sum(counts) == 4 * SMALL.epochs
+
+
+def test_lanes_follow_memory() -> None:
+    per_mlp = 16 * (768 * 256 + 256 * 2511 + 256 + 2511)
+    assert choose_lanes(24, 768, 256, 2511, memory=4.0 * 10 * per_mlp) == 10
+    assert choose_lanes(24, 768, 256, 2511, memory=1e12) == 24
+    assert choose_lanes(24, 768, 256, 2511, memory=1.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"l1": (-1.0,)}, "negative"), ({"x": np.nan}, "x_train has values that are not finite")],
+)
+def test_refuses(data, change, message) -> None:
+    x, r, x_val, r_val = data
+    if "x" in change:
+        x, config = x.copy(), SMALL
+        x[0, 0] = change["x"]
+    else:
+        config = SweepConfig(**{**vars(SMALL), **change})
+    with pytest.raises(ValueError, match=message):
+        sweep(x, r, x_val, r_val, config)
