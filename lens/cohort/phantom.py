@@ -141,7 +141,7 @@ def phantom(index: int, seed: int) -> Phantom:
     tilt = rng.uniform(4, 18) if rng.random() < 1 / 3 else 0.0
     thickness = float(rng.choice([2.0, 2.5, 3.0]))
     fine = _grid((80, 80, round(64 / thickness)), (1.0, 1.0, thickness), tilt, place, rng)
-    # Half of the oblique T2 series come with straight diffusion images, as on scanners.
+    # Half of the oblique T2 series come with diffusion images that are not tilted.
     coarse = _grid((46, 44, 24), (2.0, 2.0, 3.0), tilt * rng.integers(2), place, rng)
     scene = _paint(anatomy, fine, place)
     t2 = _t2(anatomy, scene, fine.GetSpacing(), rng)
@@ -299,7 +299,8 @@ def _level(anatomy: Anatomy, points: Points) -> Values:
 
     Infinite well outside, where the powers need not be computed.
     """
-    near = np.flatnonzero(_box(points, np.zeros(3), 1.5 * anatomy.radii))
+    reach = (1.5 * anatomy.radii[:, None]).astype(np.float32)
+    near = np.flatnonzero(np.all(np.abs(points) < reach, axis=0))
     level = np.full(points.shape[1], np.inf, np.float32)
     level[near] = _level_near(anatomy, points[:, near])
     return level
@@ -318,14 +319,6 @@ def _level_near(anatomy: Anatomy, points: Points) -> Values:
     x = x / (1 + 0.12 * z)
     y = y + 0.14 * np.exp(-((x / 0.3) ** 2)) * expit(6 * y)
     return ((np.abs(x) ** 2.3 + np.abs(y) ** 2.3) ** (2.2 / 2.3) + np.abs(z) ** 2.2) ** (1 / 2.2)
-
-
-def _box(points: Points, centre: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """(n,) whether the points lie within `half` of `centre` along each axis."""
-    inside = np.ones(points.shape[1], bool)
-    for axis in range(3):
-        inside &= np.abs(points[axis] - np.float32(centre[axis])) < np.float32(half[axis])
-    return inside
 
 
 def _depth(shape: Ellipsoid, points: Points) -> Values:
