@@ -1,4 +1,4 @@
-"""Encoders on disk: our own checkpoints, and PyTorch's files read without running what is in them."""
+"""Encoders on disk: our own checkpoints, and PyTorch's files, read without running their code."""
 
 from __future__ import annotations
 
@@ -89,10 +89,11 @@ def load_ours(path: Path) -> tuple[ConvNeXtV2, dict[str, Any]]:
 
     try:
         description = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
-        fields = description["config"]
-        config = ConvNeXtV2Config(
-            **{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
-        )
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in description["config"].items()
+        }
+        config = ConvNeXtV2Config(**fields)
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: a folder without {_DESCRIPTION}; expected an encoder's checkpoint"

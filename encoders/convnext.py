@@ -12,6 +12,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -113,7 +114,7 @@ class ConvNeXtV2(nnx.Module):
         self.norm = _layer_norm(config.widths[-1], config, rngs)
 
     def __call__(
-        self, x: Float[Array, "n *spatial c"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array | np.ndarray, "n *spatial c"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n f"]:
         """Embeds volumes or images: the LayerNorm of the last stage's mean over space.
 
@@ -127,7 +128,7 @@ class ConvNeXtV2(nnx.Module):
         return self.pool(self.stages(x, key=key)[-1])
 
     def stages(
-        self, x: Float[Array, "n *spatial c"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array | np.ndarray, "n *spatial c"], *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "n ..."], ...]:
         """The output of each stage, channels last; the input's remainder modulo a stride is cut."""
         if x.ndim != self.config.dims + 2 or x.shape[-1] != self.config.in_channels:
@@ -135,7 +136,7 @@ class ConvNeXtV2(nnx.Module):
                 f"input of shape {x.shape}; expected {self.config.dims} spatial axes between the "
                 f"batch and {self.config.in_channels} channels"
             )
-        x = x.astype(self.config.dtype)
+        x = jnp.asarray(x, self.config.dtype)
         keep = _keep_probabilities(self.config)
         outputs = []
         run = nnx.remat(Block.__call__) if self.config.remat else Block.__call__

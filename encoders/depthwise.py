@@ -68,7 +68,7 @@ def _grouped(x: Array, kernel: Array) -> Array:
 
 
 def _shifted_products(x: Array, kernel: Array) -> Array:
-    """The CPU path: for each output slice, for each kernel plane that meets the volume, one pass."""
+    """The CPU path: for each output slice, one pass per kernel plane that meets the volume."""
     n, depth, height, width, channels = x.shape
     kd, kh, kw = kernel.shape[:3]
     margin = kd // 2
@@ -94,7 +94,7 @@ def _shifted_products(x: Array, kernel: Array) -> Array:
 
 
 def _kernel_gradient(x: Array, grad: Array, size: tuple[int, ...]) -> Array:
-    """CPU gradient of the kernel: the same shifted products with the roles of space and kernel swapped.
+    """CPU gradient of the kernel: shifted products with the roles of space and kernel swapped.
 
     A block of `grad` (some rows of one slice) is the set of taps, the kernel's index is the space
     they slide over; a loop adds the blocks.

@@ -26,7 +26,7 @@ def embed(
     """Embeds volumes.
 
     Args:
-        encoder: the encoder; a 2D one reads a volume slice by slice and the embeddings are averaged.
+        encoder: the encoder; a 2D one reads slice by slice, and the embeddings are averaged.
         volumes: ``(N, D, H, W, C)``, or an iterable of ``(D, H, W, C)``, read batch by batch.
         batch_size: volumes per pass; the last batch is filled up so that one shape is compiled.
         progress: show a progress bar.

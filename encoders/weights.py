@@ -18,6 +18,8 @@ from flax import nnx
 from encoders.convnext import KERNEL, ConvNeXtV2, ConvNeXtV2Config
 from lens.errors import InputError
 
+_BLOCK = r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\."
+
 _TABLE = (
     (r"(?:downsample_layers\.0|stem)\.0", "downsamples.0.conv"),
     (r"(?:downsample_layers\.0|stem)\.1", "downsamples.0.norm"),
@@ -31,13 +33,11 @@ _TABLE = (
         r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\.(?:dwconv|conv_dw)",
         r"blocks.\1.\2.depthwise",
     ),
-    (r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\.(?:norm|layernorm)", r"blocks.\1.\2.norm"),
-    (r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\.(?:pwconv1|mlp\.fc1)", r"blocks.\1.\2.expand"),
-    (r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\.(?:mlp\.)?grn", r"blocks.\1.\2.grn"),
-    (
-        r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\.(?:pwconv2|mlp\.fc2)",
-        r"blocks.\1.\2.project",
-    ),
+    (_BLOCK + r"(?:dwconv|conv_dw)", r"blocks.\1.\2.depthwise"),
+    (_BLOCK + r"(?:norm|layernorm)", r"blocks.\1.\2.norm"),
+    (_BLOCK + r"(?:pwconv1|mlp\.fc1)", r"blocks.\1.\2.expand"),
+    (_BLOCK + r"(?:mlp\.)?grn", r"blocks.\1.\2.grn"),
+    (_BLOCK + r"(?:pwconv2|mlp\.fc2)", r"blocks.\1.\2.project"),
     (r"norm|layernorm|head\.norm", "norm"),
 )
 """Module names: a pattern that must match as a whole, and our module."""

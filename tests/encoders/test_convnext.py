@@ -1,0 +1,128 @@
+"""The encoder equals code that nobody here wrote, and behaves as its configuration says."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from transformers import ConvNextV2Config as HubConfig
+from transformers import ConvNextV2Model
+
+from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
+from encoders.weights import convert
+from tests.encoders.reference import Reference, arrays, compare, randomise
+
+SMALL = ConvNeXtV2Config(depths=(1, 2, 1, 1), widths=(8, 16, 24, 32))
+
+
+@nnx.jit
+def outputs(encoder: ConvNeXtV2, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return encoder(x), encoder.stages(x)
+
+
+@pytest.fixture(scope="module")
+def volume() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(2, 32, 48, 40, 3)).astype(np.float32)
+
+
+def test_3d_equals_torch_modules(volume):
+    reference = Reference()
+    randomise(reference)
+    embedding, stages = reference(torch.from_numpy(volume).movedim(-1, 1))
+    encoder, _ = convert(arrays(reference))
+    assert encoder.config == SMALL
+    ours, our_stages = outputs(encoder, volume)
+    for mine, theirs in zip(our_stages, stages, strict=True):
+        assert compare(np.asarray(mine), theirs) < 1e-4
+    assert compare(np.asarray(ours), embedding) < 1e-4
+
+
+def test_2d_equals_transformers():
+    config = HubConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 2, 1, 1])
+    model = ConvNextV2Model(config).eval()
+    randomise(model)
+    image = np.random.default_rng(2).normal(size=(2, 96, 64, 3)).astype(np.float32)
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(image).movedim(-1, 1), output_hidden_states=True)
+    encoder, match = convert(arrays(model))
+    assert match.full
+    assert encoder.config.dims == 2
+    assert encoder.config.strides == (2, 2, 2)
+    hidden = theirs.hidden_states[-4:]
+    ours, our_stages = outputs(encoder, image)
+    for mine, expected in zip(our_stages, hidden, strict=True):
+        assert compare(np.asarray(mine), expected) < 1e-4
+    assert compare(np.asarray(ours), theirs.pooler_output) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"),
+    [("atto", 3.4), ("femto", 4.8), ("pico", 8.6), ("nano", 15.0), ("tiny", 27.9), ("base", 87.7)],
+)
+def test_published_sizes_2d(size, millions):
+    """Parameters without the classifier, in millions, from the ConvNeXt V2 paper's model zoo."""
+    config = ConvNeXtV2Config.named(size, dims=2)
+    abstract = nnx.eval_shape(lambda: ConvNeXtV2(config, rngs=nnx.Rngs(0)))
+    count = sum(p.size for p in jax.tree.leaves(nnx.state(abstract)))
+    assert count / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+def test_stage_grids(volume):
+    encoder = ConvNeXtV2(SMALL, rngs=nnx.Rngs(0))
+    stages = nnx.eval_shape(lambda e: e.stages(volume), encoder)
+    shapes = [stage.shape[1:-1] for stage in stages]
+    assert encoder.config.total_strides == (4, 8, 16, 16)
+    assert shapes == [
+        tuple(extent // stride for extent in volume.shape[1:4])
+        for stride in encoder.config.total_strides
+    ]
+
+
+def test_wrong_input_is_refused(volume):
+    encoder = ConvNeXtV2(SMALL, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="3 channels"):
+        encoder(volume[..., :2])
+    with pytest.raises(ValueError, match="3 spatial axes"):
+        encoder(volume[:, 0])
+
+
+def test_stochastic_depth_drops_whole_branches_without_bias():
+    """One block that is kept half of the time: its branch is 0 or doubled, sample by sample."""
+    config = ConvNeXtV2Config(
+        depths=(1, 1), widths=(8, 16), strides=(2,), drop_path=0.5, in_channels=1
+    )
+    encoder = ConvNeXtV2(config, rngs=nnx.Rngs(0))
+    x = jnp.repeat(jax.random.normal(jax.random.key(1), (1, 8, 8, 8, 1)), 400, axis=0)
+    graph, state = nnx.split(encoder)
+    run = jax.jit(lambda key: nnx.merge(graph, state).stages(x, key=key)[-1])
+    plain, dropped = np.asarray(run(None)), np.asarray(run(jax.random.key(0)))
+    base = dropped.min(axis=0)
+    kept = np.abs(dropped - dropped[0]).max(axis=(1, 2, 3, 4)) > 1e-6
+    share = max(kept.mean(), 1 - kept.mean())
+    # 400 coin flips: four standard errors are 0.1.
+    assert share < 0.6
+    assert base.shape == plain.shape[1:]
+    two = np.stack([dropped[kept][0], dropped[~kept][0]])
+    np.testing.assert_allclose(two.mean(axis=0), plain[0], atol=1e-5)
+
+
+def test_remat_and_bfloat16(volume):
+    """Recomputation changes no gradient; bfloat16 stays within its rounding."""
+    small = volume[:, :16, :32, :32]
+
+    def gradient(config):
+        graph, state = nnx.split(ConvNeXtV2(config, rngs=nnx.Rngs(0)))
+        return jax.jit(jax.grad(lambda s: (nnx.merge(graph, s)(small) ** 3).sum()))(state)
+
+    layout = {"depths": (1, 1, 1, 1), "widths": SMALL.widths}
+    kept = gradient(ConvNeXtV2Config(**layout))
+    redone = gradient(ConvNeXtV2Config(**layout, remat=True))
+    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(redone), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(a).max())
+    exact = ConvNeXtV2(ConvNeXtV2Config(**layout), rngs=nnx.Rngs(0))(small)
+    half = ConvNeXtV2(ConvNeXtV2Config(**layout, dtype="bfloat16"), rngs=nnx.Rngs(0))(small)
+    assert half.dtype == jnp.float32
+    assert np.abs(half - exact).max() < 0.05 * np.abs(exact).max()
