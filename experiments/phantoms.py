@@ -1,4 +1,4 @@
-"""The embedded default: a phantom cohort, a seeded encoder, and a fine-tuned copy of it per task."""
+"""The embedded default: phantoms, a seeded encoder, and a fine-tuned copy of it per task."""
 
 from __future__ import annotations
 

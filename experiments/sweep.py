@@ -17,7 +17,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments.cli import run
+from experiments.cli import list_set_aside, run
+from experiments.plan import settle
 
 Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -81,14 +82,13 @@ class Config:
 
 def job(config: Config) -> int:
     """Runs the job and gives the exit code."""
-    # Imported here so that --help does not wait for JAX.
+    plan = settle(config)
+
+    # Imported here so that --help and wrong usage do not wait for JAX.
     from experiments.analysis import analyse
-    from experiments.cli import list_set_aside
     from experiments.inputs import from_cohort, from_tables
-    from experiments.plan import settle
     from experiments.run_folder import RunFolder
 
-    plan = settle(config)
     diary = RunFolder(plan.out, dataclasses.asdict(config) | plan.settled())
     if config.pre is not None:
         inputs = from_tables(plan)

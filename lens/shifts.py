@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -198,8 +199,8 @@ def _stage_values(table: pd.DataFrame, score: str, stage: str) -> np.ndarray:
 
 
 def _over_columns(
-    reduce: Callable[..., np.ndarray], values: Float[np.ndarray, "b k"]
+    reduce: Callable[..., Any], values: Float[np.ndarray, "b k"]
 ) -> Float[np.ndarray, " b"]:
     """A NaN-skipping reduction over columns; NaN where no column has a value, without a warning."""
-    empty = ~np.isfinite(values).any(axis=1)
-    return np.where(empty, np.nan, reduce(np.where(empty[:, None], 0.0, values), axis=1))
+    empty = np.all(np.isnan(values), axis=1)
+    return np.where(empty, np.nan, reduce(np.where(empty.reshape(-1, 1), 0.0, values), axis=1))

@@ -92,7 +92,7 @@ def modality_dumbbells(modalities: pd.DataFrame) -> Figure:
         classes = rows[(rows["group"] != "all") & (rows["stage"] == "pre")]
         chosen = ["all"]
         if len(classes):
-            chosen.append(classes.groupby("group")["r2_median"].mean().idxmax())
+            chosen.append(str(classes.groupby("group")["r2_median"].mean().idxmax()))
         for group in chosen:
             title = f"{roi}: all features" if group == "all" else f"{roi}: best class, {group}"
             panels.append(rows[rows["group"] == group].assign(panel=title))
@@ -106,7 +106,9 @@ def feature_changes(ranking: Ranking) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.2 + 0.27 * (total + len(blocks))))
         axes = figure.subplots()
-        position, ticks, names = 0.0, [], []
+        position = 0.0
+        ticks: list[float] = []
+        names: list[str] = []
         for kind, rows in blocks:
             for row in rows.to_dict("records"):
                 value = row[ranking.value]
