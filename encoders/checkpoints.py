@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from encoders.weights import Match, convert, parameters
 from lens.errors import InputError
 from lens.files import file_hash, write_json
+
+log = logging.getLogger(__name__)
 
 _DESCRIPTION = "encoder.json"
 _PARAMETERS = "parameters"
@@ -123,9 +126,12 @@ def load_foreign(path: Path, *, partial: bool = False) -> tuple[ConvNeXtV2, Matc
     """Loads a PyTorch or safetensors file, and the report of its names."""
     state = read_state_dict(path)
     try:
-        return convert(state, partial=partial)
+        encoder, match = convert(state, partial=partial)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    if not match.full or match.defaulted:
+        log.warning("%s: %s", path, match)
+    return encoder, match
 
 
 def provenance(path: Path, match: Match) -> dict[str, Any]:

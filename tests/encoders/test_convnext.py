@@ -20,7 +20,8 @@ SMALL = ConvNeXtV2Config(depths=(1, 2, 1, 1), widths=(8, 16, 24, 32))
 
 @nnx.jit
 def outputs(encoder: ConvNeXtV2, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return encoder(x), encoder.stages(x)
+    stages = encoder.stages(x)
+    return encoder.pool(stages[-1]), stages
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_2d_equals_transformers():
 
 @pytest.mark.parametrize(
     ("size", "millions"),
-    [("atto", 3.4), ("femto", 4.8), ("pico", 8.6), ("nano", 15.0), ("tiny", 27.9), ("base", 87.7)],
+    [("atto", 3.4), ("nano", 15.0), ("tiny", 27.9), ("base", 87.7)],
 )
 def test_published_sizes_2d(size, millions):
     """Parameters without the classifier, in millions, from the ConvNeXt V2 paper's model zoo."""
@@ -109,20 +110,21 @@ def test_stochastic_depth_drops_whole_branches_without_bias():
     np.testing.assert_allclose(two.mean(axis=0), plain[0], atol=1e-5)
 
 
-def test_remat_and_bfloat16(volume):
+def test_remat_and_bfloat16():
     """Recomputation changes no gradient; bfloat16 stays within its rounding."""
-    small = volume[:, :16, :32, :32]
+    x = np.random.default_rng(3).normal(size=(2, 16, 16, 16, 3)).astype(np.float32)
+    layout = {"depths": (1, 1), "widths": (8, 16), "strides": (2,)}
 
     def gradient(config):
         graph, state = nnx.split(ConvNeXtV2(config, rngs=nnx.Rngs(0)))
-        return jax.jit(jax.grad(lambda s: (nnx.merge(graph, s)(small) ** 3).sum()))(state)
+        return jax.jit(jax.grad(lambda s: (nnx.merge(graph, s)(x) ** 3).sum()))(state)
 
-    layout = {"depths": (1, 1, 1, 1), "widths": SMALL.widths}
     kept = gradient(ConvNeXtV2Config(**layout))
     redone = gradient(ConvNeXtV2Config(**layout, remat=True))
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(redone), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(a).max())
-    exact = ConvNeXtV2(ConvNeXtV2Config(**layout), rngs=nnx.Rngs(0))(small)
-    half = ConvNeXtV2(ConvNeXtV2Config(**layout, dtype="bfloat16"), rngs=nnx.Rngs(0))(small)
+    exact = outputs(ConvNeXtV2(ConvNeXtV2Config(**layout), rngs=nnx.Rngs(0)), x)[0]
+    config = ConvNeXtV2Config(**layout, dtype="bfloat16")
+    half = outputs(ConvNeXtV2(config, rngs=nnx.Rngs(0)), x)[0]
     assert half.dtype == jnp.float32
     assert np.abs(half - exact).max() < 0.05 * np.abs(exact).max()

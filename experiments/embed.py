@@ -1,0 +1,77 @@
+"""Embeds a cohort: `python -m experiments.embed --cohort cohort.csv --encoder A --out E.npz`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from experiments.cli import list_set_aside, run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Embeds every patient of a cohort; an interrupted run goes on where it was."""
+
+    cohort: Path
+    """The manifest, cohort.csv."""
+    encoder: Path
+    """A checkpoint folder, a PyTorch file or .safetensors."""
+    out: Path
+    """The .npz to write: patient_id (n,), embeddings (n, d), and study_id if the cohort has it."""
+    shape: tuple[int, int, int] = (64, 224, 224)
+    """Depth, height and width of the encoder's input, in voxels."""
+    spacing: tuple[float, float, float] = (0.5, 0.5, 1.0)
+    """Voxel size along x, y, z, in mm."""
+    modalities: tuple[str, ...] = ("t2", "dwi", "adc")
+    """The encoder's channels in order; a name that the cohort lacks gives zeros."""
+    pool: Literal["global", "gland", "lesion"] = "global"
+    """Average over the whole crop, or over this region."""
+    stage: tuple[int, ...] = ()
+    """Stages of the encoder, 1 to 4, side by side; the last one (the paper's) if not given."""
+    windows: bool = False
+    """Cover images larger than the shape by overlapping windows instead of cropping them."""
+    batch_size: int = 4
+    """Volumes per pass."""
+    cache: Path | None = None
+    """Folder of finished patients; beside the output if not given (OUT.parts)."""
+    partial: bool = False
+    """Accept an encoder file that does not match fully; the rest stays at random."""
+
+
+def job(config: Config) -> int:
+    from encoders.checkpoints import load
+    from encoders.cohort import EmbeddingSettings, embed_cohort
+    from lens.cohort import read_manifest
+    from lens.errors import InputError
+
+    if config.out.suffix != ".npz":
+        raise InputError(f"{config.out}: embeddings are written as .npz")
+    cohort = read_manifest(config.cohort)
+    encoder = load(config.encoder, partial=config.partial)
+    embeddings, errors = embed_cohort(
+        cohort,
+        encoder,
+        settings=EmbeddingSettings(
+            shape=config.shape,
+            spacing_mm=config.spacing,
+            modalities=config.modalities,
+            pool=config.pool,
+            stages=config.stage,
+            windows=config.windows,
+        ),
+        batch_size=config.batch_size,
+        cache=config.cache or config.out.with_name(config.out.name + ".parts"),
+        progress=True,
+    )
+    embeddings.save(config.out)
+    rows, width = embeddings.embeddings.shape
+    log.info("%s: %d embeddings of %d numbers", config.out, rows, width)
+    return list_set_aside(errors, config.out.with_name(config.out.stem + ".failures.csv"))
+
+
+if __name__ == "__main__":
+    run(Config, job, description=__doc__)

@@ -1,0 +1,122 @@
+"""Every dialect of a state dict gives the same encoder, and what does not fit is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from transformers import ConvNextV2Config as HubConfig
+from transformers import ConvNextV2ForImageClassification
+
+from encoders.convnext import ConvNeXtV2
+from encoders.weights import convert, parameters
+from lens.errors import InputError
+from tests.encoders.reference import Reference, arrays, as_sparse, as_timm, randomise
+
+
+@pytest.fixture(scope="module")
+def dense() -> dict[str, np.ndarray]:
+    reference = Reference()
+    randomise(reference)
+    return arrays(reference)
+
+
+@pytest.fixture(scope="module")
+def dense_2d() -> dict[str, np.ndarray]:
+    reference = Reference(strides=(2, 2, 2), dims=2)
+    randomise(reference)
+    return arrays(reference)
+
+
+def assert_same(ours: ConvNeXtV2, theirs: ConvNeXtV2, *, but: tuple[str, ...] = ()) -> None:
+    assert ours.config == theirs.config
+    expected = parameters(theirs)
+    for name, parameter in parameters(ours).items():
+        if name not in but:
+            np.testing.assert_array_equal(parameter[...], expected[name][...], err_msg=name)
+
+
+def test_every_parameter_is_taken(dense):
+    encoder, match = convert(dense)
+    assert match.full
+    assert set(match.matched.values()) == set(dense)
+    assert set(match.matched) == set(parameters(encoder))
+    assert match.beside == ()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["encoder.", "module.", "module.encoder.", "model.backbone.", "_orig_mod.encoder."]
+)
+def test_prefixes(dense, prefix):
+    state = {prefix + name: array for name, array in dense.items()}
+    state |= {"head.0.weight": np.zeros((256, 32)), "decode_head.conv.weight": np.zeros((4, 4))}
+    encoder, match = convert(state)
+    assert match.beside == ("head.0.weight", "decode_head.conv.weight")
+    assert_same(encoder, convert(dense)[0])
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("prefix", ["", "encoder."])
+def test_sparse_form_is_the_dense_encoder(dense, dense_2d, dims, prefix):
+    state = dense if dims == 3 else dense_2d
+    encoder, match = convert(as_sparse(state, prefix))
+    assert match.full
+    assert match.defaulted == ("norm.bias", "norm.scale")
+    assert {"mask_token", "proj.weight", "pred.bias"} <= set(match.beside)
+    assert_same(encoder, convert(state)[0], but=("norm.bias", "norm.scale"))
+    np.testing.assert_array_equal(encoder.norm.scale[...], 1)
+
+
+@pytest.mark.parametrize("conv_mlp", [False, True])
+def test_timm_names(dense_2d, conv_mlp):
+    encoder, match = convert(as_timm(dense_2d, conv_mlp=conv_mlp))
+    assert match.beside == ("head.fc.weight",)
+    assert_same(encoder, convert(dense_2d)[0])
+
+
+def test_hugging_face_classifier():
+    model = ConvNextV2ForImageClassification(
+        HubConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 2, 1, 1])
+    )
+    _, match = convert(arrays(model))
+    assert match.full
+    assert set(match.beside) == {"classifier.weight", "classifier.bias"}
+
+
+def test_half_precision_is_widened(dense):
+    encoder, _ = convert({name: array.astype(np.float16) for name, array in dense.items()})
+    assert all(p.dtype == np.float32 for p in parameters(encoder).values())
+
+
+def without(state: dict[str, np.ndarray], *names: str) -> dict[str, np.ndarray]:
+    return {name: array for name, array in state.items() if name not in names}
+
+
+def test_partial(dense):
+    """What is missing is named; with `partial` it keeps its initialisation."""
+    state = without(dense, "norm.weight", "stages.1.0.grn.gamma")
+    with pytest.raises(InputError, match=r"2 missing: blocks\.1\.0\.grn\.gamma, norm\.scale"):
+        convert(state)
+    encoder, match = convert(state, partial=True)
+    assert match.missing == ("blocks.1.0.grn.gamma", "norm.scale")
+    np.testing.assert_array_equal(encoder.norm.scale[...], 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages.0.0.gamma": np.ones(8)}, "1 unexpected: stages.0.0.gamma"),
+        ({"stages.0.0.pwconv1.weight": np.ones((31, 8))}, "1 mismatched: stages.0.0.pwconv1"),
+        ({"stages.0.0.norm.bias": np.full(8, np.nan)}, "not finite"),
+        ({"stages.0.0.dwconv.weight": np.ones((8, 1, 5, 5, 5))}, "expected 7"),
+        ({"encoder.norm.bias": np.ones(32)}, "both norm.bias and encoder.norm.bias"),
+        ({"stages.0.0.norm.weight": np.ones(())}, "describe no|mismatched"),
+    ],
+)
+def test_what_does_not_fit_is_refused(dense, change, message):
+    with pytest.raises(InputError, match=message):
+        convert(dense | change)
+
+
+def test_a_file_without_an_encoder_is_refused():
+    with pytest.raises(InputError, match="no ConvNeXt V2 encoder"):
+        convert({"fc.weight": np.ones((2, 2), np.float32)})
