@@ -13,7 +13,7 @@ import pandas as pd
 from experiments.plan import Plan, pairs, parameter_files
 from lens.cohort import Cohort, read_manifest, split_patients
 from lens.errors import CaseError, InputError
-from lens.files import file_hash, read_failures, write_arrays, write_failures, write_table
+from lens.files import file_hash, read_failures, write_failures, write_table
 
 if TYPE_CHECKING:
     from experiments.run_folder import RunFolder
@@ -63,6 +63,7 @@ def from_images(
 ) -> Inputs:
     """Radiomics and embeddings of a cohort; finished patients are not done again."""
     import encoders
+    from encoders.cohort import EmbeddingSettings, embed_cohort
     from lens.radiomics.cohort import extract_cohort
     from lens.radiomics.parameters import load_parameters
 
@@ -99,14 +100,14 @@ def from_images(
     for name, checkpoint in checkpoints.items():
 
         def run_embedding(name: str = name, checkpoint: Path = checkpoint) -> None:
-            ids, x, failed = encoders.embed_cohort(
+            rows, failed = embed_cohort(
                 cohort,
                 encoders.load(checkpoint),
-                parts=folder / "embeddings" / "parts",
-                shape=plan.shape,
-                spacing_mm=plan.spacing,
+                settings=EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing),
+                cache=folder / "embeddings-cache",
+                progress=True,
             )
-            write_arrays(embeddings[name], embeddings=x, **ids)
+            rows.save(embeddings[name])
             write_failures(failed, folder / "embeddings" / f"{name}-failures.csv")
 
         depends = [images, plan.spacing, plan.shape, file_hash(checkpoint)]
