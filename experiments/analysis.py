@@ -38,7 +38,7 @@ def analyse(plan: Plan, inputs: Inputs, diary: RunFolder) -> list[CaseError]:
         inputs.ft,
         inputs.radiomics,
         split=inputs.split,
-        rois=config.roi,
+        rois=plan.roi,
         seed=config.seed,
     )
     set_aside = _once_each([*inputs.set_aside, *study.set_aside])
@@ -137,10 +137,11 @@ def _size_notes(study: Study, hidden: int) -> list[str]:
 
 
 def _once_each(errors: list[CaseError]) -> list[CaseError]:
-    """Errors without repetition; a patient set aside for its images is absent from every table."""
+    """Each finding once: every job that reads a bad image reports it, and every table lacks it."""
     found_early = {error.patient_id for error in errors if error.stage != "join"}
-    return [
-        error
+    told = {
+        str(error): error
         for error in errors
         if error.stage != "join" or error.patient_id.split("/")[0] not in found_early
-    ]
+    }
+    return list(told.values())

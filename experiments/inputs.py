@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,74 +62,105 @@ def from_images(
     checkpoints: Mapping[str, Path],
     notes: Sequence[str] = (),
 ) -> Inputs:
-    """Radiomics and embeddings of a cohort; finished patients are not done again."""
-    import encoders
-    from encoders.cohort import EmbeddingSettings, embed_cohort
+    """Radiomics and embeddings of a cohort; finished patients are not done again.
+
+    Args:
+        plan, diary: of the run.
+        cohort: the patients.
+        checkpoints: ``pre`` and the tasks -> encoder.
+        notes: what a reader of the report must know about the input.
+    """
+    images = [
+        [f.patient_id, f.study_id, *map(_stamp, (*f.images.values(), *f.masks.values()))]
+        for f in cohort.cases
+    ]
+    radiomics, lost = plan.config.radiomics, list(cohort.set_aside)
+    if radiomics is None:
+        radiomics, failed = _radiomics(plan, diary, cohort, images)
+        lost += failed
+    embeddings = {}
+    for name, checkpoint in checkpoints.items():
+        embeddings[name], failed = _embeddings(plan, diary, cohort, images, name, checkpoint)
+        lost += failed
+    return Inputs(
+        pre=embeddings.pop("pre"),
+        ft=embeddings,
+        radiomics=radiomics,
+        split=plan.config.split or _write_split(diary.folder, cohort, plan.config.seed),
+        set_aside=tuple(lost),
+        notes=tuple(notes),
+    )
+
+
+def _radiomics(
+    plan: Plan, diary: RunFolder, cohort: Cohort, images: list
+) -> tuple[Path, list[CaseError]]:
     from lens.radiomics.cohort import extract_cohort
     from lens.radiomics.parameters import load_parameters
 
-    folder, config = diary.folder, plan.config
-    errors: list[CaseError] = list(cohort.set_aside)
-    radiomics = config.radiomics or folder / "radiomics.parquet"
-    images = [
-        [
-            files.patient_id,
-            files.study_id,
-            *map(_stamp, (*files.images.values(), *files.masks.values())),
-        ]
-        for files in cohort.cases
-    ]
+    folder = diary.folder
+    table, failures = folder / "radiomics.parquet", folder / "radiomics-failures.csv"
+    parameters = parameter_files(plan.config.parameters)
 
-    def run_radiomics() -> None:
-        table, failed = extract_cohort(
-            cohort,
+    def work() -> None:
+        features, failed = extract_cohort(
+            _with_rois(cohort, plan.roi),
             load_parameters(parameters),
             cache=folder / "radiomics-cache",
             spacing_mm=plan.spacing,
-            workers=config.workers,
+            workers=plan.config.workers,
         )
-        write_table(table, radiomics)
-        write_failures(failed, folder / "radiomics-failures.csv")
+        write_table(features, table)
+        write_failures(failed, failures)
 
-    if config.radiomics is None:
-        parameters = parameter_files(config.parameters)
-        depends = [images, plan.spacing, {k: file_hash(v) for k, v in parameters.items()}]
-        diary.stage("radiomics", depends, [radiomics], run_radiomics)
-        errors += read_failures(folder / "radiomics-failures.csv")
+    hashes = {name: file_hash(path) for name, path in parameters.items()}
+    diary.stage("radiomics", [images, plan.spacing, plan.roi, hashes], [table], work)
+    return table, read_failures(failures)
 
-    embeddings = {name: folder / "embeddings" / f"{name}.npz" for name in checkpoints}
-    for name, checkpoint in checkpoints.items():
 
-        def run_embedding(name: str = name, checkpoint: Path = checkpoint) -> None:
-            rows, failed = embed_cohort(
-                cohort,
-                encoders.load(checkpoint),
-                settings=EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing),
-                cache=folder / "embeddings-cache",
-                progress=True,
-            )
-            rows.save(embeddings[name])
-            write_failures(failed, folder / "embeddings" / f"{name}-failures.csv")
+def _embeddings(
+    plan: Plan, diary: RunFolder, cohort: Cohort, images: list, name: str, checkpoint: Path
+) -> tuple[Path, list[CaseError]]:
+    import encoders
+    from encoders.cohort import EmbeddingSettings, embed_cohort
 
-        depends = [images, plan.spacing, plan.shape, file_hash(checkpoint)]
-        diary.stage(f"embed {name}", depends, [embeddings[name]], run_embedding)
-        errors += read_failures(folder / "embeddings" / f"{name}-failures.csv")
+    folder = diary.folder / "embeddings"
+    table, failures = folder / f"{name}.npz", folder / f"{name}-failures.csv"
 
-    split = config.split
-    if split is None:
-        split = folder / "cohort-split.csv"
-        patients = [files.patient_id for files in cohort.cases]
-        table = pd.DataFrame({"patient_id": patients, "split": cohort_split(cohort, config.seed)})
-        write_table(table.drop_duplicates(), split)
-    pre, *_ = checkpoints
-    return Inputs(
-        pre=embeddings[pre],
-        ft={task: path for task, path in embeddings.items() if task != pre},
-        radiomics=radiomics,
-        split=split,
-        set_aside=tuple(errors),
-        notes=tuple(notes),
+    def work() -> None:
+        rows, failed = embed_cohort(
+            cohort,
+            encoders.load(checkpoint),
+            settings=EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing),
+            cache=diary.folder / "embeddings-cache",
+            progress=True,
+        )
+        rows.save(table)
+        write_failures(failed, failures)
+
+    depends = [images, plan.spacing, plan.shape, file_hash(checkpoint)]
+    diary.stage(f"embed {name}", depends, [table], work)
+    return table, read_failures(failures)
+
+
+def _write_split(folder: Path, cohort: Cohort, seed: int) -> Path:
+    patients = [files.patient_id for files in cohort.cases]
+    table = pd.DataFrame({"patient_id": patients, "split": cohort_split(cohort, seed)})
+    write_table(table.drop_duplicates(), folder / "cohort-split.csv")
+    return folder / "cohort-split.csv"
+
+
+def _with_rois(cohort: Cohort, rois: Sequence[str]) -> Cohort:
+    """The cohort with the masks of `rois` alone, so that no others are extracted; none means all."""
+    if not rois:
+        return cohort
+    cases = (
+        dataclasses.replace(
+            files, masks={roi: path for roi, path in files.masks.items() if roi in rois}
+        )
+        for files in cohort.cases
     )
+    return dataclasses.replace(cohort, cases=tuple(files for files in cases if files.masks))
 
 
 def cohort_split(cohort: Cohort, seed: int) -> np.ndarray:

@@ -20,6 +20,7 @@ class Plan:
     Attributes:
         config: as given.
         out: run folder.
+        roi: regions to extract and analyse; none means all.
         hidden: width of the projected embedding.
         spacing: voxel size x y z (mm) after resampling.
         shape: input of the encoder, D H W (voxels).
@@ -27,13 +28,14 @@ class Plan:
 
     config: Config
     out: Path
+    roi: tuple[str, ...]
     hidden: int
     spacing: tuple[float, float, float]
     shape: tuple[int, int, int]
 
     def settled(self) -> dict[str, Any]:
         """The settled values by flag, for the run's record."""
-        return {name: getattr(self, name) for name in ("out", "hidden", "spacing", "shape")}
+        return {name: getattr(self, name) for name in ("out", "roi", "hidden", "spacing", "shape")}
 
 
 def settle(config: Config) -> Plan:
@@ -59,6 +61,7 @@ def settle(config: Config) -> Plan:
     plan = Plan(
         config=config,
         out=config.out or Path("runs") / name,
+        roi=config.roi or (("gland",) if phantom else ()),
         hidden=config.hidden or (16 if phantom else 128),
         spacing=config.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
         shape=config.shape or ((32, 64, 64) if phantom else (64, 224, 224)),

@@ -49,7 +49,7 @@ class Config:
     mode: Literal["default", "paper"] = "default"
     """paper: its grid, its loss sums, no intercept, embeddings unscaled."""
     roi: tuple[str, ...] = ()
-    """Regions of interest to analyse (gland, lesion); default all in the table."""
+    """Regions of interest to analyse (gland, lesion); default all, for the phantoms the gland."""
     hidden: int | None = None
     """Width of the projected embedding (hidden units); default 128, for the phantoms 16."""
     l1: tuple[float, ...] = ()

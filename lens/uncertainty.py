@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -65,8 +66,10 @@ def bootstrap_scores(
 def percentile_interval(samples: Float[np.ndarray, b * axes]) -> Interval:
     """Percentile interval over bootstrap samples, samples without a value left out."""
     tail = 50 * (1 - LEVEL)
-    with np.errstate(invalid="ignore"):
-        low, high = np.nanpercentile(samples, [tail, 100 - tail], axis=0)
+    # The NaN-skipping form is some ten times slower; a column without any value gives NaN.
+    percentile = np.nanpercentile if np.isnan(samples).any() else np.percentile
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        low, high = percentile(samples, [tail, 100 - tail], axis=0)
     return Interval(low, high)
 
 
