@@ -15,10 +15,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
-from encoders.weights import Match, convert, parameters
+from encoders.weights import Match, abstract, convert, parameters
 from lens.errors import InputError
 from lens.files import file_hash, write_json
 
@@ -105,13 +104,15 @@ def load_ours(path: Path) -> tuple[ConvNeXtV2, dict[str, Any]]:
         raise InputError(
             f"{path / _DESCRIPTION}: not an encoder's description ({error})"
         ) from error
-    encoder = ConvNeXtV2(config, rngs=nnx.Rngs(0))
+    encoder = abstract(config)
     ours = parameters(encoder)
-    # NumPy arrays restore on any machine; device arrays would ask for the devices of the writer.
-    target = {name: np.zeros(p.shape, np.float32) for name, p in ours.items()}
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            restored = checkpointer.restore((path / _PARAMETERS).absolute(), target)
+            restored = checkpointer.restore((path / _PARAMETERS).absolute())
+        # Given a target of other shapes, Orbax would cut or pad without a word.
+        expected = {name: p.shape for name, p in ours.items()}
+        if {name: array.shape for name, array in restored.items()} != expected:
+            raise ValueError(f"they are not those of {_DESCRIPTION}")
     except Exception as error:  # Orbax raises many kinds; to the user they are one
         raise InputError(
             f"{path}: the parameters cannot be read ({_first_line(error)}); "

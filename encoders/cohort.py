@@ -41,7 +41,7 @@ class CohortEmbeddings:
     embeddings: Float32[np.ndarray, "n f"]
 
     def save(self, path: Path) -> None:
-        """Writes ``.npz`` with ``patient_id``, ``embeddings`` and ``study_id`` where it is known."""
+        """Writes ``.npz`` with ``patient_id``, ``embeddings`` and ``study_id`` where known."""
         arrays = {"patient_id": np.array(self.patient_id), "embeddings": self.embeddings}
         if self.study_id is not None:
             arrays["study_id"] = np.array(self.study_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -193,7 +193,7 @@ class PatchConv(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.dtype = config.dtype
-        self.kernel = nnx.Param(_INIT(rngs.params(), (*size, inputs, outputs), jnp.float32))
+        self.kernel = nnx.Param(_initial(rngs.params(), (*size, inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *coarser f"]:
@@ -231,7 +231,7 @@ class DepthwiseConv(nnx.Module):
 
     def __init__(self, width: int, config: ConvNeXtV2Config, *, rngs: nnx.Rngs) -> None:
         shape = (*(KERNEL,) * config.dims, width)
-        self.kernel = nnx.Param(_INIT(rngs.params(), shape, jnp.float32))
+        self.kernel = nnx.Param(_initial(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *spatial c"]:
@@ -258,7 +258,23 @@ class ResponseNorm(nnx.Module):
         return x * scale + self.beta[...].astype(x.dtype)
 
 
-_INIT = nnx.initializers.truncated_normal(0.02)
+@jax.jit
+def _noise(key: PRNGKeyArray) -> Float[Array, " block"]:
+    return 0.02 * jax.random.truncated_normal(key, -2, 2, (_BLOCK,))
+
+
+_BLOCK = 1 << 17
+
+
+def _initial(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """A kernel's start, truncated normal with standard deviation 0.02.
+
+    Drawn in blocks of one size: XLA takes half a second to compile a generator, and every shape
+    would need its own.
+    """
+    size = prod(shape)
+    blocks = [_noise(jax.random.fold_in(key, i)) for i in range(-(-size // _BLOCK))]
+    return jnp.concatenate(blocks)[:size].reshape(shape).astype(dtype)
 
 
 def _layer_norm(width: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -268,7 +284,9 @@ def _layer_norm(width: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.Lay
 
 
 def _linear(inputs: int, outputs: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=_INIT, rngs=rngs)
+    return nnx.Linear(
+        inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=_initial, rngs=rngs
+    )
 
 
 def _keep_probabilities(config: ConvNeXtV2Config) -> list[list[float]]:

@@ -127,11 +127,21 @@ def convert(state: Mapping[str, np.ndarray], *, partial: bool = False) -> tuple[
         InputError: no encoder in it, or not a full match while `partial` is False.
     """
     source = _rename(state)
-    encoder = ConvNeXtV2(_infer_config(source), rngs=nnx.Rngs(0))
+    encoder = abstract(_infer_config(source))
     match = _fill(encoder, source)
     if not match.full and not partial:
         raise InputError(f"the file does not hold this encoder completely: {match}")
+    if len(match.matched) < len(parameters(encoder)):
+        started = parameters(ConvNeXtV2(encoder.config, rngs=nnx.Rngs(0)))
+        for name, parameter in parameters(encoder).items():
+            if name not in match.matched:
+                parameter.set_value(started[name][...])
     return encoder, match
+
+
+def abstract(config: ConvNeXtV2Config) -> ConvNeXtV2:
+    """The encoder with shapes in place of parameters, to be filled: starts in no time."""
+    return nnx.eval_shape(lambda: ConvNeXtV2(config, rngs=nnx.Rngs(0)))
 
 
 def parameters(encoder: ConvNeXtV2) -> dict[str, nnx.Param]:
