@@ -151,7 +151,7 @@ def _write_split(folder: Path, cohort: Cohort, seed: int) -> Path:
 
 
 def _with_rois(cohort: Cohort, rois: Sequence[str]) -> Cohort:
-    """The cohort with the masks of `rois` alone, so that no others are extracted; none means all."""
+    """The cohort with the masks of `rois` alone, so that no others are extracted; () means all."""
     if not rois:
         return cohort
     cases = (
