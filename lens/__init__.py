@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from lens.projection import project
     from lens.shifts import shift
     from lens.study import Study, load_study
-    from lens.sweeps import sweep
+    from lens.sweeps import SweepConfig, sweep
 
 _PUBLIC = {
     "Study": "lens.study",
+    "SweepConfig": "lens.sweeps",
     "decode": "lens.decoder",
     "importance": "lens.decoder",
     "load_study": "lens.study",
@@ -26,7 +27,16 @@ _PUBLIC = {
     "sweep": "lens.sweeps",
 }
 
-__all__ = ["Study", "decode", "importance", "load_study", "project", "shift", "sweep"]
+__all__ = [
+    "Study",
+    "SweepConfig",
+    "decode",
+    "importance",
+    "load_study",
+    "project",
+    "shift",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:
