@@ -90,11 +90,11 @@ def _read_volume(path: Path, patient_id: str) -> sitk.Image:
         raise _fault(path, patient_id, "no such file", "Correct the path.")
     try:
         if path.is_dir():
-            with _quiet():
+            with quiet():
                 image = sitk.ReadImage(_series_files(path, patient_id))
         else:
             _check_complete(path, patient_id)
-            with _quiet():
+            with quiet():
                 image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise _fault(
@@ -242,7 +242,7 @@ def _slice_fault(slices: Sequence[sitk.ImageFileReader]) -> str | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps ITK's warnings off the console; what matters in them is checked and raised here."""
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,13 @@ MODALITIES = ("t2", "dwi", "adc")
 ROIS = ("gland", "lesion")
 """Mask columns: the gland is required, a blank lesion cell means that there is none."""
 
+ZONES = "zones"
+"""Optional mask column, 1 peripheral and 2 transition zone: no region of its own, but the anatomy
+from which phantoms are made."""
+
 SPLITS = ("train", "val", "test")
 
-_RESERVED = {"patient_id", "study_id", "split", *MODALITIES, *ROIS}
+_RESERVED = {"patient_id", "study_id", "split", *MODALITIES, *ROIS, ZONES}
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class CaseFiles:
         masks: ``gland`` and, where there is one, ``lesion`` -> file.
         labels: every other column; numbers where the whole column is numeric, blank cells left out.
         split: ``train``, ``val`` or ``test``; None where the manifest does not say.
+        zones: file with the zones of the gland; None without the column or with a blank cell.
     """
 
     patient_id: str
@@ -39,6 +45,7 @@ class CaseFiles:
     masks: dict[str, Path]
     labels: dict[str, str | float]
     split: str | None
+    zones: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -56,14 +63,17 @@ class Cohort:
     set_aside: tuple[CaseError, ...]
 
 
-def read_manifest(path: Path) -> Cohort:
+def read_manifest(path: Path, *, images: bool = True) -> Cohort:
     """Reads ``cohort.csv``; no image is opened, only looked for.
 
     Columns: ``patient_id``; one or more of ``t2, dwi, adc``; ``gland``; optionally ``lesion``,
-    ``study_id``, ``split`` and any labels. Paths are absolute or relative to the manifest's folder.
+    ``zones``, ``study_id``, ``split`` and any labels. Paths are absolute or relative to the
+    manifest's folder.
 
     Args:
         path: a comma-separated file in UTF-8, with a header.
+        images: False reads masks and labels alone, as phantoms on real anatomy need them: image
+            columns are passed over and need not be there.
 
     Returns:
         The cohort, with every row either in ``cases`` or in ``set_aside``.
@@ -73,7 +83,7 @@ def read_manifest(path: Path) -> Cohort:
     """
     path = Path(path)
     header, rows = _read_rows(path)
-    _check_columns(path, header)
+    _check_columns(path, header, images)
     _check_ids(path, rows)
     _check_splits(path, rows)
     numeric = _numeric_columns(header, rows)
@@ -81,7 +91,7 @@ def read_manifest(path: Path) -> Cohort:
     set_aside: list[CaseError] = []
     for row in rows:
         try:
-            cases.append(_case(path, row, numeric))
+            cases.append(_case(path, row, numeric, MODALITIES if images else ()))
         except CaseError as error:
             set_aside.append(error)
     if not cases:
@@ -118,14 +128,19 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return header, rows
 
 
-def _check_columns(path: Path, header: Sequence[str]) -> None:
+def _check_columns(path: Path, header: Sequence[str], images: bool) -> None:
     found = ", ".join(header)
+    if len(header) == 1 and re.search("[;\t]", header[0]):
+        raise InputError(
+            f"{path}: the header is one cell, {header[0]!r}. Separate columns by commas, as "
+            "'CSV UTF-8 (comma delimited)' does"
+        )
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise InputError(f"{path}: column(s) named twice: {', '.join(twice)}. Keep one of each")
     if "patient_id" not in header:
         raise InputError(f"{path}: no column patient_id (found: {found}). Add or rename it")
-    if not set(MODALITIES) & set(header):
+    if images and not set(MODALITIES) & set(header):
         raise InputError(
             f"{path}: no modality column (found: {found}). Name at least one of {_list(MODALITIES)}"
         )
@@ -179,10 +194,12 @@ def _numeric_columns(header: Sequence[str], rows: Sequence[dict[str, str]]) -> s
     return {name for name in labels if all(is_number(row[name]) for row in rows if row[name])}
 
 
-def _case(path: Path, row: dict[str, str], numeric: set[str]) -> CaseFiles:
+def _case(
+    path: Path, row: dict[str, str], numeric: set[str], modalities: Sequence[str]
+) -> CaseFiles:
     patient = row["patient_id"]
-    named = {name: row[name] for name in (*MODALITIES, *ROIS) if name in row}
-    blank = [name for name, cell in named.items() if not cell and name != "lesion"]
+    named = {name: row[name] for name in (*modalities, *ROIS, ZONES) if name in row}
+    blank = [name for name, cell in named.items() if not cell and name not in ("lesion", ZONES)]
     if blank:
         raise CaseError(
             patient,
@@ -195,18 +212,11 @@ def _case(path: Path, row: dict[str, str], numeric: set[str]) -> CaseFiles:
     paths = {name: path.parent / cell for name, cell in named.items() if cell}
     missing = [name for name, file in paths.items() if not file.exists()]
     if missing:
-        also = f" (nor {', '.join(missing[1:])})" if missing[1:] else ""
-        raise CaseError(
-            patient,
-            paths[missing[0]],
-            stage="read",
-            reason=f"the {missing[0]} file does not exist{also}",
-            remedy=f"Correct the path in {path}; relative paths start at {path.parent}.",
-        )
+        raise _missing(path, patient, missing, paths)
     return CaseFiles(
         patient_id=patient,
         study_id=row.get("study_id") or None,
-        images={name: paths[name] for name in MODALITIES if name in paths},
+        images={name: paths[name] for name in modalities if name in paths},
         masks={name: paths[name] for name in ROIS if name in paths},
         labels={
             name: float(cell) if name in numeric else cell
@@ -214,7 +224,21 @@ def _case(path: Path, row: dict[str, str], numeric: set[str]) -> CaseFiles:
             if name not in _RESERVED and cell
         },
         split=row.get("split") or None,
+        zones=paths.get(ZONES),
     )
+
+
+def _missing(path: Path, patient: str, missing: Sequence[str], paths: dict[str, Path]) -> CaseError:
+    first = paths[missing[0]]
+    also = f" (nor {', '.join(missing[1:])})" if missing[1:] else ""
+    reason = f"the {missing[0]} file does not exist{also}"
+    remedy = f"Correct the path in {path}; relative paths start at {path.parent}."
+    if first.is_symlink():
+        reason = f"the {missing[0]} file is a link to {first.readlink()}, which does not exist"
+        remedy = "Fetch the file that the link stands for, or correct the path."
+    elif "\\" in first.name:
+        remedy = f"Write / rather than \\ between folders in {path}."
+    return CaseError(patient, first, stage="read", reason=reason, remedy=remedy)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +81,13 @@ def case_files(folder: Path, patient_id: str = "P-07", **images: sitk.Image) -> 
 
 
 def write_series(
-    volume: sitk.Image, folder: Path, series_uid: str = "1.2.826.0.1.3680043.2.1125.1", skip=()
+    volume: sitk.Image,
+    folder: Path,
+    series_uid: str = "1.2.826.0.1.3680043.2.1125.1",
+    skip=(),
+    tags: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes int16 slices as a DICOM series, without those in `skip`."""
+    """Writes int16 slices as a DICOM series, without those in `skip`, with further header tags."""
     folder.mkdir(parents=True, exist_ok=True)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
@@ -103,6 +108,7 @@ def write_series(
             "0020|0032": "\\".join(f"{mm:.9f}" for mm in origin),
             "0020|0037": cosines,
             "0018|0050": str(volume.GetSpacing()[2]),
+            **(tags or {}),
         }.items():
             piece.SetMetaData(tag, value)
         # Named against the order of the slices, which must not matter.

@@ -130,3 +130,23 @@ def test_a_missing_or_binary_manifest_is_refused(folder: Path) -> None:
     (folder / "cohort.csv").write_bytes(b"\xff\xfe\x00patient_id")
     with pytest.raises(InputError, match="not readable as UTF-8"):
         read_manifest(folder / "cohort.csv")
+
+
+def test_masks_and_labels_can_be_read_alone(folder: Path) -> None:
+    (folder / "img" / "a_zones.mha").touch()
+    path = manifest(
+        folder,
+        "patient_id,t2,gland,zones,lesion,pirads\n"
+        "P1,gone.mha,img/a_gland.mha,img/a_zones.mha,img/a_lesion.mha,4\n"
+        "P2,,img/b_gland.mha,,,\n",
+    )
+    with pytest.raises(InputError, match="none of its 2 case"):
+        read_manifest(path)
+    first, second = read_manifest(path, images=False).cases
+    assert first.images == {}
+    assert first.zones == folder / "img" / "a_zones.mha"
+    assert list(first.masks) == ["gland", "lesion"]
+    assert first.labels == {"pirads": 4.0}
+    assert second.zones is None
+    only_masks = manifest(folder, "patient_id,gland\nP1,img/a_gland.mha\n")
+    assert len(read_manifest(only_masks, images=False).cases) == 1

@@ -1,0 +1,194 @@
+"""An archive as a cohort manifest, ``cohort.csv``.
+
+``python -m experiments.prepare picai --images DIR --labels DIR --out cohort.csv``
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from experiments.cli import DONE, SET_ASIDE, run
+
+if TYPE_CHECKING:
+    from lens.cohort.prepared import Prepared
+
+SHOWN = 10
+"""Lines of a list that are printed; the file beside the manifest holds all of them."""
+
+
+@dataclass(frozen=True)
+class PiCai:
+    """Finds the studies of the PI-CAI archive and its public labels, as downloaded.
+
+    Nothing is converted or copied. Studies that cannot be used are listed in failures.csv beside
+    the manifest (exit code 3). The label pirads is the highest category of a study's lesions; the
+    cell as found is kept in pirads_lesions.
+    """
+
+    labels: Path
+    """Folder of the labels repository (or with gland, zones, lesion and marksheet.csv)."""
+
+    out: Path
+    """Manifest to write (.csv); its paths are relative to its folder where possible."""
+
+    images: Path | None = None
+    """Folder into which the archive, or some of its folds, was unpacked. Without it the manifest
+    lists masks and labels only, as phantoms on real anatomy take them."""
+
+    modalities: tuple[Literal["t2", "dwi", "adc"], ...] = ("t2", "dwi", "adc")
+    """Images that a study must have."""
+
+
+@dataclass(frozen=True)
+class ProstateX:
+    """Finds the studies of a DICOM tree, such as ProstateX as downloaded.
+
+    Series are recognised by their DICOM headers, whatever the folders are called: axial T2, the
+    diffusion series with the highest b-value, ADC.
+    """
+
+    dicom: Path
+    """Folder with the DICOM files, one series per folder."""
+
+    gland: str
+    """Pattern of the gland masks, such as 'masks/{patient}_gland.nii.gz'; {patient} is the
+    PatientID and {study} the StudyInstanceUID."""
+
+    out: Path
+    """Manifest to write (.csv); its paths are relative to its folder where possible."""
+
+    lesion: str | None = None
+    """Pattern of the lesion masks; a study without one has no lesion."""
+
+    zones: str | None = None
+    """Pattern of the zone masks (1 peripheral, 2 transition)."""
+
+    root: Path | None = None
+    """Folder where relative patterns start; the DICOM folder by default."""
+
+    table: Path | None = None
+    """Labels to add: .csv or .parquet with patient_id and optionally study_id."""
+
+    repeated: Literal["refuse", "first", "last"] = "refuse"
+    """Which of several series of one kind to take, by series number."""
+
+    modalities: tuple[Literal["t2", "dwi", "adc"], ...] = ("t2", "dwi", "adc")
+    """Images that a study must have."""
+
+
+@dataclass(frozen=True)
+class Glob:
+    """Finds the studies of a folder whose files follow a naming rule, such as BIDS.
+
+    {patient} and {study} stand for a part of a name; *, ?, [abc] and ** are as in a shell:
+    --t2 'sub-{patient}/ses-{study}/anat/*_T2w.nii.gz'. Quote the patterns. Where several files fit
+    one pattern the study is set aside with their names.
+    """
+
+    gland: str
+    """Pattern of the gland masks."""
+
+    out: Path
+    """Manifest to write (.csv); its paths are relative to its folder where possible."""
+
+    root: Path = Path()
+    """Folder where relative patterns start."""
+
+    t2: str | None = None
+    """Pattern of the T2-weighted images (files, or folders of a DICOM series)."""
+
+    dwi: str | None = None
+    """Pattern of the high b-value images."""
+
+    adc: str | None = None
+    """Pattern of the ADC maps."""
+
+    lesion: str | None = None
+    """Pattern of the lesion masks; a study without one has no lesion."""
+
+    zones: str | None = None
+    """Pattern of the zone masks (1 peripheral, 2 transition)."""
+
+    table: Path | None = None
+    """Labels to add: .csv or .parquet with patient_id and optionally study_id."""
+
+
+Config = (
+    Annotated[PiCai, tyro.conf.subcommand("picai")]
+    | Annotated[ProstateX, tyro.conf.subcommand("prostatex")]
+    | Annotated[Glob, tyro.conf.subcommand("glob")]
+)
+
+
+def job(config: PiCai | ProstateX | Glob) -> int:
+    """Archive to manifest; gives the exit code."""
+    from lens.cohort.prepared import join_labels, write_manifest
+
+    prepared = _find(config)
+    table = None if isinstance(config, PiCai) else config.table
+    if table is not None:
+        prepared = join_labels(prepared, table)
+    write_manifest(prepared, config.out)
+    return _report(prepared, config.out)
+
+
+def _find(config: PiCai | ProstateX | Glob) -> Prepared:
+    from lens.cohort.dicom_tree import prepare_dicom
+    from lens.cohort.patterns import prepare_patterns
+    from lens.cohort.picai import prepare_picai
+    from lens.errors import InputError
+
+    if isinstance(config, PiCai):
+        return prepare_picai(config.images, config.labels, modalities=config.modalities)
+    masks = {"gland": config.gland, "zones": config.zones, "lesion": config.lesion}
+    named = {name: pattern for name, pattern in masks.items() if pattern}
+    if isinstance(config, ProstateX):
+        return prepare_dicom(
+            config.dicom,
+            named,
+            mask_root=config.root,
+            modalities=config.modalities,
+            repeated=config.repeated,
+        )
+    images = {"t2": config.t2, "dwi": config.dwi, "adc": config.adc}
+    patterns = {name: pattern for name, pattern in images.items() if pattern}
+    if not patterns:
+        raise InputError("no image is asked for. Give a pattern to at least one of t2, dwi, adc")
+    return prepare_patterns(config.root, patterns | named)
+
+
+def _report(prepared: Prepared, out: Path) -> int:
+    """Writes the list of studies set aside and prints both lists, shortened."""
+    from lens.cohort.prepared import notes_path
+    from lens.files import write_failures
+
+    failures = out.parent / "failures.csv"
+    write_failures(prepared.set_aside, failures)
+    print(f"{_studies(len(prepared.rows))}: {out}")
+    if prepared.notes:
+        _list(f"{len(prepared.notes)} note(s)", prepared.notes, notes_path(out))
+    if not prepared.set_aside:
+        return DONE
+    _list(f"{_studies(len(prepared.set_aside))} set aside", prepared.set_aside, failures)
+    return SET_ASIDE
+
+
+def _studies(n: int) -> str:
+    return f"{n} study" if n == 1 else f"{n} studies"
+
+
+def _list(title: str, lines: tuple[object, ...], path: Path) -> None:
+    print(f"{title}, listed in {path}:", file=sys.stderr)
+    for line in lines[:SHOWN]:
+        print(f"  {line}", file=sys.stderr)
+    if len(lines) > SHOWN:
+        print(f"  and {len(lines) - SHOWN} more", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(Config, job)  # pyright: ignore[reportArgumentType]

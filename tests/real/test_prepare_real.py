@@ -1,0 +1,66 @@
+"""Real archives through the job: 240 patients' labels, and a real DICOM study."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lens.cohort import read_case, read_manifest
+from lens.cohort.dicom_tree import prepare_dicom
+from lens.cohort.picai import prepare_picai
+from lens.cohort.prepared import write_manifest
+from lens.errors import CaseError
+
+
+def test_the_labels_of_240_patients(real_data: Path, tmp_path: Path) -> None:
+    labels = real_data / "picai_labels"
+    write_manifest(prepare_picai(None, labels), tmp_path / "masks.csv")
+    cohort = read_manifest(tmp_path / "masks.csv", images=False)
+    assert len(cohort.cases) == 240
+    assert cohort.set_aside == ()
+    assert all(case.zones is not None for case in cohort.cases)
+    raw = pd.read_csv(labels / "marksheet.csv", dtype=str, keep_default_na=False)
+    for case, (_, row) in zip(
+        cohort.cases, raw.sort_values(["patient_id", "study_id"]).iterrows(), strict=True
+    ):
+        assert (case.patient_id, case.study_id) == (row["patient_id"], row["study_id"])
+        grades = [int(g) for g in row["lesion_PIRADS"].split(",") if g.isdigit()]
+        assert case.labels.get("pirads") == max(grades, default=None)
+        assert case.labels["pirads_lesions"] == row["lesion_PIRADS"]
+        assert case.labels["isup"] == float(row["case_ISUP"])
+        assert case.labels["site"] == row["center"]
+        assert ("psa" in case.labels) == (row["psa"] != "")
+
+
+@pytest.fixture
+def tree(real_data: Path, tmp_path: Path) -> Path:
+    """The real study under folder names that tell nothing."""
+    root = tmp_path / "dicom"
+    for number, name in enumerate(("adc", "hbv", "t2w")):
+        shutil.copytree(real_data / "prostatex" / "dicom" / name, root / "study 1" / str(number))
+    return root
+
+
+def test_a_real_dicom_tree(real_data: Path, tree: Path) -> None:
+    masks = {roi: f"{{patient}}_{roi}.nii.gz" for roi in ("gland", "zones", "lesion")}
+    prepared = prepare_dicom(tree, masks, mask_root=real_data / "prostatex", progress=False)
+    write_manifest(prepared, tree.parent / "cohort.csv")
+    (case,) = read_manifest(tree.parent / "cohort.csv").cases
+    assert case.patient_id == "ProstateX-0000"
+    assert case.labels == {"study_date": "2011-07-07"}
+    folders = {name: path.name for name, path in case.images.items()}
+    assert folders == {"adc": "0", "dwi": "1", "t2": "2"}
+    assert set(read_case(case).images) == {"t2", "dwi", "adc"}
+
+
+def test_a_slice_missing_in_the_real_tree(real_data: Path, tree: Path) -> None:
+    (tree / "study 1" / "2" / "1-07.dcm").unlink()
+    masks = {"gland": "{patient}_gland.nii.gz"}
+    prepared = prepare_dicom(tree, masks, mask_root=real_data / "prostatex", progress=False)
+    write_manifest(prepared, tree.parent / "cohort.csv")
+    (case,) = read_manifest(tree.parent / "cohort.csv").cases
+    with pytest.raises(CaseError, match=r"6.00 mm between slices 12 and 13, 3.00 mm"):
+        read_case(case)

@@ -1,0 +1,92 @@
+"""The job that turns an archive into a manifest: exit codes, files and what is printed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.cli import run
+from experiments.prepare import Config, job
+from tests.cohort.archives import picai, touch
+
+
+def prepare(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        run(Config, job, args=[str(argument) for argument in arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_an_archive_becomes_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, labels = picai(tmp_path)
+    out = tmp_path / "cohort.csv"
+    assert prepare("picai", "--images", images, "--labels", labels, "--out", out) == 0
+    assert capsys.readouterr().out == f"3 studies: {out}\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cohort.csv", "images", "picai_labels"]
+
+
+def test_what_is_set_aside_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, labels = picai(tmp_path)
+    (images / "10000" / "10000_1000000_adc.mha").write_bytes(b"")
+    out = tmp_path / "cohort.csv"
+    arguments = ("picai", "--images", images, "--labels", labels, "--out", out)
+    assert prepare(*arguments) == 3
+    failures = pd.read_csv(tmp_path / "failures.csv", dtype=str)
+    assert failures["reason"].to_list() == ["the adc file is empty (0 bytes)"]
+    said = capsys.readouterr()
+    assert "1 study set aside, listed in" in said.err
+    assert said.out == f"2 studies: {out}\n"
+    (images / "10000" / "10000_1000000_adc.mha").write_bytes(b"x")
+    assert prepare(*arguments) == 0
+    assert not (tmp_path / "failures.csv").exists()
+
+
+def test_nothing_usable_is_refused_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = picai(tmp_path)
+    for file in images.rglob("*_adc.mha"):
+        file.unlink()
+    out = tmp_path / "cohort.csv"
+    assert prepare("picai", "--images", images, "--labels", labels, "--out", out) == 1
+    assert not out.exists()
+    said = capsys.readouterr().err
+    assert re.search("refused: .* is not written, since no study can be used; the first:", said)
+
+
+def test_long_lists_are_shortened_on_the_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(14):
+        touch(tmp_path / f"{number:02d}/t2.mha")
+        touch(tmp_path / f"{number:02d}/gland.mha")
+    out = tmp_path / "cohort.csv"
+    touch(tmp_path / "00/lesion.mha")
+    patterns = ("--t2", "{patient}/t2.mha", "--gland", "{patient}/gland.mha")
+    arguments = ("glob", "--root", tmp_path, *patterns, "--lesion", "{patient}/lesion.mha")
+    assert prepare(*arguments, "--out", out) == 0
+    said = capsys.readouterr().err
+    assert f"13 note(s), listed in {tmp_path / 'cohort-notes.csv'}:" in said
+    assert "and 3 more" in said
+    assert len(pd.read_csv(tmp_path / "cohort-notes.csv")) == 13
+
+
+def test_usage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "cohort.csv"
+    assert prepare("glob", "--gland", "{patient}.mha", "--out", out) == 1
+    assert "no image is asked for" in capsys.readouterr().err
+    images, labels = picai(tmp_path)
+    assert (
+        prepare("picai", "--images", images, "--labels", labels, "--out", tmp_path / "c.xlsx") == 1
+    )
+    assert "a manifest is written as .csv" in capsys.readouterr().err
+    assert prepare("picai", "--out", out) == 2
+
+
+def test_help_needs_no_heavy_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lens.cohort", None)
+    assert prepare("picai", "--help") == 0
