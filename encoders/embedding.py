@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice, product
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +142,7 @@ def roi_mean(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _embed_batch(
-    graph: nnx.GraphDef, stages: tuple[int, ...], state: nnx.State, x: Array, mask: Array | None
+    graph: Any, stages: tuple[int, ...], state: Any, x: Array, mask: Array | None
 ) -> Array:
     encoder = nnx.merge(graph, state)
     if encoder.config.dims == 2 and x.ndim == 5:
@@ -153,9 +154,7 @@ def _embed_batch(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _stage_maps(
-    graph: nnx.GraphDef, stages: tuple[int, ...], state: nnx.State, x: Array
-) -> tuple[Array, ...]:
+def _stage_maps(graph: Any, stages: tuple[int, ...], state: Any, x: Array) -> tuple[Array, ...]:
     maps = nnx.merge(graph, state).stages(x)
     return tuple(maps[stage - 1] for stage in stages)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Shaped
 from tqdm import tqdm
 
 from encoders.convnext import ConvNeXtV2
@@ -56,7 +56,7 @@ class History:
 def finetune(
     encoder: ConvNeXtV2,
     volumes: Float[np.ndarray | Array, "n ..."],
-    labels: Shaped[np.ndarray, " n"],
+    labels: Shaped[np.ndarray, " labels"],
     *,
     task: Task,
     epochs: int,
@@ -102,19 +102,21 @@ def finetune(
     model = _Model(nnx.clone(encoder), head)
     graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     steps = -(-len(volumes) // batch_size)
-    optimiser = _optimiser(learning_rate, epochs * steps)
-    state = _State(params, stats, optimiser.init(params), jax.random.key(seed))
-    step = jax.jit(partial(_step, graph, optimiser, task), donate_argnums=0)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, max(1, round(WARM_UP * epochs * steps)), max(2, epochs * steps)
+    )
+    state = _State(params, stats, _ADAMW.init(params), jax.random.key(seed))
     # The parameters are donated to the first step; the caller's encoder must keep its own.
     state = jax.tree.map(jnp.copy, state)
     volumes, targets = jnp.asarray(volumes, jnp.float32), jnp.asarray(targets)
     orders = _orders(np.asarray(targets), classes is not None, steps * batch_size, seed)
     loss = np.zeros(epochs, np.float32)
+    rates = iter(np.asarray(schedule(np.arange(1, epochs * steps + 1))))
     with tqdm(total=epochs * steps, desc=task, unit="step", disable=not progress) as bar:
         for epoch in range(epochs):
             losses = []
             for rows in next(orders).reshape(steps, batch_size):
-                state, step_loss = step(state, volumes, targets, rows)
+                state, step_loss = _step(graph, task, state, volumes, targets, rows, next(rates))
                 losses.append(step_loss)
                 bar.update()
             loss[epoch] = np.mean(jax.device_get(losses))
@@ -139,14 +141,24 @@ class _State:
     key: PRNGKeyArray
 
 
+# The rate multiplies the step of AdamW at rate 1, so that one compiled step serves every schedule.
+# Biases, scales and response norms are not decayed.
+_ADAMW = optax.adamw(
+    1.0,
+    weight_decay=WEIGHT_DECAY,
+    mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+)
+
+
+@partial(jax.jit, static_argnames=("graph", "task"), donate_argnames="state")
 def _step(
     graph: Any,
-    optimiser: optax.GradientTransformation,
     task: Task,
     state: _State,
     volumes: Float[Array, "n ..."],
     targets: Shaped[Array, " n"],
     rows: Int[Array, " b"],
+    rate: ArrayLike,
 ) -> tuple[_State, Float[Array, ""]]:
     """One update from the volumes in `rows`."""
     key, step_key = jax.random.split(state.key)
@@ -161,25 +173,14 @@ def _step(
         return each.mean(), nnx.state(model, nnx.BatchStat)
 
     (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-    updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
+    updates, optimiser_state = _ADAMW.update(gradient, state.optimiser, state.params)
+    updates = jax.tree.map(lambda step: rate * step, updates)
     params = optax.apply_updates(state.params, updates)
     return _State(params, stats, optimiser_state, key), value
 
 
-def _optimiser(learning_rate: float, steps: int) -> optax.GradientTransformation:
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, max(1, round(WARM_UP * steps)), max(2, steps)
-    )
-    return optax.adamw(
-        schedule,
-        weight_decay=WEIGHT_DECAY,
-        # Biases, scales and response norms are not decayed.
-        mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
-    )
-
-
 def _targets(
-    labels: Shaped[np.ndarray, " n"], volumes: int, task: Task
+    labels: Shaped[np.ndarray, " labels"], volumes: int, task: Task
 ) -> tuple[np.ndarray, np.ndarray | None, float, float]:
     """What the loss compares with; the classes, or the mean and standard deviation taken off."""
     if len(labels) != volumes:
