@@ -1,9 +1,10 @@
-"""Gray-level bins from the two extreme intensities, which alone decide them."""
+"""Gray-level bins: once an image, from the two extreme intensities, which alone decide them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -31,3 +32,42 @@ def bins_from_extremes() -> Iterator[None]:
         yield
     finally:
         operations.getBinEdges = original
+
+
+@contextmanager
+def binned_once() -> Iterator[None]:
+    """PyRadiomics bins each image once, not once for each of six feature classes, in the block.
+
+    The last image, mask and settings are held while their bins are, and compared by identity and
+    value: no other image can be taken for them. The bins are read-only, so that a class that
+    wrote into them would fail rather than change the next one's.
+    """
+    base = import_module(f"{pyradiomics().__name__}.base").RadiomicsFeaturesBase
+    original = base._applyBinning
+    last: dict[str, Any] = {}
+
+    def apply_binning(self: Any, matrix: np.ndarray) -> np.ndarray:
+        known = (
+            last.get("image") is self.inputImage
+            and last.get("mask") is self.inputMask
+            and last.get("settings") == self.settings
+        )
+        if not known:
+            binned = original(self, matrix)
+            binned.setflags(write=False)
+            last.update(
+                image=self.inputImage,
+                mask=self.inputMask,
+                settings=self.settings,
+                binned=binned,
+                coefficients={n: self.coefficients[n] for n in ("grayLevels", "Ng")},
+            )
+        self.coefficients.update(last["coefficients"])
+        return last["binned"]
+
+    base._applyBinning = apply_binning
+    try:
+        with bins_from_extremes():
+            yield
+    finally:
+        base._applyBinning = original

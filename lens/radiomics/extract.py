@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
 from lens.cohort import Case
 from lens.errors import CaseError
-from lens.radiomics.binning import bins_from_extremes
+from lens.radiomics.binning import binned_once
 from lens.radiomics.engine import one_thread, pyradiomics
+from lens.radiomics.matrices import counted_by_numpy
 from lens.radiomics.names import column_name
 from lens.radiomics.parameters import Parameters, parameters_for
 
@@ -42,18 +44,15 @@ def extract_case(
     features: dict[str, float] = {}
     for modality, image in case.images.items():
         chosen = parameters_for(parameters, modality)
-        file = (files or {}).get(modality, "")
         try:
+            scaling = intensity_scaling(image, chosen)
             for roi, mask in case.masks.items():
-                _check_roi(image, mask, roi)
-            prepared = normalise(image, chosen)
-            for roi, mask in case.masks.items():
-                values = _measure(prepared, mask, roi, chosen)
+                values = _measure_or_explain(image, mask, roi, chosen, scaling)
                 features |= {column_name(modality, roi, name): v for name, v in values.items()}
         except _Unusable as error:
             raise CaseError(
                 case.patient_id,
-                file,
+                (files or {}).get(modality, ""),
                 stage="radiomics",
                 reason=f"{modality}: {error.reason}",
                 remedy=error.remedy,
@@ -74,25 +73,63 @@ def roi_features(image: sitk.Image, mask: sitk.Image, parameters: Parameters) ->
         mask: 0/1 on the same grid; a ``label`` in the parameters is not used.
         parameters: one modality's.
     """
-    return measure(normalise(image, parameters), mask, parameters)
+    region = prepare(image, mask, parameters, intensity_scaling(image, parameters))
+    return measure(*region, parameters)
 
 
-def normalise(image: sitk.Image, parameters: Parameters) -> sitk.Image:
-    """The image normalised as PyRadiomics does, from the statistics of the whole image."""
-    settings = parameters.settings
-    if not settings["normalize"]:
+class IntensityScaling(NamedTuple):
+    """Mean and standard deviation of a whole image, in its own unit."""
+
+    mean: float
+    sd: float
+
+
+def intensity_scaling(image: sitk.Image, parameters: Parameters) -> IntensityScaling | None:
+    """What PyRadiomics normalises the image by; None where the parameters do not ask for it.
+
+    With one thread, since the sum over all voxels depends on how threads share it.
+    """
+    if not parameters.settings["normalize"]:
+        return None
+    statistics = sitk.StatisticsImageFilter()
+    with one_thread():
+        statistics.Execute(image)
+    return IntensityScaling(statistics.GetMean(), statistics.GetSigma())
+
+
+def normalise(
+    image: sitk.Image, parameters: Parameters, scaling: IntensityScaling | None
+) -> sitk.Image:
+    """`image`, which may be a part of the whole, normalised as PyRadiomics does (64-bit)."""
+    if scaling is None:
         return image
-    return pyradiomics().imageoperations.normalizeImage(image, **settings)
+    settings = parameters.settings
+    image = sitk.ShiftScale(sitk.Cast(image, sitk.sitkFloat64), -scaling.mean, 1 / scaling.sd)
+    outliers = settings["removeOutliers"]
+    if outliers is not None:
+        clipped = np.clip(sitk.GetArrayViewFromImage(image), -outliers, outliers)
+        made = sitk.GetImageFromArray(clipped)
+        made.CopyInformation(image)
+        image = made
+    return image * settings["normalizeScale"]
+
+
+def prepare(
+    image: sitk.Image,
+    mask: sitk.Image,
+    parameters: Parameters,
+    scaling: IntensityScaling | None,
+) -> tuple[sitk.Image, sitk.Image]:
+    """What the filters need to see of an image, normalised, and the mask on the same grid."""
+    reach = filter_reach(parameters)
+    if reach is not None:
+        image, mask = cut_out(image, mask, margin=reach)
+    return normalise(image, parameters, scaling), mask
 
 
 def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> dict[str, float]:
-    """`roi_features` of an image that is normalised already."""
-    reach = filter_reach(parameters)
-    settings = parameters.settings
-    if reach is not None:
-        image, mask = cut_out(image, mask, margin=reach)
-        settings |= {"preCrop": False}
-    settings |= {
+    """PyRadiomics' features of an image from `prepare`."""
+    settings = parameters.settings | {
         "normalize": False,
         "additionalInfo": False,
         "label": 1,
@@ -100,11 +137,13 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> dict
         # It would change SimpleITK for the whole process; image and mask share their grid anyway.
         "geometryTolerance": None,
     }
+    if filter_reach(parameters) is not None:
+        settings |= {"preCrop": False}
     extractor = pyradiomics().featureextractor.RadiomicsFeatureExtractor()
     extractor.settings = settings
     extractor.enabledImagetypes = parameters.images
     extractor.enabledFeatures = parameters.classes
-    with one_thread(), bins_from_extremes(), warnings.catch_warnings():
+    with one_thread(), binned_once(), counted_by_numpy(), warnings.catch_warnings():
         # Means over no direction at all, for isolated voxels: the NaN is the message.
         warnings.simplefilter("ignore", RuntimeWarning)
         values = extractor.execute(image, mask)
@@ -137,9 +176,9 @@ def cut_out(image: sitk.Image, mask: sitk.Image, *, margin: int) -> tuple[sitk.I
 
     Beyond the edge of the image the edge voxels repeat and the mask is zero.
     """
-    voxels = np.nonzero(sitk.GetArrayViewFromImage(mask))[::-1]
-    start = [int(axis.min()) - margin for axis in voxels]
-    stop = [int(axis.max()) + 1 + margin for axis in voxels]
+    first, last = bounding_box(mask)
+    start = [index - margin for index in first]
+    stop = [index + 1 + margin for index in last]
     size = image.GetSize()
     inside = tuple(slice(max(a, 0), min(b, n)) for a, b, n in zip(start, stop, size, strict=True))
     below = [max(-a, 0) for a in start]
@@ -148,6 +187,13 @@ def cut_out(image: sitk.Image, mask: sitk.Image, *, margin: int) -> tuple[sitk.I
         sitk.ZeroFluxNeumannPad(image[inside], below, above),
         sitk.ConstantPad(mask[inside], below, above, 0),
     )
+
+
+def bounding_box(mask: sitk.Image) -> tuple[list[int], list[int]]:
+    """First and last index (x, y, z) of the voxels that are not zero, of which there are some."""
+    voxels = sitk.GetArrayViewFromImage(mask)
+    occupied = [np.flatnonzero(voxels.any(axis=others)) for others in ((0, 1), (0, 2), (1, 2))]
+    return [int(axis[0]) for axis in occupied], [int(axis[-1]) for axis in occupied]
 
 
 class _Unusable(ValueError):
@@ -159,14 +205,39 @@ class _Unusable(ValueError):
         super().__init__(reason)
 
 
-def _check_roi(image: sitk.Image, mask: sitk.Image, roi: str) -> None:
-    """Refuses what PyRadiomics turns into numbers without a word, or into an obscure error."""
-    inside = sitk.GetArrayViewFromImage(image)[sitk.GetArrayViewFromImage(mask) > 0]
-    if inside.size == 0:
+def _measure_or_explain(
+    image: sitk.Image,
+    mask: sitk.Image,
+    roi: str,
+    parameters: Parameters,
+    scaling: IntensityScaling | None,
+) -> dict[str, float]:
+    """`measure`, with what PyRadiomics refuses put in words that a user can act on."""
+    if not np.any(sitk.GetArrayViewFromImage(mask)):
         raise _Unusable(
             f"the mask of {roi} has no voxel",
             "Check the mask; where a patient has no such region, leave its cell empty.",
         )
+    _check_roi(*cut_out(image, mask, margin=0), roi)
+    prepared, prepared_mask = prepare(image, mask, parameters, scaling)
+    if not np.isfinite(sitk.GetArrayViewFromImage(prepared)).all():
+        raise _Unusable(
+            f"voxels outside {roi} are NaN or infinite, and normalisation or filters spread them",
+            "Export the image again, or replace these voxels, for example by 0.",
+        )
+    try:
+        return measure(prepared, prepared_mask, parameters)
+    except ValueError as error:
+        count = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
+        raise _Unusable(
+            f"PyRadiomics refuses {roi} ({count} voxels on this grid): {error}",
+            "Check the mask; where the region is too small for texture, leave its cell empty.",
+        ) from error
+
+
+def _check_roi(image: sitk.Image, mask: sitk.Image, roi: str) -> None:
+    """Refuses what PyRadiomics turns into numbers without a word, or into an obscure error."""
+    inside = sitk.GetArrayViewFromImage(image)[sitk.GetArrayViewFromImage(mask) > 0]
     bad = int(inside.size - np.isfinite(inside).sum())
     if bad:
         raise _Unusable(
@@ -178,24 +249,3 @@ def _check_roi(image: sitk.Image, mask: sitk.Image, roi: str) -> None:
             f"the image is constant ({inside[0]:g}) in {roi}, so it has no texture",
             "Check that this is the right image and that it overlaps the mask.",
         )
-
-
-def _measure(
-    image: sitk.Image, mask: sitk.Image, roi: str, parameters: Parameters
-) -> dict[str, float]:
-    """`measure`, with what PyRadiomics refuses put in words that a user can act on."""
-    reach = filter_reach(parameters)
-    seen = image if reach is None else cut_out(image, mask, margin=reach)[0]
-    if not np.isfinite(sitk.GetArrayViewFromImage(seen)).all():
-        raise _Unusable(
-            f"voxels outside {roi} are NaN or infinite, and normalisation or filters spread them",
-            "Export the image again, or replace these voxels, for example by 0.",
-        )
-    try:
-        return measure(image, mask, parameters)
-    except ValueError as error:
-        count = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
-        raise _Unusable(
-            f"PyRadiomics refuses {roi} ({count} voxels on this grid): {error}",
-            "Check the mask; where the region is too small for texture, leave its cell empty.",
-        ) from error

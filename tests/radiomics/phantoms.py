@@ -69,10 +69,12 @@ def write_cohort(folder: Path, patients: list[str], *, lesions: tuple[str, ...] 
 
 
 def direct(volume: sitk.Image, mask: sitk.Image, file: Path) -> dict[str, float]:
-    """The features as PyRadiomics' documentation shows it: no crop, no tricks."""
+    """The features as PyRadiomics' documentation shows it: no crop, no tricks; one thread."""
     from radiomics.featureextractor import RadiomicsFeatureExtractor
-    from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(limits=1):
+    from lens.radiomics.engine import one_thread
+
+    # The mean of an image, and so its normalisation, depends on how threads share its sum.
+    with one_thread():
         values = RadiomicsFeatureExtractor(str(file)).execute(volume, mask)
     return {n: float(v) for n, v in values.items() if not n.startswith("diagnostics_")}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from radiomics import imageoperations
+from radiomics import base, firstorder, glcm, imageoperations
 
-from lens.radiomics.binning import bins_from_extremes
+from lens.radiomics.binning import binned_once, bins_from_extremes
+from tests.radiomics.phantoms import ellipsoid, image, texture
 
 VALUES = {
     "normal": np.random.default_rng(0).normal(0, 100, 5000),
@@ -40,3 +41,33 @@ def test_the_original_is_back_after_an_error():
     with pytest.raises(ZeroDivisionError, match=r"lens\.radiomics\.binning"):
         _fails_inside()
     assert imageoperations.getBinEdges is original
+
+
+def test_an_image_is_binned_once_and_no_image_is_taken_for_another(monkeypatch):
+    calls = []
+    bin_image = imageoperations.binImage
+    monkeypatch.setattr(
+        imageoperations, "binImage", lambda *a, **k: calls.append(1) or bin_image(*a, **k)
+    )
+    mask, other_mask = image(ellipsoid()), image(ellipsoid(radii=(3, 5, 5)))
+    first, second = image(texture(1)), image(texture(2))
+    with binned_once():
+        for volume, roi, settings, count in [
+            (first, mask, {"binWidth": 50}, 1),
+            (second, mask, {"binWidth": 50}, 2),
+            (second, other_mask, {"binWidth": 50}, 3),
+            (second, other_mask, {"binCount": 20}, 4),
+        ]:
+            texture_class = glcm.RadiomicsGLCM(volume, roi, **settings)
+            histogram_class = firstorder.RadiomicsFirstOrder(volume, roi, **settings)
+            assert len(calls) == count
+            assert texture_class.imageArray is histogram_class.discretizedImageArray
+            inside = texture_class.maskArray
+            array = texture_class.inputImage
+            expected, _ = bin_image(
+                imageoperations.sitk.GetArrayFromImage(array), inside, **settings
+            )
+            assert np.array_equal(texture_class.imageArray, expected)
+            assert texture_class.coefficients["Ng"] == expected.max()
+            assert not texture_class.imageArray.flags.writeable
+    assert base.RadiomicsFeaturesBase._applyBinning.__module__ == "radiomics.base"

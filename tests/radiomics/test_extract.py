@@ -12,7 +12,16 @@ import SimpleITK as sitk
 
 from lens.cohort import Case
 from lens.errors import CaseError, InputError
-from lens.radiomics.extract import cut_out, extract_case, filter_reach, roi_features
+from lens.radiomics.engine import one_thread
+from lens.radiomics.extract import (
+    bounding_box,
+    cut_out,
+    extract_case,
+    filter_reach,
+    intensity_scaling,
+    normalise,
+    roi_features,
+)
 from lens.radiomics.names import parse_columns
 from lens.radiomics.parameters import load_parameters, read_parameters
 from tests.radiomics.phantoms import case, direct, ellipsoid, image, texture
@@ -121,6 +130,42 @@ def test_cut_out_keeps_the_physical_place():
     point = cut.TransformIndexToPhysicalPoint((x, y, z))
     assert image(mask)[image(mask).TransformPhysicalPointToIndex(point)] == 1
     assert cut[x, y, z] == image(volume)[image(volume).TransformPhysicalPointToIndex(point)]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16])
+@pytest.mark.parametrize("extra", ["", ", removeOutliers: 2", ", normalizeScale: 100"])
+def test_a_part_is_normalised_as_the_whole_image_bit_for_bit(tmp_path, kind, extra):
+    from radiomics.imageoperations import normalizeImage
+
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"setting: {{binWidth: 1, normalize: true{extra}}}\n")
+    chosen = read_parameters(file)
+    whole = image(texture(7).astype(kind))
+    with one_thread():
+        expected = normalizeImage(whole, **chosen.settings)[4:20, 3:9, 2:11]
+    got = normalise(whole[4:20, 3:9, 2:11], chosen, intensity_scaling(whole, chosen))
+    assert got.GetPixelID() == expected.GetPixelID()
+    assert got.GetOrigin() == expected.GetOrigin()
+    assert np.array_equal(sitk.GetArrayFromImage(got), sitk.GetArrayFromImage(expected))
+
+
+def test_values_do_not_depend_on_the_number_of_cores(parameters):
+    volume, mask = image(texture(8)), image(ellipsoid((10, 14, 14), (2, 3, 3)))
+    values = []
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    try:
+        for threads in (1, 2, 7):
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+            values.append(roi_features(volume, mask, parameters["t2"]))
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+    assert values[0] == values[1] == values[2]
+
+
+def test_bounding_box():
+    mask = np.zeros((5, 6, 7), np.uint8)
+    mask[1, 2, 3] = mask[4, 2, 6] = 1
+    assert bounding_box(image(mask)) == ([3, 2, 1], [6, 2, 4])
 
 
 def spoilt(change) -> Case:

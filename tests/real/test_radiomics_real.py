@@ -13,7 +13,12 @@ import pytest
 import SimpleITK as sitk
 
 from lens.cohort import Case, CaseFiles, read_case
-from lens.radiomics.extract import extract_case, normalise, roi_features
+from lens.radiomics.extract import (
+    extract_case,
+    intensity_scaling,
+    normalise,
+    roi_features,
+)
 from lens.radiomics.names import parse_columns
 from lens.radiomics.parameters import load_parameters, read_parameters
 from tests.radiomics.phantoms import direct
@@ -116,7 +121,7 @@ def test_16_to_128_gray_levels_on_the_image_and_every_band(patient):
     levels = []
     for modality, image in patient.images.items():
         parameters = load_parameters()[modality]
-        prepared = normalise(image, parameters)
+        prepared = normalise(image, parameters, intensity_scaling(image, parameters))
         for roi, mask in patient.masks.items():
             inside = sitk.GetArrayFromImage(mask) > 0
             for filtered, settings in parameters.images.items():
