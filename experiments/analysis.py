@@ -61,7 +61,14 @@ def analyse(plan: Plan, inputs: Inputs, diary: RunFolder) -> list[CaseError]:
     for task, x_ft in study.x_ft.items():
         diary.stage(
             f"shift {task}",
-            [data, array_hash(x_ft, *projection), intercept, config.bootstraps, config.seed],
+            [
+                data,
+                array_hash(x_ft, *projection),
+                intercept,
+                config.bootstraps,
+                config.flips,
+                config.seed,
+            ],
             [folder / task / name for name in ("decoders.npz", "features.parquet")],
             lambda task=task: write_shift(
                 folder / task,
@@ -72,6 +79,7 @@ def analyse(plan: Plan, inputs: Inputs, diary: RunFolder) -> list[CaseError]:
                     task,
                     intercept=intercept,
                     draws=config.bootstraps,
+                    flips=config.flips,
                     seed=config.seed,
                 ),
             ),

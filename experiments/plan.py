@@ -66,7 +66,8 @@ def settle(config: Config) -> Plan:
         spacing=config.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
         shape=config.shape or ((32, 64, 64) if phantom else (64, 224, 224)),
     )
-    counts = (plan.hidden, config.epochs, config.batch, config.seeds, config.bootstraps)
+    counts = (plan.hidden, config.epochs, config.batch, config.seeds)
+    counts += (config.bootstraps, config.flips)
     if min(*counts, *plan.shape) < 1 or min(plan.spacing) <= 0:
         raise InputError("counts, --shape and --spacing must be positive")
     if min((*config.l1, *config.l2), default=0) < 0:

@@ -66,6 +66,8 @@ class Config:
     """MLPs per penalty pair, each from its own seed."""
     bootstraps: int = 1000
     """Bootstrap samples of the test patients for the intervals."""
+    flips: int = 5000
+    """Sign flips over the test patients for the p and q values."""
     spacing: tuple[float, float, float] | None = None
     """Voxel size x y z after resampling (mm); default 0.5 0.5 1.0, for the phantoms 1 1 2."""
     shape: tuple[int, int, int] | None = None

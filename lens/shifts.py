@@ -13,6 +13,7 @@ from jaxtyping import Float
 from lens.decoder import Decoder, decode, importance, predict
 from lens.projection import Projection, project
 from lens.radiomics.scaling import MinMax, scale
+from lens.significance import sign_flip_test
 from lens.study import Study
 from lens.uncertainty import (
     Z_VALUE,
@@ -53,6 +54,7 @@ def shift(
     *,
     intercept: bool = True,
     draws: int = 1000,
+    flips: int = 5000,
     seed: int = 0,
 ) -> Shift:
     """Compares the encoder before and after fine-tuning on `task`.
@@ -63,7 +65,8 @@ def shift(
 
     Intervals of R2 and its difference come from a paired bootstrap of the test patients with the
     decoders fixed; those of importance from the least-squares covariance with the projection fixed.
-    Neither covers a change of the projection or of the split.
+    Neither covers a change of the projection or of the split. ``p_maxt`` and ``q_bh`` test, by sign
+    flips over the test patients, whether the squared errors before and after differ.
 
     Args:
         study: the joined tables and the split.
@@ -72,19 +75,23 @@ def shift(
         task: key of `study.x_ft`.
         intercept: fit one; the paper does not.
         draws: bootstrap samples; memory grows as ``draws * k``.
-        seed: of the bootstrap.
+        flips: random sign vectors of the test.
+        seed: of the bootstrap and the flips.
     """
     r = scale(study.r, scaling)
     fitted, test, train = study.rows("train", "val"), study.rows("test"), study.rows("train")
-    weights = patient_weights(study.ids["patient_id"].to_numpy()[test], draws, seed)
+    patients = study.ids["patient_id"].to_numpy()[test]
+    weights = patient_weights(patients, draws, seed)
     deviation = r[test] - r[fitted].mean(axis=0)
     variance = r[train].var(axis=0)
 
-    decoders, fits, table, samples = {}, {}, study.features.copy(), {}
+    decoders, fits, errors, samples = {}, {}, {}, {}
+    table = study.features.copy()
     for stage, x in (("pre", study.x_pre), ("ft", study.x_ft[task])):
         z = project(projection, x).astype(np.float64)
         decoder = decode(z[fitted], r[fitted], intercept=intercept)
         residual = r[test] - predict(decoder, z[test])
+        errors[stage] = np.square(residual)
         samples[stage] = bootstrap_scores(residual, deviation, variance, weights)
         decoders[stage] = decoder
         fits[stage] = Fit(
@@ -95,20 +102,22 @@ def shift(
         )
         table[f"importance_{stage}"] = importance(decoder.theta)
         table[f"r2_{stage}"] = r2(residual, deviation)
-        table[f"mse_{stage}"] = np.square(residual).mean(axis=0)
+        table[f"mse_{stage}"] = errors[stage].mean(axis=0)
         table[f"mse_z_{stage}"] = table[f"mse_{stage}"] / variance
     samples["delta"] = {name: samples["ft"][name] - samples["pre"][name] for name in SCORES}
 
     table["delta_importance"] = table["importance_ft"] - table["importance_pre"]
-    errors = importance_error(fits["pre"], fits["ft"], intercept=intercept)
-    for stage, error in zip(STAGES, errors, strict=True):
+    standard_errors = importance_error(fits["pre"], fits["ft"], intercept=intercept)
+    for stage, standard_error in zip(STAGES, standard_errors, strict=True):
         name = "delta_importance" if stage == "delta" else f"importance_{stage}"
-        table[f"{name}_low"] = table[name] - Z_VALUE * error
-        table[f"{name}_high"] = table[name] + Z_VALUE * error
+        table[f"{name}_low"] = table[name] - Z_VALUE * standard_error
+        table[f"{name}_high"] = table[name] + Z_VALUE * standard_error
     table["delta_r2"] = table["r2_ft"] - table["r2_pre"]
     for stage in STAGES:
         name = "delta_r2" if stage == "delta" else f"r2_{stage}"
         table[f"{name}_low"], table[f"{name}_high"] = percentile_interval(samples[stage]["r2"])
+    difference = errors["pre"] - errors["ft"]
+    table["p_maxt"], table["q_bh"] = sign_flip_test(difference, patients, flips=flips, seed=seed)
     return Shift(
         decoders=decoders,
         features=table,

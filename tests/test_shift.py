@@ -41,6 +41,7 @@ def test_erased_features_fall_and_others_stay(planted: Planted, result: Shift) -
     assert (table["r2_pre"] > 0.5).all()
     assert (table["delta_r2_high"][erased] < -0.3).all()
     assert table["delta_r2"][~erased].abs().max() < 0.2
+    assert (table["p_maxt"][erased] < 0.01).all()
 
 
 def test_same_embeddings_on_both_sides_change_nothing(planted: Planted, tmp_path: Path) -> None:
@@ -48,6 +49,7 @@ def test_same_embeddings_on_both_sides_change_nothing(planted: Planted, tmp_path
     same = analyse(load_study(paths["pre"], {"cls": paths["pre"]}, paths["radiomics"])).features
     for column in ("delta_r2", "delta_r2_low", "delta_r2_high", "delta_importance"):
         np.testing.assert_allclose(same[column], 0, atol=1e-5)
+    assert (same["p_maxt"] == 1).all()
 
 
 def test_tables_have_the_papers_rows(result: Shift) -> None:

@@ -21,6 +21,14 @@ half-voxel shift that a true error of convention (voxel centre against corner) c
 """
 
 
+MENTION = 1e-3
+"""Displacement in voxels from which a snapped geometry is mentioned."""
+
+PARALLEL_DEGREES = 1.0
+"""Largest angle between grids of one study that count as parallel: headers round to far less, and
+series planned apart differ by more."""
+
+
 class Aligned(NamedTuple):
     """An image brought onto the index order of a reference grid.
 
@@ -116,6 +124,76 @@ def sample_mask(mask: sitk.Image, grid: sitk.Image) -> sitk.Image:
     return sampled
 
 
+def nearest(mask: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """Nearest-neighbour values of `mask` at the voxel centres of any `grid`, as uint8 0/1.
+
+    The general form of `sample_mask`, for axes that are not shared; ties are decided alike. Zero
+    outside the mask's field of view.
+    """
+    out = np.zeros(grid.GetSize()[::-1], np.uint8)
+    inside = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
+    if len(inside):
+        box = _box(mask, grid, inside.min(axis=0), inside.max(axis=0))
+        out[tuple(slice(low, high) for low, high in box[::-1])] = _pick(mask, grid, box)
+    image = sitk.GetImageFromArray(out)
+    image.CopyInformation(grid)
+    return image
+
+
+def dice(first: sitk.Image, second: sitk.Image) -> float:
+    """Overlap of two masks on one grid, ``2 |A and B| / (|A| + |B|)``; 1 where both are empty."""
+    a, b = (sitk.GetArrayViewFromImage(mask) > 0 for mask in (first, second))
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2 * np.count_nonzero(a & b) / total if total else 1.0
+
+
+def volume_mm3(mask: sitk.Image) -> float:
+    """Volume of the voxels above zero."""
+    count = np.count_nonzero(sitk.GetArrayViewFromImage(mask))
+    return float(count * np.prod(mask.GetSpacing()))
+
+
+def another_space(mask: sitk.Image, image: sitk.Image) -> str | None:
+    """Says why two grids were not laid over the same anatomy; None where they can have been.
+
+    Scanner coordinates alone cannot tell, since every prostate lies near the centre of the magnet.
+    What one study's grids share, and a stranger's rarely do, is the slab: parallel axes, and along
+    each of them one field of view within the other (a crop, a margin, another spacing of the same
+    slab).
+    """
+    angle = _angle(mask, image)
+    if angle > PARALLEL_DEGREES:
+        return f"its axes are turned by {angle:.1f} degrees"
+    linear, offset = _index_map(mask, image)
+    source = np.abs(linear).argmax(axis=1)
+    steps = np.abs(linear[np.arange(3), source])
+    # The centres of the first and last voxel along each axis, halfway along the others.
+    middle = (np.array(mask.GetSize()) - 1) / 2
+    shifts = []
+    for axis, (from_axis, step) in enumerate(zip(source, steps, strict=True)):
+        ends = np.tile(middle, (2, 1))
+        ends[:, from_axis] = -0.5, mask.GetSize()[from_axis] - 0.5
+        low, high = np.sort((ends @ linear.T + offset)[:, axis])
+        first, last = -0.5, image.GetSize()[axis] - 0.5
+        same = abs(step - 1) < 1e-3
+        shifts.append(abs(low - first - round(low - first)) if same else 0.0)
+        slack = SNAP_LIMIT if same else max(1.0, step)
+        within = low >= first - slack and high <= last + slack
+        around = low <= first + slack and high >= last - slack
+        if not within and not around:
+            mm = np.array([low, high, first, last]) * image.GetSpacing()[axis]
+            return (
+                f"along {'xyz'[axis]} it reaches from {mm[0] - mm[2]:.1f} to "
+                f"{mm[1] - mm[2]:.1f} mm, where the image reaches from 0 to {mm[3] - mm[2]:.1f} mm"
+            )
+    if np.all(np.abs(steps - 1) < 1e-3) and max(shifts) > SNAP_LIMIT:
+        return (
+            f"its voxels are of the same size but lie {max(shifts):.2f} voxel beside those of the "
+            "image, as after an error in the header"
+        )
+    return None
+
+
 def outside(image: sitk.Image, mask: sitk.Image) -> int:
     """Number of voxels of `mask` whose centre lies outside the field of view of `image`."""
     linear, offset = _index_map(mask, image)
@@ -132,11 +210,7 @@ def mismatch(image: sitk.Image, reference: sitk.Image) -> str:
         parts.append(f"size {voxels(image)} against {voxels(reference)}")
     if not np.allclose(image.GetSpacing(), reference.GetSpacing(), rtol=1e-3):
         parts.append(f"spacing {spacing(image)} against {spacing(reference)}")
-    turn = np.array(image.GetDirection()).reshape(3, 3).T @ np.array(
-        reference.GetDirection()
-    ).reshape(3, 3)
-    # Stored axis order and sign are no rotation; the closest axes are compared.
-    angle = np.degrees(np.arccos(np.clip(np.abs(turn).max(axis=1).min(), -1, 1)))
+    angle = _angle(image, reference)
     if angle > 0.1:
         parts.append(f"axes turned by {angle:.1f} degrees")
     apart = np.linalg.norm(_centre(image) - _centre(reference))
@@ -152,6 +226,46 @@ def voxels(image: sitk.Image) -> str:
 def spacing(image: sitk.Image) -> str:
     """The spacing in words: ``0.5 x 0.5 x 3 mm``."""
     return " x ".join(f"{mm:.4g}" for mm in image.GetSpacing()) + " mm"
+
+
+def _angle(image: sitk.Image, reference: sitk.Image) -> float:
+    """Degrees between the closest axes; stored axis order and sign are no rotation."""
+    turn = np.array(image.GetDirection()).reshape(3, 3).T @ np.array(
+        reference.GetDirection()
+    ).reshape(3, 3)
+    return float(np.degrees(np.arccos(np.clip(np.abs(turn).max(axis=1).min(), -1, 1))))
+
+
+def _box(
+    mask: sitk.Image, grid: sitk.Image, low: np.ndarray, high: np.ndarray
+) -> list[tuple[int, int]]:
+    """First and past-the-last index of `grid` per axis (x, y, z) around an index box of `mask`."""
+    linear, offset = _index_map(mask, grid)
+    corners = np.array(list(itertools.product(*zip(low - 1.0, high + 1.0, strict=True))))
+    reached = corners @ linear.T + offset
+    first = np.clip(np.floor(reached.min(axis=0)), 0, grid.GetSize()).astype(int)
+    last = np.clip(np.ceil(reached.max(axis=0)) + 1, first, grid.GetSize()).astype(int)
+    return list(zip(first.tolist(), last.tolist(), strict=True))
+
+
+def _pick(mask: sitk.Image, grid: sitk.Image, box: list[tuple[int, int]]) -> np.ndarray:
+    """(z, y, x) values of the voxel of `mask` nearest to each voxel centre of `grid` in `box`."""
+    linear, offset = _index_map(grid, mask)
+    x, y, z = (np.arange(low, high) for low, high in box)
+    inside: np.ndarray = np.ones((len(z), len(y), len(x)), bool)
+    picks = []
+    for axis in (2, 1, 0):
+        position = (
+            linear[axis, 2] * z[:, None, None]
+            + linear[axis, 1] * y[:, None]
+            + (linear[axis, 0] * x + offset[axis])
+        )
+        # The same margin as in `sample_mask`.
+        index = np.floor(position + 0.5 + 1e-4).astype(np.int32)
+        inside &= (index >= 0) & (index < mask.GetSize()[axis])
+        picks.append(np.clip(index, 0, mask.GetSize()[axis] - 1))
+    values = sitk.GetArrayViewFromImage(mask)[tuple(picks)]
+    return ((values > 0) & inside).astype(np.uint8)
 
 
 def _affine(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -17,6 +18,15 @@ from lens.errors import CaseError
 
 MAX_LABELS = 20
 """More values than this in a mask: it is rather an image, named in the wrong column."""
+
+
+class Mask(NamedTuple):
+    """A mask as read: uint8 0/1, the voxel count of each non-zero value, and whether those are
+    whole numbers only after a scale factor of the header was undone."""
+
+    image: sitk.Image
+    labels: dict[int, int]
+    scaled: bool
 
 
 def read_image(path: Path, patient_id: str) -> sitk.Image:
@@ -47,26 +57,42 @@ def read_image(path: Path, patient_id: str) -> sitk.Image:
     return image
 
 
-def read_mask(path: Path, patient_id: str) -> tuple[sitk.Image, dict[int, int]]:
-    """Reads a mask: the region is every voxel above zero.
+def read_mask(
+    path: Path, patient_id: str, *, labels: Sequence[int] | None = None
+) -> tuple[sitk.Image, dict[int, int]]:
+    """Reads a mask: the region is every voxel above zero, or of the labels asked for.
 
     Args:
         path: as in `read_image`.
         patient_id: for the error message.
+        labels: the values that make the region; every value above zero by default.
 
     Returns:
         The mask as uint8 0/1 in its own geometry, and the voxel count of each non-zero value found.
+        Whole numbers that a scale factor in the header made fractions (a single value of 1/255)
+        count as 1.
 
     Raises:
         CaseError: as in `read_image`, or values that are not whole numbers, or so many of them
             that it cannot be a mask. An empty mask is returned as it is.
     """
+    read = load_mask(path, patient_id, labels=labels)
+    return read.image, read.labels
+
+
+def load_mask(path: Path, patient_id: str, *, labels: Sequence[int] | None = None) -> Mask:
+    """As `read_mask`, which says whether a scale factor was undone too."""
     image = _read_volume(path, patient_id)
-    voxels = sitk.GetArrayViewFromImage(image)
+    voxels = sitk.GetArrayFromImage(image)
     _check_finite(voxels, path, patient_id)
     values, counts = np.unique(voxels, return_counts=True)
-    if np.any(values != np.round(values)):
-        example = values[values != np.round(values)][0]
+    scaled = _is_scaled(values)
+    if scaled:
+        voxels, values = voxels * 255, values * 255
+    whole = np.rint(values)
+    # Single precision holds a scaled whole number only nearly.
+    if np.any(np.abs(values - whole) > 1e-4):
+        example = values[np.abs(values - whole) > 1e-4][0]
         raise _fault(
             path,
             patient_id,
@@ -80,8 +106,21 @@ def read_mask(path: Path, patient_id: str) -> tuple[sitk.Image, dict[int, int]]:
             f"{len(values)} different values, which is an image rather than a mask",
             "Check which file the column names.",
         )
-    labels = {int(v): int(n) for v, n in zip(values, counts, strict=True) if v != 0}
-    return sitk.Cast(image > 0, sitk.sitkUInt8), labels
+    found = {int(v): int(n) for v, n in zip(whole, counts, strict=True) if v != 0}
+    region = voxels > 0.5 if labels is None else np.isin(np.rint(voxels), list(labels))
+    mask = sitk.GetImageFromArray(region.astype(np.uint8))
+    mask.CopyInformation(image)
+    return Mask(mask, found, scaled)
+
+
+def _is_scaled(values: np.ndarray) -> bool:
+    """Whether the values of a mask are 0 and 1/255: ones under a scale factor of the header.
+
+    Image tools store a slope that maps 0 to 255 onto 0 to 1, and write the mask's ones under it. A
+    probability map has more values than one; 0.5 alone may mean anything.
+    """
+    nonzero = values[values != 0]
+    return len(nonzero) == 1 and abs(float(nonzero[0]) * 255 - 1) < 1e-3
 
 
 def _read_volume(path: Path, patient_id: str) -> sitk.Image:

@@ -12,11 +12,23 @@ import SimpleITK as sitk
 
 from lens.cohort import Case
 from lens.errors import CaseError
-from lens.radiomics.binning import binned_once
+from lens.radiomics.binning import MAX_BINS, Bins, TooManyBins, binned_once
 from lens.radiomics.engine import one_thread, pyradiomics
 from lens.radiomics.matrices import counted_by_numpy
 from lens.radiomics.names import column_name
 from lens.radiomics.parameters import Parameters, parameters_for
+
+
+class Region(NamedTuple):
+    """One ROI in one modality, as measured.
+
+    Attributes:
+        features: value per ``<image>_<class>_<feature>``, in PyRadiomics' order.
+        bins: gray levels per image; empty where only shape was asked for.
+    """
+
+    features: dict[str, float]
+    bins: dict[str, Bins]
 
 
 def extract_case(
@@ -27,28 +39,48 @@ def extract_case(
 ) -> dict[str, float]:
     """Radiomic features of a case, as a direct call of PyRadiomics on the same arrays gives them.
 
+    The values of `extract_regions`, by column.
+    """
+    return columns(extract_regions(case, parameters, files=files))
+
+
+def columns(regions: Mapping[tuple[str, str], Region]) -> dict[str, float]:
+    """Value per column ``<modality>.<roi>.<image>_<class>_<feature>``."""
+    return {
+        column_name(modality, roi, name): value
+        for (modality, roi), region in regions.items()
+        for name, value in region.features.items()
+    }
+
+
+def extract_regions(
+    case: Case,
+    parameters: Mapping[str, Parameters],
+    *,
+    files: Mapping[str, Path] | None = None,
+) -> dict[tuple[str, str], Region]:
+    """Features and gray levels of a case.
+
     Args:
         case: images and 0/1 masks on one grid.
         parameters: by modality, from `load_parameters`.
         files: the file behind each modality, to be named in errors.
 
     Returns:
-        Value per column ``<modality>.<roi>.<image>_<class>_<feature>``: modalities and ROIs in the
-        order of the case, features in PyRadiomics' order. A feature that the ROI does not define
-        (GLCM of isolated voxels) is NaN.
+        A region per modality and ROI, in the order of the case. A feature that the ROI does not
+        define (GLCM of isolated voxels) is NaN.
 
     Raises:
-        CaseError: no voxel, too few, not finite or constant inside an ROI.
+        CaseError: no voxel, too few, not finite or constant inside an ROI, or too many gray levels.
         InputError: a modality without parameters, or no PyRadiomics.
     """
-    features: dict[str, float] = {}
+    regions: dict[tuple[str, str], Region] = {}
     for modality, image in case.images.items():
         chosen = parameters_for(parameters, modality)
         try:
             scaling = intensity_scaling(image, chosen)
             for roi, mask in case.masks.items():
-                values = _measure_or_explain(image, mask, roi, chosen, scaling)
-                features |= {column_name(modality, roi, name): v for name, v in values.items()}
+                regions[modality, roi] = _measure_or_explain(image, mask, roi, chosen, scaling)
         except _Unusable as error:
             raise CaseError(
                 case.patient_id,
@@ -57,7 +89,7 @@ def extract_case(
                 reason=f"{modality}: {error.reason}",
                 remedy=error.remedy,
             ) from error
-    return features
+    return regions
 
 
 def roi_features(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> dict[str, float]:
@@ -74,7 +106,7 @@ def roi_features(image: sitk.Image, mask: sitk.Image, parameters: Parameters) ->
         parameters: one modality's.
     """
     region = prepare(image, mask, parameters, intensity_scaling(image, parameters))
-    return measure(*region, parameters)
+    return measure(*region, parameters).features
 
 
 class IntensityScaling(NamedTuple):
@@ -127,8 +159,8 @@ def prepare(
     return normalise(image, parameters, scaling), mask
 
 
-def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> dict[str, float]:
-    """PyRadiomics' features of an image from `prepare`."""
+def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Region:
+    """PyRadiomics' features of an image from `prepare`, and the gray levels they rest on."""
     settings = parameters.settings | {
         "normalize": False,
         "additionalInfo": False,
@@ -143,11 +175,14 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> dict
     extractor.settings = settings
     extractor.enabledImagetypes = parameters.images
     extractor.enabledFeatures = parameters.classes
-    with one_thread(), binned_once(), counted_by_numpy(), warnings.catch_warnings():
+    with one_thread(), binned_once() as bins, counted_by_numpy(), warnings.catch_warnings():
         # Means over no direction at all, for isolated voxels: the NaN is the message.
         warnings.simplefilter("ignore", RuntimeWarning)
         values = extractor.execute(image, mask)
-    return {name: float(value) for name, value in values.items()}
+    features = {name: float(value) for name, value in values.items()}
+    textured = [name for name in features if not name.split("_")[1].startswith("shape")]
+    images = dict.fromkeys(name.split("_")[0] for name in textured)
+    return Region(features, dict(zip(images, bins, strict=True)))
 
 
 def filter_reach(parameters: Parameters) -> int | None:
@@ -211,7 +246,7 @@ def _measure_or_explain(
     roi: str,
     parameters: Parameters,
     scaling: IntensityScaling | None,
-) -> dict[str, float]:
+) -> Region:
     """`measure`, with what PyRadiomics refuses put in words that a user can act on."""
     if not np.any(sitk.GetArrayViewFromImage(mask)):
         raise _Unusable(
@@ -227,6 +262,13 @@ def _measure_or_explain(
         )
     try:
         return measure(prepared, prepared_mask, parameters)
+    except TooManyBins as error:
+        raise _Unusable(
+            f"{error} in {roi}, more than the {MAX_BINS} that are allowed; GLCM would take about "
+            f"{error.minutes:,.0f} min for this image alone",
+            f"Choose coarser bins in {parameters.file}, for example {error.advice}: texture wants "
+            "16 to 128 gray levels.",
+        ) from error
     except ValueError as error:
         count = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
         raise _Unusable(

@@ -91,6 +91,7 @@ def _task(name: str, task: TaskTables, folder: Path, paper: bool) -> dict[str, A
             for kind, rows in ranking.blocks()
         ],
         "value_name": ranking.value_name,
+        "called": int((task.features["q_bh"] < 0.05).sum()),
     }
 
 
