@@ -76,9 +76,9 @@ class Config:
     """PyRadiomics parameter file for all modalities, or MODALITY=FILE; repeat for several."""
     workers: int | None = None
     """Processes for radiomics; default one per core."""
-    phantoms: int = 160
+    phantoms: int = 120
     """Patients in the embedded phantom cohort."""
-    finetune_epochs: int = 12
+    finetune_epochs: int = 8
     """Passes over the train patients when the embedded encoders are fine-tuned."""
 
 
