@@ -1,4 +1,4 @@
-"""An archive as a cohort manifest, ``cohort.csv``.
+"""An archive as a cohort manifest, ``cohort.csv``, and the check of one.
 
 ``python -m experiments.prepare picai --images DIR --labels DIR --out cohort.csv``
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +17,7 @@ from experiments.cli import DONE, SET_ASIDE, run
 
 if TYPE_CHECKING:
     from lens.cohort.prepared import Prepared
+    from lens.errors import CaseError
 
 SHOWN = 10
 """Lines of a list that are printed; the file beside the manifest holds all of them."""
@@ -118,15 +120,42 @@ class Glob:
     """Labels to add: .csv or .parquet with patient_id and optionally study_id."""
 
 
+@dataclass(frozen=True)
+class Check:
+    """Opens every case of a manifest and writes the geometry report.
+
+    A row per image and mask: on the same grid (identical), rounding of the headers (snapped), axes
+    stored otherwise (reoriented), a grid of its own (resampled; for masks with Dice and volume
+    change) or refused, with the reason; and the label values found and taken. What is refused is
+    listed in failures.csv beside the report, too (exit code 3).
+    """
+
+    cohort: Path
+    """Manifest: patient_id, t2, dwi, adc, gland and optionally lesion (paths)."""
+
+    out: Path
+    """Report to write (.csv or .parquet)."""
+
+    label: tuple[str, ...] = ()
+    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
+    default."""
+
+    spacing: tuple[float, float, float] = (0.5, 0.5, 1.0)
+    """Voxel size in mm (x y z) to which images and masks are resampled."""
+
+
 Config = (
     Annotated[PiCai, tyro.conf.subcommand("picai")]
     | Annotated[ProstateX, tyro.conf.subcommand("prostatex")]
     | Annotated[Glob, tyro.conf.subcommand("glob")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
 )
 
 
-def job(config: PiCai | ProstateX | Glob) -> int:
-    """Archive to manifest; gives the exit code."""
+def job(config: PiCai | ProstateX | Glob | Check) -> int:
+    """Archive to manifest, or manifest to report; gives the exit code."""
+    if isinstance(config, Check):
+        return _check(config)
     from lens.cohort.prepared import join_labels, write_manifest
 
     prepared = _find(config)
@@ -165,16 +194,36 @@ def _find(config: PiCai | ProstateX | Glob) -> Prepared:
 def _report(prepared: Prepared, out: Path) -> int:
     """Writes the list of studies set aside and prints both lists, shortened."""
     from lens.cohort.prepared import notes_path
-    from lens.files import write_failures
 
-    failures = out.parent / "failures.csv"
-    write_failures(prepared.set_aside, failures)
     print(f"{_studies(len(prepared.rows))}: {out}")
     if prepared.notes:
         _list(f"{len(prepared.notes)} note(s)", prepared.notes, notes_path(out))
-    if not prepared.set_aside:
+    return _set_aside(prepared.set_aside, out)
+
+
+def _check(config: Check) -> int:
+    from lens.cohort import parse_labels, read_manifest
+    from lens.cohort.audit import audit
+    from lens.files import write_table
+
+    labels = parse_labels(config.label)
+    cohort = read_manifest(config.cohort)
+    table, errors = audit(cohort, spacing_mm=config.spacing, labels=labels)
+    write_table(table, config.out)
+    counts = table["verdict"].value_counts()
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    print(f"{_studies(len(cohort.cases))}, images and masks: {said}: {config.out}")
+    return _set_aside(errors, config.out)
+
+
+def _set_aside(errors: Sequence[CaseError], out: Path) -> int:
+    from lens.files import write_failures
+
+    failures = out.parent / "failures.csv"
+    write_failures(errors, failures)
+    if not errors:
         return DONE
-    _list(f"{_studies(len(prepared.set_aside))} set aside", prepared.set_aside, failures)
+    _list(f"{_studies(len(errors))} set aside", errors, failures)
     return SET_ASIDE
 
 
@@ -182,7 +231,7 @@ def _studies(n: int) -> str:
     return f"{n} study" if n == 1 else f"{n} studies"
 
 
-def _list(title: str, lines: tuple[object, ...], path: Path) -> None:
+def _list(title: str, lines: Sequence[object], path: Path) -> None:
     print(f"{title}, listed in {path}:", file=sys.stderr)
     for line in lines[:SHOWN]:
         print(f"  {line}", file=sys.stderr)

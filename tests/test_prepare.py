@@ -12,6 +12,7 @@ import pytest
 from experiments.cli import run
 from experiments.prepare import Config, job
 from tests.cohort.archives import picai, touch
+from tests.cohort.builders import ball, image, noise, write
 
 
 def prepare(*arguments: object) -> int:
@@ -85,6 +86,27 @@ def test_usage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     )
     assert "a manifest is written as .csv" in capsys.readouterr().err
     assert prepare("picai", "--out", out) == 2
+
+
+def test_a_manifest_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    voxels = ball().astype("uint8")
+    voxels[:5] *= 2
+    for name in ("a", "b"):
+        write(image(noise()), tmp_path / f"{name}-t2.mha")
+        write(image(voxels if name == "a" else voxels * 0), tmp_path / f"{name}-gland.mha")
+    text = "patient_id,t2,gland\n" + "".join(f"{n},{n}-t2.mha,{n}-gland.mha\n" for n in "ab")
+    (tmp_path / "cohort.csv").write_text(text)
+    out = tmp_path / "geometry.csv"
+    arguments = ("check", "--cohort", tmp_path / "cohort.csv", "--spacing", 1, 1, 2, "--out", out)
+    assert prepare(*arguments, "--label", "gland=1") == 3
+    report = pd.read_csv(out)
+    assert report["verdict"].to_list() == ["identical", "identical", "refused"]
+    assert report["taken"].to_list()[1] == 1
+    said = capsys.readouterr()
+    assert said.out == f"2 studies, images and masks: 2 identical, 1 refused: {out}\n"
+    assert pd.read_csv(tmp_path / "failures.csv")["reason"].to_list() == ["the gland mask is empty"]
+    assert prepare(*arguments, "--label", "gland:1") == 1
+    assert "write region=value, such as gland=1,2" in capsys.readouterr().err
 
 
 def test_help_needs_no_heavy_import(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from lens.cohort.case import Case, read_case
 from lens.cohort.images import read_image, read_mask
 from lens.cohort.manifest import CaseFiles, Cohort, read_manifest
 from lens.cohort.phantom import Phantom, write_phantoms
+from lens.cohort.placement import Placement, geometry_table
+from lens.cohort.regions import parse_labels
 from lens.cohort.split import split_patients
 from lens.cohort.volume import stack, stack_mask
 
@@ -12,6 +14,9 @@ __all__ = [
     "CaseFiles",
     "Cohort",
     "Phantom",
+    "Placement",
+    "geometry_table",
+    "parse_labels",
     "read_case",
     "read_image",
     "read_manifest",

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import combinations
 
 import numpy as np
 import SimpleITK as sitk
 
 from lens.cohort import geometry
-from lens.cohort.images import read_image, read_mask
-from lens.cohort.manifest import CaseFiles
+from lens.cohort.images import read_image
+from lens.cohort.manifest import ROIS, CaseFiles
+from lens.cohort.placement import Placement, verdict
+from lens.cohort.regions import check_lesion, read_region
 from lens.errors import CaseError, InputError
-
-MIN_ROI_VOXELS = 8
-"""Fewest voxels of a region on the final grid, beside at least two along each of the three axes:
-less than a block of 2 x 2 x 2 has no texture in three dimensions."""
-
-MENTION = 1e-3
-"""Displacement in voxels from which a snapped geometry is mentioned in the notes."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +28,7 @@ class Case:
             posterior and head (LPS).
         masks: ``gland`` and, where there is one, ``lesion`` -> uint8 0/1 on exactly that grid.
         notes: what was done to geometry and labels, a sentence each.
+        geometry: the same in numbers, a record per image and mask.
     """
 
     patient_id: str
@@ -40,10 +36,14 @@ class Case:
     images: dict[str, sitk.Image]
     masks: dict[str, sitk.Image]
     notes: tuple[str, ...]
+    geometry: tuple[Placement, ...] = ()
 
 
 def read_case(
-    files: CaseFiles, *, spacing_mm: tuple[float, float, float] = (0.5, 0.5, 1.0)
+    files: CaseFiles,
+    *,
+    spacing_mm: tuple[float, float, float] = (0.5, 0.5, 1.0),
+    labels: Mapping[str, Sequence[int]] | None = None,
 ) -> Case:
     """Reads the images and masks of a case and puts them on one grid.
 
@@ -53,101 +53,95 @@ def read_case(
     negative ADC, and a background of exact zeros that stops being zero, whereas encoders
     standardise over the non-zero voxels. Masks take the nearest neighbour.
 
-    A mask must lie on the grid of the reference. Axes stored flipped or permuted are put in order
-    and rounding of the headers (a displacement under a quarter voxel) is snapped, both with a note;
-    any other difference is refused, never resampled away.
+    A mask lies on the grid of the reference. Axes stored flipped or permuted are put in order and
+    rounding of the headers (a displacement under a quarter voxel) is snapped. A mask on a grid of
+    its own is resampled onto that of the reference, provided that it can be of this study (the grid
+    of another image of the case, or a crop, a margin or another spacing of the same slab) and that
+    the reference shows all of it; any other mask is refused. All of it is noted.
 
     Args:
         files: from the manifest.
         spacing_mm: (x, y, z) of the grid.
+        labels: region -> the mask values that make it; every value above zero by default.
 
     Returns:
         The case. An empty lesion mask means that there is no lesion, and is left out with a note.
 
     Raises:
-        CaseError: a file is unreadable or unusable, a mask is on another grid, an image does not
-            cover a region, or a region is empty, tiny or of one value in an image.
-        InputError: `spacing_mm` is not positive, or the case names no image.
+        CaseError: a file is unreadable or unusable, a mask cannot be put on the grid, an image
+            does not cover a region, a region is empty, tiny or of one value in an image, or the
+            lesion lies outside the gland.
+        InputError: `spacing_mm` is not positive, `labels` names no region, or the case names no
+            image.
     """
     if min(spacing_mm) <= 0:
         raise InputError(f"spacing_mm {spacing_mm}: every spacing must be positive")
     if not files.images:
         raise InputError(f"patient {files.patient_id}: no image is named")
+    _check_labels(labels or {})
+    _check_names(files)
     images = {name: read_image(path, files.patient_id) for name, path in files.images.items()}
     first = next(iter(images))
     reference = sitk.DICOMOrient(images[first], "LPS")
     notes = list(_orientation_notes(first, images[first], reference))
+    placements = [_placement(name, images, files) for name in images]
     images[first] = reference
     grid = geometry.target_grid(reference, spacing_mm)
     masks: dict[str, sitk.Image] = {}
     for roi, path in files.masks.items():
-        mask, said = _read_roi(roi, path, files.patient_id, reference, first)
-        notes += said
-        if mask is not None:
-            masks[roi] = geometry.sample_mask(mask, grid)
-            _check_size(masks[roi], roi, path, files.patient_id)
+        region = read_region(
+            roi, path, files.patient_id, images, grid, labels=(labels or {}).get(roi)
+        )
+        notes += region.notes
+        placements.append(region.placement)
+        if region.mask is not None:
+            masks[roi] = region.mask
+    if masks.keys() >= {"gland", "lesion"}:
+        notes += check_lesion(masks, files.masks["lesion"], files.patient_id)
     sampled: dict[str, sitk.Image] = {}
     for name, image in images.items():
         _check_cover(image, name, masks, files)
         sampled[name] = geometry.sample(image, grid)
         _check_contrast(sampled[name], name, masks, files)
         notes += _sampling_notes(name, image, grid)
-    return Case(files.patient_id, files.study_id, sampled, masks, tuple(notes))
+    return Case(files.patient_id, files.study_id, sampled, masks, tuple(notes), tuple(placements))
 
 
-def _read_roi(
-    roi: str, path: Path, patient_id: str, reference: sitk.Image, reference_name: str
-) -> tuple[sitk.Image | None, list[str]]:
-    """The mask on the reference grid, or None for an empty lesion mask; and what was done to it."""
-    mask, labels = read_mask(path, patient_id)
-    aligned = geometry.align(mask, reference)
+def _check_labels(labels: Mapping[str, Sequence[int]]) -> None:
+    for roi, values in labels.items():
+        if roi not in ROIS:
+            raise InputError(f"labels of {roi!r}: regions are {' and '.join(ROIS)}")
+        if not values or min(values) < 1:
+            raise InputError(f"labels of {roi}, {tuple(values)}: name one or more values above 0")
+
+
+def _check_names(files: CaseFiles) -> None:
+    for one, other in combinations(files.images, 2):
+        if files.images[one] == files.images[other]:
+            raise CaseError(
+                files.patient_id,
+                files.images[one],
+                stage="read",
+                reason=f"{one} and {other} name the same file",
+                remedy="Correct the manifest.",
+            )
+
+
+def _placement(name: str, images: Mapping[str, sitk.Image], files: CaseFiles) -> Placement:
+    """How an image relates to the grid of the first one."""
+    path = str(files.images[name])
+    reference = sitk.DICOMOrient(next(iter(images.values())), "LPS")
+    aligned = geometry.align(images[name], reference)
     if aligned is None:
-        raise CaseError(
-            patient_id,
-            path,
-            stage="geometry",
-            reason=f"the {roi} mask is not on the grid of {reference_name}: "
-            + geometry.mismatch(mask, reference),
-            remedy="Check that both belong to the same study, and draw or resample the mask on "
-            f"the grid of {reference_name}.",
-        )
-    if not any(value > 0 for value in labels):
-        if roi == "lesion":
-            return None, ["lesion: the mask is empty, taken as no lesion"]
-        raise CaseError(
-            patient_id,
-            path,
-            stage="read",
-            reason=f"the {roi} mask is empty",
-            remedy="Segment the region, or leave out this patient.",
-        )
-    notes = []
-    if aligned.reordered:
-        notes.append(f"{roi}: stored with flipped or permuted axes, put in order (exact)")
-    if aligned.displacement > MENTION:
-        notes.append(
-            f"{roi}: geometry snapped to {reference_name}, which it left by up to "
-            f"{aligned.displacement_mm:.3g} mm ({aligned.displacement:.2g} voxel)"
-        )
-    if set(labels) != {1}:
-        listed = ", ".join(f"{value} ({count} voxels)" for value, count in labels.items())
-        notes.append(f"{roi}: mask values {listed}; every value above 0 is taken as {roi}")
-    return aligned.image, notes
-
-
-def _check_size(mask: sitk.Image, roi: str, path: Path, patient_id: str) -> None:
-    where = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
-    extent = np.ptp(where, axis=0) + 1 if len(where) else np.zeros(3, int)
-    if len(where) < MIN_ROI_VOXELS or extent.min() < 2:
-        raise CaseError(
-            patient_id,
-            path,
-            stage="read",
-            reason=f"the {roi} mask is too small: {len(where)} voxel(s), "
-            f"{' x '.join(map(str, extent))} (x, y, z), at {geometry.spacing(mask)}",
-            remedy=f"Texture in 3D needs at least {MIN_ROI_VOXELS} voxels and two along each "
-            "axis: correct the mask, or choose a finer spacing.",
-        )
+        differs = geometry.mismatch(images[name], reference)
+        return Placement(name, path, "resampled", reason=f"against {next(iter(images))}: {differs}")
+    return Placement(
+        name,
+        path,
+        verdict(aligned.displacement, aligned.reordered),
+        aligned.displacement,
+        aligned.displacement_mm,
+    )
 
 
 def _check_cover(
@@ -192,7 +186,7 @@ def _orientation_notes(name: str, stored: sitk.Image, oriented: sitk.Image) -> I
 
 def _sampling_notes(name: str, image: sitk.Image, grid: sitk.Image) -> Iterator[str]:
     aligned = geometry.align(image, grid)
-    if aligned is None or aligned.displacement > MENTION:
+    if aligned is None or aligned.displacement > geometry.MENTION:
         yield (
             f"{name}: {geometry.voxels(image)} voxels of {geometry.spacing(image)} interpolated "
             f"to {geometry.voxels(grid)} of {geometry.spacing(grid)}"

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from scipy.ndimage import map_coordinates
 
-from lens.cohort import read_case
+from lens.cohort import parse_labels, read_case
 from lens.cohort.geometry import sample_mask, target_grid
 from lens.errors import CaseError, InputError
 from tests.cohort.builders import ball, case_files, image, noise, positions, rotation
@@ -224,15 +224,55 @@ def test_an_image_that_misses_the_gland_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("roi", ["gland", "lesion"])
 def test_labels_above_zero_are_the_region_and_listed(tmp_path: Path, roi: str) -> None:
-    voxels = ball().astype(np.int16)
+    voxels = ball(radius=6 if roi == "gland" else 4).astype(np.int16)
     voxels[:5] *= 3
     case = read_case(simple(tmp_path, **{roi: image(voxels)}), spacing_mm=(1.0, 1.0, 2.0))
-    np.testing.assert_array_equal(array(case.masks[roi]), ball())
+    np.testing.assert_array_equal(array(case.masks[roi]), voxels > 0)
     counts = [int((voxels == value).sum()) for value in (1, 3)]
     assert (
         f"{roi}: mask values 1 ({counts[0]} voxels), 3 ({counts[1]} voxels); "
         f"every value above 0 is taken as {roi}" in case.notes
     )
+
+
+def test_labels_can_be_chosen_per_region(tmp_path: Path) -> None:
+    voxels = ball().astype(np.int16)
+    voxels[:5] *= 3
+    files = simple(tmp_path, gland=image(voxels), lesion=image(voxels))
+    case = read_case(files, spacing_mm=(1.0, 1.0, 2.0), labels={"lesion": (3,)})
+    np.testing.assert_array_equal(array(case.masks["gland"]), voxels > 0)
+    np.testing.assert_array_equal(array(case.masks["lesion"]), voxels == 3)
+    counts = [int((voxels == value).sum()) for value in (1, 3)]
+    listed = f"1 ({counts[0]} voxels), 3 ({counts[1]} voxels)"
+    assert f"lesion: mask values {listed}; 3 taken as lesion" in case.notes
+    found = {p.name: (p.labels, p.taken) for p in case.geometry}
+    assert found["gland"] == (((1, counts[0]), (3, counts[1])), (1, 3))
+    assert found["lesion"][1] == (3,)
+    none = read_case(files, labels={"lesion": (7,)})
+    assert list(none.masks) == ["gland"]
+    assert (
+        f"lesion: the mask has no voxel of label 7 (it holds {listed}), taken as no lesion"
+        in none.notes
+    )
+    refused(
+        files,
+        f"the gland mask has no voxel of label 2, 7 (it holds {listed})",
+        "gland",
+        "read",
+        labels={"gland": (2, 7)},
+    )
+
+
+def test_labels_are_written_as_text_and_checked(tmp_path: Path) -> None:
+    assert parse_labels(("gland=1,2", "lesion=3")) == {"gland": (1, 2), "lesion": (3,)}
+    with pytest.raises(InputError, match="label 'gland': write region=value"):
+        parse_labels(("gland",))
+    with pytest.raises(InputError, match="labels of gland are given twice"):
+        parse_labels(("gland=1", "gland=2"))
+    with pytest.raises(InputError, match="labels of 'prostate': regions are gland and lesion"):
+        read_case(simple(tmp_path), labels={"prostate": (1,)})
+    with pytest.raises(InputError, match="name one or more values above 0"):
+        read_case(simple(tmp_path), labels={"gland": (0, 1)})
 
 
 def test_an_empty_gland_is_refused_and_an_empty_lesion_is_none(tmp_path: Path) -> None:

@@ -1,0 +1,247 @@
+"""Regions of interest: a mask file as a region on the grid of the reference image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from lens.cohort import geometry
+from lens.cohort.images import Mask, load_mask
+from lens.cohort.placement import Placement, listed, verdict
+from lens.errors import CaseError, InputError
+
+MIN_ROI_VOXELS = 8
+"""Fewest voxels of a region on the final grid, beside at least two along each of the three axes:
+less than a block of 2 x 2 x 2 has no texture in three dimensions."""
+
+MIN_DICE = 0.7
+"""Least overlap of a region with itself before and after sampling it on the case's grid. Two
+readers of a prostate lesion agree about so far; less is another region."""
+
+MENTION_OUTSIDE = 0.1
+"""Share of a lesion outside the gland from which it is mentioned; glands drawn automatically miss
+some of the lesions that reach the capsule."""
+
+
+class Region(NamedTuple):
+    """A region: uint8 0/1 on the final grid (None for an empty lesion mask), how it came there, and
+    what to tell the user."""
+
+    mask: sitk.Image | None
+    placement: Placement
+    notes: list[str]
+
+
+class Place(NamedTuple):
+    """A mask on the grid of the reference."""
+
+    image: sitk.Image
+    placement: Placement
+    notes: list[str]
+
+
+def read_region(
+    roi: str,
+    path: Path,
+    patient_id: str,
+    images: Mapping[str, sitk.Image],
+    grid: sitk.Image,
+    *,
+    labels: Sequence[int] | None = None,
+) -> Region:
+    """Reads a mask and puts it on the grid of the case.
+
+    Args:
+        roi: ``gland`` or ``lesion``.
+        path: the mask.
+        patient_id: for messages.
+        images: of the case in their own geometry; the first is the reference.
+        grid: the final grid, with the axes of the reference.
+        labels: the values that make the region; every value above zero by default.
+
+    Returns:
+        The region.
+
+    Raises:
+        CaseError: unreadable, on a grid that cannot be matched, empty, tiny, or changed too much
+            by the sampling.
+    """
+    mask = load_mask(path, patient_id, labels=labels)
+    place = _place(roi, path, patient_id, mask.image, images)
+    taken = tuple(v for v in mask.labels if (v > 0 if labels is None else v in labels))
+    placement = replace(place.placement, labels=tuple(mask.labels.items()), taken=taken)
+    if not taken:
+        nothing = _nothing(mask, labels)
+        if roi == "lesion":
+            return Region(None, placement, [f"lesion: the mask {nothing}, taken as no lesion"])
+        raise CaseError(
+            patient_id,
+            path,
+            stage="read",
+            reason=f"the {roi} mask {nothing}",
+            remedy="Segment the region, or leave out this patient.",
+        )
+    final = geometry.sample_mask(place.image, grid)
+    _check_size(final, roi, path, patient_id)
+    stored = sitk.DICOMOrient(mask.image, "LPS")
+    dice = geometry.dice(stored, geometry.nearest(final, stored))
+    change = geometry.volume_mm3(final) / geometry.volume_mm3(stored) - 1
+    if dice < MIN_DICE:
+        raise CaseError(
+            patient_id,
+            path,
+            stage="geometry",
+            reason=f"the {roi} is not the same region after sampling: Dice {dice:.2f} and volume "
+            f"{change:+.0%} at {geometry.spacing(grid)}",
+            remedy="Choose a spacing nearer to that of the mask, or leave out this region.",
+        )
+    notes = [*place.notes, *_label_notes(roi, mask, labels)]
+    if place.placement.verdict == "resampled":
+        notes.append(
+            f"{roi}: {geometry.voxels(stored)} voxels of {geometry.spacing(stored)} of its own, "
+            f"resampled (nearest neighbour; Dice {dice:.3f}, volume {change:+.1%})"
+        )
+        if _touches_edge(stored):
+            notes.append(
+                f"{roi}: reaches the edge of its own field of view, where it may be cut off"
+            )
+    return Region(final, replace(placement, dice=dice, volume_change=change), notes)
+
+
+def parse_labels(arguments: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """``("gland=1,2", "lesion=3")`` as ``{"gland": (1, 2), "lesion": (3,)}``.
+
+    Raises:
+        InputError: an argument of another form, or a region named twice.
+    """
+    labels: dict[str, tuple[int, ...]] = {}
+    for argument in arguments:
+        match = re.fullmatch(r"(\w+)=(\d+(?:,\d+)*)", argument)
+        if match is None:
+            raise InputError(f"label {argument!r}: write region=value, such as gland=1,2")
+        if match[1] in labels:
+            raise InputError(f"labels of {match[1]} are given twice. Write {match[1]}=1,2")
+        labels[match[1]] = tuple(int(value) for value in match[2].split(","))
+    return labels
+
+
+def check_lesion(masks: Mapping[str, sitk.Image], path: Path, patient_id: str) -> list[str]:
+    """Notes on how a lesion lies in its gland.
+
+    Raises:
+        CaseError: it lies outside, or is the gland itself.
+    """
+    gland, lesion = (sitk.GetArrayViewFromImage(masks[roi]) > 0 for roi in ("gland", "lesion"))
+    if np.array_equal(gland, lesion):
+        raise CaseError(
+            patient_id,
+            path,
+            stage="read",
+            reason="the lesion is the whole gland, voxel by voxel",
+            remedy="Check which file each column names, or say which labels make the lesion.",
+        )
+    share = np.count_nonzero(lesion & ~gland) / np.count_nonzero(lesion)
+    if share == 1:
+        raise CaseError(
+            patient_id,
+            path,
+            stage="geometry",
+            reason="the lesion lies entirely outside the gland",
+            remedy="Check that both masks belong to this study and to the same grid.",
+        )
+    if share > MENTION_OUTSIDE:
+        return [f"lesion: {share:.0%} of its volume lies outside the gland, and is kept"]
+    return []
+
+
+def _place(
+    roi: str, path: Path, patient_id: str, mask: sitk.Image, images: Mapping[str, sitk.Image]
+) -> Place:
+    """The mask on the grid of the reference, or refused with what speaks against it."""
+    name, reference = next(iter(images.items()))
+    aligned = geometry.align(mask, reference)
+    if aligned is not None:
+        placement = Placement(
+            roi,
+            str(path),
+            verdict(aligned.displacement, aligned.reordered),
+            aligned.displacement,
+            aligned.displacement_mm,
+        )
+        notes = []
+        if aligned.reordered:
+            notes.append(f"{roi}: stored with flipped or permuted axes, put in order (exact)")
+        if aligned.displacement > geometry.MENTION:
+            notes.append(
+                f"{roi}: geometry snapped to {name}, which it left by up to "
+                f"{aligned.displacement_mm:.3g} mm ({aligned.displacement:.2g} voxel)"
+            )
+        return Place(aligned.image, placement, notes)
+    differs = geometry.mismatch(mask, reference)
+    against = geometry.another_space(mask, reference)
+    # On the very grid of another image of the case, a mask is of this study however it is turned.
+    if against is not None and not any(geometry.align(mask, i) for i in images.values()):
+        against = f"it may not be resampled, since {against}"
+    elif missed := geometry.outside(reference, mask):
+        total = np.count_nonzero(sitk.GetArrayViewFromImage(mask))
+        against = f"{missed} of its {total} voxels lie outside the field of view of {name}"
+    else:
+        # Ties go to the upper neighbour, which must be the same one however axes are stored.
+        stored = sitk.DICOMOrient(mask, "LPS")
+        placement = Placement(roi, str(path), "resampled", reason=f"against {name}: {differs}")
+        return Place(geometry.nearest(stored, reference), placement, [])
+    raise CaseError(
+        patient_id,
+        path,
+        stage="geometry",
+        reason=f"the {roi} mask is not on the grid of {name}: {differs}; {against}",
+        remedy="Check that both belong to the same study, and draw or resample the mask on "
+        f"the grid of {name}.",
+    )
+
+
+def _label_notes(roi: str, mask: Mask, labels: Sequence[int] | None) -> list[str]:
+    notes = []
+    if mask.scaled:
+        notes.append(f"{roi}: mask values of 1/255, a scale factor in the header; taken as 1")
+    if labels is not None:
+        asked = ", ".join(map(str, labels))
+        notes.append(f"{roi}: mask values {listed(mask.labels)}; {asked} taken as {roi}")
+    elif set(mask.labels) != {1}:
+        notes.append(
+            f"{roi}: mask values {listed(mask.labels)}; every value above 0 is taken as {roi}"
+        )
+    return notes
+
+
+def _nothing(mask: Mask, labels: Sequence[int] | None) -> str:
+    if labels is None or not mask.labels:
+        return "is empty"
+    asked = ", ".join(map(str, labels))
+    return f"has no voxel of label {asked} (it holds {listed(mask.labels)})"
+
+
+def _check_size(mask: sitk.Image, roi: str, path: Path, patient_id: str) -> None:
+    where = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
+    extent = np.ptp(where, axis=0) + 1 if len(where) else np.zeros(3, int)
+    if len(where) < MIN_ROI_VOXELS or extent.min() < 2:
+        raise CaseError(
+            patient_id,
+            path,
+            stage="read",
+            reason=f"the {roi} mask is too small: {len(where)} voxel(s), "
+            f"{' x '.join(map(str, extent))} (x, y, z), at {geometry.spacing(mask)}",
+            remedy=f"Texture in 3D needs at least {MIN_ROI_VOXELS} voxels and two along each "
+            "axis: correct the mask, or choose a finer spacing.",
+        )
+
+
+def _touches_edge(mask: sitk.Image) -> bool:
+    inside = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
+    return bool(np.any(inside == 0) or np.any(inside == np.array(mask.GetSize()) - 1))
