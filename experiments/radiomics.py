@@ -1,6 +1,10 @@
 """Radiomic features of a cohort.
 
 ``python -m experiments.radiomics --cohort cohort.csv --out R.parquet``
+
+Beside the table R.parquet: ``R-audit.csv`` (what cannot be trusted, with the reason),
+``R-gray-levels.csv`` (gray levels per patient, modality, region and image), ``failures.csv``
+(patients set aside, only where there are any) and the folder ``radiomics-cache`` of finished cases.
 """
 
 from __future__ import annotations
@@ -8,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.cli import REFUSED, list_set_aside, run
+from experiments.cli import DONE, REFUSED, list_set_aside, run
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,18 @@ class Config:
     """Voxel size in mm (x y z) to which images and masks are resampled."""
 
     workers: int | None = None
-    """Number of processes; one per core by default."""
+    """Number of processes; one per core by default, fewer where the memory would not do."""
+
+    scheduler: str | None = None
+    """Address of a running Dask scheduler (tcp://HOST:8786) whose workers do the work instead of
+    processes on this machine; they must see the images and the cache under the same paths."""
+
+    retry_failed: bool = False
+    """Try patients again that were refused before, though their files, the parameters and the
+    versions are the same; otherwise only their reason is listed again."""
+
+    slurm_script: Path | None = None
+    """Write a Slurm batch script that runs this job on a Dask cluster, and do nothing else."""
 
     cache: Path | None = None
     """Folder of the finished cases; radiomics-cache beside the table by default."""
@@ -49,12 +64,18 @@ def job(config: Config) -> int:
 
     if config.out.suffix not in (".parquet", ".csv"):
         raise InputError(f"{config.out}: tables are written as .parquet or .csv")
+    if config.slurm_script is not None:
+        return write_slurm_script(config, config.slurm_script)
     table, errors = extract_cohort(
         read_manifest(config.cohort),
         load_parameters(parameter_files(config.parameters)),
         cache=config.cache or config.out.parent / "radiomics-cache",
         spacing_mm=config.spacing,
         workers=config.workers,
+        scheduler=config.scheduler,
+        retry_failed=config.retry_failed,
+        audit_file=beside(config.out, "audit"),
+        gray_level_file=beside(config.out, "gray-levels"),
     )
     code = list_set_aside(errors, config.out.parent / "failures.csv")
     if table.empty:
@@ -63,6 +84,29 @@ def job(config: Config) -> int:
     write_table(table, config.out)
     print(f"{len(table)} patients x {table.shape[1] - 1} columns: {config.out}")
     return code
+
+
+def write_slurm_script(config: Config, script: Path) -> int:
+    """Writes the batch script that runs this job elsewhere; gives the exit code."""
+    import sys
+
+    from lens.files import write_text
+    from lens.radiomics.slurm import slurm_script
+
+    arguments = ["--cohort", str(config.cohort), "--out", str(config.out)]
+    arguments += ["--parameters", *config.parameters] if config.parameters else []
+    arguments += ["--spacing", *map(str, config.spacing)]
+    arguments += ["--cache", str(config.cache)] if config.cache else []
+    arguments += ["--retry-failed"] if config.retry_failed else []
+    text = slurm_script(arguments, python=sys.executable, folder=str(Path.cwd()))
+    write_text(script, text)
+    print(f"edit it for your cluster, then submit it: sbatch {script}")
+    return DONE
+
+
+def beside(table: Path, what: str) -> Path:
+    """``R-<what>.csv`` for the table ``R.parquet``."""
+    return table.with_name(f"{table.stem}-{what}.csv")
 
 
 def parameter_files(arguments: tuple[str, ...]) -> dict[str, Path]:

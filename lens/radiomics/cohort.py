@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +14,27 @@ import pandas as pd
 
 from lens.cohort import CaseFiles, Cohort, read_case
 from lens.errors import CaseError, InputError
-from lens.files import file_hash, write_json
+from lens.files import write_table
+from lens.radiomics import audit
 from lens.radiomics.engine import pyradiomics
-from lens.radiomics.extract import extract_case
-from lens.radiomics.parameters import Parameters, parameters_for
-from lens.radiomics.workers import WorkerDied, each_in_workers
+from lens.radiomics.extract import extract_regions
+from lens.radiomics.memory import affordable_workers
+from lens.radiomics.parameters import Parameters
+from lens.radiomics.parts import (
+    failure_path,
+    part_paths,
+    read_failure,
+    read_part,
+    versions,
+    write_failure,
+    write_part,
+)
+from lens.radiomics.progress import progress_bar
+from lens.radiomics.workers import Cluster, WorkerDied, each_in_workers
 
 log = logging.getLogger(__name__)
 
 NUMBER = re.compile(r"\d[\d.e-]*")
-
-PACKAGES = ("radiomic-lens", "pyradiomics-bhklab", "SimpleITK", "PyWavelets")
-"""Packages whose versions decide whether a cached part is still valid."""
 
 
 def extract_cohort(
@@ -40,45 +45,60 @@ def extract_cohort(
     spacing_mm: tuple[float, float, float] = (0.5, 0.5, 1.0),
     workers: int | None = None,
     progress: bool = True,
+    scheduler: str | None = None,
+    retry_failed: bool = False,
+    audit_file: Path | None = None,
+    gray_level_file: Path | None = None,
 ) -> tuple[pd.DataFrame, list[CaseError]]:
     """Radiomic features of every case that can be used.
 
     Each case leaves a part in `cache` as soon as it is done, named by the content of its files,
     the parameters, the spacing and the versions at work: a second run extracts nothing, an
-    interrupted one goes on, and only what changed is extracted again.
+    interrupted one goes on, and only what changed is extracted again. That a case was refused is
+    remembered in the same way, so that a hopeless one costs its time once. What a part does not
+    settle, for example a worker that ran out of memory, is tried again in every run.
 
     Args:
         cohort: from `read_manifest`.
         parameters: by modality, from `load_parameters`.
         cache: folder of the parts, created where it is missing.
         spacing_mm: (x, y, z) of the grid on which features are computed.
-        workers: processes; None for one per core. With one, this process does the work.
+        workers: processes; None for one per core. With one, this process does the work. Fewer are
+            started where the memory would not do, which is then logged.
         progress: show a bar.
+        scheduler: address of a running Dask scheduler (``tcp://host:8786``), whose workers do the
+            work instead; they must see the same files.
+        retry_failed: try cases again that were refused before with the same content.
+        audit_file: side table of what is wrong with the values (``.csv``), see `audit.audit`.
+        gray_level_file: side table of gray levels per patient, modality, ROI and image (``.csv``).
 
     Returns:
         Table with ``patient_id``, ``study_id`` where any case has one, and a column per modality,
-        ROI and feature, NaN where a case lacks the ROI; and the errors of the cases set aside,
-        those of the manifest first.
+        ROI and feature, NaN where a case lacks the ROI or the audit took a value out; and the
+        errors of the cases set aside, those of the manifest first.
 
     Raises:
-        InputError: a modality without parameters, no PyRadiomics, or fewer than one worker.
+        InputError: a modality without parameters, no PyRadiomics, fewer than one worker, or a
+            scheduler that is not there or whose workers do not see the files.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers {workers}: at least one is needed")
-    parts = _parts(cohort.cases, parameters, cache, spacing_mm, progress)
-    missing = [index for index, part in enumerate(parts) if not part.is_file()]
-    log.info("radiomics: %d of %d cases are cached", len(parts) - len(missing), len(parts))
-    failed: dict[int, CaseError] = {}
+    parts = part_paths(cohort.cases, parameters, cache, spacing_mm, progress=progress)
+    failed = _failed_before(parts, retry_failed)
+    missing = [i for i, part in enumerate(parts) if i not in failed and not part.is_file()]
+    _say_what_is_known(len(parts), len(missing), len(failed))
     if missing:
         pyradiomics()
         items = [(cohort.cases[i], parameters, spacing_mm, parts[i]) for i in missing]
-        for position, error in _progress(_run(items, workers), len(items), "radiomics", progress):
+        outcomes = _run(items, workers, scheduler)
+        for position, error in progress_bar(outcomes, len(items), "radiomics", progress):
             if error is not None:
                 failed[missing[position]] = error
     done = [i for i in range(len(parts)) if i not in failed]
-    cases, contents = [cohort.cases[i] for i in done], [_read_part(parts[i]) for i in done]
+    cases, contents = [cohort.cases[i] for i in done], [read_part(parts[i]) for i in done]
     _say(cases, contents)
-    return _table(cases, contents), [*cohort.set_aside, *(failed[i] for i in sorted(failed))]
+    table = _audited(cases, contents, audit_file, gray_level_file)
+    return table, [*cohort.set_aside, *(failed[i] for i in sorted(failed))]
 
 
 def extract_part(
@@ -89,15 +109,16 @@ def extract_part(
 ) -> CaseError | None:
     """Reads one case, extracts it and writes its part; gives the error where that fails.
 
-    A part that is there already is left alone.
+    A part that is there already is left alone. A refusal is remembered beside it, a failure of the
+    machine is not.
     """
     if part.is_file():
         return None
     try:
         case = read_case(files, spacing_mm=spacing_mm)
-        features = extract_case(case, parameters, files=files.images)
-        write_json(part, {"notes": list(case.notes), "features": features})
+        write_part(part, case, extract_regions(case, parameters, files=files.images))
     except CaseError as error:
+        write_failure(part, error)
         return error
     except InputError:
         raise
@@ -113,17 +134,42 @@ def extract_part(
     return None
 
 
+def _failed_before(parts: Sequence[Path], retry: bool) -> dict[int, CaseError]:
+    """The refusals that are remembered, by position; with `retry` they are forgotten."""
+    if retry:
+        for part in parts:
+            failure_path(part).unlink(missing_ok=True)
+    refused = {index: read_failure(part) for index, part in enumerate(parts)}
+    return {index: error for index, error in refused.items() if error is not None}
+
+
+def _say_what_is_known(total: int, missing: int, failed: int) -> None:
+    log.info("radiomics: %d of %d cases are cached", total - missing - failed, total)
+    if failed:
+        log.info(
+            "radiomics: %d case(s) were refused before with the same files, parameters and "
+            "versions, and are not tried again; --retry-failed tries them",
+            failed,
+        )
+
+
 def _run(
-    items: Sequence[tuple[Any, ...]], workers: int | None
+    items: Sequence[tuple[Any, ...]], workers: int | None, scheduler: str | None
 ) -> Iterator[tuple[int, CaseError | None]]:
     """The outcome of each item of `extract_part`, as they complete."""
     from dask.system import CPU_COUNT
 
-    workers = min(workers or CPU_COUNT, len(items))
-    if workers == 1:
-        yield from ((index, extract_part(*item)) for index, item in enumerate(items))
-        return
-    for index, result in each_in_workers(extract_part, items, workers=workers):
+    if scheduler is None:
+        workers = min(workers or CPU_COUNT, len(items))
+        cases, (_, parameters, spacing_mm, _) = [item[0] for item in items], items[0]
+        workers = affordable_workers(workers, cases, parameters, spacing_mm)
+        if workers == 1:
+            yield from ((index, extract_part(*item)) for index, item in enumerate(items))
+            return
+    else:
+        items = [_absolute(*item) for item in items]
+    cluster = Cluster(workers, scheduler, _paths(items), versions())
+    for index, result in each_in_workers(extract_part, items, cluster=cluster):
         if isinstance(result, WorkerDied):
             result = CaseError(
                 items[index][0].patient_id,
@@ -135,50 +181,35 @@ def _run(
         yield index, result
 
 
-def _parts(
+def _absolute(files: CaseFiles, parameters: Any, spacing_mm: Any, part: Path) -> tuple[Any, ...]:
+    """An item whose paths mean the same in a process that runs in another folder."""
+    images = {name: path.absolute() for name, path in files.images.items()}
+    masks = {name: path.absolute() for name, path in files.masks.items()}
+    return replace(files, images=images, masks=masks), parameters, spacing_mm, part.absolute()
+
+
+def _paths(items: Sequence[tuple[Any, ...]]) -> tuple[Path, ...]:
+    """What a worker must see: the folder of the parts, and the first case's files."""
+    files, _, _, part = items[0]
+    part.parent.mkdir(parents=True, exist_ok=True)
+    return (part.parent, *files.images.values(), *files.masks.values())
+
+
+def _audited(
     cases: Sequence[CaseFiles],
-    parameters: Mapping[str, Parameters],
-    cache: Path,
-    spacing_mm: tuple[float, float, float],
-    progress: bool,
-) -> list[Path]:
-    """Where the part of each case lies or will lie."""
-    shared = {"spacing_mm": list(spacing_mm), "versions": {p: _version(p) for p in PACKAGES}}
-    name = partial(_fingerprint, parameters=parameters, shared=shared)
-    with ThreadPoolExecutor() as pool:
-        names = _progress(pool.map(name, cases), len(cases), "comparing with the cache", progress)
-        return [cache / f"{name}.json" for name in names]
-
-
-def _fingerprint(
-    files: CaseFiles, *, parameters: Mapping[str, Parameters], shared: dict[str, Any]
-) -> str:
-    """Hash of all that decides the features of a case, as 32 hex digits."""
-    content = shared | {
-        "images": {modality: _content(path) for modality, path in files.images.items()},
-        "masks": {roi: _content(path) for roi, path in files.masks.items()},
-        "parameters": {name: parameters_for(parameters, name).content for name in files.images},
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _content(path: Path) -> str:
-    """Hash of a file or folder; of an unreadable one the path: reading tells what is wrong."""
-    try:
-        return file_hash(path)
-    except OSError:
-        return f"unreadable: {path}"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
-
-
-def _read_part(part: Path) -> dict[str, Any]:
-    return json.loads(part.read_text(encoding="utf-8"))
+    parts: Sequence[dict[str, Any]],
+    audit_file: Path | None,
+    gray_level_file: Path | None,
+) -> pd.DataFrame:
+    """The table without its bad values; writes the side tables."""
+    levels = audit.gray_levels(cases, parts)
+    table, findings = audit.audit(_table(cases, parts), levels)
+    audit.say(findings)
+    if audit_file is not None:
+        write_table(findings, audit_file)
+    if gray_level_file is not None:
+        write_table(levels, gray_level_file)
+    return table
 
 
 def _table(cases: Sequence[CaseFiles], parts: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -203,35 +234,15 @@ def _ordered(features: Sequence[dict[str, float]]) -> list[str]:
 
 
 def _say(cases: Sequence[CaseFiles], parts: Sequence[dict[str, Any]]) -> None:
-    """Logs what was done to geometry and labels, and what some regions leave undefined.
+    """Logs what was done to geometry and labels.
 
     One line per kind of note with the first patient's words, for cohorts have a thousand patients.
     """
     told: dict[str, list[tuple[str, str]]] = {}
     for files, part in zip(cases, parts, strict=True):
-        for note in [*part["notes"], *_undefined(part["features"])]:
+        for note in part["notes"]:
             told.setdefault(NUMBER.sub("#", note), []).append((files.patient_id, note))
     for mentions in told.values():
         patient_id, note = mentions[0]
         others = f" (likewise {len(mentions) - 1} more)" if mentions[1:] else ""
         log.info("patient %s: %s%s", patient_id, note, others)
-
-
-def _undefined(features: Mapping[str, float]) -> Iterator[str]:
-    """A note per region of a modality in which some features are NaN."""
-    count: dict[str, int] = {}
-    for column, value in features.items():
-        if not np.isfinite(value):
-            region = ".".join(column.split(".", 2)[:2])
-            count[region] = count.get(region, 0) + 1
-    for region, number in count.items():
-        yield (
-            f"{region}: {number} features are undefined and stay NaN, "
-            "for the region is too small or made of isolated voxels"
-        )
-
-
-def _progress(iterable: Any, total: int, name: str, show: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(iterable, total=total, desc=name, unit="case", disable=not show)

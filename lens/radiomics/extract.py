@@ -25,10 +25,12 @@ class Region(NamedTuple):
     Attributes:
         features: value per ``<image>_<class>_<feature>``, in PyRadiomics' order.
         bins: gray levels per image; empty where only shape was asked for.
+        voxels: of the ROI.
     """
 
     features: dict[str, float]
     bins: dict[str, Bins]
+    voxels: int
 
 
 def extract_case(
@@ -182,7 +184,8 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Regi
     features = {name: float(value) for name, value in values.items()}
     textured = [name for name in features if not name.split("_")[1].startswith("shape")]
     images = dict.fromkeys(name.split("_")[0] for name in textured)
-    return Region(features, dict(zip(images, bins, strict=True)))
+    voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
+    return Region(features, dict(zip(images, bins, strict=True)), voxels)
 
 
 def filter_reach(parameters: Parameters) -> int | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lens.errors import InputError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -21,14 +25,32 @@ class WorkerDied(RuntimeError):
     """The process that worked on an item died, and so did the one that had nothing else to do."""
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """Where the work is done.
+
+    Attributes:
+        workers: processes to start on this machine; not used with a `scheduler`.
+        scheduler: address of a running Dask scheduler (``tcp://host:8786``), or None.
+        paths: files and folders that its workers must see.
+        versions: of packages that its workers must have.
+    """
+
+    workers: int | None
+    scheduler: str | None = None
+    paths: tuple[Path, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
 def each_in_workers(
-    function: Callable[..., Any], items: Sequence[tuple[Any, ...]], *, workers: int
+    function: Callable[..., Any], items: Sequence[tuple[Any, ...]], *, cluster: Cluster
 ) -> Iterator[tuple[int, Any]]:
-    """``function(*item)`` for each item, on a local cluster of spawned single-thread processes.
+    """``function(*item)`` for each item, in spawned single-thread processes or on a cluster.
 
     Items whose worker died are tried once more at the end, one at a time: with nothing beside it
     an item has all the memory, and a second death is its own. A result that a dying worker still
-    held is asked for again, so a repeated call should find its work done.
+    held is asked for again, so a repeated call should find its work done. A running scheduler has
+    its own number of deaths that an item may cause (``distributed.scheduler.allowed-failures``).
 
     Spawned, not forked, because JAX's threads do not survive a fork; a script that calls this
     needs its ``if __name__ == "__main__"``.
@@ -36,18 +58,19 @@ def each_in_workers(
     Args:
         function: importable by name in another process.
         items: arguments of each call.
-        workers: processes.
+        cluster: the processes.
 
     Yields:
         Position in `items` and result, in order of completion. The result is a `WorkerDied` where
         two processes died on the item.
 
     Raises:
+        InputError: the scheduler is not there, has no workers, or they do not fit.
         Exception: whatever `function` raises.
     """
-    with _local_cluster(workers) as client:
+    with _connected(cluster) as (client, at_once):
         suspects: list[int] = []
-        for index, result in _each(client, function, enumerate(items), at_once=workers):
+        for index, result in _each(client, function, enumerate(items), at_once=at_once):
             if isinstance(result, WorkerDied):
                 suspects.append(index)
             else:
@@ -85,6 +108,75 @@ def _each(
         future.release()
         running.update(submit(1))
         yield index, result
+
+
+@contextmanager
+def _connected(cluster: Cluster) -> Iterator[tuple[Client, int]]:
+    """A client of the cluster, and how many items to have under way."""
+    if cluster.scheduler is None:
+        workers = cluster.workers or 1
+        with _local_cluster(workers) as client:
+            yield client, workers
+        return
+    with _quiet(logging.getLogger("distributed")), _client(cluster.scheduler) as client:
+        _check_workers(client, cluster)
+        # Twice the threads, so that no worker waits for this process between two items.
+        threads: Any = client.nthreads()
+        yield client, 2 * sum(threads.values())
+
+
+@contextmanager
+def _client(address: str) -> Iterator[Client]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout="5s")
+    except (OSError, TimeoutError, ValueError) as error:
+        raise InputError(
+            f"--scheduler {address}: no Dask scheduler answers there "
+            f"({error or type(error).__name__}). "
+            "Start one with 'dask scheduler' and give the address that it prints (tcp://host:8786)"
+        ) from error
+    with client:
+        yield client
+
+
+def _check_workers(client: Client, cluster: Cluster) -> None:
+    """Refuses a cluster that would fail on every case, or give parts of other versions."""
+    address = cluster.scheduler
+    try:
+        client.wait_for_workers(1, timeout=30)
+    except TimeoutError as error:
+        raise InputError(
+            f"--scheduler {address}: the scheduler has no worker. "
+            f"Start some with 'dask worker {address} --nthreads 1'"
+        ) from error
+    found: Any = client.run(facts, cluster.paths, tuple(cluster.versions), on_error="return")
+    for worker, fact in found.items():
+        if not isinstance(fact, tuple):
+            raise InputError(
+                f"--scheduler {address}: worker {worker} cannot import this package ({fact}). "
+                "Start the workers from the same environment and folder as this job"
+            )
+        missing, versions = fact
+        if missing:
+            raise InputError(
+                f"--scheduler {address}: worker {worker} does not see {missing[0]}. The images and "
+                "the cache must lie on a file system that all workers share, under the same path"
+            )
+        if versions != dict(cluster.versions):
+            raise InputError(
+                f"--scheduler {address}: worker {worker} has {versions}, this job "
+                f"{dict(cluster.versions)}. Start the workers from the same environment"
+            )
+
+
+def facts(paths: Sequence[Path], packages: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """What a worker does not see of `paths` (absolute), and its versions of `packages`."""
+    from lens.radiomics.parts import versions
+
+    missing = [str(path) for path in paths if not path.exists()]
+    return missing, {name: version for name, version in versions().items() if name in packages}
 
 
 @contextmanager

@@ -15,8 +15,9 @@ import SimpleITK as sitk
 from lens.cohort import read_case, read_manifest
 from lens.errors import InputError
 from lens.radiomics import cohort as module
+from lens.radiomics import memory, parts
 from lens.radiomics.cohort import extract_cohort
-from lens.radiomics.extract import extract_case
+from lens.radiomics.extract import extract_case, extract_regions
 from lens.radiomics.parameters import load_parameters
 from tests.radiomics.phantoms import ellipsoid, image, texture, write_cohort
 
@@ -50,6 +51,10 @@ def extract(manifest: Path, parameters, workers: int = 1, **options):
     return extract_cohort(
         read_manifest(manifest), parameters, workers=workers, progress=False, **options
     )
+
+
+def finished_parts(cache: Path) -> list[Path]:
+    return [part for part in cache.glob("[!.]*.json") if not part.name.endswith(".failed.json")]
 
 
 def test_a_row_per_patient_with_the_values_of_extract_case(tmp_path, parameters):
@@ -110,7 +115,7 @@ def test_only_what_changed_is_extracted_again(tmp_path, parameters, extracted, m
     assert extracted[6:] == ["a", "b"]
     extract(manifest, load_parameters({"t2": other, "adc": tmp_path / "quick.yaml"}))
     assert len(extracted) == 8, "the parameters of another modality do not matter"
-    monkeypatch.setattr(module, "version", lambda package: "99")
+    monkeypatch.setattr(parts, "version", lambda package: "99")
     extract(manifest, parameters)
     assert extracted[8:] == ["a", "b"]
 
@@ -127,12 +132,12 @@ extract_cohort(read_manifest(Path({str(manifest)!r})), load_parameters(),
 """
     job = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     cache = tmp_path / "cache"
-    while not list(cache.glob("[!.]*.json")):
+    while not finished_parts(cache):
         assert job.poll() is None, "ended before it was killed"
         time.sleep(0.01)
     job.kill()
     job.wait()
-    finished = len(list(cache.glob("[!.]*.json")))
+    finished = len(finished_parts(cache))
     assert finished < 3, "too quick to be interrupted"
     resumed, errors = extract(manifest, load_parameters())
     assert errors == []
@@ -158,7 +163,7 @@ def test_bad_patients_are_set_aside_and_tried_again_once_repaired(tmp_path, para
     torn.write_bytes(whole)
     table, errors = extract(manifest, parameters)
     assert table["patient_id"].tolist() == ["good", "torn"]
-    assert extracted == ["good", "flat", "torn", "flat", "torn"]
+    assert extracted == ["good", "flat", "torn", "torn"], "flat is as it was, so is its reason"
 
 
 def test_an_unforeseen_error_costs_one_patient(tmp_path, parameters, monkeypatch):
@@ -167,16 +172,89 @@ def test_an_unforeseen_error_costs_one_patient(tmp_path, parameters, monkeypatch
     def fragile(case, *rest, **options):
         if case.patient_id == "a":
             raise MemoryError("no room")
-        return extract_case(case, *rest, **options)
+        return extract_regions(case, *rest, **options)
 
-    monkeypatch.setattr(module, "extract_case", fragile)
+    monkeypatch.setattr(module, "extract_regions", fragile)
     table, errors = extract(manifest, parameters)
     assert table["patient_id"].tolist() == ["b"]
     assert "MemoryError: no room" in str(errors[0])
+    monkeypatch.setattr(module, "extract_regions", extract_regions)
+    table, errors = extract(manifest, parameters)
+    assert table["patient_id"].tolist() == ["a", "b"], "a failure of the machine is not remembered"
+    assert errors == []
+
+
+def test_a_refusal_is_remembered_until_something_changes(tmp_path, parameters, extracted, caplog):
+    manifest = write_cohort(tmp_path, ["good", "flat"])
+    flat = tmp_path / "flat_t2.nii.gz"
+    sitk.WriteImage(image(np.full_like(texture(0), 5)), flat)
+    _, first = extract(manifest, parameters)
+    with caplog.at_level("INFO", logger="lens"):
+        _, second = extract(manifest, parameters)
+    assert extracted == ["good", "flat"]
+    assert [error.row() for error in second] == [error.row() for error in first]
+    assert "1 of 2 cases are cached" in caplog.text
+    assert "1 case(s) were refused before" in caplog.text
+    extract(manifest, parameters, retry_failed=True)
+    assert extracted[2:] == ["flat"]
+    other = tmp_path / "other.yaml"
+    other.write_text(QUICK.replace("50", "40"))
+    extract(manifest, load_parameters({"all": other}))
+    assert extracted[3:] == ["good", "flat"]
+    sitk.WriteImage(image(texture(5)), flat)
+    table, errors = extract(manifest, parameters)
+    assert extracted[5:] == ["flat"]
+    assert errors == []
+    assert len(table) == 2
+
+
+def test_side_tables(tmp_path, parameters):
+    manifest = write_cohort(tmp_path, ["a", "b"], lesions=("b",))
+    files = {"audit_file": tmp_path / "audit.csv", "gray_level_file": tmp_path / "levels.csv"}
+    extract(manifest, parameters, **files)
+    levels = pd.read_csv(files["gray_level_file"])
+    assert levels[["patient_id", "roi"]].to_numpy().tolist() == [
+        ["a", "gland"], ["b", "gland"], ["b", "lesion"]
+    ]  # fmt: skip
+    assert levels["voxels"].tolist() == [671, 671, 73]
+    assert (levels["occupied"] <= levels["bins"]).all()
+    findings = pd.read_csv(files["audit_file"])
+    assert findings.columns.tolist() == ["patient_id", "column", "kind", "reason"]
+
+
+def test_absurd_bins_are_refused_at_once(tmp_path):
+    file = tmp_path / "absurd.yaml"
+    file.write_text("setting: {binWidth: 0.01}\n")
+    manifest = write_cohort(tmp_path, ["a"])
+    start = time.perf_counter()
+    table, errors = extract(manifest, load_parameters({"all": file}))
+    assert time.perf_counter() - start < 5
+    assert table.empty
+    assert "gray levels with binWidth 0.01 in gland, more than the 512" in errors[0].reason
+    assert "absurd.yaml, for example binWidth" in errors[0].remedy
+
+
+def test_workers_beyond_the_memory_are_not_started(tmp_path, parameters, monkeypatch, caplog):
+    cases = read_manifest(write_cohort(tmp_path, ["a", "b"])).cases
+    need = memory.worker_bytes(cases[0], parameters, SPACING)
+    assert need == memory.IMPORTS + memory.REGION + 28 * 28 * 20 * (4 + 1 + memory.READING)
+    # The whole field of view is filtered by what depends on the whole image.
+    file = tmp_path / "log.yaml"
+    file.write_text("setting: {binWidth: 50}\nimageType: {LoG: {sigma: [2.0]}}\n")
+    assert memory.worker_bytes(cases[0], load_parameters({"all": file}), SPACING) > need
+    for free, workers, words in [(9.5, 8, ""), (2.5, 2, "2 are started"), (0.5, 1, "even one")]:
+        monkeypatch.setattr(memory, "free_bytes", lambda free=free: free * need)
+        caplog.clear()
+        assert memory.affordable_workers(8, cases, parameters, SPACING) == workers
+        assert words in caplog.text
+        assert bool(words) == bool(caplog.text)
+    assert memory.grid_voxels(tmp_path / "nothing.nii.gz", SPACING) == 0
+    (tmp_path / "empty").mkdir()
+    assert memory.grid_voxels(tmp_path / "empty", SPACING) == 0
 
 
 def test_a_patient_whose_worker_died_is_set_aside(tmp_path, parameters, monkeypatch):
-    def dead_for_the_first(function, items, *, workers):
+    def dead_for_the_first(function, items, *, cluster):
         for index, item in enumerate(items):
             yield index, function(*item) if index else module.WorkerDied("it died twice")
 
@@ -209,8 +287,8 @@ def test_study_ids_and_undefined_features_are_told(tmp_path, parameters, caplog)
         table, _ = extract(manifest, parameters)
     assert table.columns[:2].tolist() == ["patient_id", "study_id"]
     assert table["t2.gland.original_glcm_Idn"].isna().tolist() == [True, True, False]
-    assert "patient a: t2.gland: 2 features are undefined" in caplog.text
-    assert "(likewise 1 more)" in caplog.text
+    assert "audit, undefined: patient a, t2.gland.original_glcm_Idn: not defined" in caplog.text
+    assert "(3 more)" in caplog.text
 
 
 def test_no_worker_is_refused(tmp_path, parameters):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,38 @@ def test_help_waits_for_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_slurm_script_runs_the_job_on_the_workers_that_srun_starts(tmp_path, quick):
+    """With a stand-in for srun that starts one process here."""
+    manifest = write_cohort(tmp_path, ["a", "b c"])
+    out, script = tmp_path / "R.csv", tmp_path / "job.sh"
+    flags = ["--cohort", manifest, "--out", out, "--parameters", quick, "--spacing", 1, 1, 2]
+    done = command(*flags, "--slurm-script", script)
+    assert done.returncode == 0, done.stderr
+    assert not out.exists()
+    assert "#SBATCH --ntasks=" in script.read_text()
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/bash\nshift\nexec "$@"\n')
+    srun.chmod(0o755)
+    path = f"{srun.parent}:{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", str(script)],
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "2 patients x 18 columns" in ran.stdout
+    assert read_table(out)["patient_id"].tolist() == ["a", "b c"]
+    assert not list(Path.cwd().glob(".dask-scheduler-*"))
+
+
+def test_side_tables_lie_beside_the_table(tmp_path, quick):
+    manifest = write_cohort(tmp_path, ["a"])
+    assert job(Config(manifest, tmp_path / "R.parquet", parameters=(str(quick),), workers=1)) == 0
+    names = {path.name for path in tmp_path.glob("R*")}
+    assert names == {"R.parquet", "R-audit.csv", "R-gray-levels.csv"}

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lens.radiomics.workers import ONE_THREAD, WorkerDied, each_in_workers
+from lens.errors import InputError
+from lens.radiomics.parts import versions
+from lens.radiomics.workers import ONE_THREAD, Cluster, WorkerDied, each_in_workers
 
 
 def work(folder: Path, name: str) -> tuple[str, int, dict[str, str | None]]:
@@ -27,7 +29,7 @@ def fail() -> None:
 
 def test_a_death_costs_one_item_and_a_second_attempt_is_made(tmp_path, capfd):
     names = ["a", "deadly", "b", "unlucky", "c", "d", "e"]
-    outcome = dict(each_in_workers(work, [(tmp_path, name) for name in names], workers=2))
+    outcome = dict(each_in_workers(work, [(tmp_path, name) for name in names], cluster=Cluster(2)))
     assert sorted(outcome) == list(range(len(names)))
     assert isinstance(outcome.pop(1), WorkerDied)
     assert {index: result[0] for index, result in outcome.items()} == {
@@ -44,5 +46,47 @@ def test_a_death_costs_one_item_and_a_second_attempt_is_made(tmp_path, capfd):
 def test_an_error_comes_back_and_the_cluster_ends():
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError, match="one third"):
-        list(each_in_workers(fail, [(), ()], workers=1))
+        list(each_in_workers(fail, [(), ()], cluster=Cluster(1)))
     assert threading.active_count() <= before + 3, "threads of the cluster are left over"
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """A scheduler with two workers, as a user would start it, on this machine."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        dashboard_address=":0",
+        scheduler_kwargs={"dashboard": False},
+        memory_limit=None,
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+def test_a_running_scheduler_does_the_work_and_keeps_running(scheduler, tmp_path):
+    names = ["a", "b", "c", "d", "e"]
+    for _ in range(2):
+        cluster = Cluster(None, scheduler, (tmp_path,), versions())
+        outcome = dict(each_in_workers(work, [(tmp_path, name) for name in names], cluster=cluster))
+        assert [outcome[index][0] for index in range(5)] == names
+        assert all(result[1] != os.getpid() for result in outcome.values())
+
+
+@pytest.mark.parametrize(
+    ("paths", "versions", "finding"),
+    [
+        ((Path("/nowhere/t2.nii.gz"),), {}, "does not see /nowhere/t2.nii.gz.*file system"),
+        ((), {"SimpleITK": "1.0"}, "this job .*1.0.*same environment"),
+    ],
+)
+def test_workers_that_do_not_fit_are_refused(scheduler, paths, versions, finding):
+    with pytest.raises(InputError, match=finding):
+        list(each_in_workers(fail, [()], cluster=Cluster(None, scheduler, paths, versions)))
+
+
+def test_no_scheduler_is_refused_with_the_command_that_starts_one():
+    cluster = Cluster(None, "tcp://127.0.0.1:1")
+    with pytest.raises(InputError, match=r"tcp://127.0.0.1:1: no Dask.*'dask scheduler'"):
+        list(each_in_workers(fail, [()], cluster=cluster))
