@@ -14,6 +14,7 @@ from lens.cohort.images import read_image
 from lens.cohort.manifest import ROIS, CaseFiles
 from lens.cohort.placement import Placement, verdict
 from lens.cohort.regions import check_lesion, read_region
+from lens.cohort.units import adc_unit, in_standard_unit, look_swapped
 from lens.errors import CaseError, InputError
 
 
@@ -59,6 +60,8 @@ def read_case(
     of another image of the case, or a crop, a margin or another spacing of the same slab) and that
     the reference shows all of it; any other mask is refused. All of it is noted.
 
+    An ADC map in mm2/s or 1e-3 mm2/s, judged by its median in the gland, is put into 1e-6 mm2/s.
+
     Args:
         files: from the manifest.
         spacing_mm: (x, y, z) of the grid.
@@ -69,8 +72,8 @@ def read_case(
 
     Raises:
         CaseError: a file is unreadable or unusable, a mask cannot be put on the grid, an image
-            does not cover a region, a region is empty, tiny or of one value in an image, or the
-            lesion lies outside the gland.
+            does not cover a region, a region is empty, tiny or of one value in an image, the
+            lesion lies outside the gland, or adc and dwi look swapped.
         InputError: `spacing_mm` is not positive, `labels` names no region, or the case names no
             image.
     """
@@ -104,6 +107,7 @@ def read_case(
         sampled[name] = geometry.sample(image, grid)
         _check_contrast(sampled[name], name, masks, files)
         notes += _sampling_notes(name, image, grid)
+    notes += _standardise_adc(sampled, masks, files)
     return Case(files.patient_id, files.study_id, sampled, masks, tuple(notes), tuple(placements))
 
 
@@ -176,6 +180,29 @@ def _check_contrast(
                 reason=f"constant image: every {name} voxel of the {roi} is {values[0]:g}",
                 remedy="Export the image again, or leave out this patient.",
             )
+
+
+def _standardise_adc(
+    images: dict[str, sitk.Image], masks: dict[str, sitk.Image], files: CaseFiles
+) -> list[str]:
+    """Puts the ADC map into 1e-6 mm2/s, in place; gives notes."""
+    if "adc" not in images or "gland" not in masks:
+        return []
+    found = adc_unit(images["adc"], masks["gland"])
+    if "dwi" in images:
+        other = adc_unit(images["dwi"], masks["gland"])
+        if look_swapped(found, other):
+            raise CaseError(
+                files.patient_id,
+                files.images["adc"],
+                stage="read",
+                reason=f"adc and dwi look swapped: in the gland adc has a median of "
+                f"{found.median:.4g}, which fits no unit of ADC, and dwi has {other.median:.4g}, "
+                f"which fits {other.unit}",
+                remedy="Exchange the two in the manifest, or convert the ADC map to 1e-6 mm2/s.",
+            )
+    images["adc"], notes = in_standard_unit(images["adc"], found)
+    return notes
 
 
 def _orientation_notes(name: str, stored: sitk.Image, oriented: sitk.Image) -> Iterator[str]:
