@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from lens.errors import CaseError
 from lens.files import array_hash, file_hash, write_failures, write_table
+from lens.projection import Projection
 from lens.radiomics.scaling import MinMax, fit_min_max, scale
 from lens.report.page import write_report
 from lens.report.results import (
@@ -19,6 +21,7 @@ from lens.report.results import (
     write_study,
 )
 from lens.shifts import shift
+from lens.similarity import similarity
 from lens.study import Study, load_study
 from lens.sweeps import L1_GRID, L2_GRID, PAPER_L1_GRID, SweepConfig, grid_warnings, sweep
 
@@ -57,33 +60,16 @@ def analyse(plan: Plan, inputs: Inputs, diary: RunFolder) -> list[CaseError]:
         "sweep", [data, settings], [folder / "sweep.parquet", folder / "projection.npz"], run_sweep
     )
     projection, scaling = read_projection(folder)
-    intercept = config.mode == "default"
+    intercept = _intercept(plan)
     for task, x_ft in study.x_ft.items():
-        diary.stage(
-            f"shift {task}",
-            [
-                data,
-                array_hash(x_ft, *projection),
-                intercept,
-                config.bootstraps,
-                config.flips,
-                config.seed,
-            ],
-            [folder / task / name for name in ("decoders.npz", "features.parquet")],
-            lambda task=task: write_shift(
-                folder / task,
-                shift(
-                    study,
-                    projection,
-                    scaling,
-                    task,
-                    intercept=intercept,
-                    draws=config.bootstraps,
-                    flips=config.flips,
-                    seed=config.seed,
-                ),
-            ),
-        )
+        depends = [data, array_hash(x_ft, *projection), intercept, config.bootstraps]
+        depends += [config.flips, config.seed]
+        outputs = [folder / task / name for name in ("features.parquet", "similarity.csv")]
+
+        def run_shift(task: str = task) -> None:
+            _shift(study, projection, scaling, task, plan, folder / task)
+
+        diary.stage(f"shift {task}", depends, outputs, run_shift)
     counts = {name: int(study.rows(name).sum()) for name in ("train", "val", "test")}
     diary.finish(
         tasks=list(study.x_ft),
@@ -116,6 +102,35 @@ def _sweep(study: Study, scaling: MinMax, settings: SweepConfig, diary: RunFolde
     write_table(result.table, diary.folder / "sweep.parquet")
     for warning in grid_warnings(result.table):
         log.warning("sweep: %s", warning)
+
+
+def _shift(
+    study: Study,
+    projection: Projection,
+    scaling: MinMax,
+    task: str,
+    plan: Plan,
+    folder: Path,
+) -> None:
+    config = plan.config
+    result = shift(
+        study,
+        projection,
+        scaling,
+        task,
+        intercept=_intercept(plan),
+        draws=config.bootstraps,
+        flips=config.flips,
+        seed=config.seed,
+    )
+    write_shift(folder, result)
+    patients = study.ids["patient_id"].to_numpy()
+    context = similarity(study.x_pre, study.x_ft[task], patients, seed=config.seed)
+    write_table(context, folder / "similarity.csv")
+
+
+def _intercept(plan: Plan) -> bool:
+    return plan.config.mode == "default"
 
 
 def _sweep_config(plan: Plan) -> SweepConfig:

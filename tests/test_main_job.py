@@ -134,7 +134,13 @@ def test_erased_features_lose(planted: Planted, finished: Path) -> None:
 def test_run_folder_keeps_the_contract(tables: dict[str, Path], finished: Path) -> None:
     for name in ("run.json", "sweep.parquet", "split.csv", "projection.npz", "report.html"):
         assert (finished / name).is_file()
-    for name in ("decoders.npz", "features.parquet", "groups.csv", "modalities.csv"):
+    for name in (
+        "decoders.npz",
+        "features.parquet",
+        "groups.csv",
+        "modalities.csv",
+        "similarity.csv",
+    ):
         assert (finished / "cls" / name).is_file()
     assert not (finished / "failures.csv").exists()
     record = json.loads((finished / "run.json").read_text())

@@ -90,6 +90,7 @@ def _task(name: str, task: TaskTables, folder: Path, paper: bool) -> dict[str, A
             (kind, [row | {"label": label(row)} for row in rows.to_dict("records")])
             for kind, rows in ranking.blocks()
         ],
+        "similarity": task.similarity.to_dict("records"),
         "value_name": ranking.value_name,
         "called": int((task.features["q_bh"] < 0.05).sum()),
     }

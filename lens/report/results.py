@@ -22,11 +22,12 @@ from lens.study import Study
 
 @dataclass(frozen=True)
 class TaskTables:
-    """Tables of one task, as `lens.shifts.Shift` defines them."""
+    """Tables of one task, as `lens.shifts.Shift` and `lens.similarity.similarity` define them."""
 
     features: pd.DataFrame
     groups: pd.DataFrame
     modalities: pd.DataFrame
+    similarity: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def _read_task(folder: Path) -> TaskTables:
         features=read_table(folder / "features.parquet"),
         groups=read_table(folder / "groups.csv"),
         modalities=read_table(folder / "modalities.csv"),
+        similarity=read_table(folder / "similarity.csv"),
     )
 
 
