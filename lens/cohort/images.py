@@ -20,6 +20,13 @@ MAX_LABELS = 20
 """More values than this in a mask: it is rather an image, named in the wrong column."""
 
 
+SPACING_MM = (0.05, 20.0)
+"""Smallest and largest voxel edge of a clinical image; beyond it the unit is not mm."""
+
+GZIP = b"\x1f\x8b"
+"""How compressed content begins."""
+
+
 class Mask(NamedTuple):
     """A mask as read: uint8 0/1, the voxel count of each non-zero value, and whether those are
     whole numbers only after a scale factor of the header was undone."""
@@ -125,6 +132,9 @@ def _is_scaled(values: np.ndarray) -> bool:
 
 def _read_volume(path: Path, patient_id: str) -> sitk.Image:
     path = Path(path)
+    if path.is_symlink() and not path.exists():
+        reason = f"a link to {path.readlink()}, which does not exist"
+        raise _fault(path, patient_id, reason, "Fetch the file that the link stands for.")
     if not path.exists():
         raise _fault(path, patient_id, "no such file", "Correct the path.")
     try:
@@ -132,7 +142,7 @@ def _read_volume(path: Path, patient_id: str) -> sitk.Image:
             with quiet():
                 image = sitk.ReadImage(_series_files(path, patient_id))
         else:
-            _check_complete(path, patient_id)
+            _check_file(path, patient_id)
             with quiet():
                 image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -144,6 +154,8 @@ def _read_volume(path: Path, patient_id: str) -> sitk.Image:
         ) from error
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise _fault(path, patient_id, "complex voxels", "Give the magnitude image.")
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise _fault(
             path,
@@ -159,8 +171,14 @@ def _read_volume(path: Path, patient_id: str) -> sitk.Image:
             f"{size} voxels, where a 3D volume of at least two slices is needed",
             "Give one volume: of a 4D file, extract the b-value or time point that is meant.",
         )
-    if "complex" in image.GetPixelIDTypeAsString():
-        raise _fault(path, patient_id, "complex voxels", "Give the magnitude image.")
+    if min(image.GetSpacing()) < SPACING_MM[0] or max(image.GetSpacing()) > SPACING_MM[1]:
+        raise _fault(
+            path,
+            patient_id,
+            f"voxels of {' x '.join(f'{mm:.4g}' for mm in image.GetSpacing())} mm, which no "
+            "scanner makes",
+            "Correct the spacing or its unit in the header.",
+        )
     return image
 
 
@@ -175,11 +193,48 @@ def _check_finite(voxels: np.ndarray, path: Path, patient_id: str) -> None:
         )
 
 
-def _check_complete(path: Path, patient_id: str) -> None:
-    """Refuses a cut-off NIfTI file, whose missing end ITK would silently read as zeros."""
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return
-    compressed = path.name.lower().endswith(".gz")
+def _check_file(path: Path, patient_id: str) -> None:
+    """Refuses what ITK would misread or only hint at: see the reasons."""
+    name = path.name.lower()
+    with path.open("rb") as stream:
+        begin = stream.read(64)
+    if not begin:
+        raise _fault(path, patient_id, "the file is empty (0 bytes)", "Copy or export it again.")
+    if name.endswith(".gz") != begin.startswith(GZIP) and name.endswith((".nii", ".gz")):
+        ending = ".nii.gz" if name.endswith(".nii.gz") else path.suffix
+        found = (
+            "compressed" if begin.startswith(GZIP) else f"not compressed (begins {begin[:18]!r})"
+        )
+        raise _fault(
+            path,
+            patient_id,
+            f"unreadable image (named {ending} but {found})",
+            "Name it after what it is (.nii or .nii.gz), or download it again if it is no image.",
+        )
+    if name.endswith(".mhd"):
+        _check_data_file(path, patient_id)
+    if name.endswith((".nii", ".nii.gz")):
+        _check_nifti(path, patient_id, compressed=name.endswith(".gz"))
+
+
+def _check_data_file(path: Path, patient_id: str) -> None:
+    match = re.search(r"ElementDataFile\s*=\s*(.+)", path.read_text(encoding="latin-1"))
+    if match and match[1].strip() not in ("LOCAL", "LIST") and "%" not in match[1]:
+        data = path.parent / match[1].strip()
+        if not data.exists():
+            raise _fault(
+                path,
+                patient_id,
+                f"unreadable image (its voxels are in {data.name}, which is not there)",
+                "Copy both files, the .mhd and the one it names.",
+            )
+
+
+def _check_nifti(path: Path, patient_id: str, *, compressed: bool) -> None:
+    """Refuses what ITK reads silently: a missing end as zeros, and a spacing that is not positive.
+
+    It takes a spacing of zero for 1 mm, and mirrors the image of a negative one.
+    """
     try:
         with gzip.open(path) if compressed else path.open("rb") as stream:
             header = stream.read(348)
@@ -202,20 +257,42 @@ def _check_complete(path: Path, patient_id: str) -> None:
             f"unreadable image ({length} bytes of content where its header announces {expected})",
             "Copy or export the file again.",
         )
+    spacing = _nifti_spacing(header)
+    if not all(mm > 0 for mm in spacing):
+        raise _fault(
+            path,
+            patient_id,
+            f"a spacing that is not positive: {' x '.join(f'{mm:g}' for mm in spacing)}",
+            "Correct pixdim in the header, or convert the image again.",
+        )
+
+
+def _nifti_order(header: bytes) -> str:
+    """The byte order of a NIfTI-1 header, or an empty string for anything else."""
+    if len(header) < 348:
+        return ""
+    return next((o for o in "<>" if struct.unpack_from(f"{o}i", header)[0] == 348), "")
+
+
+def _nifti_spacing(header: bytes) -> tuple[float, ...]:
+    """The spacing of up to three axes in a NIfTI-1 header; empty for anything else."""
+    order = _nifti_order(header)
+    if not order:
+        return ()
+    axes = struct.unpack_from(f"{order}h", header, 40)[0]
+    return struct.unpack_from(f"{order}{min(max(axes, 0), 3)}f", header, 80)
 
 
 def _nifti_bytes(header: bytes) -> int:
     """Bytes that a NIfTI-1 header announces (header and voxels); 0 for anything else."""
-    if len(header) < 348:
+    order = _nifti_order(header)
+    if not order:
         return 0
-    for order in "<>":
-        if struct.unpack_from(f"{order}i", header)[0] == 348:
-            dim = struct.unpack_from(f"{order}8h", header, 40)
-            (bits,) = struct.unpack_from(f"{order}h", header, 72)
-            (offset,) = struct.unpack_from(f"{order}f", header, 108)
-            voxels = int(np.prod(dim[1 : 1 + max(dim[0], 0)], dtype=np.int64))
-            return int(offset) + voxels * bits // 8
-    return 0
+    dim = struct.unpack_from(f"{order}8h", header, 40)
+    (bits,) = struct.unpack_from(f"{order}h", header, 72)
+    (offset,) = struct.unpack_from(f"{order}f", header, 108)
+    voxels = int(np.prod(dim[1 : 1 + max(dim[0], 0)], dtype=np.int64))
+    return (int(offset) if np.isfinite(offset) else 0) + voxels * bits // 8
 
 
 def _series_files(folder: Path, patient_id: str) -> list[str]:

@@ -71,6 +71,15 @@ class Marksheet(NamedTuple):
     notes: tuple[Note, ...]
 
 
+class Masks(NamedTuple):
+    """Mask files by (patient, study); those of lesions by folder, too, in the order of choice."""
+
+    gland_folder: Path
+    gland: dict[Study, list[Path]]
+    zones: dict[Study, list[Path]]
+    lesion: dict[str, dict[Study, list[Path]]]
+
+
 def prepare_picai(
     images: Path | None, labels: Path, *, modalities: Sequence[str] = MODALITIES
 ) -> Prepared:
@@ -96,16 +105,18 @@ def prepare_picai(
     if not labels.is_dir():
         raise InputError(f"{labels}: no such folder. Give the folder of the PI-CAI labels")
     sheet = read_marksheet(_first(labels, MARKSHEET, "marksheet"))
-    masks = {
-        "gland": _masks(_first(labels, GLAND, "whole-gland masks")),
-        "zones": next((_masks(labels / f) for f in ZONES if (labels / f).is_dir()), {}),
-    }
-    lesions = {f: _masks(labels / f) for f in LESION if (labels / f).is_dir()}
+    gland = _first(labels, GLAND, "whole-gland masks")
+    masks = Masks(
+        gland_folder=gland,
+        gland=_masks(gland),
+        zones=next((_masks(labels / f) for f in ZONES if (labels / f).is_dir()), {}),
+        lesion={f: _masks(labels / f) for f in LESION if (labels / f).is_dir()},
+    )
     found = {} if images is None else _images(images)
     rows, set_aside, notes = [], list(sheet.set_aside.values()), list(sheet.notes)
     for study in sorted({*sheet.labels, *found} - set(sheet.set_aside)):
         try:
-            row = _row(study, images, found.get(study, {}), masks, lesions, modalities)
+            row = _row(study, images, found.get(study, {}), masks, modalities)
         except CaseError as error:
             set_aside.append(error)
             continue
@@ -246,8 +257,7 @@ def _row(
     study: Study,
     images: Path | None,
     found: dict[str, list[Path]],
-    masks: dict[str, dict[Study, list[Path]]],
-    lesions: dict[str, dict[Study, list[Path]]],
+    masks: Masks,
     modalities: Sequence[str],
 ) -> dict[str, str | Path]:
     """The ids and files of a study."""
@@ -271,18 +281,22 @@ def _row(
                 "Download it again, or do not ask for this modality.",
             )
         row[name] = file
-    for name in ("gland", "zones"):
-        file = one_of(masks[name].get(study, []), patient, name)
-        if file is not None:
-            row[name] = file
-        elif name == "gland":
-            raise _fault(
-                study, "", f"no gland mask of study {study[1]}", "Update the labels repository."
-            )
-    for folder, files in lesions.items():
-        file = one_of(files.get(study, []), patient, "lesion")
-        if file is not None:
-            row |= {"lesion": file, "lesion_source": folder.split("/", 1)[-1]}
+    gland = one_of(masks.gland.get(study, []), patient, "gland")
+    if gland is None:
+        raise _fault(
+            study,
+            masks.gland_folder,
+            f"no gland mask of study {study[1]}",
+            "Update the labels repository.",
+        )
+    row["gland"] = gland
+    zones = one_of(masks.zones.get(study, []), patient, "zones")
+    if zones is not None:
+        row["zones"] = zones
+    for folder, files in masks.lesion.items():
+        lesion = one_of(files.get(study, []), patient, "lesion")
+        if lesion is not None:
+            row |= {"lesion": lesion, "lesion_source": folder.split("/", 1)[-1]}
             break
     return row
 

@@ -64,3 +64,12 @@ def test_a_slice_missing_in_the_real_tree(real_data: Path, tree: Path) -> None:
     (case,) = read_manifest(tree.parent / "cohort.csv").cases
     with pytest.raises(CaseError, match=r"6.00 mm between slices 12 and 13, 3.00 mm"):
         read_case(case)
+
+
+def test_a_slice_delivered_twice_in_the_real_tree(real_data: Path, tree: Path) -> None:
+    shutil.copy(tree / "study 1" / "0" / "1-07.dcm", tree / "study 1" / "0" / "1-07 (1).dcm")
+    masks = {"gland": "{patient}_gland.nii.gz"}
+    prepared = prepare_dicom(tree, masks, mask_root=real_data / "prostatex", progress=False)
+    write_manifest(prepared, tree.parent / "cohort.csv")
+    with pytest.raises(CaseError, match="several slices at the same position"):
+        read_case(read_manifest(tree.parent / "cohort.csv").cases[0])
