@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +41,9 @@ class Config:
     turns: int = 5
     """Calls of each variant."""
     backward: bool = True
-    """Also the gradient of the embedding's sum of squares, at the first batch size."""
+    """Also the gradient of the embedding's sum of squares, for one volume."""
+    backward_shape: tuple[int, int, int] = (32, 112, 112)
+    """Its input, in voxels: PyTorch takes minutes for the gradient at full size."""
     memory: bool = True
     """Also the peak memory of each variant, in a process of its own."""
     out: Path = Path(__file__).parent / "results" / "encoder.json"
@@ -169,16 +171,18 @@ def main(config: Config) -> None:
     rows = []
     limit = attainable()
     work = operations(config)
-    kinds = [("forward", batch) for batch in config.batches]
-    kinds += [("backward", config.batches[0])] if config.backward else []
-    for kind, batch in kinds:
-        made = calls(config, batch, backward=kind == "backward")
+    kinds = [("forward", batch, config) for batch in config.batches]
+    if config.backward:
+        kinds.append(("backward", 1, replace(config, shape=config.backward_shape)))
+    for kind, batch, settings in kinds:
+        made = calls(settings, batch, backward=kind == "backward")
         seconds = take_turns(made, config.turns)
         for name, values in seconds.items():
             ratios = np.array(values) / np.array(seconds["torch"])
             row = {
                 "kind": kind,
                 "batch": batch,
+                "shape": settings.shape,
                 "variant": name,
                 "seconds_median": float(np.median(values)),
                 "seconds_min": min(values),
@@ -189,12 +193,13 @@ def main(config: Config) -> None:
             if kind == "forward":
                 row["gflops"] = batch * work / min(values) / 1e9
             if config.memory and batch == 1:
-                row["peak_mib"] = peak_memory(config, name, kind)  # type: ignore[arg-type]
+                row["peak_mib"] = peak_memory(settings, name, kind)  # type: ignore[arg-type]
             rows.append(row)
             print(_line(row, limit), flush=True)
         del made
     facts = {
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "load_average": os.getloadavg()[0],
         "versions": {name: version(name) for name in ("jax", "torch")},
         "config": {k: v for k, v in asdict(config).items() if k not in ("out", "alone")},
         "gflop_per_volume": work / 1e9,
