@@ -1,4 +1,4 @@
-"""An archive as a cohort manifest, ``cohort.csv``, and the check of one.
+"""An archive as a cohort manifest, ``cohort.csv``, the check of one, and phantoms from one.
 
 ``python -m experiments.prepare picai --images DIR --labels DIR --out cohort.csv``
 """
@@ -144,18 +144,45 @@ class Check:
     """Voxel size in mm (x y z) to which images and masks are resampled."""
 
 
+@dataclass(frozen=True)
+class Phantoms:
+    """Simulates T2, DWI and ADC for real anatomy: the masks and labels of a manifest.
+
+    Shapes, labels and splits are the manifest's, the tissue is simulated (a lesion's contrast by
+    pirads or else isup), so that whole runs can be tried without real images. A second run makes
+    only what is missing or changed. Cases that cannot be used are listed in failures.csv (exit
+    code 3).
+    """
+
+    cohort: Path
+    """Manifest: patient_id, gland and optionally zones and lesion (paths), and labels. Image
+    columns are passed over."""
+
+    out: Path
+    """Folder to write: cohort.csv and a folder per case."""
+
+    seed: int = 0
+    """Seed of the tissue."""
+
+    spacing: float = 0.5
+    """Finest voxel edge of the T2 images in mm; finer masks are sampled to it."""
+
+
 Config = (
     Annotated[PiCai, tyro.conf.subcommand("picai")]
     | Annotated[ProstateX, tyro.conf.subcommand("prostatex")]
     | Annotated[Glob, tyro.conf.subcommand("glob")]
     | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Phantoms, tyro.conf.subcommand("phantoms")]
 )
 
 
-def job(config: PiCai | ProstateX | Glob | Check) -> int:
-    """Archive to manifest, or manifest to report; gives the exit code."""
+def job(config: PiCai | ProstateX | Glob | Check | Phantoms) -> int:
+    """Archive to manifest, or manifest to report or phantoms; gives the exit code."""
     if isinstance(config, Check):
         return _check(config)
+    if isinstance(config, Phantoms):
+        return _phantoms(config)
     from lens.cohort.prepared import join_labels, write_manifest
 
     prepared = _find(config)
@@ -214,6 +241,20 @@ def _check(config: Check) -> int:
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     print(f"{_studies(len(cohort.cases))}, images and masks: {said}: {config.out}")
     return _set_aside(errors, config.out)
+
+
+def _phantoms(config: Phantoms) -> int:
+    from lens.cohort import read_manifest
+    from lens.cohort.anatomy import write_phantoms_on
+
+    manifest, errors = write_phantoms_on(
+        read_manifest(config.cohort, images=False),
+        config.out,
+        config.seed,
+        spacing_mm=config.spacing,
+    )
+    print(f"phantoms: {manifest}")
+    return _set_aside(errors, manifest)
 
 
 def _set_aside(errors: Sequence[CaseError], out: Path) -> int:

@@ -109,6 +109,23 @@ def test_a_manifest_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "write region=value, such as gland=1,2" in capsys.readouterr().err
 
 
+def test_phantoms_from_a_manifest_of_masks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gland = ball((12, 30, 30), 10)
+    write(image(gland), tmp_path / "gland.mha")
+    write(image(gland * 0), tmp_path / "empty.mha")
+    (tmp_path / "masks.csv").write_text("patient_id,gland,isup\na,gland.mha,2\nb,empty.mha,0\n")
+    out = tmp_path / "phantoms"
+    arguments = ("phantoms", "--cohort", tmp_path / "masks.csv", "--out", out)
+    assert prepare(*arguments, "--seed", 1, "--spacing", 1) == 3
+    assert capsys.readouterr().out == f"phantoms: {out / 'cohort.csv'}\n"
+    assert pd.read_csv(out / "cohort.csv")["isup"].to_list() == [2]
+    assert pd.read_csv(out / "failures.csv")["reason"].to_list() == ["the gland mask is empty"]
+    check = ("check", "--cohort", out / "cohort.csv", "--spacing", 1, 1, 2)
+    assert prepare(*check, "--out", out / "geometry.csv") == 0
+
+
 def test_help_needs_no_heavy_import(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lens.cohort", None)
     assert prepare("picai", "--help") == 0

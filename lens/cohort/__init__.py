@@ -1,5 +1,6 @@
 """Patients as images: manifest, reading, one grid per patient, splits and a phantom cohort."""
 
+from lens.cohort.anatomy import write_phantoms_on
 from lens.cohort.case import Case, read_case
 from lens.cohort.images import read_image, read_mask
 from lens.cohort.manifest import CaseFiles, Cohort, read_manifest
@@ -25,4 +26,5 @@ __all__ = [
     "stack",
     "stack_mask",
     "write_phantoms",
+    "write_phantoms_on",
 ]

@@ -92,7 +92,8 @@ def load_mask(path: Path, patient_id: str, *, labels: Sequence[int] | None = Non
     image = _read_volume(path, patient_id)
     voxels = sitk.GetArrayFromImage(image)
     _check_finite(voxels, path, patient_id)
-    values, counts = np.unique(voxels, return_counts=True)
+    # Most voxels are zero, and sorting them takes the longest.
+    values, counts = np.unique(voxels[voxels != 0], return_counts=True)
     scaled = _is_scaled(values)
     if scaled:
         voxels, values = voxels * 255, values * 255
@@ -106,14 +107,14 @@ def load_mask(path: Path, patient_id: str, *, labels: Sequence[int] | None = Non
             f"a mask with fractional values, such as {example:g}",
             "Give a binary or label mask; a probability map must be thresholded first.",
         )
-    if len(values) > MAX_LABELS:
+    if len(values) >= MAX_LABELS:
         raise _fault(
             path,
             patient_id,
-            f"{len(values)} different values, which is an image rather than a mask",
+            f"{len(values) + 1} different values, which is an image rather than a mask",
             "Check which file the column names.",
         )
-    found = {int(v): int(n) for v, n in zip(whole, counts, strict=True) if v != 0}
+    found = {int(v): int(n) for v, n in zip(whole, counts, strict=True)}
     region = voxels > 0.5 if labels is None else np.isin(np.rint(voxels), list(labels))
     mask = sitk.GetImageFromArray(region.astype(np.uint8))
     mask.CopyInformation(image)

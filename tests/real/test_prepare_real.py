@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 
-from lens.cohort import read_case, read_manifest
+from lens.cohort import read_case, read_manifest, write_phantoms_on
 from lens.cohort.dicom_tree import prepare_dicom
 from lens.cohort.picai import prepare_picai
 from lens.cohort.prepared import write_manifest
@@ -73,3 +76,33 @@ def test_a_slice_delivered_twice_in_the_real_tree(real_data: Path, tree: Path) -
     write_manifest(prepared, tree.parent / "cohort.csv")
     with pytest.raises(CaseError, match="several slices at the same position"):
         read_case(read_manifest(tree.parent / "cohort.csv").cases[0])
+
+
+PATIENTS = ("10040", "10085", "10181")
+"""A lesion on a usual grid, one partly outside the gland on 1024 x 1024, and no lesion."""
+
+
+def test_phantoms_on_real_anatomy(real_data: Path, tmp_path: Path) -> None:
+    write_manifest(prepare_picai(None, real_data / "picai_labels"), tmp_path / "masks.csv")
+    cohort = read_manifest(tmp_path / "masks.csv", images=False)
+    cases = tuple(case for case in cohort.cases if case.patient_id in PATIENTS)
+    cohort = replace(cohort, cases=cases)
+    manifest, errors = write_phantoms_on(
+        cohort, tmp_path / "phantoms", 0, spacing_mm=1.0, progress=False
+    )
+    assert errors == ()
+    made = read_manifest(manifest).cases
+    assert [case.labels for case in made] == [case.labels for case in cases]
+    for source, files in zip(cases, made, strict=True):
+        case = read_case(files, spacing_mm=(1.0, 1.0, 1.5))
+        stored = sitk.ReadImage(str(source.masks["gland"]))
+        volume = np.count_nonzero(sitk.GetArrayViewFromImage(stored)) * np.prod(stored.GetSpacing())
+        gland = sitk.GetArrayFromImage(case.masks["gland"]) > 0
+        # Two samplings of an edge that lies between the voxels.
+        assert gland.sum() * 1.5 == pytest.approx(volume, rel=0.02)
+        adc = sitk.GetArrayFromImage(case.images["adc"])
+        assert 1000 < np.median(adc[gland]) < 1800
+        assert ("lesion" in case.masks) == (source.patient_id != "10181")
+        if "lesion" in case.masks:
+            lesion = sitk.GetArrayFromImage(case.masks["lesion"]) > 0
+            assert adc[lesion].mean() < 0.85 * adc[gland & ~lesion].mean()
