@@ -62,9 +62,9 @@ def settle(config: Config) -> Plan:
         config=config,
         out=config.out or Path("runs") / name,
         roi=config.roi or (("gland",) if phantom else ()),
-        hidden=config.hidden or (16 if phantom else 128),
+        hidden=config.hidden or (8 if phantom else 128),
         spacing=config.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
-        shape=config.shape or ((32, 64, 64) if phantom else (64, 224, 224)),
+        shape=config.shape or ((32, 48, 48) if phantom else (64, 224, 224)),
     )
     counts = (plan.hidden, config.epochs, config.batch, config.seeds)
     counts += (config.bootstraps, config.flips)

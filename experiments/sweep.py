@@ -51,7 +51,7 @@ class Config:
     roi: tuple[str, ...] = ()
     """Regions of interest to analyse (gland, lesion); default all, for the phantoms the gland."""
     hidden: int | None = None
-    """Width of the projected embedding (hidden units); default 128, for the phantoms 16."""
+    """Width of the projected embedding (hidden units); default 128, for the phantoms 8."""
     l1: tuple[float, ...] = ()
     """Grid of L1 penalties (unitless); default 0 to 1e-5 in six steps."""
     l2: tuple[float, ...] = ()
@@ -71,12 +71,12 @@ class Config:
     spacing: tuple[float, float, float] | None = None
     """Voxel size x y z after resampling (mm); default 0.5 0.5 1.0, for the phantoms 1 1 2."""
     shape: tuple[int, int, int] | None = None
-    """Input of the encoder, D H W (voxels); default 64 224 224, for the phantoms 32 64 64."""
+    """Input of the encoder, D H W (voxels); default 64 224 224, for the phantoms 32 48 48."""
     parameters: Pairs = ()
     """PyRadiomics parameter file for all modalities, or MODALITY=FILE; repeat for several."""
     workers: int | None = None
     """Processes for radiomics; default one per core."""
-    phantoms: int = 120
+    phantoms: int = 160
     """Patients in the embedded phantom cohort."""
     finetune_epochs: int = 8
     """Passes over the train patients when the embedded encoders are fine-tuned."""
