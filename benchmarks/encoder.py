@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -45,7 +44,7 @@ class Config:
     backward_shape: tuple[int, int, int] = (32, 112, 112)
     """Its input, in voxels: PyTorch takes minutes for the gradient at full size."""
     memory: bool = True
-    """Also the peak memory of each variant, in a process of its own."""
+    """Also the peak memory of each variant, in a process of its own (Linux)."""
     out: Path = Path(__file__).parent / "results" / "encoder.json"
     """Where the figures go."""
     alone: str | None = None
@@ -166,7 +165,9 @@ def main(config: Config) -> None:
             config, 1, backward=kind == "backward", variants=(name,)  # type: ignore[arg-type]
         ).values()  # fmt: skip
         call()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # ru_maxrss would include the parent's memory at the fork.
+        status = Path("/proc/self/status").read_text()
+        print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
         return
     rows = []
     limit = attainable()

@@ -7,6 +7,7 @@ last downsampling of stride 1, so that the total stride is 16.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, Literal
 
@@ -258,22 +259,20 @@ class ResponseNorm(nnx.Module):
         return x * scale + self.beta[...].astype(x.dtype)
 
 
-@jax.jit
-def _noise(key: PRNGKeyArray) -> Float[Array, " block"]:
-    return 0.02 * jax.random.truncated_normal(key, -2, 2, (_BLOCK,))
-
-
-_BLOCK = 1 << 17
+@partial(jax.jit, static_argnums=1)
+def _noise(key: PRNGKeyArray, size: int) -> Float[Array, " size"]:
+    return 0.02 * jax.random.truncated_normal(key, -2, 2, (size,))
 
 
 def _initial(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """A kernel's start, truncated normal with standard deviation 0.02.
 
-    Drawn in blocks of one size: XLA takes half a second to compile a generator, and every shape
+    Drawn in blocks of two sizes: XLA takes half a second to compile a generator, and every shape
     would need its own.
     """
     size = prod(shape)
-    blocks = [_noise(jax.random.fold_in(key, i)) for i in range(-(-size // _BLOCK))]
+    block = 1 << (20 if size > 1 << 19 else 16)
+    blocks = [_noise(jax.random.fold_in(key, i), block) for i in range(-(-size // block))]
     return jnp.concatenate(blocks)[:size].reshape(shape).astype(dtype)
 
 
