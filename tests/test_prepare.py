@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -129,3 +130,9 @@ def test_phantoms_from_a_manifest_of_masks(
 def test_help_needs_no_heavy_import(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lens.cohort", None)
     assert prepare("picai", "--help") == 0
+
+
+def test_the_cohort_room_does_without_jax() -> None:
+    # Workers that read cases must start fast and leave the accelerator alone.
+    code = "import sys, lens.cohort, experiments.prepare; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -78,8 +78,8 @@ def test_a_ramp_in_space_is_reproduced_on_oblique_grids(tmp_path: Path) -> None:
     roi = array(case.masks["gland"]) > 0
     expected = positions(case.images["t2"]) @ [3.0, -2.0, 1.5] + 500
     for name in ("t2", "adc"):
-        # Values of some 700 in float32 have a rounding of 6e-5.
-        np.testing.assert_allclose(array(case.images[name])[roi], expected[roi], atol=3e-4)
+        # Places are rounded by up to 6e-5 voxel of 2.5 mm, along three axes.
+        np.testing.assert_allclose(array(case.images[name])[roi], expected[roi], atol=1e-3)
 
 
 def test_interpolation_agrees_with_scipy_on_an_oblique_grid(tmp_path: Path) -> None:
@@ -95,7 +95,9 @@ def test_interpolation_agrees_with_scipy_on_an_oblique_grid(tmp_path: Path) -> N
     inside = np.all((index > -0.499) & (index < last + 0.499), axis=0)
     assert 0.5 < inside.mean() <= 1
     got = array(case.images["adc"]).ravel()
-    np.testing.assert_allclose(got[inside], expected[inside], atol=2e-3)
+    # Places are rounded by up to 6e-5 voxel, and neighbours differ by up to 800.
+    np.testing.assert_allclose(got[inside], expected[inside], atol=0.15)
+    assert np.abs(got[inside] - expected[inside]).mean() < 0.02
 
 
 def test_the_grid_keeps_centre_extent_and_volume() -> None:
