@@ -11,8 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.cli import DONE, REFUSED, list_set_aside, run
+
+if TYPE_CHECKING:
+    from lens.cohort import Cohort
+    from lens.radiomics.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,10 @@ class Config:
     """Try patients again that were refused before, though their files, the parameters and the
     versions are the same; otherwise only their reason is listed again."""
 
+    perturb: int = 0
+    """Versions of each patient with small changes of pose, contour and noise (5, for example), from
+    which R-repeatability.csv tells how well each feature repeats (intraclass correlation)."""
+
     slurm_script: Path | None = None
     """Write a Slurm batch script that runs this job on a Dask cluster, and do nothing else."""
 
@@ -64,12 +73,17 @@ def job(config: Config) -> int:
 
     if config.out.suffix not in (".parquet", ".csv"):
         raise InputError(f"{config.out}: tables are written as .parquet or .csv")
+    if config.perturb == 1 or config.perturb < 0:
+        raise InputError(f"--perturb {config.perturb}: two or more versions, or 0 for none")
+    files = parameter_files(config.parameters)
+    cache = config.cache or config.out.parent / "radiomics-cache"
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
+    cohort, parameters = read_manifest(config.cohort), load_parameters(files)
     table, errors = extract_cohort(
-        read_manifest(config.cohort),
-        load_parameters(parameter_files(config.parameters)),
-        cache=config.cache or config.out.parent / "radiomics-cache",
+        cohort,
+        parameters,
+        cache=cache,
         spacing_mm=config.spacing,
         workers=config.workers,
         scheduler=config.scheduler,
@@ -82,8 +96,30 @@ def job(config: Config) -> int:
         print(f"no patient is left, so {config.out} is not written")
         return REFUSED
     write_table(table, config.out)
+    if config.perturb:
+        write_repeatability(config, cohort, parameters, cache)
     print(f"{len(table)} patients x {table.shape[1] - 1} columns: {config.out}")
     return code
+
+
+def write_repeatability(
+    config: Config, cohort: Cohort, parameters: dict[str, Parameters], cache: Path
+) -> None:
+    """Writes how well each feature survives small changes of the images and masks."""
+    from lens.files import write_table
+    from lens.radiomics.cohort import extract_perturbed
+    from lens.radiomics.repeatability import repeatability
+
+    table = extract_perturbed(
+        cohort,
+        parameters,
+        cache=cache,
+        repeats=config.perturb,
+        spacing_mm=config.spacing,
+        workers=config.workers,
+        scheduler=config.scheduler,
+    )
+    write_table(repeatability(table), beside(config.out, "repeatability"))
 
 
 def write_slurm_script(config: Config, script: Path) -> int:
@@ -97,6 +133,7 @@ def write_slurm_script(config: Config, script: Path) -> int:
     arguments += ["--parameters", *config.parameters] if config.parameters else []
     arguments += ["--spacing", *map(str, config.spacing)]
     arguments += ["--cache", str(config.cache)] if config.cache else []
+    arguments += ["--perturb", str(config.perturb)] if config.perturb else []
     arguments += ["--retry-failed"] if config.retry_failed else []
     text = slurm_script(arguments, python=sys.executable, folder=str(Path.cwd()))
     write_text(script, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,16 @@ import pandas as pd
 
 from lens.cohort import CaseFiles, Cohort, read_case
 from lens.errors import CaseError, InputError
-from lens.files import write_table
+from lens.files import write_json, write_table
 from lens.radiomics import audit
 from lens.radiomics.engine import pyradiomics
-from lens.radiomics.extract import extract_regions
+from lens.radiomics.extract import columns, extract_regions, intensity_scaling
 from lens.radiomics.memory import affordable_workers
-from lens.radiomics.parameters import Parameters
+from lens.radiomics.parameters import Parameters, parameters_for
 from lens.radiomics.parts import (
     failure_path,
     part_paths,
+    perturbed_path,
     read_failure,
     read_part,
     versions,
@@ -90,7 +91,7 @@ def extract_cohort(
     if missing:
         pyradiomics()
         items = [(cohort.cases[i], parameters, spacing_mm, parts[i]) for i in missing]
-        outcomes = _run(items, workers, scheduler)
+        outcomes = _run(items, workers, scheduler, extract_part)
         for position, error in progress_bar(outcomes, len(items), "radiomics", progress):
             if error is not None:
                 failed[missing[position]] = error
@@ -99,6 +100,83 @@ def extract_cohort(
     _say(cases, contents)
     table = _audited(cases, contents, audit_file, gray_level_file)
     return table, [*cohort.set_aside, *(failed[i] for i in sorted(failed))]
+
+
+def extract_perturbed(
+    cohort: Cohort,
+    parameters: Mapping[str, Parameters],
+    *,
+    cache: Path,
+    repeats: int,
+    spacing_mm: tuple[float, float, float] = (0.5, 0.5, 1.0),
+    workers: int | None = None,
+    progress: bool = True,
+    scheduler: str | None = None,
+) -> pd.DataFrame:
+    """Features of `repeats` perturbed versions of every case, for `repeatability`.
+
+    Each case is seeded by its content, so that a version is the same in every run and cohort.
+    Cases are cached as in `extract_cohort`, whose arguments these are. Cases that were refused
+    there, and versions that are, are left out.
+
+    Returns:
+        Table with ``patient_id``, ``study_id`` where any case has one, ``repeat`` from 0, and the
+        columns of the radiomics table.
+
+    Raises:
+        InputError: fewer than two repeats, or as `extract_cohort`.
+    """
+    if repeats < 2:
+        raise InputError(f"perturb {repeats}: at least two versions are needed to compare them")
+    wholes = part_paths(cohort.cases, parameters, cache, spacing_mm, progress=progress)
+    usable = [index for index, part in enumerate(wholes) if part.is_file()]
+    parts = {i: perturbed_path(wholes[i], repeats) for i in usable}
+    missing = [i for i in usable if not parts[i].is_file()]
+    items = [(cohort.cases[i], parameters, spacing_mm, parts[i], repeats) for i in missing]
+    failed: list[CaseError] = []
+    if items:
+        pyradiomics()
+        outcomes = _run(items, workers, scheduler, perturbed_part)
+        for _, error in progress_bar(outcomes, len(items), "perturbed versions", progress):
+            failed += [error] if error is not None else []
+    for error in failed:
+        log.warning("perturbed versions: %s", error)
+    done = [i for i in usable if parts[i].is_file()]
+    versions_of = [read_part(parts[i])["versions"] for i in done]
+    cases = [cohort.cases[i] for i, made in zip(done, versions_of, strict=True) for _ in made]
+    table = _table(cases, [{"features": features} for made in versions_of for features in made])
+    table.insert(1, "repeat", [repeat for made in versions_of for repeat in range(len(made))])
+    return table
+
+
+def perturbed_part(
+    files: CaseFiles,
+    parameters: Mapping[str, Parameters],
+    spacing_mm: tuple[float, float, float],
+    part: Path,
+    repeats: int,
+) -> CaseError | None:
+    """Writes the features of perturbed versions of one case; gives the error where that fails."""
+    from lens.radiomics.perturb import perturbed
+
+    if part.is_file():
+        return None
+    seed = int(part.name[:16], 16)
+    try:
+        case = read_case(files, spacing_mm=spacing_mm)
+        scalings = {
+            name: intensity_scaling(image, parameters_for(parameters, name))
+            for name, image in case.images.items()
+        }
+        made = []
+        for repeat in range(repeats):
+            version = perturbed(case, np.random.default_rng([seed, repeat]))
+            regions = extract_regions(version, parameters, files=files.images, scalings=scalings)
+            made.append(columns(regions))
+        write_json(part, {"versions": made})
+    except CaseError as error:
+        return error
+    return None
 
 
 def extract_part(
@@ -154,22 +232,25 @@ def _say_what_is_known(total: int, missing: int, failed: int) -> None:
 
 
 def _run(
-    items: Sequence[tuple[Any, ...]], workers: int | None, scheduler: str | None
+    items: Sequence[tuple[Any, ...]],
+    workers: int | None,
+    scheduler: str | None,
+    function: Callable[..., CaseError | None],
 ) -> Iterator[tuple[int, CaseError | None]]:
-    """The outcome of each item of `extract_part`, as they complete."""
+    """The outcome of `function` for each item, as they complete."""
     from dask.system import CPU_COUNT
 
     if scheduler is None:
         workers = min(workers or CPU_COUNT, len(items))
-        cases, (_, parameters, spacing_mm, _) = [item[0] for item in items], items[0]
+        cases, (_, parameters, spacing_mm, *_) = [item[0] for item in items], items[0]
         workers = affordable_workers(workers, cases, parameters, spacing_mm)
         if workers == 1:
-            yield from ((index, extract_part(*item)) for index, item in enumerate(items))
+            yield from ((index, function(*item)) for index, item in enumerate(items))
             return
     else:
         items = [_absolute(*item) for item in items]
     cluster = Cluster(workers, scheduler, _paths(items), versions())
-    for index, result in each_in_workers(extract_part, items, cluster=cluster):
+    for index, result in each_in_workers(function, items, cluster=cluster):
         if isinstance(result, WorkerDied):
             result = CaseError(
                 items[index][0].patient_id,
@@ -181,16 +262,19 @@ def _run(
         yield index, result
 
 
-def _absolute(files: CaseFiles, parameters: Any, spacing_mm: Any, part: Path) -> tuple[Any, ...]:
+def _absolute(
+    files: CaseFiles, parameters: Any, spacing_mm: Any, part: Path, *rest: Any
+) -> tuple[Any, ...]:
     """An item whose paths mean the same in a process that runs in another folder."""
     images = {name: path.absolute() for name, path in files.images.items()}
     masks = {name: path.absolute() for name, path in files.masks.items()}
-    return replace(files, images=images, masks=masks), parameters, spacing_mm, part.absolute()
+    here = replace(files, images=images, masks=masks)
+    return here, parameters, spacing_mm, part.absolute(), *rest
 
 
 def _paths(items: Sequence[tuple[Any, ...]]) -> tuple[Path, ...]:
     """What a worker must see: the folder of the parts, and the first case's files."""
-    files, _, _, part = items[0]
+    files, _, _, part, *_ = items[0]
     part.parent.mkdir(parents=True, exist_ok=True)
     return (part.parent, *files.images.values(), *files.masks.values())
 

@@ -33,6 +33,13 @@ class Region(NamedTuple):
     voxels: int
 
 
+class IntensityScaling(NamedTuple):
+    """Mean and standard deviation of a whole image, in its own unit."""
+
+    mean: float
+    sd: float
+
+
 def extract_case(
     case: Case,
     parameters: Mapping[str, Parameters],
@@ -60,6 +67,7 @@ def extract_regions(
     parameters: Mapping[str, Parameters],
     *,
     files: Mapping[str, Path] | None = None,
+    scalings: Mapping[str, IntensityScaling | None] | None = None,
 ) -> dict[tuple[str, str], Region]:
     """Features and gray levels of a case.
 
@@ -67,6 +75,7 @@ def extract_regions(
         case: images and 0/1 masks on one grid.
         parameters: by modality, from `load_parameters`.
         files: the file behind each modality, to be named in errors.
+        scalings: of the whole images, where the case holds parts of them.
 
     Returns:
         A region per modality and ROI, in the order of the case. A feature that the ROI does not
@@ -80,7 +89,7 @@ def extract_regions(
     for modality, image in case.images.items():
         chosen = parameters_for(parameters, modality)
         try:
-            scaling = intensity_scaling(image, chosen)
+            scaling = scalings[modality] if scalings else intensity_scaling(image, chosen)
             for roi, mask in case.masks.items():
                 regions[modality, roi] = _measure_or_explain(image, mask, roi, chosen, scaling)
         except _Unusable as error:
@@ -109,13 +118,6 @@ def roi_features(image: sitk.Image, mask: sitk.Image, parameters: Parameters) ->
     """
     region = prepare(image, mask, parameters, intensity_scaling(image, parameters))
     return measure(*region, parameters).features
-
-
-class IntensityScaling(NamedTuple):
-    """Mean and standard deviation of a whole image, in its own unit."""
-
-    mean: float
-    sd: float
 
 
 def intensity_scaling(image: sitk.Image, parameters: Parameters) -> IntensityScaling | None:

@@ -16,6 +16,7 @@ from lens.errors import CaseError
 from lens.files import file_hash, write_json
 from lens.radiomics.extract import Region, columns
 from lens.radiomics.parameters import Parameters, parameters_for
+from lens.radiomics.perturb import GENERATOR
 from lens.radiomics.progress import progress_bar
 
 FORMAT = 2
@@ -68,6 +69,11 @@ def read_part(part: Path) -> dict[str, Any]:
 def failure_path(part: Path) -> Path:
     """Where it is remembered that the same content was refused."""
     return part.with_suffix(".failed.json")
+
+
+def perturbed_path(part: Path, repeats: int) -> Path:
+    """Where the perturbed versions of a case lie."""
+    return part.with_suffix(f".perturbed-{GENERATOR}-{repeats}.json")
 
 
 def write_failure(part: Path, error: CaseError) -> None:

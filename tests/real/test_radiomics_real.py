@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from scipy.stats import f_oneway
 
 from lens.cohort import Case, CaseFiles, read_case
 from lens.radiomics.extract import (
@@ -21,6 +22,7 @@ from lens.radiomics.extract import (
 )
 from lens.radiomics.names import parse_columns
 from lens.radiomics.parameters import load_parameters, read_parameters
+from lens.radiomics.repeatability import repeatability
 from tests.radiomics.phantoms import direct
 
 CLASSES = ("firstorder", "glcm", "glrlm", "glszm", "ngtdm", "gldm")
@@ -138,3 +140,35 @@ def test_16_to_128_gray_levels_on_the_image_and_every_band(patient):
     assert len(table) == 3 * 2 * 9
     assert table["levels"].between(16, 128).all()
     assert table["occupied"].between(16, 128).all()
+
+
+@pytest.mark.parametrize("structure", ["WholeGland", "PeripheralZone", "TumorROI_PZ_1"])
+def test_repeatability_of_patients_scanned_twice(real_data, structure):
+    """Every column against SciPy's analysis of variance; the gland's volume repeats well."""
+    file = real_data / "tables" / "qin_repeatability_t2_3D_bin15.csv.gz"
+    table = pd.read_csv(file, sep=";")
+    table = table[table["segmentedStructure"] == structure]
+    visits = table["study"].str.split("_", n=1, expand=True)
+    table = table.select_dtypes("number").drop(columns="series", errors="ignore")
+    table = table.loc[:, ~table.columns.str.startswith("general_info")]
+    repeat = visits.groupby(0)[1].rank().astype(int).rename("repeat")
+    table = pd.concat([visits[0].rename("patient_id"), repeat, table], axis=1)
+    result = repeatability(table).set_index("column")
+    twice = table[table.groupby("patient_id")["repeat"].transform("size") == 2]
+    print(structure, twice["patient_id"].nunique(), result["icc"].describe().to_string())
+    assert (result["repeats"] == 2).all()
+    assert result["n"].max() == twice["patient_id"].nunique() >= 10
+    full = result.index[result["n"] == result["n"].max()]
+    groups = [group[full].to_numpy() for _, group in twice.groupby("patient_id")]
+    # Values that hardly differ leave nothing but rounding to compare.
+    values = np.stack(groups)
+    varies = values.std(axis=(0, 1)) > 1e-9 * np.abs(values).max(axis=(0, 1))
+    ratio = f_oneway(*groups, axis=0).statistic
+    assert varies.sum() > 1000
+    np.testing.assert_allclose(
+        result.loc[full[varies], "icc"], ((ratio - 1) / (ratio + 1))[varies], atol=1e-6
+    )
+    known = result.dropna()
+    assert known["icc"].between(known["icc_low"], known["icc_high"]).all()
+    if structure == "WholeGland":
+        assert result.loc["original_shape_Volume", "icc"] > 0.9
