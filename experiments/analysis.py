@@ -51,7 +51,7 @@ def analyse(plan: Plan, inputs: Inputs, diary: RunFolder) -> list[CaseError]:
     scaling = fit_min_max(study.r[study.rows("train")])
     settings = _sweep_config(plan)
     data = array_hash(study.x_pre, study.r, study.split)
-    notes = [*inputs.notes, *_size_notes(study, plan.hidden)]
+    notes = [*inputs.notes, *study.notes, *_size_notes(study, plan.hidden)]
 
     def run_sweep() -> None:
         _sweep(study, scaling, settings, diary)

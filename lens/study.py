@@ -21,7 +21,8 @@ SPLITS = ("train", "val", "test")
 MIN_PATIENTS = 10
 """With fewer, a 7:1:2 split leaves a single patient to validate and too few to score."""
 MAX_MISSING = 0.2
-"""A radiomic column missing in a larger share of the patients is dropped, not the patients."""
+"""A column missing in a larger share of the patients is dropped; a patient who lacks a larger share
+of the columns is set aside. What is missing then is imputed."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Study:
         split: ``train``, ``val`` or ``test`` per row; a patient is in one split only.
         dropped: radiomic columns left out, with the reason.
         set_aside: patients left out, with file, reason and remedy.
+        notes: what a reader of the results must know about the tables.
     """
 
     ids: pd.DataFrame
@@ -49,6 +51,7 @@ class Study:
         default_factory=lambda: pd.DataFrame(columns=["column", "reason"])
     )
     set_aside: tuple[CaseError, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def rows(self, *splits: str) -> np.ndarray:
         """Boolean mask (n,) of the rows in any of `splits`."""
@@ -66,9 +69,11 @@ def load_study(
 ) -> Study:
     """Joins a user's tables on ``patient_id`` (and ``study_id`` where all tables carry it).
 
-    Files may list patients in any order. Patients that are not in every file, and patients with a
-    missing value, are set aside; radiomic columns that are constant over the train patients, or
-    missing in more than a fifth of the patients, are dropped. Both are listed in the result.
+    Files may list patients in any order. Patients that are not in every file, whose embedding is
+    not finite, or who lack more than a fifth of the features, are set aside; radiomic columns that
+    are missing in more than a fifth of the patients, or constant over the train patients, are
+    dropped. A feature that is still missing takes the median over the train patients. All is
+    listed in the result.
 
     Args:
         pre: embeddings before fine-tuning, ``.npz`` or a table.
@@ -123,6 +128,7 @@ def load_study(
         if split is None
         else _read_split(split, keys)
     )
+    r, notes = _impute(r, assigned == "train")
     r, features, constant = _drop_constant(r, features, assigned == "train", radiomics)
     return Study(
         ids=keys,
@@ -133,6 +139,7 @@ def load_study(
         split=assigned,
         dropped=pd.concat([dropped, constant], ignore_index=True),
         set_aside=tuple(set_aside),
+        notes=notes,
     )
 
 
@@ -317,20 +324,20 @@ def _incomplete_rows(
     files: Mapping[str, Path],
     radiomics: Path,
 ) -> tuple[np.ndarray, list[CaseError]]:
-    """Rows to keep (boolean), and patients with a value that is not finite."""
+    """Rows to keep (boolean), and patients with too many values that are not finite."""
     keep = np.ones(len(keys), bool)
     errors = []
     finite = np.isfinite(r)
     for row in range(len(keys)):
         name = "/".join(keys.iloc[row])
         bad = np.flatnonzero(~finite[row])
-        if bad.size:
+        if bad.size > MAX_MISSING * len(features):
             keep[row] = False
             first = features.loc[bad[0], "column"]
             reason = (
                 "the region of interest is missing"
                 if bad.size == len(features)
-                else f"{bad.size} feature(s) are not finite, the first is {first}"
+                else f"{bad.size} of {len(features)} features are not finite, the first is {first}"
             )
             errors.append(
                 CaseError(
@@ -380,6 +387,24 @@ def _read_split(path: Path, keys: pd.DataFrame) -> np.ndarray:
         if count < least:
             raise InputError(f"{path}: {count} patient(s) in {name}, at least {least} are needed")
     return assigned
+
+
+def _impute(r: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Missing values take the column's median over the train patients, 0 where they have none.
+
+    A column without any value in a train patient is constant then, and dropped as such.
+    """
+    missing = ~np.isfinite(r)
+    if not missing.any():
+        return r, ()
+    seen = np.where(missing, np.nan, r)[train]
+    unseen = missing[train].all(axis=0)
+    median = np.where(unseen, 0.0, np.nanmedian(np.where(unseen, 0.0, seen), axis=0))
+    note = (
+        f"{missing.sum()} missing value(s) of {missing.any(axis=1).sum()} patient(s) in "
+        f"{missing.any(axis=0).sum()} column(s) were replaced by the median over the train patients"
+    )
+    return np.where(missing, median, r), (note,)
 
 
 def _drop_constant(

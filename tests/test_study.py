@@ -125,11 +125,9 @@ def test_embeddings_as_a_table_equal_the_npz(planted: Planted, tmp_path: Path) -
     pd.testing.assert_frame_equal(read_embeddings(tmp_path / "pre.csv"), frame, rtol=1e-6)
 
 
-def test_a_value_that_is_not_finite_sets_the_patient_aside(
-    planted: Planted, paths: dict[str, Path]
-) -> None:
+def test_patients_with_too_little_are_set_aside(planted: Planted, paths: dict[str, Path]) -> None:
     def spoil(table: pd.DataFrame) -> None:
-        table.loc[table["patient_id"] == "P0004", "t2.gland.original_glcm_F0"] = np.nan
+        table.loc[table["patient_id"] == "P0004", table.columns[1:15]] = np.nan
 
     rewrite(paths["radiomics"], spoil)
     planted.ft[5, 2] = np.inf
@@ -138,9 +136,28 @@ def test_a_value_that_is_not_finite_sets_the_patient_aside(
     assert len(study.ids) == 38
     messages = [str(error) for error in study.set_aside]
     assert "patient P0004" in messages[0]
-    assert "t2.gland.original_glcm_F0" in messages[0]
+    assert "14 of 48 features are not finite" in messages[0]
     assert "patient P0005" in messages[1]
     assert "ft.npz" in messages[1]
+
+
+def test_a_missing_feature_takes_the_median_of_the_train_patients(paths: dict[str, Path]) -> None:
+    column = "t2.gland.original_glcm_F0"
+    before = load(paths)
+    at = before.features["column"].tolist().index(column)
+    holes = [before.ids["patient_id"][before.rows(split)].iloc[0] for split in ("train", "test")]
+
+    def spoil(table: pd.DataFrame) -> None:
+        table.loc[table["patient_id"].isin(holes), column] = np.nan
+
+    rewrite(paths["radiomics"], spoil)
+    after = load(paths)
+    assert not after.set_aside
+    assert after.notes[0].startswith("2 missing value(s) of 2 patient(s) in 1 column(s)")
+    hole = after.ids["patient_id"].isin(holes).to_numpy()
+    seen = before.r[before.rows("train") & ~hole, at]
+    np.testing.assert_allclose(after.r[hole, at], np.median(seen))
+    np.testing.assert_array_equal(after.r[~hole], before.r[~hole])
 
 
 def test_constant_columns_are_dropped_and_listed(paths: dict[str, Path]) -> None:
