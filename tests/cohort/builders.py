@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -113,5 +114,15 @@ def write_series(
             piece.SetMetaData(tag, value)
         # Named against the order of the slices, which must not matter.
         writer.SetFileName(str(folder / f"{series_uid[-1]}-{99 - k}.dcm"))
-        writer.Execute(piece)
+        _execute(writer, piece)
     return folder
+
+
+def _execute(writer: sitk.ImageFileWriter, image: sitk.Image) -> None:
+    """Writes, and gives the process its locale back: ITK's DICOM writer leaves it at C, in which
+    Python reads the output of other programs as ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        writer.Execute(image)
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
