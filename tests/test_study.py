@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from lens.errors import InputError
-from lens.study import load_study, read_embeddings
+from lens.study import load_study
+from lens.tables import read_embeddings
 from tests.planted import Planted, plant
 
 
