@@ -3,7 +3,8 @@
 ``python -m experiments.radiomics --cohort cohort.csv --out R.parquet``
 
 Beside the table R.parquet: ``R-audit.csv`` (what cannot be trusted, with the reason),
-``R-gray-levels.csv`` (gray levels per patient, modality, region and image), ``failures.csv``
+``R-gray-levels.csv`` (gray levels per patient, modality, region and image), ``R-geometry.csv`` (how
+each image and mask came onto the grid, and the mask values found and taken), ``failures.csv``
 (patients set aside, only where there are any) and the folder ``radiomics-cache`` of finished cases.
 """
 
@@ -41,6 +42,10 @@ class Config:
     spacing: tuple[float, float, float] = (0.5, 0.5, 1.0)
     """Voxel size in mm (x y z) to which images and masks are resampled."""
 
+    label: tuple[str, ...] = ()
+    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
+    default."""
+
     workers: int | None = None
     """Number of processes; one per core by default, fewer where the memory would not do."""
 
@@ -65,7 +70,7 @@ class Config:
 
 def job(config: Config) -> int:
     """Manifest to table; gives the exit code."""
-    from lens.cohort import read_manifest
+    from lens.cohort import parse_labels, read_manifest
     from lens.errors import InputError
     from lens.files import write_table
     from lens.radiomics.cohort import extract_cohort
@@ -75,7 +80,7 @@ def job(config: Config) -> int:
         raise InputError(f"{config.out}: tables are written as .parquet or .csv")
     if config.perturb == 1 or config.perturb < 0:
         raise InputError(f"--perturb {config.perturb}: two or more versions, or 0 for none")
-    files = parameter_files(config.parameters)
+    files, labels = parameter_files(config.parameters), parse_labels(config.label)
     cache = config.cache or config.out.parent / "radiomics-cache"
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
@@ -85,11 +90,13 @@ def job(config: Config) -> int:
         parameters,
         cache=cache,
         spacing_mm=config.spacing,
+        labels=labels,
         workers=config.workers,
         scheduler=config.scheduler,
         retry_failed=config.retry_failed,
         audit_file=beside(config.out, "audit"),
         gray_level_file=beside(config.out, "gray-levels"),
+        geometry_file=beside(config.out, "geometry"),
     )
     code = list_set_aside(errors, config.out.parent / "failures.csv")
     if table.empty:
@@ -106,6 +113,7 @@ def write_repeatability(
     config: Config, cohort: Cohort, parameters: dict[str, Parameters], cache: Path
 ) -> None:
     """Writes how well each feature survives small changes of the images and masks."""
+    from lens.cohort import parse_labels
     from lens.files import write_table
     from lens.radiomics.cohort import extract_perturbed
     from lens.radiomics.repeatability import repeatability
@@ -116,6 +124,7 @@ def write_repeatability(
         cache=cache,
         repeats=config.perturb,
         spacing_mm=config.spacing,
+        labels=parse_labels(config.label),
         workers=config.workers,
         scheduler=config.scheduler,
     )
@@ -132,6 +141,7 @@ def write_slurm_script(config: Config, script: Path) -> int:
     arguments = ["--cohort", str(config.cohort), "--out", str(config.out)]
     arguments += ["--parameters", *config.parameters] if config.parameters else []
     arguments += ["--spacing", *map(str, config.spacing)]
+    arguments += ["--label", *config.label] if config.label else []
     arguments += ["--cache", str(config.cache)] if config.cache else []
     arguments += ["--perturb", str(config.perturb)] if config.perturb else []
     arguments += ["--retry-failed"] if config.retry_failed else []

@@ -40,11 +40,12 @@ def audit(
             placements: Sequence[Placement] = case.geometry
         except CaseError as error:
             errors.append(error)
-            placements = [_refused(error, files)]
+            placements = [refusal(error, files)]
         reports.append((files.patient_id, files.study_id, placements))
     return geometry_table(reports), tuple(errors)
 
 
-def _refused(error: CaseError, files: CaseFiles) -> Placement:
+def refusal(error: CaseError, files: CaseFiles) -> Placement:
+    """The row of the geometry report about the file for which a case is refused."""
     named = {str(path): name for name, path in (files.images | files.masks).items()}
     return Placement(named.get(error.file, ""), error.file, "refused", reason=error.reason)

@@ -11,9 +11,9 @@ import SimpleITK as sitk
 
 from lens.cohort import geometry
 from lens.cohort.images import read_image
-from lens.cohort.manifest import ROIS, CaseFiles
+from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement, verdict
-from lens.cohort.regions import check_lesion, read_region
+from lens.cohort.regions import check_labels, check_lesion, read_region
 from lens.cohort.units import adc_unit, in_standard_unit, look_swapped
 from lens.errors import CaseError, InputError
 
@@ -81,7 +81,7 @@ def read_case(
         raise InputError(f"spacing_mm {spacing_mm}: every spacing must be positive")
     if not files.images:
         raise InputError(f"patient {files.patient_id}: no image is named")
-    _check_labels(labels or {})
+    check_labels(labels or {})
     _check_names(files)
     images = {name: read_image(path, files.patient_id) for name, path in files.images.items()}
     first = next(iter(images))
@@ -109,14 +109,6 @@ def read_case(
         notes += _sampling_notes(name, image, grid)
     notes += _standardise_adc(sampled, masks, files)
     return Case(files.patient_id, files.study_id, sampled, masks, tuple(notes), tuple(placements))
-
-
-def _check_labels(labels: Mapping[str, Sequence[int]]) -> None:
-    for roi, values in labels.items():
-        if roi not in ROIS:
-            raise InputError(f"labels of {roi!r}: regions are {' and '.join(ROIS)}")
-        if not values or min(values) < 1:
-            raise InputError(f"labels of {roi}, {tuple(values)}: name one or more values above 0")
 
 
 def _check_names(files: CaseFiles) -> None:

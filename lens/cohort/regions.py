@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from lens.cohort import geometry
 from lens.cohort.images import Mask, load_mask
+from lens.cohort.manifest import ROIS
 from lens.cohort.placement import Placement, listed, verdict
 from lens.errors import CaseError, InputError
 
@@ -118,7 +119,7 @@ def parse_labels(arguments: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """``("gland=1,2", "lesion=3")`` as ``{"gland": (1, 2), "lesion": (3,)}``.
 
     Raises:
-        InputError: an argument of another form, or a region named twice.
+        InputError: an argument of another form, no region's name, or a region named twice.
     """
     labels: dict[str, tuple[int, ...]] = {}
     for argument in arguments:
@@ -128,7 +129,21 @@ def parse_labels(arguments: Sequence[str]) -> dict[str, tuple[int, ...]]:
         if match[1] in labels:
             raise InputError(f"labels of {match[1]} are given twice. Write {match[1]}=1,2")
         labels[match[1]] = tuple(int(value) for value in match[2].split(","))
+    check_labels(labels)
     return labels
+
+
+def check_labels(labels: Mapping[str, Sequence[int]]) -> None:
+    """Refuses labels of what is no region, and values that make none.
+
+    Raises:
+        InputError: as said.
+    """
+    for roi, values in labels.items():
+        if roi not in ROIS:
+            raise InputError(f"labels of {roi!r}: regions are {' and '.join(ROIS)}")
+        if not values or min(values) < 1:
+            raise InputError(f"labels of {roi}, {tuple(values)}: name one or more values above 0")
 
 
 def check_lesion(masks: Mapping[str, sitk.Image], path: Path, patient_id: str) -> list[str]:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lens.cohort import CaseFiles, Cohort, read_case
+from lens.cohort import CaseFiles, Cohort, Placement, geometry_table, read_case
+from lens.cohort.audit import refusal
+from lens.cohort.regions import check_labels
 from lens.errors import CaseError, InputError
 from lens.files import write_json, write_table
 from lens.radiomics import audit
@@ -21,10 +23,12 @@ from lens.radiomics.extract import columns, extract_regions, intensity_scaling
 from lens.radiomics.memory import affordable_workers
 from lens.radiomics.parameters import Parameters, parameters_for
 from lens.radiomics.parts import (
+    Reading,
     failure_path,
     part_paths,
     perturbed_path,
     read_failure,
+    read_geometry,
     read_part,
     versions,
     write_failure,
@@ -44,26 +48,29 @@ def extract_cohort(
     *,
     cache: Path,
     spacing_mm: tuple[float, float, float] = (0.5, 0.5, 1.0),
+    labels: Mapping[str, Sequence[int]] | None = None,
     workers: int | None = None,
     progress: bool = True,
     scheduler: str | None = None,
     retry_failed: bool = False,
     audit_file: Path | None = None,
     gray_level_file: Path | None = None,
+    geometry_file: Path | None = None,
 ) -> tuple[pd.DataFrame, list[CaseError]]:
     """Radiomic features of every case that can be used.
 
     Each case leaves a part in `cache` as soon as it is done, named by the content of its files,
-    the parameters, the spacing and the versions at work: a second run extracts nothing, an
-    interrupted one goes on, and only what changed is extracted again. That a case was refused is
-    remembered in the same way, so that a hopeless one costs its time once. What a part does not
-    settle, for example a worker that ran out of memory, is tried again in every run.
+    the parameters, the spacing, the labels and the versions at work: a second run extracts
+    nothing, an interrupted one goes on, and only what changed is extracted again. That a case was
+    refused is remembered in the same way, so that a hopeless one costs its time once. What a part
+    does not settle, for example a worker that ran out of memory, is tried again in every run.
 
     Args:
         cohort: from `read_manifest`.
         parameters: by modality, from `load_parameters`.
         cache: folder of the parts, created where it is missing.
         spacing_mm: (x, y, z) of the grid on which features are computed.
+        labels: region -> the mask values that make it; every value above zero by default.
         workers: processes; None for one per core. With one, this process does the work. Fewer are
             started where the memory would not do, which is then logged.
         progress: show a bar.
@@ -72,6 +79,8 @@ def extract_cohort(
         retry_failed: try cases again that were refused before with the same content.
         audit_file: side table of what is wrong with the values (``.csv``), see `audit.audit`.
         gray_level_file: side table of gray levels per patient, modality, ROI and image (``.csv``).
+        geometry_file: side table of what was done to the geometry of each image and mask, and of
+            the mask values found and taken (``.csv``), see `lens.cohort.geometry_table`.
 
     Returns:
         Table with ``patient_id``, ``study_id`` where any case has one, and a column per modality,
@@ -79,18 +88,21 @@ def extract_cohort(
         errors of the cases set aside, those of the manifest first.
 
     Raises:
-        InputError: a modality without parameters, no PyRadiomics, fewer than one worker, or a
-            scheduler that is not there or whose workers do not see the files.
+        InputError: a modality without parameters, no PyRadiomics, fewer than one worker, labels of
+            what is no region, or a scheduler that is not there or whose workers do not see the
+            files.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers {workers}: at least one is needed")
-    parts = part_paths(cohort.cases, parameters, cache, spacing_mm, progress=progress)
-    failed = _failed_before(parts, retry_failed)
+    check_labels(labels or {})
+    reading = Reading(spacing_mm, labels)
+    parts = part_paths(cohort.cases, parameters, cache, reading, progress=progress)
+    failed = _failed_before(cohort.cases, parts, retry_failed)
     missing = [i for i, part in enumerate(parts) if i not in failed and not part.is_file()]
     _say_what_is_known(len(parts), len(missing), len(failed))
     if missing:
         pyradiomics()
-        items = [(cohort.cases[i], parameters, spacing_mm, parts[i]) for i in missing]
+        items = [(cohort.cases[i], parameters, reading, parts[i]) for i in missing]
         outcomes = _run(items, workers, scheduler, extract_part)
         for position, error in progress_bar(outcomes, len(items), "radiomics", progress):
             if error is not None:
@@ -98,6 +110,8 @@ def extract_cohort(
     done = [i for i in range(len(parts)) if i not in failed]
     cases, contents = [cohort.cases[i] for i in done], [read_part(parts[i]) for i in done]
     _say(cases, contents)
+    if geometry_file is not None:
+        write_table(_geometry(cohort.cases, parts), geometry_file)
     table = _audited(cases, contents, audit_file, gray_level_file)
     return table, [*cohort.set_aside, *(failed[i] for i in sorted(failed))]
 
@@ -109,6 +123,7 @@ def extract_perturbed(
     cache: Path,
     repeats: int,
     spacing_mm: tuple[float, float, float] = (0.5, 0.5, 1.0),
+    labels: Mapping[str, Sequence[int]] | None = None,
     workers: int | None = None,
     progress: bool = True,
     scheduler: str | None = None,
@@ -128,11 +143,12 @@ def extract_perturbed(
     """
     if repeats < 2:
         raise InputError(f"perturb {repeats}: at least two versions are needed to compare them")
-    wholes = part_paths(cohort.cases, parameters, cache, spacing_mm, progress=progress)
+    reading = Reading(spacing_mm, labels)
+    wholes = part_paths(cohort.cases, parameters, cache, reading, progress=progress)
     usable = [index for index, part in enumerate(wholes) if part.is_file()]
     parts = {i: perturbed_path(wholes[i], repeats) for i in usable}
     missing = [i for i in usable if not parts[i].is_file()]
-    items = [(cohort.cases[i], parameters, spacing_mm, parts[i], repeats) for i in missing]
+    items = [(cohort.cases[i], parameters, reading, parts[i], repeats) for i in missing]
     failed: list[CaseError] = []
     if items:
         pyradiomics()
@@ -152,7 +168,7 @@ def extract_perturbed(
 def perturbed_part(
     files: CaseFiles,
     parameters: Mapping[str, Parameters],
-    spacing_mm: tuple[float, float, float],
+    reading: Reading,
     part: Path,
     repeats: int,
 ) -> CaseError | None:
@@ -163,7 +179,7 @@ def perturbed_part(
         return None
     seed = int(part.name[:16], 16)
     try:
-        case = read_case(files, spacing_mm=spacing_mm)
+        case = read_case(files, **reading._asdict())
         scalings = {
             name: intensity_scaling(image, parameters_for(parameters, name))
             for name, image in case.images.items()
@@ -182,7 +198,7 @@ def perturbed_part(
 def extract_part(
     files: CaseFiles,
     parameters: Mapping[str, Parameters],
-    spacing_mm: tuple[float, float, float],
+    reading: Reading,
     part: Path,
 ) -> CaseError | None:
     """Reads one case, extracts it and writes its part; gives the error where that fails.
@@ -192,11 +208,13 @@ def extract_part(
     """
     if part.is_file():
         return None
+    geometry: Sequence[Placement] = ()
     try:
-        case = read_case(files, spacing_mm=spacing_mm)
+        case = read_case(files, **reading._asdict())
+        geometry = case.geometry
         write_part(part, case, extract_regions(case, parameters, files=files.images))
     except CaseError as error:
-        write_failure(part, error)
+        write_failure(part, error, geometry or [refusal(error, files)])
         return error
     except InputError:
         raise
@@ -212,12 +230,15 @@ def extract_part(
     return None
 
 
-def _failed_before(parts: Sequence[Path], retry: bool) -> dict[int, CaseError]:
+def _failed_before(
+    cases: Sequence[CaseFiles], parts: Sequence[Path], retry: bool
+) -> dict[int, CaseError]:
     """The refusals that are remembered, by position; with `retry` they are forgotten."""
     if retry:
         for part in parts:
             failure_path(part).unlink(missing_ok=True)
-    refused = {index: read_failure(part) for index, part in enumerate(parts)}
+    pairs = enumerate(zip(parts, cases, strict=True))
+    refused = {index: read_failure(part, files) for index, (part, files) in pairs}
     return {index: error for index, error in refused.items() if error is not None}
 
 
@@ -242,8 +263,8 @@ def _run(
 
     if scheduler is None:
         workers = min(workers or CPU_COUNT, len(items))
-        cases, (_, parameters, spacing_mm, *_) = [item[0] for item in items], items[0]
-        workers = affordable_workers(workers, cases, parameters, spacing_mm)
+        cases, (_, parameters, reading, *_) = [item[0] for item in items], items[0]
+        workers = affordable_workers(workers, cases, parameters, reading.spacing_mm)
         if workers == 1:
             yield from ((index, function(*item)) for index, item in enumerate(items))
             return
@@ -263,13 +284,13 @@ def _run(
 
 
 def _absolute(
-    files: CaseFiles, parameters: Any, spacing_mm: Any, part: Path, *rest: Any
+    files: CaseFiles, parameters: Any, reading: Reading, part: Path, *rest: Any
 ) -> tuple[Any, ...]:
     """An item whose paths mean the same in a process that runs in another folder."""
     images = {name: path.absolute() for name, path in files.images.items()}
     masks = {name: path.absolute() for name, path in files.masks.items()}
     here = replace(files, images=images, masks=masks)
-    return here, parameters, spacing_mm, part.absolute(), *rest
+    return here, parameters, reading, part.absolute(), *rest
 
 
 def _paths(items: Sequence[tuple[Any, ...]]) -> tuple[Path, ...]:
@@ -294,6 +315,14 @@ def _audited(
     if gray_level_file is not None:
         write_table(levels, gray_level_file)
     return table
+
+
+def _geometry(cases: Sequence[CaseFiles], parts: Sequence[Path]) -> pd.DataFrame:
+    """The geometry report, from what finished and refused cases left."""
+    return geometry_table(
+        (files.patient_id, files.study_id, read_geometry(part, files))
+        for files, part in zip(cases, parts, strict=True)
+    )
 
 
 def _table(cases: Sequence[CaseFiles], parts: Sequence[dict[str, Any]]) -> pd.DataFrame:

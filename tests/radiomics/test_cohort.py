@@ -92,10 +92,10 @@ def test_a_second_run_extracts_nothing(tmp_path, parameters, extracted):
 
 def test_a_finished_part_is_not_made_again(tmp_path, parameters, monkeypatch):
     files = read_manifest(write_cohort(tmp_path, ["a"])).cases[0]
-    part = tmp_path / "part.json"
-    assert module.extract_part(files, parameters, SPACING, part) is None
+    part, reading = tmp_path / "part.json", parts.Reading(SPACING)
+    assert module.extract_part(files, parameters, reading, part) is None
     monkeypatch.delattr(module, "read_case")
-    assert module.extract_part(files, parameters, SPACING, part) is None
+    assert module.extract_part(files, parameters, reading, part) is None
 
 
 def test_only_what_changed_is_extracted_again(tmp_path, parameters, extracted, monkeypatch):
@@ -115,9 +115,13 @@ def test_only_what_changed_is_extracted_again(tmp_path, parameters, extracted, m
     assert extracted[6:] == ["a", "b"]
     extract(manifest, load_parameters({"t2": other, "adc": tmp_path / "quick.yaml"}))
     assert len(extracted) == 8, "the parameters of another modality do not matter"
+    extract(manifest, parameters, labels={"gland": (1, 2)})
+    assert extracted[8:] == ["a", "b"]
+    extract(manifest, parameters, labels={"gland": [2, 1, 1]})
+    assert len(extracted) == 10, "the order of the labels does not matter"
     monkeypatch.setattr(parts, "version", lambda package: "99")
     extract(manifest, parameters)
-    assert extracted[8:] == ["a", "b"]
+    assert extracted[10:] == ["a", "b"]
 
 
 def test_a_killed_run_is_taken_up_where_it_was(tmp_path, extracted):
@@ -220,6 +224,78 @@ def test_side_tables(tmp_path, parameters):
     assert (levels["occupied"] <= levels["bins"]).all()
     findings = pd.read_csv(files["audit_file"])
     assert findings.columns.tolist() == ["patient_id", "column", "kind", "reason"]
+
+
+def test_labels_choose_the_region(tmp_path, parameters):
+    manifest = write_cohort(tmp_path, ["a"])
+    plain, _ = extract(manifest, parameters)
+    bladder = ellipsoid() + 2 * ellipsoid((10, 24, 24), (3, 3, 3)).astype(np.uint8)
+    sitk.WriteImage(image(bladder), tmp_path / "a_gland.nii.gz")
+    chosen, _ = extract(manifest, parameters, labels={"gland": (1,)})
+    pd.testing.assert_frame_equal(chosen, plain, check_exact=True)
+    everything, _ = extract(manifest, parameters)
+    assert not everything.equals(plain)
+    with pytest.raises(InputError, match="labels of 'prostate': regions are gland and lesion"):
+        extract(manifest, parameters, labels={"prostate": (1,)})
+
+
+def test_the_geometry_report_survives_a_second_run(tmp_path, parameters, extracted):
+    """Identical, snapped, resampled and refused; a refusal of the numbers keeps its geometry."""
+    patients = ["same", "rounded", "finer", "empty", "wide"]
+    manifest = write_cohort(tmp_path, patients)
+    rounded = image(ellipsoid(), origin=(0.01, 0, 0))
+    sitk.WriteImage(rounded, tmp_path / "rounded_gland.nii.gz")
+    fine = ellipsoid((10, 28, 28), (4, 14, 12), (20, 56, 56)) * np.uint8(3)
+    sitk.WriteImage(
+        image(fine, spacing=(0.5, 0.5, 2), origin=(-0.25, -0.25, 0)),
+        tmp_path / "finer_gland.nii.gz",
+    )
+    sitk.WriteImage(image(np.zeros_like(ellipsoid())), tmp_path / "empty_gland.nii.gz")
+    sitk.WriteImage(image(texture(3) * 1e3), tmp_path / "wide_t2.nii.gz")
+    file = tmp_path / "geometry.csv"
+    _, errors = extract(manifest, parameters, geometry_file=file)
+    assert [error.patient_id for error in errors] == ["empty", "wide"]
+    report = file.read_bytes()
+    rows = pd.read_csv(file, dtype={"taken": str}).set_index(["patient_id", "name"])
+    assert rows["verdict"].to_dict() == {
+        ("same", "t2"): "identical", ("same", "gland"): "identical",
+        ("rounded", "t2"): "identical", ("rounded", "gland"): "snapped",
+        ("finer", "t2"): "identical", ("finer", "gland"): "resampled",
+        ("empty", "gland"): "refused",
+        ("wide", "t2"): "identical", ("wide", "gland"): "identical",
+    }  # fmt: skip
+    finer = rows.loc["finer", "gland"]
+    assert finer["labels"] == f"3 ({np.count_nonzero(fine)} voxels)"
+    assert finer["taken"] == "3"
+    assert 0.8 < finer["dice"] < 1
+    assert abs(finer["volume_change"]) < 0.2
+    assert rows.loc[("empty", "gland"), "reason"] == "the gland mask is empty"
+    file.unlink()
+    _, again = extract(manifest, parameters, geometry_file=file)
+    assert extracted == patients, "the second run reads nothing anew"
+    assert file.read_bytes() == report
+    assert [error.row() for error in again] == [error.row() for error in errors]
+
+
+def test_what_is_remembered_speaks_of_the_files_as_they_are_named_now(
+    tmp_path, parameters, extracted
+):
+    manifest = write_cohort(tmp_path, ["a", "b"])
+    sitk.WriteImage(image(np.zeros_like(ellipsoid())), tmp_path / "b_gland.nii.gz")
+    extract(manifest, parameters)
+    for name in ("a_t2", "a_gland", "b_t2", "b_gland"):
+        (tmp_path / f"{name}.nii.gz").rename(tmp_path / f"new_{name}.nii.gz")
+    rows = pd.read_csv(manifest).assign(patient_id=["A", "B"])
+    rows[["t2", "gland"]] = "new_" + rows[["t2", "gland"]]
+    rows.to_csv(manifest, index=False)
+    table, errors = extract(manifest, parameters, geometry_file=tmp_path / "geometry.csv")
+    assert extracted == ["a", "b"]
+    assert table["patient_id"].tolist() == ["A"]
+    assert [(error.patient_id, Path(error.file).name) for error in errors] == [
+        ("B", "new_b_gland.nii.gz")
+    ]
+    named = pd.read_csv(tmp_path / "geometry.csv")["file"].map(lambda path: Path(path).name)
+    assert named.tolist() == ["new_a_t2.nii.gz", "new_a_gland.nii.gz", "new_b_gland.nii.gz"]
 
 
 def test_absurd_bins_are_refused_at_once(tmp_path):

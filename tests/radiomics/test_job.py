@@ -126,4 +126,15 @@ def test_side_tables_lie_beside_the_table(tmp_path, quick):
     manifest = write_cohort(tmp_path, ["a"])
     assert job(Config(manifest, tmp_path / "R.parquet", parameters=(str(quick),), workers=1)) == 0
     names = {path.name for path in tmp_path.glob("R*")}
-    assert names == {"R.parquet", "R-audit.csv", "R-gray-levels.csv"}
+    assert names == {"R.parquet", "R-audit.csv", "R-gray-levels.csv", "R-geometry.csv"}
+
+
+def test_labels_are_taken_and_refused(tmp_path, quick):
+    manifest = write_cohort(tmp_path, ["a"])
+    arguments = {"cohort": manifest, "out": tmp_path / "R.csv", "parameters": (str(quick),)}
+    assert job(Config(**arguments, label=("gland=1",))) == 0
+    report = pd.read_csv(tmp_path / "R-geometry.csv").set_index("name")
+    assert report.loc["gland", "labels"] == "1 (671 voxels)"
+    assert report.loc["gland", "taken"] == 1
+    with pytest.raises(InputError, match="write region=value, such as gland=1,2"):
+        job(Config(**arguments, label=("gland:1",)))
