@@ -5,9 +5,10 @@
 Runs the job ``experiments.radiomics`` with two workers on a cohort (phantoms by default) three
 times: undisturbed; with a SIGKILL of one worker at a third and of the whole job at two thirds of
 the parts; and again on what that left. Then it holds the two tables against each other, value by
-value, and the modification times of the parts that were finished before each kill against those at
-the end. Prints what it found, writes ``benchmarks/results/interruptions.json`` and exits with 1 if
-anything differs or was done again.
+value, the side tables and the list of patients set aside byte by byte, and the modification times
+of the parts that were finished before each kill against those at the end. Prints what it found,
+writes ``benchmarks/results/interruptions.json`` and exits with 1 if anything differs or was done
+again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.cli import DONE, SET_ASIDE
+from lens.cohort.manifest import MODALITIES
+
 RESULTS = Path(__file__).parent / "results" / "interruptions.json"
+WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,10 @@ class Config:
     """Kills a worker and the job in the middle of an extraction, and compares the outcome."""
 
     cohort: Path | None = None
-    """Manifest; phantoms are made by default."""
+    """Manifest, of which every case is taken; phantoms are made by default."""
 
     cases: int = 240
-    """Number of phantoms."""
+    """Number of phantoms that are made where no manifest is given."""
 
     spacing: tuple[float, float, float] = (1.0, 1.0, 2.0)
     """Voxel size in mm (x y z), coarse so that it ends in minutes."""
@@ -55,7 +60,8 @@ def main(config: Config) -> int:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
-    return 0 if found["tables are equal"] and found["parts done again"] == 0 else 1
+    equal = found["tables are equal"] and not found["other files that differ"]
+    return 0 if equal and found["parts done again"] == 0 else 1
 
 
 def interrupted(config: Config, folder: Path) -> dict[str, Any]:
@@ -86,14 +92,25 @@ def interrupted(config: Config, folder: Path) -> dict[str, Any]:
     seconds["second run"] = time.perf_counter() - start
     final = again.parts()
     known = before_worker | before_job | at_rest
+    first, second = whole.files(), again.files()
     return {
+        "cohort": "/".join(config.cohort.parts[-2:]) if config.cohort else "phantoms",
         "cases": total,
+        "modalities": [name for name in MODALITIES if name in pd.read_csv(cohort, nrows=0)],
+        "spacing in mm": list(config.spacing),
+        "workers": WORKERS,
+        "patients": len(whole.table()),
+        "patients set aside": whole.set_aside(),
         "parts when the worker was killed": len(before_worker),
         "parts when the job was killed": len(at_rest),
         "parts at the end": len(final),
         "parts done again": sum(final.get(part) != when for part, when in known.items()),
         "tables are equal": whole.table().equals(again.table()),
         "columns": whole.table().shape[1],
+        "other files": sorted(first),
+        "other files that differ": [
+            name for name in sorted(first | second) if first.get(name) != second.get(name)
+        ],
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "load": round(os.getloadavg()[0], 1),
     }
@@ -106,7 +123,7 @@ class Run:
         self._out = folder / "R.parquet"
         self._cache = folder / "radiomics-cache"
         command = [sys.executable, "-m", "experiments.radiomics"]
-        command += ["--cohort", str(cohort), "--out", str(self._out), "--workers", "2"]
+        command += ["--cohort", str(cohort), "--out", str(self._out), "--workers", str(WORKERS)]
         command += ["--spacing", *map(str, config.spacing)]
         command += ["--parameters", str(config.parameters)] if config.parameters else []
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,12 +160,20 @@ class Run:
         self._job.wait()
 
     def finish(self) -> None:
-        """Waits for the end, which must be a good one."""
-        if self._job.wait() != 0:
+        """Waits for the end, which must be a good one, if perhaps with patients set aside."""
+        if self._job.wait() not in (DONE, SET_ASIDE):
             raise RuntimeError(f"the job ended with exit code {self._job.returncode}")
 
     def table(self) -> pd.DataFrame:
         return pd.read_parquet(self._out)
+
+    def files(self) -> dict[str, bytes]:
+        """Content of the tables beside the table."""
+        return {file.name: file.read_bytes() for file in self._out.parent.glob("*.csv")}
+
+    def set_aside(self) -> int:
+        file = self._out.parent / "failures.csv"
+        return pd.read_csv(file, dtype=str)["patient_id"].nunique() if file.is_file() else 0
 
     def _family(self) -> list[Any]:
         import psutil
