@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from encoders.depthwise import depthwise
 
@@ -129,9 +129,21 @@ class ConvNeXtV2(nnx.Module):
         return self.pool(self.stages(x, key=key)[-1])
 
     def stages(
-        self, x: Float[Array | np.ndarray, "n *spatial c"], *, key: PRNGKeyArray | None = None
+        self,
+        x: Float[Array | np.ndarray, "n *spatial c"],
+        *,
+        key: PRNGKeyArray | None = None,
+        visible: Bool[Array | np.ndarray, "n ..."] | None = None,
     ) -> tuple[Float[Array, "n ..."], ...]:
-        """The output of each stage, channels last; the input's remainder modulo a stride is cut."""
+        """The output of each stage, channels last; the input's remainder modulo a stride is cut.
+
+        Args:
+            x: the input, as in `__call__`.
+            key: randomness of stochastic depth; without it every block is kept.
+            visible: which patches the encoder sees, on a grid that divides the grid of every
+                stage. Outputs are those of sparse convolutions over the visible positions, and
+                zero elsewhere; nothing of the other patches enters.
+        """
         if x.ndim != self.config.dims + 2 or x.shape[-1] != self.config.in_channels:
             raise ValueError(
                 f"input of shape {x.shape}; expected {self.config.dims} spatial axes between the "
@@ -145,8 +157,10 @@ class ConvNeXtV2(nnx.Module):
             zip(self.downsamples, self.blocks, strict=True)
         ):
             x = downsample(x)
+            shown = None if visible is None else enlarge(jnp.asarray(visible), x.shape[1:-1])
+            x = _only(shown, x)
             for index, block in enumerate(blocks):
-                branch = run(block, x)
+                branch = run(block, x, shown)
                 if key is not None and keep[stage][index] < 1:
                     key, block_key = jax.random.split(key)
                     branch = _drop_path(branch, keep[stage][index], block_key)
@@ -220,11 +234,16 @@ class Block(nnx.Module):
         self.grn = ResponseNorm(4 * width)
         self.project = _linear(4 * width, width, config, rngs)
 
-    def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *spatial c"]:
-        """The residual branch; the caller adds it to `x`."""
+    def __call__(
+        self,
+        x: Float[Array, "n *spatial c"],
+        visible: Bool[Array, "n *spatial 1"] | None = None,
+    ) -> Float[Array, "n *spatial c"]:
+        """The residual branch; the caller adds it to `x`, which is zero where not `visible`."""
         x = self.norm(self.depthwise(x))
         x = jax.nn.gelu(self.expand(x), approximate=False)
-        return self.project(self.grn(x))
+        # Zeros leave the norms of the response normalisation to the visible positions.
+        return _only(visible, self.project(self.grn(_only(visible, x))))
 
 
 class DepthwiseConv(nnx.Module):
@@ -286,6 +305,22 @@ def _linear(inputs: int, outputs: int, config: ConvNeXtV2Config, rngs: nnx.Rngs)
     return nnx.Linear(
         inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=_initial, rngs=rngs
     )
+
+
+def enlarge(visible: Bool[Array, "n ..."], grid: tuple[int, ...]) -> Bool[Array, "n *spatial 1"]:
+    """The patches' flags at every position of a finer grid."""
+    for axis, (extent, patches) in enumerate(zip(grid, visible.shape[1:], strict=True), start=1):
+        if extent % patches:
+            raise ValueError(f"patches {visible.shape[1:]} do not divide the stage's grid {grid}")
+        visible = jnp.repeat(visible, extent // patches, axis=axis)
+    return visible[..., None]
+
+
+def _only(
+    visible: Bool[Array, "n *spatial 1"] | None, x: Float[Array, "n *spatial c"]
+) -> Float[Array, "n *spatial c"]:
+    """Zero where not visible, even where `x` is not finite there."""
+    return x if visible is None else jnp.where(visible, x, 0)
 
 
 def _keep_probabilities(config: ConvNeXtV2Config) -> list[list[float]]:

@@ -1,0 +1,191 @@
+"""Masked autoencoder: pre-training an encoder to fill in what it does not see."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from encoders.convnext import Block, ConvNeXtV2, PatchConv, enlarge
+
+# Added to the variance of a patch: a patch of one value, such as the padding, has target zero.
+EPSILON = 1e-6
+
+
+class MaskedOutput(NamedTuple):
+    """What a masked autoencoder made of a batch.
+
+    Attributes:
+        loss: mean squared error over the voxels of the masked patches, in units of the variance
+            of each patch and channel group.
+        prediction: of the normalised patches, laid out as the volumes, float32.
+        visible: which patches the encoder saw.
+    """
+
+    loss: Float[Array, ""]
+    prediction: Float[Array, "n *spatial c"]
+    visible: Bool[Array, "n ..."]
+
+
+class MaskedAutoencoder(nnx.Module):
+    """The FCMAE of ConvNeXt V2: a masked encoder and a decoder of one block.
+
+    The encoder sees some patches, as sparse convolutions would. Its last feature map passes a
+    linear layer to `width`; a learnt token stands for the masked positions; one ConvNeXt block and
+    a linear layer predict all voxels. Targets are the patches, each scaled to mean 0 and variance 1
+    over its voxels and channels.
+
+    Example:
+        >>> encoder = ConvNeXtV2(ConvNeXtV2Config.named("atto"), rngs=nnx.Rngs(0))
+        >>> autoencoder = MaskedAutoencoder(encoder, width=64, rngs=nnx.Rngs(1))
+        >>> autoencoder(jnp.ones((2, 32, 48, 48, 3)), key=jax.random.key(0)).visible.shape
+        (2, 2, 3, 3)
+    """
+
+    def __init__(
+        self,
+        encoder: ConvNeXtV2,
+        *,
+        patch: int | tuple[int, ...] = 16,
+        width: int = 512,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Builds the decoder around an encoder.
+
+        Args:
+            encoder: the encoder to train; it is used, not copied.
+            patch: sides of a patch in voxels, multiples of the encoder's total stride.
+            width: channels of the decoder.
+            rngs: of the decoder's initial values.
+
+        Raises:
+            ValueError: a side of the patch is no multiple of the total stride.
+        """
+        config = encoder.config
+        self.patch = (patch,) * config.dims if isinstance(patch, int) else tuple(patch)
+        stride = config.total_strides[-1]
+        if len(self.patch) != config.dims or any(side < 1 or side % stride for side in self.patch):
+            raise ValueError(
+                f"patch {self.patch}; it has {config.dims} sides, each a multiple of {stride} "
+                "voxels, the encoder's total stride"
+            )
+        self.encoder = encoder
+        one = (1,) * config.dims
+        self.inward = PatchConv(config.widths[-1], width, one, config, rngs=rngs)
+        self.token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (width,)))
+        self.block = Block(width, config, rngs=rngs)
+        voxels = stride**config.dims * config.in_channels
+        self.outward = PatchConv(width, voxels, one, config, rngs=rngs)
+
+    def __call__(
+        self,
+        volumes: Float[Array | np.ndarray, "n *spatial c"],
+        *,
+        key: PRNGKeyArray,
+        ratio: float = 0.6,
+    ) -> MaskedOutput:
+        """Masks random patches of each volume and predicts them.
+
+        Args:
+            volumes: a batch, z-scored, each side a multiple of the patch.
+            key: randomness of the masks.
+            ratio: share of masked patches; their number is rounded, at least one and not all.
+
+        Raises:
+            ValueError: a side is no multiple of the patch, or there are fewer than 2 patches.
+        """
+        grid = self.patch_grid(volumes.shape[1:-1])
+        visible = random_masks(key, volumes.shape[0], grid, ratio)
+        return self.reconstruct(volumes, visible)
+
+    def reconstruct(
+        self,
+        volumes: Float[Array | np.ndarray, "n *spatial c"],
+        visible: Bool[Array | np.ndarray, "n ..."],
+    ) -> MaskedOutput:
+        """Predicts the volumes from the given visible patches; the loss is NaN if all are."""
+        visible = jnp.asarray(visible)
+        prediction = self.decode(self.encoder.stages(volumes, visible=visible)[-1], visible)
+        target = normalised_patches(volumes, self.patch)
+        errors = jnp.square(prediction - target)
+        per_patch = patches(errors, self.patch).mean(axis=-1)
+        masked = ~visible
+        # Not a product with the mask: a visible patch counts nothing, whatever it holds.
+        loss = jnp.where(masked, per_patch, 0).sum() / masked.sum()
+        return MaskedOutput(loss, prediction, visible)
+
+    def decode(
+        self, features: Float[Array, "n *grid f"], visible: Bool[Array, "n ..."]
+    ) -> Float[Array, "n *spatial c"]:
+        """The voxels predicted from the encoder's last feature map."""
+        config = self.encoder.config
+        x = self.inward(features)
+        x = jnp.where(enlarge(visible, x.shape[1:-1]), x, self.token[...].astype(x.dtype))
+        x = self.outward(x + self.block(x))
+        side = (config.total_strides[-1],) * config.dims
+        return _assemble(x.astype(jnp.float32), side, config.in_channels)
+
+    def patch_grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Patches along each axis of volumes with these sides in voxels."""
+        if len(shape) != len(self.patch) or any(
+            size % side for size, side in zip(shape, self.patch, strict=True)
+        ):
+            raise ValueError(
+                f"volumes of {shape} voxels; each side must be a multiple of the patch {self.patch}"
+            )
+        return tuple(size // side for size, side in zip(shape, self.patch, strict=True))
+
+
+def random_masks(
+    key: PRNGKeyArray, samples: int, grid: tuple[int, ...], ratio: float
+) -> Bool[Array, "n ..."]:
+    """Which patches are visible: the same number in each sample, at random places."""
+    total = prod(grid)
+    if total < 2:
+        raise ValueError(f"{total} patch; masking needs at least 2, use larger volumes")
+    if not 0 < ratio < 1:
+        raise ValueError(f"mask ratio {ratio}; it is a share between 0 and 1")
+    hidden = min(max(round(ratio * total), 1), total - 1)
+    noise = jax.random.uniform(key, (samples, total))
+    ranks = noise.argsort(axis=1).argsort(axis=1)
+    return (ranks >= hidden).reshape(samples, *grid)
+
+
+def normalised_patches(
+    volumes: Float[Array | np.ndarray, "n *spatial c"], patch: tuple[int, ...]
+) -> Float[Array, "n *spatial c"]:
+    """The volumes, each patch scaled to mean 0 and variance 1 over its voxels and channels."""
+    x = patches(jnp.asarray(volumes, jnp.float32), patch)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    # The unbiased variance, as in the published code.
+    variance = jnp.square(centred).sum(axis=-1, keepdims=True) / (x.shape[-1] - 1)
+    return _assemble(centred / jnp.sqrt(variance + EPSILON), patch, volumes.shape[-1])
+
+
+def patches(
+    volumes: Float[Array, "n *spatial c"], patch: tuple[int, ...]
+) -> Float[Array, "n *patches values"]:
+    """The voxels and channels of each patch side by side, channels fastest."""
+    dims = len(patch)
+    grid = [size // side for size, side in zip(volumes.shape[1:-1], patch, strict=True)]
+    pairs = [part for pair in zip(grid, patch, strict=True) for part in pair]
+    x = volumes.reshape(volumes.shape[0], *pairs, volumes.shape[-1])
+    order = (0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2), 2 * dims + 1)
+    return x.transpose(order).reshape(volumes.shape[0], *grid, -1)
+
+
+def _assemble(
+    values: Float[Array, "n *patches values"], patch: tuple[int, ...], channels: int
+) -> Float[Array, "n *spatial c"]:
+    """The volumes of `patches`."""
+    dims = len(patch)
+    grid = values.shape[1:-1]
+    x = values.reshape(values.shape[0], *grid, *patch, channels)
+    order = [axis for i in range(dims) for axis in (1 + i, 1 + dims + i)]
+    shape = [cells * side for cells, side in zip(grid, patch, strict=True)]
+    return x.transpose(0, *order, 1 + 2 * dims).reshape(values.shape[0], *shape, channels)
