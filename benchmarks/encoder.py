@@ -74,17 +74,17 @@ def _ours(config: Config, x: np.ndarray, backward: bool) -> Callable[[], Any]:
     from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 
     encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.size), rngs=nnx.Rngs(0))
+    x_device = jax.numpy.asarray(x)
+    if not backward:
+        return lambda: jax.block_until_ready(encoder(x_device))
     graph, state = nnx.split(encoder)
 
-    def embed(state: Any, x: jax.Array) -> jax.Array:
-        return nnx.merge(graph, state)(x)
+    @jax.jit
+    @jax.grad
+    def gradient(state: Any, x: jax.Array) -> jax.Array:
+        return (nnx.merge(graph, state)(x) ** 2).sum()
 
-    def loss(state: Any, x: jax.Array) -> jax.Array:
-        return (embed(state, x) ** 2).sum()
-
-    run = jax.jit(jax.grad(loss) if backward else embed)
-    x_device = jax.numpy.asarray(x)
-    return lambda: jax.block_until_ready(run(state, x_device))
+    return lambda: jax.block_until_ready(gradient(state, x_device))
 
 
 def _torch(config: Config, x: np.ndarray, backward: bool, *, last: bool) -> Callable[[], Any]:

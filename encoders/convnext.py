@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from encoders.depthwise import depthwise
@@ -149,23 +150,22 @@ class ConvNeXtV2(nnx.Module):
                 f"input of shape {x.shape}; expected {self.config.dims} spatial axes between the "
                 f"batch and {self.config.in_channels} channels"
             )
-        x = jnp.asarray(x, self.config.dtype)
+        maps: Array = jnp.asarray(x, self.config.dtype)
         keep = _keep_probabilities(self.config)
         outputs = []
-        run = nnx.remat(Block.__call__) if self.config.remat else Block.__call__
         for stage, (downsample, blocks) in enumerate(
             zip(self.downsamples, self.blocks, strict=True)
         ):
-            x = downsample(x)
-            shown = None if visible is None else enlarge(jnp.asarray(visible), x.shape[1:-1])
-            x = _only(shown, x)
+            maps = _coarser(*nnx.split(downsample), maps)
+            shown = None if visible is None else enlarge(jnp.asarray(visible), maps.shape[1:-1])
+            maps = _only(shown, maps)
             for index, block in enumerate(blocks):
-                branch = run(block, x, shown)
+                kept = None
                 if key is not None and keep[stage][index] < 1:
                     key, block_key = jax.random.split(key)
-                    branch = _drop_path(branch, keep[stage][index], block_key)
-                x = x + branch
-            outputs.append(x)
+                    kept = _kept(block_key, keep[stage][index], len(maps))
+                maps = _residual(*nnx.split(block), maps, shown, kept, remat=self.config.remat)
+            outputs.append(maps)
         return tuple(outputs)
 
     def pool(self, last: Float[Array, "n *spatial f"]) -> Float[Array, "n f"]:
@@ -286,13 +286,14 @@ def _noise(key: PRNGKeyArray, size: int) -> Float[Array, " size"]:
 def _initial(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """A kernel's start, truncated normal with standard deviation 0.02.
 
-    Drawn in blocks of two sizes: XLA takes half a second to compile a generator, and every shape
-    would need its own.
+    Drawn in blocks of two sizes and joined by NumPy: XLA takes half a second to compile a
+    generator, and keeps the program of every shape it joins in memory.
     """
     size = prod(shape)
     block = 1 << (20 if size > 1 << 19 else 16)
     blocks = [_noise(jax.random.fold_in(key, i), block) for i in range(-(-size // block))]
-    return jnp.concatenate(blocks)[:size].reshape(shape).astype(dtype)
+    join = jnp.concatenate if isinstance(key, Tracer) else np.concatenate
+    return jnp.asarray(join(blocks)[:size].reshape(shape), dtype)
 
 
 def _layer_norm(width: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -330,9 +331,34 @@ def _keep_probabilities(config: ConvNeXtV2Config) -> list[list[float]]:
     return [[next(keep) for _ in range(depth)] for depth in config.depths]
 
 
-def _drop_path(
-    branch: Float[Array, "n *spatial c"], keep: float, key: PRNGKeyArray
+def _kept(key: PRNGKeyArray, keep: float, samples: int) -> Float[Array, " n"]:
+    """Stochastic depth: 0 for samples that skip the branch, ``1 / keep`` for the others."""
+    return jax.random.bernoulli(key, keep, (samples,)) / keep
+
+
+@partial(jax.jit, static_argnames="graph")
+def _coarser(
+    graph: Any, state: Any, x: Float[Array, "n *spatial c"]
+) -> Float[Array, "n *coarser f"]:
+    return nnx.merge(graph, state)(x)
+
+
+@partial(jax.jit, static_argnames=("graph", "remat"), donate_argnames="x")
+def _residual(
+    graph: Any,
+    state: Any,
+    x: Float[Array, "n *spatial c"],
+    visible: Bool[Array, "n *spatial 1"] | None,
+    kept: Float[Array, " n"] | None,
+    *,
+    remat: bool,
 ) -> Float[Array, "n *spatial c"]:
-    """Drops the branch for whole samples with probability ``1 - keep``, unbiased."""
-    kept = jax.random.bernoulli(key, keep, (branch.shape[0],)) / keep
-    return branch * kept.astype(branch.dtype).reshape(-1, *(1,) * (branch.ndim - 1))
+    """A block around its input; compiled once for all blocks of a stage when called eagerly."""
+
+    def run(state: Any, x: Array) -> Array:
+        return nnx.merge(graph, state)(x, visible)
+
+    branch = (jax.checkpoint(run) if remat else run)(state, x)
+    if kept is not None:
+        branch = branch * kept.astype(branch.dtype).reshape(-1, *(1,) * (branch.ndim - 1))
+    return x + branch

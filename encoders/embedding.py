@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from itertools import islice, product
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Bool, Float
 from tqdm import tqdm
 
@@ -52,14 +49,13 @@ def embed(
     total = len(volumes) if hasattr(volumes, "__len__") else None  # type: ignore[arg-type]
     if total is not None:
         batch_size = min(batch_size, max(total, 1))
-    graph, state = nnx.split(encoder)
     members = ((v, None) for v in volumes) if masks is None else zip(volumes, masks, strict=True)
     embeddings = []
     with tqdm(total=total, desc="embed", unit="volume", disable=not progress) as bar:
         while batch := list(islice(members, batch_size)):
             x = _filled([volume for volume, _ in batch], batch_size, np.float32)
             roi = None if masks is None else _filled([m for _, m in batch], batch_size, bool)
-            embeddings.append(np.asarray(_embed_batch(graph, chosen, state, x, roi))[: len(batch)])
+            embeddings.append(_embed_batch(encoder, chosen, x, roi)[: len(batch)])
             bar.update(len(batch))
     if not embeddings:
         raise ValueError("there is no volume to embed")
@@ -94,7 +90,6 @@ def embed_windows(
     strides = encoder.config.total_strides
     if any(size % strides[-1] for size in window):
         raise ValueError(f"window {window}; each side must be a multiple of {strides[-1]} voxels")
-    graph, state = nnx.split(encoder)
     # Whole strides, so that every window lies on the grids of all stages.
     shape = tuple(
         max(side, -(-size // strides[-1]) * strides[-1])
@@ -109,17 +104,17 @@ def embed_windows(
     axes = zip(shape, window, strict=True)
     for corner in product(*(_starts(size, side, strides[-1]) for size, side in axes)):
         part = padded[tuple(slice(c, c + side) for c, side in zip(corner, window, strict=True))]
-        maps = _stage_maps(graph, chosen, state, part[None])
-        for stage, total, count, features in zip(chosen, sums, counts, maps, strict=True):
+        maps = encoder.stages(part[None])
+        for stage, total, count in zip(chosen, sums, counts, strict=True):
             stride = strides[stage - 1]
             at = tuple(
                 slice(c // stride, c // stride + side // stride)
                 for c, side in zip(corner, window, strict=True)
             )
-            total[at] += np.asarray(features[0], np.float32)
+            total[at] += np.asarray(maps[stage - 1][0], np.float32)
             count[at] += 1
     means = tuple(jnp.asarray(s / c)[None] for s, c in zip(sums, counts, strict=True))
-    return np.asarray(_pool(encoder, chosen, means, jnp.asarray(region)[None]))[0]
+    return _pool(encoder, chosen, means, region[None])[0]
 
 
 def roi_mean(
@@ -140,40 +135,36 @@ def roi_mean(
     return (features.astype(jnp.float32) * weight).sum(axis=space) / weight.sum(axis=space)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _embed_batch(
-    graph: Any, stages: tuple[int, ...], state: Any, x: Array, mask: Array | None
-) -> Array:
-    encoder = nnx.merge(graph, state)
-    if encoder.config.dims == 2 and x.ndim == 5:
-        maps = encoder.stages(x.reshape(-1, *x.shape[2:]))
-        slices = _pool(encoder, stages, tuple(maps[stage - 1] for stage in stages), None)
-        return jnp.mean(slices.reshape(*x.shape[:2], -1), axis=1)
-    maps = encoder.stages(x)
-    return _pool(encoder, stages, tuple(maps[stage - 1] for stage in stages), mask)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _stage_maps(graph: Any, stages: tuple[int, ...], state: Any, x: Array) -> tuple[Array, ...]:
-    maps = nnx.merge(graph, state).stages(x)
-    return tuple(maps[stage - 1] for stage in stages)
+    encoder: ConvNeXtV2, stages: tuple[int, ...], x: np.ndarray, mask: np.ndarray | None
+) -> np.ndarray:
+    slices = encoder.config.dims == 2 and x.ndim == 5
+    maps = encoder.stages(x.reshape(-1, *x.shape[2:]) if slices else x)
+    pooled = _pool(encoder, stages, tuple(maps[stage - 1] for stage in stages), mask)
+    return pooled.reshape(*x.shape[:2], -1).mean(axis=1) if slices else pooled
 
 
 def _pool(
-    encoder: ConvNeXtV2, stages: tuple[int, ...], maps: tuple[Array, ...], mask: Array | None
-) -> Array:
+    encoder: ConvNeXtV2,
+    stages: tuple[int, ...],
+    maps: tuple[Array, ...],
+    mask: Array | np.ndarray | None,
+) -> np.ndarray:
     """The pooled stages side by side."""
     parts = []
     for stage, features in zip(stages, maps, strict=True):
-        space = tuple(range(1, features.ndim - 1))
-        mean = (
-            features.astype(jnp.float32).mean(axis=space)
-            if mask is None
-            else roi_mean(features, mask)
-        )
+        mean = _mean(features, mask)
         last = stage == len(encoder.config.widths)
         parts.append(encoder.norm(mean).astype(jnp.float32) if last else mean)
-    return jnp.concatenate(parts, axis=-1)
+    return np.concatenate(jax.device_get(parts), axis=-1)
+
+
+@jax.jit
+def _mean(features: Float[Array, "n *grid c"], mask: Array | None) -> Float[Array, "n c"]:
+    space = tuple(range(1, features.ndim - 1))
+    if mask is None:
+        return features.astype(jnp.float32).mean(axis=space)
+    return roi_mean(features, mask)
 
 
 def _check_stages(
