@@ -13,6 +13,13 @@ from jaxtyping import Float
 from lens.cohort.split import split_patients
 from lens.errors import CaseError, InputError
 from lens.files import read_table
+from lens.radiomics.findings import (
+    audit_beside,
+    explain,
+    missing_kinds,
+    read_findings,
+    repeated,
+)
 from lens.radiomics.names import parse_columns
 from lens.tables import ID_COLUMNS, read_embeddings, read_radiomics
 
@@ -65,14 +72,15 @@ def load_study(
     split: Path | None = None,
     rois: Sequence[str] = (),
     seed: int = 0,
+    audit: Path | None = None,
 ) -> Study:
     """Joins a user's tables on ``patient_id`` (and ``study_id`` where all tables carry it).
 
     Files may list patients in any order. Patients that are not in every file, whose embedding is
     not finite, or who lack more than a fifth of the features, are set aside; radiomic columns that
-    are missing in more than a fifth of the patients, or constant over the train patients, are
-    dropped. A feature that is still missing takes the median over the train patients. All is
-    listed in the result.
+    are missing in more than a fifth of the patients, constant over the train patients, or by the
+    audit proportional to another column, are dropped. A feature that is still missing takes the
+    median over the train patients. All is listed in the result, with the audit's reasons.
 
     Args:
         pre: embeddings before fine-tuning, ``.npz`` or a table.
@@ -82,6 +90,8 @@ def load_study(
         rois: regions of interest to analyse; none means all. Patients without such a region are
             set aside.
         seed: of the split.
+        audit: findings about the radiomics table, as ``experiments.radiomics`` writes them;
+            without it ``R-audit.csv`` beside ``R.parquet``, where there is one.
 
     Raises:
         InputError: a file is unusable as a whole, or too few patients remain.
@@ -108,8 +118,12 @@ def load_study(
     r = aligned(table)[features["column"].tolist()].to_numpy(np.float64)
     x = {name: aligned(frame).to_numpy(np.float32) for name, frame in embeddings.items()}
 
+    findings = read_findings(audit or audit_beside(radiomics))
     keep_columns, dropped = _missing_columns(r, features)
+    dropped = explain(dropped, findings)
     r, features = r[:, keep_columns], features[keep_columns].reset_index(drop=True)
+    again, proportional = repeated(r, features["column"].tolist(), findings)
+    r, features = r[:, ~again], features[~again].reset_index(drop=True)
     keep_rows, incomplete = _incomplete_rows(r, features, x, keys, files, radiomics)
     set_aside += incomplete
     keys, r = keys[keep_rows].reset_index(drop=True), r[keep_rows]
@@ -127,7 +141,8 @@ def load_study(
         if split is None
         else _read_split(split, keys)
     )
-    r, notes = _impute(r, assigned == "train")
+    kinds = missing_kinds(keys["patient_id"].tolist(), features["column"].tolist(), findings)
+    r, notes = _impute(r, assigned == "train", kinds)
     r, features, constant = _drop_constant(r, features, assigned == "train", radiomics)
     return Study(
         ids=keys,
@@ -136,7 +151,7 @@ def load_study(
         r=r,
         features=features,
         split=assigned,
-        dropped=pd.concat([dropped, constant], ignore_index=True),
+        dropped=pd.concat([dropped, proportional, constant], ignore_index=True),
         set_aside=tuple(set_aside),
         notes=notes,
     )
@@ -293,10 +308,13 @@ def _read_split(path: Path, keys: pd.DataFrame) -> np.ndarray:
     return assigned
 
 
-def _impute(r: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+def _impute(
+    r: np.ndarray, train: np.ndarray, kinds: Mapping[str, int]
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Missing values take the column's median over the train patients, 0 where they have none.
 
-    A column without any value in a train patient is constant then, and dropped as such.
+    A column without any value in a train patient is constant then, and dropped as such. The note
+    says what the audit knows of the values, by kind.
     """
     missing = ~np.isfinite(r)
     if not missing.any():
@@ -308,6 +326,9 @@ def _impute(r: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[str, ..
         f"{missing.sum()} missing value(s) of {missing.any(axis=1).sum()} patient(s) in "
         f"{missing.any(axis=0).sum()} column(s) were replaced by the median over the train patients"
     )
+    if kinds:
+        said = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        note += f" (by the audit: {said})"
     return np.where(missing, median, r), (note,)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from lens.errors import InputError
+from lens.radiomics.audit import Image, audit
 from lens.study import load_study
 from lens.tables import read_embeddings
 from tests.planted import Planted, plant
@@ -166,6 +167,60 @@ def test_constant_columns_are_dropped_and_listed(paths: dict[str, Path]) -> None
     study = load(paths)
     assert study.dropped["column"].tolist() == ["t2.gland.original_glcm_F0"]
     assert "t2.gland.original_glcm_F0" not in set(study.features["column"])
+
+
+def test_the_audit_beside_the_table_says_why_columns_go(paths: dict[str, Path]) -> None:
+    """From the audit's own side table of a spoilt one: NaN with a reason, then the rule."""
+    table = pd.read_csv(paths["radiomics"], dtype={"patient_id": str})
+    same, first, twice, often, once = table.columns[1:6]
+    table[same] = 3.0
+    table[twice] = -2.0 * table[first]
+    table.loc[:11, often] = np.nan
+    table.loc[0, once] = np.inf
+    levels = pd.DataFrame(
+        [(p, "", "t2", "gland", "original", 40, 30, 900) for p in table["patient_id"]],
+        columns=list(Image._fields),
+    )
+    audited = audit(table, levels)
+    audited.table.to_csv(paths["radiomics"], index=False)
+    without = load(paths)
+    assert set(without.dropped["column"]) == {same, often}
+    side = paths["radiomics"].with_name("radiomics-audit.csv")
+    audited.findings.to_csv(side, index=False)
+    study = load(paths)
+    assert study.dropped.set_index("column")["reason"].to_dict() == {
+        same: "constant: 3 in all 40 patients",
+        twice: f"proportional: -2 x {first} in all 40 patients",
+        often: "not finite in 30% of the patients: undefined in 12 patient(s)",
+    }
+    assert study.notes[0].endswith("(by the audit: 1 infinite)")
+    given = side.rename(side.with_name("elsewhere.csv"))
+    pd.testing.assert_frame_equal(load(paths, audit=given).dropped, study.dropped)
+    kept = [c for c in without.features["column"] if c != twice]
+    assert study.features["column"].tolist() == kept
+
+
+def test_a_column_stays_where_the_one_it_repeats_is_not_there(paths: dict[str, Path]) -> None:
+    first, second = "t2.gland.original_glcm_F0", "t2.gland.original_glcm_F1"
+    side = paths["radiomics"].with_name("radiomics-audit.csv")
+    side.write_text(
+        f"patient_id,column,kind,reason\n,{second},proportional,2 x {first} in all 40 patients\n"
+    )
+    assert second in set(load(paths).features["column"]), "by its values it is no multiple"
+    rewrite(paths["radiomics"], lambda t: t.assign(**{second: 2 * t[first]}))
+    assert second not in set(load(paths).features["column"])
+    rewrite(paths["radiomics"], lambda t: t.drop(columns=first))
+    assert second in set(load(paths).features["column"])
+
+
+def test_refuses_what_is_no_audit(paths: dict[str, Path]) -> None:
+    side = paths["radiomics"].with_name("radiomics-audit.csv")
+    side.write_text("who,when\nme,today\n")
+    with pytest.raises(InputError, match=r"radiomics-audit.csv: no column patient_id, so not the"):
+        load(paths)
+    side.write_bytes(b"")
+    with pytest.raises(InputError, match=r"radiomics-audit.csv: not readable as the audit"):
+        load(paths)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,8 @@ def audit(table: pd.DataFrame, levels: pd.DataFrame) -> Audit:
     - ``undefined`` (NaN already) and ``infinite`` *: values of a region that was measured;
     - ``constant`` *: a column with one value over all of at least 10 patients;
     - ``proportional``: a column that is another one times a number over all of at least 10
-      patients (GLCM's SumAverage is twice JointAverage); it stays, but adds nothing.
+      patients (GLCM's SumAverage is twice JointAverage); it stays in the table, but adds nothing,
+      and `lens.load_study` drops it.
 
     Args:
         table: a row per case with ``patient_id`` and perhaps ``study_id``.
