@@ -291,9 +291,12 @@ def _initial(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32
     """
     size = prod(shape)
     block = 1 << (20 if size > 1 << 19 else 16)
-    blocks = [_noise(jax.random.fold_in(key, i), block) for i in range(-(-size // block))]
-    join = jnp.concatenate if isinstance(key, Tracer) else np.concatenate
-    return jnp.asarray(join(blocks)[:size].reshape(shape), dtype)
+    count = -(-size // block)
+    if isinstance(key, Tracer):
+        noise = jax.lax.map(lambda i: _noise(jax.random.fold_in(key, i), block), jnp.arange(count))
+        return noise.reshape(-1)[:size].reshape(shape).astype(dtype)
+    noise = np.concatenate([_noise(jax.random.fold_in(key, i), block) for i in range(count)])
+    return jnp.asarray(noise[:size].reshape(shape), dtype)
 
 
 def _layer_norm(width: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.LayerNorm:

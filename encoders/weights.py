@@ -167,12 +167,15 @@ def our_name(name: str) -> str | None:
 
 def _rename(state: Mapping[str, np.ndarray]) -> _Source:
     source = _Source({}, {})
+    has_teacher = any("teacher" in _wrappers(name) for name in state)
     for name, array in state.items():
+        # Of a self-distillation file the averaged teacher is the encoder people use.
+        if has_teacher and "student" in _wrappers(name):
+            source.beside.append(name)
+            continue
         ours = our_name(name)
         if ours is None:
-            bare = name
-            while wrapper := _WRAPPERS.match(bare):
-                bare = bare[wrapper.end() :]
+            bare = name[sum(len(wrapper) + 1 for wrapper in _wrappers(name)) :]
             is_encoder = bare.startswith(_ENCODER_PARTS)
             (source.unexpected if is_encoder else source.beside).append(name)
         elif ours in source.names:
@@ -182,6 +185,15 @@ def _rename(state: Mapping[str, np.ndarray]) -> _Source:
         else:
             source.names[ours], source.arrays[ours] = name, array
     return source
+
+
+def _wrappers(name: str) -> list[str]:
+    """What wraps a name, from the outside: ``["teacher", "backbone"]``."""
+    found = []
+    while wrapper := _WRAPPERS.match(name):
+        found.append(wrapper[0][:-1])
+        name = name[wrapper.end() :]
+    return found
 
 
 def _infer_config(source: _Source) -> ConvNeXtV2Config:

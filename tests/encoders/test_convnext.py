@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +13,8 @@ from flax import nnx
 from transformers import ConvNextV2Config as HubConfig
 from transformers import ConvNextV2Model
 
-from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
-from encoders.weights import convert
+from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config, Size
+from encoders.weights import abstract, convert, our_name, parameters
 from tests.encoders.reference import Reference, arrays, compare, randomise
 
 SMALL = ConvNeXtV2Config(depths=(1, 2, 1, 1), widths=(8, 16, 24, 32))
@@ -57,6 +59,33 @@ def test_2d_equals_transformers():
     for mine, expected in zip(our_stages, hidden, strict=True):
         assert compare(np.asarray(mine), expected) < 1e-4
     assert compare(np.asarray(ours), theirs.pooler_output) < 1e-4
+
+
+@pytest.mark.parametrize("size", ["atto", "tiny"])
+def test_3d_equals_torch_modules_at_published_sizes(size):
+    """The widths people use, on a volume that is small; float32 sums over up to 3,072 channels."""
+    config = ConvNeXtV2Config.named(size)
+    reference = Reference(config.depths, config.widths, config.strides)
+    randomise(reference)
+    volume = np.random.default_rng(4).normal(size=(1, 16, 32, 32, 3)).astype(np.float32)
+    with torch.no_grad():
+        embedding, stages = reference(torch.from_numpy(volume).movedim(-1, 1))
+    encoder, _ = convert(arrays(reference))
+    assert encoder.config == config
+    ours = encoder.stages(volume)
+    for mine, theirs in zip(ours, stages, strict=True):
+        assert compare(np.asarray(mine), theirs) < 1e-4
+    assert compare(np.asarray(encoder.pool(ours[-1])), embedding) < 1e-4
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("size", get_args(Size))
+def test_every_published_size_has_the_parameters_of_the_reference(size, dims):
+    config = ConvNeXtV2Config.named(size, dims=dims)
+    with torch.device("meta"):
+        reference = Reference(config.depths, config.widths, config.strides, dims)
+    theirs = {our_name(name): p.numel() for name, p in reference.named_parameters()}
+    assert theirs == {name: p.size for name, p in parameters(abstract(config)).items()}
 
 
 @pytest.mark.parametrize(

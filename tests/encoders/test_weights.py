@@ -87,6 +87,17 @@ def test_half_precision_is_widened(dense):
     assert all(p.dtype == np.float32 for p in parameters(encoder).values())
 
 
+def test_of_teacher_and_student_the_teacher_is_taken(dense):
+    """Also where only the names tell them apart, and whichever comes first."""
+    student = {f"student.backbone.{name}": 2 * array for name, array in dense.items()}
+    teacher = {f"teacher.backbone.{name}": array for name, array in dense.items()}
+    encoder, match = convert(student | teacher)
+    assert match.full
+    assert set(match.beside) == set(student)
+    assert_same(encoder, convert(dense)[0])
+    assert_same(convert(student)[0], convert(student | {"head.weight": np.ones((2, 2))})[0])
+
+
 def without(state: dict[str, np.ndarray], *names: str) -> dict[str, np.ndarray]:
     return {name: array for name, array in state.items() if name not in names}
 
