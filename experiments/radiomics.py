@@ -59,7 +59,8 @@ class Config:
 
     perturb: int = 0
     """Versions of each patient with small changes of pose, contour and noise (5, for example), from
-    which R-repeatability.csv tells how well each feature repeats (intraclass correlation)."""
+    which R-repeatability.csv tells how well each feature repeats (intraclass correlation). Where
+    you have patients who were scanned twice, use them: experiments.repeatability."""
 
     slurm_script: Path | None = None
     """Write a Slurm batch script that runs this job on a Dask cluster, and do nothing else."""

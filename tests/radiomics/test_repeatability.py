@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import f_oneway
 
+from experiments.repeatability import Config, job
 from lens.errors import InputError
 from lens.radiomics.repeatability import icc, repeatability
+from lens.tables import read_test_retest
 
 # Shrout and Fleiss (1979), table 2: six targets, four judges.
 SHROUT_FLEISS = np.array(
@@ -109,3 +113,56 @@ def test_studies_of_a_patient_are_subjects_of_their_own():
 def test_what_is_no_repeat_is_refused(change, finding):
     with pytest.raises(InputError, match=finding):
         repeatability(change(repeats(SHROUT_FLEISS)))
+
+
+COLUMN = "t2.gland.original_glcm_Idn"
+
+
+def test_scans_are_told_apart_by_any_words(tmp_path: Path) -> None:
+    """Dates as study ids, rows in any order: the table of a cohort with two studies a patient."""
+    table = repeats(SHROUT_FLEISS[:, :2], COLUMN)
+    dates = table["repeat"].map({"visit 0": "2019-01-", "visit 1": "2019-02-"})
+    table["study_id"] = dates + table["patient_id"].str[1].str.zfill(2)
+    table = table.drop(columns="repeat").sample(frac=1, random_state=1)
+    table.to_csv(tmp_path / "retest.csv", index=False)
+    out = tmp_path / "R-repeatability.csv"
+    assert job(Config(tmp_path / "retest.csv", out)) == 0
+    result = pd.read_csv(out)
+    assert result.columns.tolist() == ["column", "icc", "icc_low", "icc_high", "n", "repeats"]
+    expected = icc(SHROUT_FLEISS[:, :2])
+    row = result.iloc[0]
+    assert (row["column"], row["n"], row["repeats"]) == (COLUMN, 6, 2)
+    assert row[["icc", "icc_low", "icc_high"]].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_other_numbers_of_scans_are_left_out_and_said(tmp_path: Path, caplog) -> None:
+    table = repeats(SHROUT_FLEISS[:, :3], COLUMN)
+    # Four patients with two scans, one with three, one with a single scan.
+    table = table.drop(index=[2, 5, 8, 11, 16, 17])
+    table.to_csv(tmp_path / "retest.csv", index=False)
+    with caplog.at_level("INFO", logger="lens"):
+        read = read_test_retest(tmp_path / "retest.csv")
+    assert "2 scans a patient are compared; 1 patient(s) with fewer and 1 later scan(s)" in (
+        caplog.text
+    )
+    values = SHROUT_FLEISS[:5, :2]
+    np.testing.assert_array_equal(read[COLUMN].to_numpy().reshape(5, 2), values)
+    assert repeatability(read).loc[0, "icc"] == pytest.approx(icc(values).icc)
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (lambda t: t.drop(columns="repeat"), "needs the columns patient_id and repeat"),
+        (lambda t: t.drop(columns="patient_id"), "needs the columns patient_id and repeat"),
+        (lambda t: t.assign(repeat=t["repeat"].where(t.index > 0)), "without blanks"),
+        (lambda t: pd.concat([t, t[:1]]), "listed twice: p0, visit 0"),
+        (lambda t: t[t["repeat"] == "visit 0"], "no patient has two or more scans"),
+        (lambda t: t.assign(age=60), "not the name of a radiomic feature: 'age'"),
+        (lambda t: t.assign(**{COLUMN: "n/k"}), r"not numeric \(patient p0: 'n/k'\)"),
+    ],
+)
+def test_what_is_no_test_retest_table_is_refused(tmp_path: Path, change, finding) -> None:
+    change(repeats(SHROUT_FLEISS, COLUMN)).to_csv(tmp_path / "retest.csv", index=False)
+    with pytest.raises(InputError, match=rf"retest.csv: .*{finding}"):
+        read_test_retest(tmp_path / "retest.csv")

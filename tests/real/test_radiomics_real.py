@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 from scipy.stats import f_oneway
 
+from experiments.repeatability import Config, job
 from lens.cohort import Case, CaseFiles, read_case
 from lens.radiomics.extract import (
     extract_case,
@@ -172,3 +173,44 @@ def test_repeatability_of_patients_scanned_twice(real_data, structure):
     assert known["icc"].between(known["icc_low"], known["icc_high"]).all()
     if structure == "WholeGland":
         assert result.loc["original_shape_Volume", "icc"] > 0.9
+
+
+def test_the_job_reads_real_patients_scanned_twice(real_data, tmp_path, capsys):
+    """The published table under our column names, all ROIs side by side, as a user would bring it.
+
+    Against the numbers of the test above, which SciPy's analysis of variance confirms.
+    """
+    file = real_data / "tables" / "qin_repeatability_t2_3D_bin15.csv.gz"
+    source = pd.read_csv(file, sep=";")
+    visits = source["study"].str.split("_", n=1, expand=True)
+    visits.columns = pd.Index(["patient_id", "visit"])
+    source = pd.concat([source, visits], axis=1)
+    names = source.columns[source.columns.str.contains("_(?:firstorder|glcm|glszm|shape)_")]
+    rois = {"WholeGland": "gland", "TumorROI_PZ_1": "lesion"}
+    parts = []
+    for structure, roi in rois.items():
+        rows = source[source["segmentedStructure"] == structure]
+        part = rows.set_index(["patient_id", "visit"])[list(names)]
+        parts.append(part.rename(columns=lambda name, roi=roi: f"t2.{roi}.{name}"))
+    table = pd.concat(parts, axis=1).rename_axis(["patient_id", "repeat"]).copy().reset_index()
+    table.sample(frac=1, random_state=0).to_csv(tmp_path / "retest.csv", index=False)
+    out = tmp_path / "R-repeatability.csv"
+    assert job(Config(tmp_path / "retest.csv", out)) == 0
+    print(capsys.readouterr().out)
+    result = pd.read_csv(out).set_index("column")
+    assert len(result) == 2 * len(names)
+    assert result["n"].max() == 15
+    for structure, roi in rois.items():
+        rows = source[source["segmentedStructure"] == structure]
+        rows = rows[rows.groupby("patient_id")["visit"].transform("nunique") == 2]
+        groups = [group[list(names)].to_numpy(float) for _, group in rows.groupby("patient_id")]
+        values = np.stack(groups)
+        finite = np.isfinite(values).all(axis=(0, 1))
+        spread = values.std(axis=(0, 1))
+        usable = finite & (spread > 1e-9 * np.abs(values).max(axis=(0, 1)))
+        assert usable.sum() > 500
+        ratio = f_oneway(*[group[:, usable] for group in groups], axis=0).statistic
+        got = result.loc[[f"t2.{roi}.{name}" for name in names[usable]]]
+        assert (got["n"] == len(groups)).all()
+        np.testing.assert_allclose(got["icc"], (ratio - 1) / (ratio + 1), atol=1e-6)
+    assert result.loc["t2.gland.original_shape_Volume", "icc"] > 0.9
