@@ -71,6 +71,7 @@ def load_study(
     *,
     split: Path | None = None,
     rois: Sequence[str] = (),
+    modalities: Sequence[str] = (),
     seed: int = 0,
     audit: Path | None = None,
 ) -> Study:
@@ -87,8 +88,9 @@ def load_study(
         ft: task name -> embeddings after fine-tuning.
         radiomics: radiomic features, ``.parquet`` or ``.csv``.
         split: table with ``patient_id`` and ``split``; without it, 7:1:2 by patient from `seed`.
-        rois: regions of interest to analyse; none means all. Patients without such a region are
-            set aside.
+        rois: regions of interest to analyse; none means all. Patients who have features of other
+            regions alone (no lesion, say) have no part in the study; a note counts them.
+        modalities: modalities to analyse; none means all.
         seed: of the split.
         audit: findings about the radiomics table, as ``experiments.radiomics`` writes them;
             without it ``R-audit.csv`` beside ``R.parquet``, where there is one.
@@ -113,12 +115,16 @@ def load_study(
         return merged.drop(columns=list(keys.columns))
 
     features = parse_columns([c for c in table.columns if c not in ID_COLUMNS])
-    if rois:
-        features = _select_rois(features, rois, radiomics)
+    everything = aligned(table)[features["column"].tolist()].to_numpy(np.float64)
+    features = _select(features, "roi", rois, radiomics)
+    features = _select(features, "modality", modalities, radiomics)
     r = aligned(table)[features["column"].tolist()].to_numpy(np.float64)
     x = {name: aligned(frame).to_numpy(np.float32) for name, frame in embeddings.items()}
 
     findings = read_findings(audit or audit_beside(radiomics))
+    elsewhere = np.isfinite(everything).any(axis=1) & ~np.isfinite(r).any(axis=1)
+    keys, r = keys.loc[~elsewhere].reset_index(drop=True), r[~elsewhere]
+    x = {name: values[~elsewhere] for name, values in x.items()}
     keep_columns, dropped = _missing_columns(r, features)
     dropped = explain(dropped, findings)
     r, features = r[:, keep_columns], features[keep_columns].reset_index(drop=True)
@@ -143,6 +149,9 @@ def load_study(
     )
     kinds = missing_kinds(keys["patient_id"].tolist(), features["column"].tolist(), findings)
     r, notes = _impute(r, assigned == "train", kinds)
+    if elsewhere.any():
+        regions = " or ".join(features["roi"].unique())
+        notes = (f"{elsewhere.sum()} row(s) without {regions} features have no part in it", *notes)
     r, features, constant = _drop_constant(r, features, assigned == "train", radiomics)
     return Study(
         ids=keys,
@@ -200,12 +209,13 @@ def _common_rows(frames: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, list
     return common.sort_values().to_frame(index=False), errors
 
 
-def _select_rois(features: pd.DataFrame, rois: Sequence[str], path: Path) -> pd.DataFrame:
-    known = features["roi"].unique().tolist()
-    unknown = [roi for roi in rois if roi not in known]
+def _select(features: pd.DataFrame, what: str, wanted: Sequence[str], path: Path) -> pd.DataFrame:
+    """The features whose `what` (roi, modality) is wanted; all where nothing is named."""
+    known = features[what].unique().tolist()
+    unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise InputError(f"{path}: no column of ROI {unknown[0]!r}; the table has {known}")
-    return features[features["roi"].isin(rois)].reset_index(drop=True)
+        raise InputError(f"{path}: no column of {what} {unknown[0]!r}; the table has {known}")
+    return features[features[what].isin(wanted or known)].reset_index(drop=True)
 
 
 def _missing_columns(r: np.ndarray, features: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:

@@ -100,7 +100,7 @@ def test_own_split_is_used(planted: Planted, paths: dict[str, Path], tmp_path: P
     assert study.ids["patient_id"][study.rows("test")].tolist() == planted.ids[34:].tolist()
 
 
-def test_patients_without_the_roi_are_set_aside_only_if_it_is_analysed(
+def test_patients_without_the_roi_have_no_part_where_it_is_analysed_alone(
     planted: Planted, tmp_path: Path
 ) -> None:
     lesion = planted.radiomics.filter(like=".gland.").rename(
@@ -117,7 +117,23 @@ def test_patients_without_the_roi_are_set_aside_only_if_it_is_analysed(
     assert both.dropped["reason"].str.contains("not finite in 38%").all()
     only = load(paths, rois=("lesion",))
     assert len(only.ids) == 25
-    assert {e.reason for e in only.set_aside} == {"the region of interest is missing"}
+    assert not only.set_aside
+    assert only.notes[0] == "15 row(s) without lesion features have no part in it"
+    planted.radiomics.iloc[20, 1:] = np.nan
+    blank = load(planted.write(tmp_path), rois=("lesion",))
+    assert len(blank.ids) == 24
+    assert [(e.patient_id, e.reason) for e in blank.set_aside] == [
+        ("P0020", "the region of interest is missing")
+    ]
+
+
+def test_modalities_can_be_chosen(planted: Planted, tmp_path: Path) -> None:
+    paths = planted.write(tmp_path)
+    chosen = load(paths).features["modality"].iloc[0]
+    study = load(paths, modalities=(chosen,))
+    assert set(study.features["modality"]) == {chosen}
+    with pytest.raises(InputError, match="no column of modality 'pet'"):
+        load(paths, modalities=("pet",))
 
 
 def test_embeddings_as_a_table_equal_the_npz(planted: Planted, tmp_path: Path) -> None:
