@@ -242,6 +242,17 @@ def archive(edit: Callable[[Path, Path], object], rows: tuple[str, ...] = ROWS):
     return run
 
 
+def marksheet(pirads: str) -> Callable[[Path], Case]:
+    """The notes on an archive whose first study has this cell."""
+
+    def run(folder: Path) -> Case:
+        images, labels = picai(folder, (ROWS[0].replace('"4,2"', pirads), *ROWS[1:]))
+        notes = prepare_picai(images, labels).notes
+        return Case("10000", "1000000", {}, {}, tuple(map(str, notes)))
+
+    return run
+
+
 def ambiguous_pattern(folder: Path) -> None:
     for name in ("a_T2w.nii.gz", "b_T2w.nii.gz", "gland.nii.gz"):
         touch(folder / "sub-01" / name)
@@ -505,6 +516,16 @@ NOTED: list[tuple[str, Callable[[Path], Case], str]] = [
         "an odd ADC map",
         with_images(adc=image(noise() / 10)),
         "fits no unit of ADC (300 to 3500 expected in 1e-6 mm2/s); left as it is",
+    ),
+    (
+        "a marksheet with two PIRADS values, one of them none",
+        marksheet('"4,6"'),
+        "patient 10000, study 1000000, pirads: '4,6': 6 is no PIRADS category; taken as 4",
+    ),
+    (
+        "a marksheet with words for PIRADS",
+        marksheet("high"),
+        "pirads: 'high': high is no PIRADS category; taken as blank",
     ),
 ]
 

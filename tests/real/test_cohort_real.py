@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import SimpleITK as sitk
 from lens.cohort import Case, CaseFiles, read_case, read_image, read_manifest, stack, stack_mask
 from lens.cohort.geometry import dice, nearest
 from lens.errors import CaseError
+from lens.radiomics.extract import extract_case
+from lens.radiomics.parameters import load_parameters
 
 SERIES = {"t2": "t2w", "dwi": "hbv", "adc": "adc"}
 
@@ -48,6 +51,20 @@ def from_nifti(prostatex: Path) -> Case:
     return read_case(files(prostatex, names, MASKS))
 
 
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], dict[str, float]]:
+    """Radiomics of the gland and the lesion, all classes, unfiltered to keep the test short."""
+    file = tmp_path_factory.mktemp("parameters") / "original.yaml"
+    file.write_text("setting: {normalize: true, normalizeScale: 100, binWidth: 10}\n")
+    parameters = load_parameters({"all": file})
+    return lambda case: extract_case(case, parameters)
+
+
+@pytest.fixture(scope="module")
+def expected_features(from_nifti: Case, features) -> dict[str, float]:
+    return features(from_nifti)
+
+
 @pytest.mark.parametrize("name", list(SERIES))
 def test_nifti_and_dicom_hold_the_same_voxels(prostatex: Path, name: str) -> None:
     nifti = read_image(prostatex / f"ProstateX-0000_{SERIES[name]}.nii.gz", "real")
@@ -63,8 +80,8 @@ def test_nifti_and_dicom_hold_the_same_voxels(prostatex: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("suffix", ["dicom", "mha", "nrrd", "nii"])
-def test_every_format_gives_the_same_case(
-    prostatex: Path, tmp_path: Path, from_nifti: Case, suffix: str
+def test_every_format_gives_the_same_case_and_features(
+    prostatex: Path, tmp_path: Path, from_nifti: Case, features, expected_features, suffix: str
 ) -> None:
     if suffix == "dicom":
         case = read_case(files(prostatex, {n: f"dicom/{f}" for n, f in SERIES.items()}, MASKS))
@@ -84,10 +101,12 @@ def test_every_format_gives_the_same_case(
     for roi in MASKS:
         np.testing.assert_array_equal(array(case.masks[roi]), array(from_nifti.masks[roi]))
         assert case.masks[roi].GetSpacing() == from_nifti.masks[roi].GetSpacing()
+    assert len(expected_features) > 2 * 3 * 90
+    assert features(case) == expected_features
 
 
 def test_the_gland_is_the_same_in_its_own_grid_or_resampled(
-    prostatex: Path, tmp_path: Path, from_nifti: Case
+    prostatex: Path, tmp_path: Path, from_nifti: Case, features, expected_features
 ) -> None:
     t2 = read_image(prostatex / "ProstateX-0000_t2w.nii.gz", "real")
     adc = read_image(prostatex / "ProstateX-0000_adc.nii.gz", "real")
@@ -109,6 +128,8 @@ def test_the_gland_is_the_same_in_its_own_grid_or_resampled(
         sitk.DICOMOrient(gland, "RAS"),
     ):
         np.testing.assert_array_equal(array(read(mask).masks["gland"]), expected)
+    found = features(read(on(gland, from_nifti.images["t2"])))
+    assert found == {name: expected_features[name] for name in found}
     # Drawn on the ADC map, whose voxels are 16 times as large.
     drawn = on(gland, adc)
     direct, beforehand = read(drawn), read(on(drawn, t2))
