@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -59,6 +59,7 @@ class EmbeddingSettings:
         pool: average over the whole crop, or over the gland or the lesion.
         stages: stages of the encoder, from 1; none for the last.
         windows: cover images larger than `shape` by overlapping windows instead of cropping them.
+        labels: region -> the mask values that make it; every value above zero by default.
     """
 
     shape: tuple[int, int, int] = (64, 224, 224)
@@ -67,6 +68,7 @@ class EmbeddingSettings:
     pool: Pool = "global"
     stages: tuple[int, ...] = ()
     windows: bool = False
+    labels: Mapping[str, Sequence[int]] | None = None
 
 
 def embed_cohort(
@@ -212,7 +214,7 @@ def _read_ahead(
 
 def _read(files: CaseFiles, settings: EmbeddingSettings) -> _Read | CaseError:
     try:
-        case = read_case(files, spacing_mm=settings.spacing_mm)
+        case = read_case(files, spacing_mm=settings.spacing_mm, labels=settings.labels)
         shape = _full_shape(case, settings) if settings.windows else settings.shape
         volume = stack(case, shape=shape, modalities=settings.modalities)
         if settings.pool == "global":

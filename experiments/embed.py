@@ -26,6 +26,9 @@ class Config:
     """Depth, height and width of the encoder's input, in voxels."""
     spacing: tuple[float, float, float] = (0.5, 0.5, 1.0)
     """Voxel size along x, y, z, in mm."""
+    label: tuple[str, ...] = ()
+    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
+    default."""
     modalities: tuple[str, ...] = ("t2", "dwi", "adc")
     """The encoder's channels in order; a name that the cohort lacks gives zeros."""
     pool: Literal["global", "gland", "lesion"] = "global"
@@ -45,7 +48,7 @@ class Config:
 def job(config: Config) -> int:
     from encoders.checkpoints import load
     from encoders.cohort import EmbeddingSettings, embed_cohort
-    from lens.cohort import read_manifest
+    from lens.cohort import parse_labels, read_manifest
     from lens.errors import InputError
 
     if config.out.suffix != ".npz":
@@ -62,6 +65,7 @@ def job(config: Config) -> int:
             pool=config.pool,
             stages=config.stage,
             windows=config.windows,
+            labels=parse_labels(config.label),
         ),
         batch_size=config.batch_size,
         cache=config.cache or config.out.with_name(config.out.name + ".parts"),

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.plan import Plan, pairs, parameter_files
-from lens.cohort import Cohort, read_manifest, split_patients
+from lens.cohort import Cohort, parse_labels, read_manifest, split_patients
 from lens.errors import CaseError, InputError
 from lens.files import file_hash, read_failures, write_failures, write_table
 
@@ -101,6 +101,7 @@ def _radiomics(
     folder = diary.folder
     table, failures = folder / "radiomics.parquet", folder / "radiomics-failures.csv"
     parameters = parameter_files(plan.config.parameters)
+    labels = parse_labels(plan.config.label)
 
     def work() -> None:
         features, failed = extract_cohort(
@@ -108,13 +109,18 @@ def _radiomics(
             load_parameters(parameters),
             cache=folder / "radiomics-cache",
             spacing_mm=plan.spacing,
+            labels=labels,
             workers=plan.config.workers,
+            audit_file=folder / "radiomics-audit.csv",
+            gray_level_file=folder / "radiomics-gray-levels.csv",
+            geometry_file=folder / "radiomics-geometry.csv",
         )
         write_table(features, table)
         write_failures(failed, failures)
 
     hashes = {name: file_hash(path) for name, path in parameters.items()}
-    diary.stage("radiomics", [images, plan.spacing, plan.roi, hashes], [table], work)
+    depends = [images, plan.spacing, plan.roi, hashes, labels]
+    diary.stage("radiomics", depends, [table, folder / "radiomics-audit.csv"], work)
     return table, read_failures(failures)
 
 
@@ -127,18 +133,20 @@ def _embeddings(
     folder = diary.folder / "embeddings"
     table, failures = folder / f"{name}.npz", folder / f"{name}-failures.csv"
 
+    labels = parse_labels(plan.config.label)
+
     def work() -> None:
         rows, failed = embed_cohort(
             cohort,
             encoders.load(checkpoint),
-            settings=EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing),
+            settings=EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing, labels=labels),
             cache=diary.folder / "embeddings-cache",
             progress=True,
         )
         rows.save(table)
         write_failures(failed, failures)
 
-    depends = [images, plan.spacing, plan.shape, file_hash(checkpoint)]
+    depends = [images, plan.spacing, plan.shape, file_hash(checkpoint), labels]
     diary.stage(f"embed {name}", depends, [table], work)
     return table, read_failures(failures)
 

@@ -72,6 +72,9 @@ class Config:
     """Voxel size x y z after resampling (mm); default 0.5 0.5 1.0, for the phantoms 1 1 2."""
     shape: tuple[int, int, int] | None = None
     """Input of the encoder, D H W (voxels); default 64 224 224, for the phantoms 32 48 48."""
+    label: tuple[str, ...] = ()
+    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
+    default (with --cohort)."""
     parameters: Pairs = ()
     """PyRadiomics parameter file for all modalities, or MODALITY=FILE; repeat for several."""
     workers: int | None = None

@@ -51,6 +51,7 @@ def job(tmp_path_factory) -> tuple[Path, dict[str, str], list[object]]:
     flags: list[object] = ["--cohort", manifest, "--encoder-pre", folder / "pre"]
     flags += ["--encoder-ft", f"cls={folder / 'ft'}", "--roi", "gland"]
     flags += ["--spacing", 2, 2, 3, "--shape", 32, 48, 48, "--hidden", 4, "--epochs", 5]
+    flags += ["--label", "gland=1"]
     flags += ["--l1", "1e-6", "--l2", "1e-5", "--bootstraps", 50, "--out", folder / "run"]
     return folder / "run", spoiled, flags
 
@@ -72,7 +73,17 @@ def test_bad_patients_are_set_aside_and_the_cohort_goes_on(job) -> None:
     features = pd.read_parquet(folder / "cls" / "features.parquet")
     assert set(features["modality"]) == {"t2", "dwi", "adc"}
     assert set(features["roi"]) == {"gland"}
-    assert len(features) + len(pd.read_csv(folder / "dropped.csv")) == 3 * 837
+    dropped = pd.read_csv(folder / "dropped.csv").set_index("column")["reason"]
+    assert len(features) + len(dropped) == 3 * 837
+    # SumAverage is twice JointAverage in a symmetric matrix; the audit beside the table says so.
+    twice = dropped["t2.gland.original_glcm_SumAverage"]
+    assert twice == f"proportional: 2 x t2.gland.original_glcm_JointAverage in all {GOOD} patients"
+    geometry = pd.read_csv(folder / "radiomics-geometry.csv").set_index("patient_id")
+    kinds = geometry.loc[[p for p in spoiled if p in geometry.index], "verdict"]
+    assert set(kinds) == {"refused"}
+    glands = geometry[geometry["name"].eq("gland") & geometry["verdict"].ne("refused")]
+    assert (glands["taken"].astype(float) == 1).all()
+    assert len(glands) == GOOD
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert all(patient in page for patient in spoiled)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 import encoders
 from encoders.cohort import EmbeddingSettings, embed_cohort
@@ -14,7 +16,7 @@ from encoders.weights import convert
 from experiments.convert import Config as ConvertConfig
 from experiments.convert import job as convert_job
 from experiments.embed import Config, job
-from lens.cohort import read_case, read_manifest, stack, stack_mask, write_phantoms
+from lens.cohort import Cohort, read_case, read_manifest, stack, stack_mask, write_phantoms
 from lens.errors import InputError
 from tests.encoders.reference import Reference, arrays, randomise
 
@@ -70,6 +72,31 @@ def test_gland_pooling(encoder, manifest):
         stages=(1, 2),
     )
     np.testing.assert_allclose(result.embeddings[0], expected[0], atol=2e-5)
+
+
+def test_labels_choose_the_region_and_are_part_of_the_cache(encoder, manifest, tmp_path):
+    cohort = read_manifest(manifest)
+    path = cohort.cases[0].masks["gland"]
+    plain = sitk.ReadImage(str(path))
+    settings = EmbeddingSettings(SETTINGS.shape, SETTINGS.spacing_mm, pool="gland")
+    one = Cohort(cohort.path, cohort.cases[:1], ())
+    expected, _ = embed_cohort(one, encoder, settings=settings)
+    half = sitk.GetArrayFromImage(plain)
+    half[: len(half) // 2] *= 2
+    files = replace(cohort.cases[0], masks={"gland": tmp_path / "gland.mha"})
+    both = Cohort(cohort.path, (files,), ())
+    mask = sitk.GetImageFromArray(half)
+    mask.CopyInformation(plain)
+    sitk.WriteImage(mask, str(tmp_path / "gland.mha"))
+    rows = [
+        embed_cohort(
+            both, encoder, settings=replace(settings, labels=labels), cache=tmp_path / "cache"
+        )[0].embeddings
+        for labels in ({"gland": (1, 2)}, {"gland": (1,)}, None)
+    ]
+    np.testing.assert_array_equal(rows[0], expected.embeddings)
+    np.testing.assert_array_equal(rows[2], expected.embeddings)
+    assert np.abs(rows[1] - rows[0]).max() > 1e-3
 
 
 def test_no_lesion_sets_a_case_aside(encoder, manifest):
