@@ -208,7 +208,7 @@ class PatchConv(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.dtype = config.dtype
-        self.kernel = nnx.Param(_initial(rngs.params(), (*size, inputs, outputs)))
+        self.kernel = nnx.Param(initial(rngs.params(), (*size, inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *coarser f"]:
@@ -251,7 +251,7 @@ class DepthwiseConv(nnx.Module):
 
     def __init__(self, width: int, config: ConvNeXtV2Config, *, rngs: nnx.Rngs) -> None:
         shape = (*(KERNEL,) * config.dims, width)
-        self.kernel = nnx.Param(_initial(rngs.params(), shape))
+        self.kernel = nnx.Param(initial(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *spatial c"]:
@@ -283,7 +283,7 @@ def _noise(key: PRNGKeyArray, size: int) -> Float[Array, " size"]:
     return 0.02 * jax.random.truncated_normal(key, -2, 2, (size,))
 
 
-def _initial(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+def initial(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """A kernel's start, truncated normal with standard deviation 0.02.
 
     Drawn in blocks of two sizes and joined by NumPy: XLA takes half a second to compile a
@@ -307,7 +307,7 @@ def _layer_norm(width: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.Lay
 
 def _linear(inputs: int, outputs: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.Linear:
     return nnx.Linear(
-        inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=_initial, rngs=rngs
+        inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=initial, rngs=rngs
     )
 
 

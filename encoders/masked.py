@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from encoders.convnext import Block, ConvNeXtV2, PatchConv, enlarge
+from encoders.convnext import Block, ConvNeXtV2, PatchConv, enlarge, initial
 
 # Added to the variance of a patch: a patch of one value, such as the padding, has target zero.
 EPSILON = 1e-6
@@ -77,7 +77,7 @@ class MaskedAutoencoder(nnx.Module):
         self.encoder = encoder
         one = (1,) * config.dims
         self.inward = PatchConv(config.widths[-1], width, one, config, rngs=rngs)
-        self.token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (width,)))
+        self.token = nnx.Param(initial(rngs.params(), (width,)))
         self.block = Block(width, config, rngs=rngs)
         voxels = stride**config.dims * config.in_channels
         self.outward = PatchConv(width, voxels, one, config, rngs=rngs)

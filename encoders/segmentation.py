@@ -13,6 +13,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from encoders.convnext import initial
+
 POOLINGS = (1, 2, 3, 6)
 
 # Voxels added to both sides of the Dice ratio: an empty target is met by an empty prediction.
@@ -62,9 +64,11 @@ class UPerNet(nnx.Module):
         self.laterals = nnx.List(layer(channels, width, 1) for channels in widths[:-1])
         self.smooths = nnx.List(layer(width, width, 3) for _ in widths[:-1])
         self.fusion = layer(len(widths) * width, width, 3)
-        self.classifier = nnx.Linear(width, classes, rngs=rngs)
+        self.classifier = nnx.Linear(width, classes, kernel_init=initial, rngs=rngs)
         self.auxiliary = layer(widths[2], auxiliary_width, 3)
-        self.auxiliary_classifier = nnx.Linear(auxiliary_width, classes, rngs=rngs)
+        self.auxiliary_classifier = nnx.Linear(
+            auxiliary_width, classes, kernel_init=initial, rngs=rngs
+        )
 
     def __call__(
         self, stages: Sequence[Float[Array, "n ..."]], size: Sequence[int]
@@ -109,7 +113,10 @@ class ConvNormGELU(nnx.Module):
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, dtype: str, rngs: nnx.Rngs
     ) -> None:
-        self.conv = nnx.Conv(inputs, outputs, (kernel,) * 3, dtype=jnp.dtype(dtype), rngs=rngs)
+        size = (kernel,) * 3
+        self.conv = nnx.Conv(
+            inputs, outputs, size, dtype=jnp.dtype(dtype), kernel_init=initial, rngs=rngs
+        )
         self.norm = _layer_norm(outputs, dtype, rngs)
 
     def __call__(self, x: Float[Array, "n d h w c"]) -> Float[Array, "n d h w f"]:
