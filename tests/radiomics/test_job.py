@@ -99,6 +99,7 @@ def test_the_slurm_script_runs_the_job_on_the_workers_that_srun_starts(tmp_path,
     manifest = write_cohort(tmp_path, ["a", "b c"])
     out, script = tmp_path / "R.csv", tmp_path / "job.sh"
     flags = ["--cohort", manifest, "--out", out, "--parameters", quick, "--spacing", 1, 1, 2]
+    flags += ["--label", "gland=1", "--cache", tmp_path / "the parts"]
     done = command(*flags, "--slurm-script", script)
     assert done.returncode == 0, done.stderr
     assert not out.exists()
@@ -119,6 +120,8 @@ def test_the_slurm_script_runs_the_job_on_the_workers_that_srun_starts(tmp_path,
     assert ran.returncode == 0, ran.stderr
     assert "2 patients x 18 columns" in ran.stdout
     assert read_table(out)["patient_id"].tolist() == ["a", "b c"]
+    assert len(list((tmp_path / "the parts").glob("*.json"))) == 2
+    assert pd.read_csv(tmp_path / "R-geometry.csv")["taken"].dropna().tolist() == [1, 1]
     assert not list(Path.cwd().glob(".dask-scheduler-*"))
 
 
