@@ -52,19 +52,74 @@ def sign_flip_test(
         Values of 1 where a feature has no difference in any patient, as with the same data twice.
     """
     total = patient_sums(difference, groups)
-    # Signs leave a feature's sum of squares as it is, and Student's t rises with the sum over its
-    # root: comparing these compares t, at the cost of one product per block of flips.
-    size = np.linalg.norm(total, axis=0)
-    total = np.divide(total, size, out=np.zeros_like(total), where=size > 0)
+    unit = _unit_columns(total)
+    return _flip(unit, unit.sum(axis=0), flips=flips, seed=seed, alternative=alternative)
+
+
+def influence_test(
+    value: Float[np.ndarray, " k"],
+    influence: Float[np.ndarray, "p k"],
+    patients: int,
+    *,
+    flips: int,
+    seed: int,
+    alternative: Alternative = "two-sided",
+) -> Significance:
+    """Whether estimates differ from zero, from what each patient adds to them (the wild bootstrap).
+
+    The statistic is Student's t, the value over the root of the sum of squared influences. Its null
+    distribution comes from the same influences with a coin's toss for the sign of each patient, the
+    same for all features: they hold no trace of the value, so that a strong effect does not widen
+    its own null distribution, as it does in `sign_flip_test`.
+
+    Args:
+        value: estimates; NaN counts as zero.
+        influence: of each patient on each value, sums to zero over patients.
+        patients: number behind the estimates, at least 2: how well their spread is known.
+        flips, seed, alternative: as in `sign_flip_test`.
+    """
+    influence = np.nan_to_num(influence)
+    error = np.linalg.norm(influence, axis=0) * np.sqrt(patients / (patients - 1))
+    # An estimate without any spread (few patients, all the same) is as sure as can be.
+    unbounded = np.where(np.nan_to_num(value) == 0, 0.0, np.copysign(np.inf, value))
+    t = np.divide(np.nan_to_num(value), error, out=unbounded, where=error > 0)
+    with np.errstate(invalid="ignore"):
+        # Student's t of a flipped sample with sum u, scaled to unit norm, is u sqrt((p - 1) / (p -
+        # u^2)); here the observed t is taken back to the scale of u.
+        reached = t * np.sqrt(patients / (patients - 1 + np.square(t)))
+    observed = np.where(np.isinf(t), np.copysign(np.sqrt(patients), t), reached)
+    return _flip(
+        _unit_columns(influence), observed, flips=flips, seed=seed, alternative=alternative
+    )
+
+
+def _unit_columns(values: Float[np.ndarray, "p k"]) -> Float[np.ndarray, "p k"]:
+    """Columns of norm 1 (zeros stay zeros).
+
+    Signs leave a feature's sum of squares as it is, and Student's t rises with the sum over its
+    root: comparing sums of these compares t, at the cost of one product per block of flips.
+    """
+    size = np.linalg.norm(values, axis=0)
+    return np.divide(values, size, out=np.zeros_like(values), where=size > 0)
+
+
+def _flip(
+    unit: Float[np.ndarray, "p k"],
+    observed: Float[np.ndarray, " k"],
+    *,
+    flips: int,
+    seed: int,
+    alternative: Alternative,
+) -> Significance:
     magnitude = np.abs if alternative == "two-sided" else np.positive
-    observed = magnitude(total.sum(axis=0))
+    observed = magnitude(observed)
     # A sum in another order differs by rounding; a tie must count as reached.
     threshold = observed - 1e-9 * np.maximum(np.abs(observed), 1e-3)
     rng = np.random.default_rng(seed)
     reached, reached_by_max = np.zeros_like(observed), np.zeros_like(observed)
     for start in range(0, flips, _CHUNK):
-        signs = rng.choice((-1.0, 1.0), size=(min(_CHUNK, flips - start), len(total)))
-        null = magnitude(signs @ total)
+        signs = rng.choice((-1.0, 1.0), size=(min(_CHUNK, flips - start), len(unit)))
+        null = magnitude(signs @ unit)
         reached += (null >= threshold).sum(axis=0)
         reached_by_max += (null.max(axis=1, keepdims=True) >= threshold).sum(axis=0)
     p = (1 + reached) / (1 + flips)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from scipy import stats
 
-from lens.significance import sign_flip_test
+from lens.significance import influence_test, sign_flip_test
 
 
 def test_p_equals_full_enumeration_for_few_patients() -> None:
@@ -67,3 +67,32 @@ def test_finds_a_real_difference_among_many_features() -> None:
     assert (result.p_maxt[:10] < 0.05).all()
     assert (result.q_bh[:10] <= 0.001 * 200 / 10 + 1e-12).all()
     assert (result.p_maxt[10:] < 0.05).sum() <= 1
+
+
+def test_influences_of_a_mean_give_students_test() -> None:
+    rng = np.random.default_rng(7)
+    d = rng.normal(0.4, 1.0, size=(40, 1))
+    mean = d.mean(axis=0)
+    options = {"flips": 20_000, "seed": 8}
+    for alternative in ("two-sided", "greater"):
+        found = influence_test(mean, (d - mean) / 40, 40, alternative=alternative, **options)
+        exact = stats.ttest_1samp(d, 0, alternative=alternative).pvalue
+        # Monte Carlo error of 20,000 flips, and normal data for a test that does not ask for it.
+        np.testing.assert_allclose(found.p_maxt, exact, atol=0.004)
+
+
+def test_influences_keep_the_level_for_few_patients_and_many_features() -> None:
+    rng = np.random.default_rng(9)
+    alarms = 0
+    for run in range(200):
+        d = rng.normal(size=(24, 60)) + rng.normal(size=(24, 1))
+        mean = d.mean(axis=0)
+        found = influence_test(mean, (d - mean) / 24, 24, flips=199, seed=run)
+        alarms += found.p_maxt.min() <= 0.05
+    # Binomial(200, 0.05): 19 or more has a chance of 0.5%.
+    assert alarms < 19
+
+
+def test_a_value_without_any_spread_is_sure_and_no_value_is_none() -> None:
+    found = influence_test(np.array([0.0, 1.0, np.nan]), np.zeros((9, 3)), 9, flips=99, seed=0)
+    np.testing.assert_array_equal(found.p_maxt, [1.0, 0.01, 1.0])

@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from lens.projection import fit_standardise, init
-from lens.sweeps import PAPER_L1_GRID, SweepConfig, choose_lanes, grid_warnings, minibatches, sweep
+from lens.sweeps import (
+    PAPER_L1_GRID,
+    Data,
+    SweepConfig,
+    choose_lanes,
+    grid_warnings,
+    halve,
+    minibatches,
+    rounds,
+    sweep,
+)
 
 SMALL = SweepConfig(hidden=8, l1=(0.0, 1e-3), l2=(0.0, 1e-2), epochs=15, batch=16)
 
@@ -149,3 +159,56 @@ def test_refuses(data, change, message) -> None:
         config = SweepConfig(**{**vars(SMALL), **change})
     with pytest.raises(ValueError, match=message):
         sweep(x, r, x_val, r_val, config)
+
+
+def standardised(data) -> Data:
+    x, r, x_val, r_val = data
+    mean, std = fit_standardise(x)
+    return Data(
+        *(jnp.asarray(v, jnp.float32) for v in ((x - mean) / std, r, (x_val - mean) / std, r_val))
+    )
+
+
+def test_rounds_of_the_published_grid() -> None:
+    assert rounds(24, 200) == ((7, 24), (22, 8), (67, 3), (200, 1))
+    assert rounds(1, 50) == ((50, 1),)
+    assert rounds(4, 1)[-1] == (1, 1)
+
+
+def test_halving_with_one_pair_is_the_sweep(data) -> None:
+    config = SweepConfig(hidden=8, l1=(1e-4,), l2=(1e-4,), epochs=15, batch=16)
+    whole = sweep(*data, config)
+    found = halve(standardised(data), config, seed=0)
+    np.testing.assert_allclose(found.w, whole.projection.w, atol=1e-6)
+    np.testing.assert_allclose(found.table["val_loss"], whole.table["val_loss"], rtol=1e-5)
+
+
+def test_halving_goes_on_from_where_a_pair_was(data) -> None:
+    config = SweepConfig(hidden=8, l1=(0.0, 1e-4, 3e-2), l2=(0.0,), epochs=18, batch=16)
+    found = halve(standardised(data), config, seed=2)
+    assert found.table["epochs"].tolist().count(18) == 1
+    best = found.table[found.table["selected"]].iloc[0]
+    assert best["epochs"] == 18
+    assert not found.table["selected"][2], "a penalty that flattens everything won"
+    alone = halve(standardised(data), SweepConfig(**{**vars(config), "l1": (best["l1"],)}), seed=2)
+    # The same minibatches in one call or in three.
+    np.testing.assert_allclose(found.w, alone.w, atol=1e-6)
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_lanes_do_not_change_the_halving(data, lanes: int) -> None:
+    one = halve(standardised(data), SMALL, seed=0)
+    several = halve(standardised(data), SweepConfig(**{**vars(SMALL), "lanes": lanes}), seed=0)
+    np.testing.assert_allclose(several.w, one.w, atol=1e-5)
+    assert (several.table["epochs"] == one.table["epochs"]).all()
+
+
+def test_fill_rows_do_not_choose(data) -> None:
+    plain = standardised(data)
+    filled = plain._replace(
+        x_val=jnp.concatenate([plain.x_val, 100 + plain.x_val]),
+        r_val=jnp.concatenate([plain.r_val, -plain.r_val]),
+        val_weight=jnp.asarray(np.repeat([1.0, 0.0], len(plain.x_val)), jnp.float32),
+    )
+    one, other = (halve(v, SMALL, seed=0).table for v in (plain, filled))
+    np.testing.assert_allclose(other["val_loss"], one["val_loss"], rtol=1e-5)

@@ -1,0 +1,120 @@
+"""Estimates and tests from held-out errors: R2, its change, and whether the change is real.
+
+**What a patient owes a score.** A cross-validated R2 moves with a patient in two ways: by the
+patient's own error while held out, and by what the patient taught the probes that scored others.
+Two encoders that carry the same information with other noise teach differently, so a test of
+held-out errors alone takes the luck of the fitted patients for a change: with 160 simulated
+patients, 120 dimensions and 48 features it raised a family-wise alarm in a third of the cohorts,
+and its 95% intervals covered 88%. All functions here use both parts
+(`Estimate.influence`).
+
+**Why no refitted bootstrap.** The sum of squares of these influences is the variance to which a
+patient bootstrap with refitted probes converges, weights drawn once for both encoders (the
+infinitesimal jackknife; Efron 2014), without drawing. Refits cost hundreds of times as much and
+need their penalties frozen: generalised cross-validation on a sample that holds patients twice
+takes the copies for evidence, and picks hardly any penalty.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from lens.corners import Scores
+from lens.significance import Alternative, Significance, influence_test, patient_sums
+from lens.uncertainty import LEVEL
+
+
+class Estimate(NamedTuple):
+    """A value per feature with its `LEVEL` interval, and what each patient adds to it.
+
+    Attributes:
+        value, low, high: NaN where the feature does not vary over the held-out patients.
+        influence: of each patient on `value`, sums to zero; products of two estimates' influences
+            add up to their covariance, and ``weights @ influence`` over bootstrap weights of the
+            patients gives draws of ``value``.
+    """
+
+    value: Float[np.ndarray, " k"]
+    low: Float[np.ndarray, " k"]
+    high: Float[np.ndarray, " k"]
+    influence: Float[np.ndarray, "p k"]
+    patients: int
+
+
+def r2_score(scores: Scores, baseline: Float[np.ndarray, "n k"], groups: np.ndarray) -> Estimate:
+    """Held-out ``1 - sum error / sum baseline`` of a probe.
+
+    Args:
+        scores: of the probe.
+        baseline: squared errors of the fitted patients' mean, zero where a row is not scored.
+        groups: patient of each row.
+    """
+    return _estimate(baseline - scores.error, -scores.teaching, baseline, groups)
+
+
+def delta_r2(
+    before: Scores, after: Scores, baseline: Float[np.ndarray, "n k"], groups: np.ndarray
+) -> Estimate:
+    """Difference of held-out R2, after minus before, of the same patients: a paired interval.
+
+    Exactly zero, interval and all, if both are the same.
+    """
+    return _estimate(before.error - after.error, before.teaching - after.teaching, baseline, groups)
+
+
+def significance(
+    estimate: Estimate, *, flips: int, seed: int, alternative: Alternative = "two-sided"
+) -> Significance:
+    """Whether the values differ from zero (or exceed it), over all features together.
+
+    Sign flips over patients with maxT, of everything that the patients owe the estimate: see
+    `lens.significance.influence_test`.
+    """
+    return influence_test(
+        estimate.value,
+        estimate.influence,
+        estimate.patients,
+        flips=flips,
+        seed=seed,
+        alternative=alternative,
+    )
+
+
+def select(estimate: Estimate, columns: np.ndarray) -> Estimate:
+    """The estimate of some features."""
+    arrays = (values[..., columns] for values in estimate[:4])
+    return Estimate(*arrays, patients=estimate.patients)
+
+
+def beside(one: Estimate, other: Estimate) -> Estimate:
+    """Two estimates on the same patients as one of all their features, to be tested together."""
+    arrays = (np.concatenate(pair, axis=-1) for pair in zip(one[:4], other[:4], strict=True))
+    return Estimate(*arrays, patients=min(one.patients, other.patients))
+
+
+def _estimate(
+    gain: Float[np.ndarray, "n k"],
+    taught: Float[np.ndarray, "n k"],
+    baseline: Float[np.ndarray, "n k"],
+    groups: np.ndarray,
+) -> Estimate:
+    total = baseline.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.where(total > 0, gain.sum(axis=0) / total, np.nan)
+        influence = patient_sums(gain - value * baseline + _centred(taught), groups) / total
+    patients = int((patient_sums(baseline, groups) > 0).any(axis=1).sum())
+    error = np.sqrt(np.square(influence).sum(axis=0))
+    half = stats.t.ppf((1 + LEVEL) / 2, max(patients - 1, 1)) * error
+    return Estimate(value, value - half, value + half, influence, max(patients, 2))
+
+
+def _centred(taught: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    """Minus its mean over the rows that were fitted at all; zero elsewhere."""
+    fitted = (taught != 0).any(axis=1)
+    if not fitted.any():
+        return taught
+    return np.where(fitted[:, None], taught - taught[fitted].mean(axis=0), 0.0)
