@@ -45,8 +45,12 @@ class Placement:
     reason: str = ""
 
     def row(self) -> dict[str, str | float | None]:
-        """As a row of ``geometry.csv``."""
+        """As a row of ``geometry.csv``, numbers to six decimals."""
+        numbers = ("displacement", "displacement_mm", "dice", "volume_change")
+        found = {name: getattr(self, name) for name in numbers}
+        rounded = {name: None if x is None else round(x, 6) for name, x in found.items()}
         return asdict(self) | {
+            **rounded,
             "labels": listed(dict(self.labels)),
             "taken": ", ".join(map(str, self.taken)),
         }
