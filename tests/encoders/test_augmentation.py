@@ -55,25 +55,18 @@ def test_one_key_one_result(volumes):
 
 
 def test_background_and_absent_channels_stay_zero(volumes):
-    strong = only(
-        flip=0.5,
-        rotation=20,
-        zoom=0.2,
-        intensity_scale=0.5,
-        intensity_shift=1.0,
-        bias_field=0.5,
-        smoothing=1.0,
-    )
-    out, _ = augment(jax.random.key(3), volumes, None, strong)
+    intensities = {
+        "intensity_scale": 0.5,
+        "intensity_shift": 1.0,
+        "bias_field": 0.5,
+        "smoothing": 1.0,
+    }
+    moves = {"flip": 0.5, "rotation": 20, "zoom": 0.2}
+    out, _ = augment(jax.random.key(3), volumes, None, only(**moves, **intensities))
     assert np.isfinite(out).all()
     np.testing.assert_array_equal(out[..., 2], 0)
     # Without a move, padding is where it was.
-    out, _ = augment(
-        jax.random.key(3),
-        volumes,
-        None,
-        only(intensity_scale=0.5, intensity_shift=1.0, bias_field=0.5, smoothing=1.0),
-    )
+    out, _ = augment(jax.random.key(3), volumes, None, only(**intensities))
     np.testing.assert_array_equal(np.asarray(out) == 0, volumes == 0)
 
 
@@ -131,9 +124,8 @@ def test_zoom_changes_the_volume_by_its_cube(blob):
 
 
 def test_intensities_change_linearly_within_bounds(volumes):
-    out, _ = augment(
-        jax.random.key(7), volumes, None, only(intensity_scale=0.2, intensity_shift=0.3)
-    )
+    settings = only(intensity_scale=0.2, intensity_shift=0.3)
+    out, _ = augment(jax.random.key(7), volumes, None, settings)
     fits = []
     for sample in range(3):
         for channel in range(2):
@@ -176,12 +168,12 @@ def test_smoothing_is_a_gaussian_in_the_plane():
     np.testing.assert_allclose(rows, columns, rtol=1e-4, atol=1e-9)
     assert rows.max() <= 1.0
     assert rows.max() > 0.5
-    sd = ndimage.gaussian_filter(x[0, 1, ..., 0].astype(float), np.sqrt(rows.max()), radius=3)
+    expected = ndimage.gaussian_filter(x[0, 1, ..., 0].astype(float), np.sqrt(rows.max()), radius=3)
     # The variance measured is that of the sampled, cut Gaussian, some percent from its parameter.
-    np.testing.assert_allclose(out[rows.argmax(), 1], sd, atol=0.01)
+    np.testing.assert_allclose(out[rows.argmax(), 1], expected, atol=0.01)
 
 
-@pytest.mark.parametrize("wrong", [{"flip": 1.5}, {"rotation": -1}, {"zoom": float("nan")}])
+@pytest.mark.parametrize("wrong", [{"flip": 1.5}, {"rotation": -1.0}, {"zoom": float("nan")}])
 def test_wrong_strengths_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Augmentation(**wrong)
