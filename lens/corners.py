@@ -37,10 +37,13 @@ class Scores(NamedTuple):
         error: of each row while it was held out.
         teaching: what the row did, while it was fitted, to the sum of the others' errors
             (`lens.ridge.teaching`).
+        chance: `teaching` by others' errors with signs tossed per row: the part of its spread that
+            is noise upon noise, which the others' own errors hold as well.
     """
 
     error: Float[np.ndarray, "n k"]
     teaching: Float[np.ndarray, "n k"]
+    chance: Float[np.ndarray, "n k"]
 
 
 @dataclass(frozen=True)
@@ -95,18 +98,22 @@ def hold_out(
     unit = _common_unit(r)
     # A missing value has no error; zeros keep it out of every sum.
     seen = np.isfinite(unit)
+    # The same for every probe, so that what two of them have in common cancels.
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), size=len(r))
     weight = 1.0 / _repeats(folds)
     baseline, scored = np.zeros(r.shape), np.zeros(len(r), bool)
     scores: dict[tuple[str, ...], Scores] = {}
     tables = []
 
     def add(key: tuple[str, ...], fold: Fold, design: np.ndarray, **options) -> None:
-        held = scores.setdefault(key, Scores(np.zeros(r.shape), np.zeros(r.shape)))
+        held = scores.setdefault(key, Scores(*(np.zeros(r.shape) for _ in Scores._fields)))
         probe = ridge(design[fold.fitted], filled[fold.fitted], **options)
         error = filled[fold.test] - predict(probe, design[fold.test])
         error[~seen[fold.test]] = 0.0
         held.error[fold.test] += weight * np.square(error)
         held.teaching[fold.fitted] += weight * teaching(probe, design[fold.test], error)
+        error *= signs[fold.test, None]
+        held.chance[fold.fitted] += weight * teaching(probe, design[fold.test], error)
 
     sizes = _common_sizes(folds)
     for number, fold in enumerate(folds):

@@ -23,13 +23,16 @@ def cohort(seed: int, *, n: int, d: int, erased: float) -> tuple[np.ndarray, ...
     return pre, latent @ mixing + 2 * rng.normal(size=(n, d)), r
 
 
+GROUPS = np.arange(90)
+
+
 @pytest.fixture(scope="module")
 def cohorts() -> list[tuple[Scores, Scores, np.ndarray]]:
     """Ridge scores before and after for forty cohorts."""
     made = []
     for seed in range(40):
         pre, ft, r = cohort(seed, n=90, d=40, erased=0.6)
-        held = hold_out(pre, {"t": ft}, r, make_folds(np.arange(90), 5, 1, seed), None)
+        held = hold_out(pre, {"t": ft}, r, make_folds(GROUPS, 5, 1, seed), None)
         sides = held.ridge["per_channel"]
         made.append((sides[PRE], sides["t"], held.baseline))
     return made
@@ -38,7 +41,7 @@ def cohorts() -> list[tuple[Scores, Scores, np.ndarray]]:
 def test_value_is_scikit_learns_r2_where_the_baseline_is_the_samples_mean() -> None:
     rng = np.random.default_rng(0)
     y, fitted = rng.normal(size=(50, 3)), rng.normal(size=(50, 3))
-    scores = Scores(np.square(y - fitted), np.zeros((50, 3)))
+    scores = Scores(np.square(y - fitted), *np.zeros((2, 50, 3)))
     found = r2_score(scores, np.square(y - y.mean(axis=0)), np.arange(50))
     np.testing.assert_allclose(found.value, sklearn_r2(y, fitted, multioutput="raw_values"))
     assert ((found.low < found.value) & (found.value < found.high)).all()
@@ -48,7 +51,8 @@ def test_influence_is_the_derivative_in_a_patients_weight() -> None:
     rng = np.random.default_rng(1)
     before, after, base = rng.uniform(0.5, 2, size=(3, 40, 5))
     none = np.zeros((40, 5))
-    found = delta_r2(Scores(before, none), Scores(after, none), base, np.arange(40) // 2)
+    scores = (Scores(error, none, none) for error in (before, after))
+    found = delta_r2(*scores, base, np.arange(40) // 2)
     weights = np.ones(40)
     weights[[6, 7]] += 1e-6
     moved = weights @ (before - after) / (weights @ base)
@@ -56,12 +60,26 @@ def test_influence_is_the_derivative_in_a_patients_weight() -> None:
     np.testing.assert_allclose(found.influence.sum(axis=0), 0, atol=1e-12)
 
 
+def test_noise_upon_noise_is_taken_off_once(cohorts) -> None:
+    before, after, base = cohorts[0]
+    plain, bare = (
+        delta_r2(*(s._replace(chance=scale * s.chance) for s in (before, after)), base, GROUPS)
+        for scale in (1.0, 0.0)
+    )
+    np.testing.assert_array_equal(plain.value, bare.value)
+    ratio = np.square(plain.influence).sum(axis=0) / np.square(bare.influence).sum(axis=0)
+    assert ((ratio >= 0.5) & (ratio < 1)).all()
+    whole = np.square(bare.influence).sum(axis=0)
+    second = np.square((before.chance - after.chance) / base.sum(axis=0)).sum(axis=0)
+    np.testing.assert_allclose(whole * ratio, whole - np.minimum(second, whole / 2), rtol=1e-6)
+
+
 def test_intervals_cover_and_those_of_fixed_probes_do_not(cohorts) -> None:
     values, inside, narrow = [], [], []
     for before, after, base in cohorts:
-        found = delta_r2(before, after, base, np.arange(90))
-        fixed = delta_r2(*(Scores(s.error, s.teaching * 0) for s in (before, after)), base,
-                         np.arange(90))  # fmt: skip
+        found = delta_r2(before, after, base, GROUPS)
+        silent = (Scores(s.error, 0 * s.teaching, 0 * s.chance) for s in (before, after))
+        fixed = delta_r2(*silent, base, GROUPS)
         values.append(found.value)
         inside.append((found.high - found.low) / 2)
         narrow.append((fixed.high - fixed.low) / 2)
@@ -75,7 +93,7 @@ def test_other_noise_without_loss_raises_no_alarms_beyond_the_level(cohorts) -> 
     kept = np.flatnonzero(np.arange(18) % 6 != 0)
     alarms = 0
     for seed, (before, after, base) in enumerate(cohorts):
-        change = select(delta_r2(before, after, base, np.arange(90)), kept)
+        change = select(delta_r2(before, after, base, GROUPS), kept)
         alarms += significance(change, flips=199, seed=seed).p_maxt.min() <= 0.05
     # Binomial(40, 0.05): 6 or more has a chance of 1.4%.
     assert alarms < 6
@@ -84,7 +102,7 @@ def test_other_noise_without_loss_raises_no_alarms_beyond_the_level(cohorts) -> 
 def test_a_loss_is_found(cohorts) -> None:
     strongest = 12  # of the erased factor's features: R2 falls by about a third
     found = [
-        significance(delta_r2(*scores, np.arange(90)), flips=199, seed=0).p_maxt[strongest]
+        significance(delta_r2(*scores, GROUPS), flips=199, seed=0).p_maxt[strongest]
         for scores in cohorts
     ]
     assert (np.array(found) <= 0.05).mean() > 0.25
@@ -108,6 +126,6 @@ def test_no_signal_is_not_above_the_mean() -> None:
 
 def test_a_feature_without_variation_has_no_value() -> None:
     ones, zeros = np.ones((10, 1)), np.zeros((10, 1))
-    found = r2_score(Scores(ones, zeros), zeros, np.arange(10))
+    found = r2_score(Scores(ones, zeros, zeros), zeros, np.arange(10))
     assert np.isnan(found.value).all()
     assert np.isnan(found.low).all()
