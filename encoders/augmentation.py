@@ -109,19 +109,20 @@ def _warp(x: Array, angle: Array, zoom: Array) -> Array:
     once; between slices, interpolation is a small matrix product.
     """
     depth, height, width, channels = x.shape
-    columns = jnp.moveaxis(x, 0, 2).reshape(height * width, depth * channels)
+    slices = (jnp.arange(depth) - (depth - 1) / 2) / zoom + (depth - 1) / 2
+    weights = jnp.maximum(0, 1 - jnp.abs(slices[:, None] - jnp.arange(depth)))
+    # At full precision: an accelerator's short products would blur intensities.
+    columns = jnp.einsum("ds,shwc->hwdc", weights, x, precision="highest")
+    columns = columns.reshape(height * width, depth * channels)
     rows_at, columns_at = _plane(height, width, angle, zoom)
     top, left = jnp.floor(rows_at), jnp.floor(columns_at)
     total = jnp.zeros_like(columns)
     for row in (top, top + 1):
         for column in (left, left + 1):
-            weight = (1 - jnp.abs(rows_at - row)) * (1 - jnp.abs(columns_at - column))
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            weight = (1 - jnp.abs(rows_at - row)) * (1 - jnp.abs(columns_at - column)) * inside
             total = total + _gather(columns, row, column, (height, width)) * weight[:, None]
-    slices = (jnp.arange(depth) - (depth - 1) / 2) / zoom + (depth - 1) / 2
-    weights = jnp.maximum(0, 1 - jnp.abs(slices[:, None] - jnp.arange(depth)))
-    turned = total.reshape(height, width, depth, channels)
-    # At full precision: an accelerator's short products would blur intensities.
-    return jnp.einsum("hwsc,ds->dhwc", turned, weights, precision="highest").astype(x.dtype)
+    return jnp.moveaxis(total.reshape(height, width, depth, channels), 2, 0).astype(x.dtype)
 
 
 def _warp_mask(mask: Array, angle: Array, zoom: Array) -> Array:
@@ -129,10 +130,12 @@ def _warp_mask(mask: Array, angle: Array, zoom: Array) -> Array:
     depth, height, width = mask.shape
     columns = jnp.moveaxis(mask, 0, 2).reshape(height * width, depth)
     rows_at, columns_at = _plane(height, width, angle, zoom)
-    turned = _gather(columns, jnp.round(rows_at), jnp.round(columns_at), (height, width))
+    row, column = jnp.round(rows_at), jnp.round(columns_at)
+    turned = _gather(columns, row, column, (height, width))
     slices = jnp.round((jnp.arange(depth) - (depth - 1) / 2) / zoom + (depth - 1) / 2)
-    inside = (slices >= 0) & (slices < depth)
     turned = turned[:, jnp.clip(slices, 0, depth - 1).astype(int)]
+    in_plane = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    inside = in_plane[:, None] & (slices >= 0) & (slices < depth)
     turned = jnp.where(inside, turned, jnp.zeros_like(turned))
     return jnp.moveaxis(turned.reshape(height, width, depth), 2, 0)
 
@@ -150,12 +153,10 @@ def _plane(height: int, width: int, angle: Array, zoom: Array) -> tuple[Array, A
 
 
 def _gather(columns: Array, row: Array, column: Array, shape: tuple[int, int]) -> Array:
-    """The voxel columns at these places; zero outside the plane."""
+    """The voxel columns at these places; the nearest at the border for places outside."""
     height, width = shape
-    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     index = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
-    found = jnp.take(columns, index.astype(int), axis=0)
-    return jnp.where(inside[:, None], found, jnp.zeros_like(found))
+    return columns.at[index.astype(int)].get(mode="promise_in_bounds")
 
 
 def _changes_intensities(settings: Augmentation) -> bool:
