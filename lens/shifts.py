@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from lens.decoder import Decoder, decode, importance, predict
+from lens.invariants import explained_sd, importance_debiased
 from lens.projection import Projection, project
 from lens.radiomics.scaling import MinMax, scale
 from lens.significance import sign_flip_test
@@ -67,6 +68,7 @@ def shift(
     decoders fixed; those of importance from the least-squares covariance with the projection fixed.
     Neither covers a change of the projection or of the split. ``p_maxt`` and ``q_bh`` test, by sign
     flips over the test patients, whether the squared errors before and after differ.
+    ``explained_sd`` and ``importance_debiased`` (see `lens.invariants`) are of the fitted patients.
 
     Args:
         study: the joined tables and the split.
@@ -101,6 +103,10 @@ def shift(
             decoder.rank,
         )
         table[f"importance_{stage}"] = importance(decoder.theta)
+        table[f"importance_debiased_{stage}"] = importance_debiased(
+            decoder.theta, z[fitted], fits[stage].residual, rank=decoder.rank, intercept=intercept
+        )
+        table[f"explained_sd_{stage}"] = explained_sd(decoder.theta, z[fitted], r[fitted])
         table[f"r2_{stage}"] = r2(residual, deviation)
         table[f"mse_{stage}"] = errors[stage].mean(axis=0)
         table[f"mse_z_{stage}"] = table[f"mse_{stage}"] / variance
