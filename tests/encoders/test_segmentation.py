@@ -106,38 +106,15 @@ def stages() -> list[np.ndarray]:
 
 
 def test_upernet_equals_torch(stages):
-    """Outputs and the gradient of the parameters, on random weights, to float32 rounding."""
+    """Both outputs on random weights, to float32 rounding."""
     reference = Reference(3, 6, 5)
     randomise(reference)
     decoder = copied(reference, UPerNet(WIDTHS, 3, width=6, auxiliary_width=5, rngs=nnx.Rngs(0)))
-    theirs = reference([torch.from_numpy(stage).movedim(-1, 1) for stage in stages])
-    graph, state = nnx.split(decoder)
-
-    @jax.jit
-    def run(state, stages):
-        def loss(state):
-            logits, auxiliary = nnx.merge(graph, state)(stages, SIZE)
-            return jnp.square(logits).mean() + 0.4 * jnp.square(auxiliary).mean(), (
-                logits,
-                auxiliary,
-            )
-
-        return jax.value_and_grad(loss, has_aux=True)(state)
-
-    (_, ours), gradient = run(state, [jnp.asarray(stage) for stage in stages])
+    with torch.no_grad():
+        theirs = reference([torch.from_numpy(stage).movedim(-1, 1) for stage in stages])
+    ours = nnx.jit(lambda decoder, stages: decoder(stages, SIZE))(decoder, stages)
     for mine, expected in zip(ours, theirs, strict=True):
         assert compare(np.asarray(mine), expected) < 1e-4
-    (theirs[0].square().mean() + 0.4 * theirs[1].square().mean()).backward()
-    pairs = {
-        "fusion": (gradient["fusion"]["conv"]["kernel"], reference.fusion[0]),
-        "pools": (gradient["pools"][3]["conv"]["kernel"], reference.pools[3][0]),
-        "auxiliary": (gradient["auxiliary"]["conv"]["kernel"], reference.auxiliary[0]),
-    }
-    for name, (mine, layer) in pairs.items():
-        expected = layer.weight.grad.numpy().transpose(2, 3, 4, 1, 0)
-        np.testing.assert_allclose(
-            mine[...], expected, atol=1e-4 * np.abs(expected).max(), rtol=0, err_msg=name
-        )
 
 
 @pytest.mark.parametrize("cells", [1, 2, 3, 6, 7])
