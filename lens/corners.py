@@ -29,6 +29,9 @@ second sees no rotation, neither a scale factor: a change that both see is none 
 
 PRE = "pre"
 
+PILOT = 10
+"""Epochs timed for an estimate."""
+
 
 class Scores(NamedTuple):
     """A probe's squared errors, averaged over repeats; zero where a row is not scored.
@@ -148,20 +151,23 @@ def estimate_seconds(
     folds: Sequence[Fold],
     config: SweepConfig | None,
 ) -> float:
-    """How long `hold_out` will take here: one ridge fit and two MLP epochs, timed and scaled up."""
+    """How long `hold_out` will take here, from one ridge fit and two short trainings of the MLP."""
     fold, filled = folds[0], _impute(_common_unit(r), folds[0].fitted)
     start = time.perf_counter()
     probe = ridge(x_pre[fold.fitted], filled[fold.fitted])
     teaching(probe, x_pre[fold.test], filled[fold.test] - predict(probe, x_pre[fold.test]))
-    seconds = 2 * (time.perf_counter() - start)
+    seconds = len(VIEWS) * (time.perf_counter() - start)
     if config is not None:
-        pilot = replace(config, epochs=2, l1=config.l1[:1], l2=config.l2[:1])
-        sizes = _common_sizes(folds)
-        _train(x_pre, filled, fold, sizes, pilot, seed=0)  # compiles
-        start = time.perf_counter()
-        _train(x_pre, filled, fold, sizes, pilot, seed=0)
-        epochs = _epochs(len(config.l1) * len(config.l2), config.epochs)
-        seconds += epochs / 2 * (time.perf_counter() - start)
+        pilot = replace(config, l1=config.l1[:1], l2=config.l2[:1])
+        times = []
+        for epochs in (1, 1, 1 + PILOT):  # the first compiles
+            start = time.perf_counter()
+            _train(x_pre, filled, fold, _common_sizes(folds), replace(pilot, epochs=epochs), seed=0)
+            times.append(time.perf_counter() - start)
+        epoch = max(times[2] - times[1], 0.0) / PILOT
+        pairs = len(config.l1) * len(config.l2)
+        calls = sum(count for _, count in rounds(pairs, config.epochs))
+        seconds += _epochs(pairs, config.epochs) * epoch + calls / 2 * max(times[1] - epoch, 0.0)
     return seconds * len(folds) * (1 + tasks)
 
 

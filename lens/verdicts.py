@@ -30,6 +30,9 @@ from lens.corners import PRE, Held, corner_names
 from lens.inference import beside, delta_r2, r2_score, select, significance
 from lens.significance import Significance
 
+SINGLE_SPLIT = ("delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh")
+"""Columns of `lens.shifts.shift` whose names go to the verdicts' own; the former get ``_split``."""
+
 VERDICTS = ("lost", "gained", "moved", "kept", "absent")
 
 
@@ -115,3 +118,23 @@ def judge(
     )
     table.insert(0, "verdict", verdict[spread])
     return table
+
+
+def with_verdicts(features: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``features.parquet``: the single split's columns, then those of the verdicts.
+
+    What the frozen projection and the single split say of the change of R2 keeps its values under
+    ``delta_r2_split`` (with ``_low`` and ``_high``), ``p_maxt_split`` and ``q_bh_split``.
+
+    Args:
+        features: of `lens.shifts.Shift`.
+        verdicts: of `judge`, with the same ``column`` first.
+    """
+    names = {
+        name: name.replace("delta_r2", "delta_r2_split")
+        if name.startswith("delta_r2")
+        else f"{name}_split"
+        for name in SINGLE_SPLIT
+    }
+    renamed = features.rename(columns=names)
+    return renamed.merge(verdicts, on="column", how="left", validate="one_to_one")

@@ -1,0 +1,154 @@
+"""What a report says of the verdicts: counts, the features behind them, and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lens.report.figures import STYLE
+from lens.report.ranking import label
+from lens.verdicts import VERDICTS
+
+SHOWN = 8
+"""Clusters listed of each verdict."""
+
+# Okabe and Ito's palette: told apart with any colour vision.
+VERDICT_COLOURS = {
+    "lost": "#d55e00",
+    "gained": "#009e73",
+    "moved": "#0072b2",
+    "kept": "#999999",
+    "absent": "#d9d9d9",
+}
+
+
+def evidence(features: pd.DataFrame, margin: float) -> dict[str, Any]:
+    """Content of the verdict section of one task.
+
+    Args:
+        features: rows of ``features.parquet``.
+        margin: smallest change of R2 that counts.
+    """
+    return {
+        "counts": _counts(features),
+        "verdicts": VERDICTS,
+        "changed": [
+            (verdict, _listed(features, verdict), int((features["verdict"] == verdict).sum()))
+            for verdict in ("lost", "gained", "moved")
+        ],
+        "clusters": int(features["cluster"].nunique()),
+        "ceiling": bool(features["r2_ceiling"].notna().any()),
+        "disagreement": _disagreement(features, margin),
+    }
+
+
+def verdict_figure(features: pd.DataFrame) -> Figure:
+    """Change of held-out R2 of every feature, by modality, ROI and class, coloured by verdict."""
+    names = _rows(features)
+    order = list(dict.fromkeys(names.sort_values(kind="stable")))
+    position = names.map({name: at for at, name in enumerate(order)}).to_numpy(float)
+    # A fixed spread over the row's height: neighbours in the table, not chance, decide.
+    offset = 0.3 * (np.arange(len(features)) * 0.618 % 1 * 2 - 1)
+    change = features["delta_r2"].to_numpy()
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 1.4 + 0.32 * len(order)))
+        axes = figure.subplots()
+        # The rare and telling verdicts are drawn last, on top.
+        for verdict in reversed(VERDICTS):
+            mask = (features["verdict"] == verdict).to_numpy()
+            axes.scatter(
+                change[mask],
+                (position + offset)[mask],
+                s=9,
+                color=VERDICT_COLOURS[verdict],
+                alpha=0.8,
+                linewidths=0,
+                rasterized=len(features) > 500,
+            )
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set_yticks(range(len(order)), order, fontsize=8)
+        axes.set_ylim(len(order) - 0.5, -0.5)
+        finite = change[np.isfinite(change)]
+        # A few wild values, of features that nobody explains, would squeeze the rest of the axis.
+        edge = max(0.1, float(np.quantile(np.abs(finite), 0.995, method="higher")))
+        axes.set_xlim(-1.05 * edge, 1.05 * edge)
+        axes.set_xlabel("Change of held-out R2 (ridge probe), after minus before fine-tuning")
+        axes.grid(axis="x", color="#dddddd", lw=0.6)
+        axes.set_axisbelow(True)
+        count = features["verdict"].value_counts()
+        handles = [
+            Line2D([], [], ls="", marker="o", color=VERDICT_COLOURS[verdict],
+                   label=f"{verdict} ({count[verdict]})")
+            for verdict in VERDICTS
+            if verdict in count
+        ]  # fmt: skip
+        axes.legend(
+            handles=handles,
+            ncols=len(handles),
+            frameon=False,
+            loc="lower right",
+            bbox_to_anchor=(1.0, 1.0),
+            handletextpad=0.1,
+            columnspacing=1.0,
+        )
+    return figure
+
+
+def _rows(features: pd.DataFrame) -> pd.Series:
+    several = features["roi"].nunique() > 1
+    where = features["modality"].str.upper() + (" " + features["roi"] if several else "")
+    return where + " " + features["feature_class"]
+
+
+def _counts(features: pd.DataFrame) -> list[dict[str, Any]]:
+    """Features of each verdict: all, by modality and ROI, by class."""
+    blocks = [("all features", np.ones(len(features), bool))]
+    where = features["modality"].str.upper() + " " + features["roi"]
+    for values in (where, features["feature_class"]):
+        blocks += [(str(name), (values == name).to_numpy()) for name in dict.fromkeys(values)]
+    rows = []
+    for name, mask in blocks:
+        count = features.loc[mask, "verdict"].value_counts()
+        rows.append(
+            {"name": name, "total": int(mask.sum())}
+            | {verdict: int(count.get(verdict, 0)) for verdict in VERDICTS}
+        )
+    return rows
+
+
+def _listed(features: pd.DataFrame, verdict: str) -> list[dict[Hashable, Any]]:
+    """The medoids of a verdict with the largest change, with the number of their near copies."""
+    found = features[(features["verdict"] == verdict) & features["medoid"]]
+    size = found["r2_pre_ft"] - found["r2_pre_pre"] if verdict == "moved" else found["delta_r2"]
+    found = found.loc[size.abs().sort_values(ascending=False, kind="stable").index].head(SHOWN)
+    copies = features["cluster"].value_counts()
+    return [
+        {**row, "label": label(row), "copies": int(copies[row["cluster"]]) - 1}
+        for row in found.to_dict("records")
+    ]
+
+
+def _disagreement(features: pd.DataFrame, margin: float) -> dict[str, Any]:
+    """Where the paper's change of importance points the other way than the change of R2.
+
+    Only features whose R2 changed beyond its interval, and by the margin, count: the sign of a
+    change that is nothing says nothing.
+    """
+    sure = (features["delta_r2_low"] > 0) | (features["delta_r2_high"] < 0)
+    sure &= features["delta_r2"].abs() >= margin
+    against = sure & (features["delta_r2"] * features["delta_importance"] < 0)
+    examples = features[against & features["medoid"]]
+    largest = examples["delta_r2"].abs().sort_values(ascending=False, kind="stable").index[:3]
+    return {
+        "count": int(against.sum()),
+        "of": int(sure.sum()),
+        "examples": [
+            {**row, "label": label(row)} for row in examples.loc[largest].to_dict("records")
+        ],
+    }
