@@ -135,7 +135,7 @@ def planted_run(config: Config, seed: int) -> dict[str, Any]:
         hidden=config.hidden, l1=config.l1, l2=config.l2, epochs=config.epochs, seed=seed
     )
     clusters, rules = cluster_features(cohort.r), Rules(flips=config.flips, seed=seed)
-    held = hold_out(cohort.pre, cohort.ft, cohort.r, folds, settings)
+    held = hold_out(cohort.pre, cohort.ft, cohort.r, folds, settings, back=False)
     touched = np.isin(cohort.factor, ERASED)
     counts: dict[str, Any] = {"verdicts": {}, "clusters": len(clusters.medoids)}
     for change in cohort.ft:

@@ -78,6 +78,7 @@ def hold_out(
     folds: Sequence[Fold],
     config: SweepConfig | None,
     *,
+    back: bool = True,
     on_fit: Callable[[], object] | None = None,
 ) -> Held:
     """Fits every probe in every fold and collects the errors on held-out rows.
@@ -95,6 +96,8 @@ def hold_out(
             fitted rows and not scored.
         folds: from `lens.folds.make_folds` or `single_fold`.
         config: of the MLP; None leaves it out, with its four corners.
+        back: also train it after fine-tuning; without, half of the corners and most of the work are
+            left out. No verdict needs them.
         on_fit: told after each of the ``len(folds) * (1 + len(x_ft))`` fits (progress bars).
     """
     sides = {PRE: x_pre, **x_ft}
@@ -127,7 +130,7 @@ def hold_out(
         for side, x in sides.items():
             for view in VIEWS:
                 add((view, side), fold, x, per_channel=view == "per_channel")
-            if config is not None:
+            if config is not None and (back or side == PRE):
                 winner = _train(x, filled, fold, sizes, config, seed=config.seed + number)
                 tables.append(winner.table.assign(fold=number, side=side))
                 for read in sides if side == PRE else (PRE, side):

@@ -105,7 +105,8 @@ def judge(
     moved = np.zeros(len(chosen), bool)
     if held.mlp:
         for name, key in corner_names(task):
-            table[f"r2_{name}"] = r2_score(held.mlp[key], base, groups).value
+            if key in held.mlp:
+                table[f"r2_{name}"] = r2_score(held.mlp[key], base, groups).value
         fall = delta_r2(held.mlp[PRE, task], held.mlp[PRE, PRE], base, groups)
         worse = significance(select(fall, chosen), alternative="greater", **options).p_maxt
         table["p_moved"] = worse[spread]

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
+from lens.clusters import cluster_features
 from lens.corners import PRE, Held, corner_names, estimate_seconds, hold_out
 from lens.folds import make_folds, single_fold
 from lens.inference import delta_r2, r2_score
 from lens.ridge import ridge
 from lens.sweeps import SweepConfig
+from lens.verdicts import Rules, judge
 from tests.planted import Planted, plant
 
 CONFIG = SweepConfig(hidden=8, l1=(0.0, 1e-5), l2=(0.0, 1e-4), epochs=30, batch=32)
@@ -94,6 +96,20 @@ def test_other_tasks_do_not_change_a_tasks_scores(
     np.testing.assert_array_equal(
         alone.ridge["one_scale"]["cls"].teaching, held.ridge["one_scale"]["cls"].teaching
     )
+
+
+def test_without_the_way_back_the_other_corners_stay(
+    planted: Planted, r: np.ndarray, held: Held
+) -> None:
+    folds = make_folds(GROUPS, 3, 2, 0)
+    there = hold_out(planted.pre, {"cls": planted.ft}, r, folds, CONFIG, back=False)
+    assert set(there.mlp) == {(PRE, PRE), (PRE, "cls")}
+    for key, scores in there.mlp.items():
+        np.testing.assert_array_equal(scores.error, held.mlp[key].error)
+    without = judge(there, "cls", cluster_features(r), GROUPS, Rules(flips=99))
+    whole = judge(held, "cls", cluster_features(r), GROUPS, Rules(flips=99))
+    assert without["verdict"].tolist() == whole["verdict"].tolist()
+    assert set(whole) - set(without) == {"r2_ft_pre", "r2_ft_ft"}
 
 
 def test_a_held_out_value_changes_no_other_error(planted: Planted, r: np.ndarray) -> None:
