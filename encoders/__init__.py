@@ -13,18 +13,31 @@ if TYPE_CHECKING:
     from encoders.checkpoints import load, save
     from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
     from encoders.embedding import embed
-    from encoders.training import finetune
+    from encoders.finetuning import finetune
+    from encoders.pretraining import pretrain
+    from encoders.training import TrainingSettings
 
 _PUBLIC = {
     "ConvNeXtV2": "encoders.convnext",
     "ConvNeXtV2Config": "encoders.convnext",
     "embed": "encoders.embedding",
-    "finetune": "encoders.training",
+    "TrainingSettings": "encoders.training",
+    "finetune": "encoders.finetuning",
     "load": "encoders.checkpoints",
+    "pretrain": "encoders.pretraining",
     "save": "encoders.checkpoints",
 }
 
-__all__ = ["ConvNeXtV2", "ConvNeXtV2Config", "embed", "finetune", "load", "save"]
+__all__ = [
+    "ConvNeXtV2",
+    "ConvNeXtV2Config",
+    "TrainingSettings",
+    "embed",
+    "finetune",
+    "load",
+    "pretrain",
+    "save",
+]
 
 
 def __getattr__(name: str) -> Any:

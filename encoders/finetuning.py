@@ -1,0 +1,281 @@
+"""Fine-tuning an encoder with a head on one label or mask, deterministic by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, Shaped
+
+from encoders.convnext import ConvNeXtV2
+from encoders.embedding import embed
+from encoders.heads import ClassificationHead, RegressionHead
+from encoders.sampling import balanced_order, plain_order
+from encoders.segmentation import UPerNet
+from encoders.tasks import Classifier, Embedded, MaskLoss, Regressor, Segmenter, Task
+from encoders.training import (
+    DEFAULT,
+    Curves,
+    Learner,
+    Rows,
+    TrainingSettings,
+    Validation,
+    encoder_hash,
+    predict,
+    train,
+)
+from lens.files import array_hash
+
+
+@dataclass(frozen=True)
+class History:
+    """What a fine-tuning did.
+
+    Attributes:
+        task: which.
+        curves: losses and rates: cross entropy in nats, the squared error of the standardised
+            label, or one minus Dice (in training with the auxiliary head's share).
+        head: the trained head, in evaluation mode.
+        last: encoder and head of the last epoch, where `head` is of the best one.
+        classes: the labels in the order of the logits; None but for classification.
+        label_mean: of the training labels, in their unit; 0 but for regression.
+        label_sd: of the training labels, in their unit; 1 but for regression.
+    """
+
+    task: Task
+    curves: Curves
+    head: nnx.Module
+    last: tuple[ConvNeXtV2, nnx.Module]
+    classes: Shaped[np.ndarray, " classes"] | None
+    label_mean: float
+    label_sd: float
+
+    @property
+    def loss(self) -> Float[np.ndarray, " epochs"]:
+        """Mean training loss of each epoch."""
+        return self.curves.loss
+
+    def predict(
+        self,
+        encoder: ConvNeXtV2,
+        volumes: Rows,
+        rows: Int[np.ndarray, " n"] | None = None,
+        *,
+        batch_size: int = 8,
+    ) -> Shaped[np.ndarray, "n ..."]:
+        """What encoder and head say of volumes.
+
+        Args:
+            encoder: the fine-tuned encoder.
+            volumes: ``(N, D, H, W, C)``.
+            rows: which of them; all if not given.
+            batch_size: volumes per pass.
+
+        Returns:
+            Class probabilities ``(n, classes)``, the label in its unit ``(n,)``, or masks
+            ``(n, D, H, W)``.
+        """
+        rows = np.arange(len(volumes)) if rows is None else rows
+        out = predict(_learner(encoder, self.head), volumes, rows, batch_size=batch_size)
+        if self.task == "regression":
+            return out * np.float32(self.label_sd) + np.float32(self.label_mean)
+        return out
+
+
+def finetune(
+    encoder: ConvNeXtV2,
+    volumes: Rows | Float[Array, "n ..."],
+    labels: Rows | Shaped[np.ndarray, "n ..."],
+    *,
+    task: Task,
+    train_rows: Int[np.ndarray, " t"] | None = None,
+    val_rows: Int[np.ndarray, " v"] | None = None,
+    settings: TrainingSettings = DEFAULT,
+    loss: MaskLoss = "dice",
+    decoder_width: int = 512,
+    auxiliary_width: int = 256,
+    folder: Path | None = None,
+    every: int | None = None,
+    observe: Callable[[Curves], None] | None = None,
+    progress: bool = True,
+) -> tuple[ConvNeXtV2, History]:
+    """Fine-tunes a copy of the encoder with a head.
+
+    A frozen encoder without augmentation embeds the volumes once, before the head is trained.
+    Classification samples its classes equally often, and weighs them equally in validation;
+    regression fits the label standardised over the training rows. Segmentation trains UPerNet on
+    the four stages.
+
+    Args:
+        encoder: where to start; it is left as it is.
+        volumes: ``(N, D, H, W, C)`` float32: an array, a memory map, or anything indexed by rows.
+        labels: one per volume: classes (any sortable values), numbers with a unit, or masks
+            (D, H, W).
+        task: which head and loss.
+        train_rows: of the volumes; all if not given.
+        val_rows: volumes that choose the best epoch; without them the last epoch is taken.
+        settings: rate, epochs, seed and so on.
+        loss: of a segmentation; ``dice-ce`` adds the cross entropy of the voxels.
+        decoder_width: channels of UPerNet.
+        auxiliary_width: channels of its auxiliary head.
+        folder: of checkpoints; a run that was cut off goes on from there.
+        every: steps between checkpoints; one per epoch if not given.
+        observe: is told the curves so far after each epoch.
+        progress: show a progress bar.
+
+    Returns:
+        The fine-tuned encoder and the history with the trained head.
+
+    Raises:
+        ValueError: numbers of labels and volumes differ, fewer than 2 volumes to train on, a
+            constant label, or a number that is not finite.
+        InputError: the loss is not finite, or the folder holds another run.
+    """
+    if len(labels) != len(volumes):
+        raise ValueError(f"{len(labels)} labels for {len(volumes)} volumes")
+    train_rows = np.arange(len(volumes)) if train_rows is None else np.asarray(train_rows)
+    val_rows = np.arange(0) if val_rows is None else np.asarray(val_rows)
+    settings = replace(settings, batch_size=min(settings.batch_size, len(train_rows)))
+    if settings.batch_size < 2:
+        raise ValueError("fine-tuning needs batches of at least 2 volumes, for BatchNorm")
+    target = _target(task, labels, train_rows, val_rows)
+    used = np.concatenate([train_rows, val_rows])
+    rngs = nnx.Rngs(settings.seed)
+    if task == "segmentation":
+        widths = encoder.config.widths
+        head = UPerNet(widths, 2, width=decoder_width, auxiliary_width=auxiliary_width, rngs=rngs)
+    elif target.classes is None:
+        head = RegressionHead(encoder.config.widths[-1], rngs=rngs)
+    else:
+        head = ClassificationHead(encoder.config.widths[-1], len(target.classes), rngs=rngs)
+    reader: ConvNeXtV2 | Embedded = encoder
+    if settings.freeze and settings.augmentation is None and task != "segmentation":
+        reader = Embedded(encoder.config)
+        volumes = _embeddings(encoder, volumes, used, settings.batch_size)
+    best, last, curves = train(
+        _learner(reader, head, loss),
+        {"volumes": volumes, target.name: target.values},
+        settings,
+        order=_order(target, train_rows, settings),
+        validation=_validation(target, val_rows),
+        folder=folder,
+        every=every,
+        facts={
+            "task": task,
+            "loss": loss,
+            "encoder": encoder_hash(encoder),
+            "rows": array_hash(train_rows, val_rows),
+            "labels": _hash_rows(target.values, used),
+        },
+        observe=observe,
+        title=task,
+        progress=progress,
+    )
+    ends = [best.encoder, last.encoder]
+    if isinstance(reader, Embedded):
+        ends = [nnx.clone(encoder), nnx.clone(encoder)]
+    return ends[0], History(
+        task,
+        curves,
+        _head(best),
+        (ends[1], _head(last)),
+        target.classes,
+        target.mean,
+        target.sd,
+    )
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What the loss compares with.
+
+    Attributes:
+        name: its place in a batch.
+        values: one per volume; those that are neither trained nor validated on mean nothing.
+        classes, mean, sd: as in `History`.
+    """
+
+    name: str
+    values: Rows
+    classes: Shaped[np.ndarray, " classes"] | None = None
+    mean: float = 0.0
+    sd: float = 1.0
+
+
+def _target(task: Task, labels: Rows, train_rows: np.ndarray, val_rows: np.ndarray) -> _Target:
+    if task == "segmentation":
+        return _Target("masks", labels)
+    labels = np.asarray(labels)
+    used = np.concatenate([train_rows, val_rows])
+    if task == "classification":
+        return _classes(labels, train_rows, used)
+    values = labels.astype(np.float64)
+    if not np.isfinite(values[used]).all():
+        raise ValueError(f"{(~np.isfinite(values[used])).sum()} labels are not finite numbers")
+    mean, sd = float(values[train_rows].mean()), float(values[train_rows].std())
+    if sd == 0:
+        raise ValueError(f"every volume has the same label, {mean:g}; nothing to learn")
+    return _Target("targets", ((values - mean) / sd).astype(np.float32), mean=mean, sd=sd)
+
+
+def _classes(labels: np.ndarray, train_rows: np.ndarray, used: np.ndarray) -> _Target:
+    trained = np.unique(labels[train_rows])
+    if len(trained) < 2:
+        raise ValueError(f"every volume has the same class, {trained}; nothing to learn")
+    # A rare class may be in validation alone: it has a logit too, and is got wrong.
+    classes = np.unique(labels[used])
+    targets = np.zeros(len(labels), np.int32)
+    targets[used] = np.searchsorted(classes, labels[used])
+    return _Target("targets", targets, classes=classes)
+
+
+def _embeddings(
+    encoder: ConvNeXtV2, volumes: Rows, used: Int[np.ndarray, " u"], batch_size: int
+) -> Float[np.ndarray, "n f"]:
+    """The embeddings of the volumes in `used`; zeros for others."""
+    rows = np.unique(used)
+    out = np.zeros((len(volumes), encoder.config.widths[-1]), np.float32)
+    out[rows] = embed(encoder, (volumes[row] for row in rows), batch_size=batch_size)
+    return out
+
+
+def _learner(encoder: ConvNeXtV2 | Embedded, head: nnx.Module, loss: MaskLoss = "dice") -> Learner:
+    if isinstance(head, RegressionHead):
+        return Regressor(encoder, head)
+    if isinstance(head, ClassificationHead):
+        return Classifier(encoder, head)
+    assert isinstance(head, UPerNet)
+    assert isinstance(encoder, ConvNeXtV2)
+    return Segmenter(encoder, head, loss)
+
+
+def _head(learner: Learner) -> nnx.Module:
+    assert isinstance(learner, Classifier | Regressor | Segmenter)
+    return learner.head
+
+
+def _order(
+    target: _Target, rows: np.ndarray, settings: TrainingSettings
+) -> Callable[[int], np.ndarray]:
+    """Epoch -> rows; whole batches, so a few volumes come twice in an epoch."""
+    length = -(-len(rows) // settings.batch_size) * settings.batch_size
+    if target.classes is None:
+        return lambda epoch: rows[plain_order(len(rows), length, (settings.seed, epoch))]
+    labels = np.asarray(target.values)[rows]
+    return lambda epoch: rows[balanced_order(labels, length, (settings.seed, epoch))]
+
+
+def _validation(target: _Target, rows: np.ndarray) -> Validation | None:
+    if not len(rows):
+        return None
+    if target.classes is None:
+        return Validation(rows, np.ones(len(rows)))
+    labels = np.asarray(target.values)[rows]
+    return Validation(rows, 1 / np.bincount(labels)[labels])
+
+
+def _hash_rows(values: Rows, rows: np.ndarray) -> str:
+    return array_hash(*(np.asarray(values[row : row + 1]) for row in rows))

@@ -1,0 +1,162 @@
+"""Checkpoints of a training: all that the next step depends on, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from lens.errors import InputError
+
+Tree = TypeVar("Tree")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known of a training besides its arrays.
+
+    The order of the data is a function of the seed (in `facts`) and the step.
+
+    Attributes:
+        facts: what the run depends on; another run's checkpoint differs in them.
+        step: how many steps were made.
+        step_loss: of each.
+        loss: mean training loss of each finished epoch.
+        validation: validation loss of each finished epoch; NaN without any.
+        best_epoch: from 0.
+    """
+
+    facts: Mapping[str, Any]
+    step: int = 0
+    step_loss: Sequence[float] = ()
+    loss: Sequence[float] = ()
+    validation: Sequence[float] = ()
+    best_epoch: int = field(default=0)
+
+    def after(self, step: int, losses: Sequence[float]) -> Progress:
+        """With the losses of further steps."""
+        return replace(self, step=step, step_loss=[*self.step_loss, *losses])
+
+    def close(self, loss: float, validation: float, *, best: bool) -> Progress:
+        """With an epoch finished."""
+        number = len(self.loss)
+        return replace(
+            self,
+            loss=[*self.loss, loss],
+            validation=[*self.validation, validation],
+            best_epoch=number if best else self.best_epoch,
+        )
+
+
+def save_progress(folder: Path, state: PyTree, best: PyTree, progress: Progress) -> None:
+    """Writes a checkpoint; the one before is removed once the new one is complete."""
+    import orbax.checkpoint as ocp
+
+    with _manager(folder) as manager:
+        manager.save(
+            progress.step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardSave(_by_name((state, best))),
+                progress=ocp.args.JsonSave(asdict(progress)),
+            ),
+        )
+
+
+def restore(
+    folder: Path, state: Tree, best: PyTree, start: Progress
+) -> tuple[Tree, PyTree, Progress]:
+    """The last complete checkpoint, or the arguments where there is none.
+
+    Raises:
+        InputError: it is of another run (names what differs), or cannot be read.
+    """
+    import orbax.checkpoint as ocp
+
+    with _manager(folder) as manager:
+        step = manager.latest_step()
+        if step is None:
+            return state, best, start
+        try:
+            read = manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+            progress = Progress(**read.progress)
+        except Exception as error:  # Orbax raises many kinds; to the user they are one
+            raise _damaged(folder, error) from error
+        _check_same(folder, progress.facts, start.facts)
+        target = _by_name((state, best))
+        try:
+            arrays = manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardRestore(jax.tree.map(_abstract, target))
+                ),
+            ).arrays
+        except Exception as error:
+            raise _damaged(folder, error) from error
+    leaves, tree = jax.tree.flatten((state, best))
+    state, best = jax.tree.unflatten(
+        tree, [_like(arrays[name], leaf) for name, leaf in zip(target, leaves, strict=True)]
+    )
+    return state, best, progress
+
+
+def _manager(folder: Path) -> Any:
+    import orbax.checkpoint as ocp
+
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1, create=True, enable_async_checkpointing=False
+    )
+    return ocp.CheckpointManager(folder.absolute(), options=options)
+
+
+def _by_name(tree: PyTree) -> dict[str, Any]:
+    """The leaves under the names of their paths, in order."""
+    return {
+        jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+
+
+def _like(array: Any, leaf: Any) -> Any:
+    """On the host if the leaf is there, else with its sharding."""
+    if isinstance(leaf, np.ndarray):
+        return np.asarray(array)
+    # Copied: what Orbax made must not be given away to a step that reuses its memory.
+    return jax.device_put(np.array(array), leaf.sharding)
+
+
+def _check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    found, wanted = _flat(found), _flat(wanted)
+    differ = [k for k in {**found, **wanted} if found.get(k) != wanted.get(k)]
+    if differ:
+        what = "; ".join(f"{k} {found.get(k)} there, {wanted.get(k)} now" for k in differ[:4])
+        raise InputError(
+            f"{folder}: holds the training of another run ({what}). Choose another folder, or "
+            "delete this one to start again"
+        )
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested facts under dotted names, tuples as the lists that JSON makes of them."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": inner for key, inner in _flat(value).items()}
+        else:
+            flat[name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _damaged(folder: Path, error: Exception) -> InputError:
+    line = (str(error).strip().splitlines() or [""])[0][:200]
+    return InputError(
+        f"{folder}: the checkpoint cannot be read ({type(error).__name__}: {line}); delete the "
+        "folder to start again"
+    )
