@@ -1,0 +1,257 @@
+"""Steps of training beside the same networks in PyTorch, on one machine, taking turns.
+
+``python -m benchmarks.training`` prints steps per second and peak memory of fine-tuning a
+classifier and of masked pre-training, and writes ``benchmarks/results/training.json``. A step is
+everything from a batch in host memory to the new parameters: forward, gradient, AdamW. Runs take
+turns, so that a busy machine slows all of them, and ratios are taken turn by turn. Peak memory is
+that of a process that does nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+from benchmarks.encoder import take_turns
+
+Job = Literal["classification", "pretraining"]
+JOBS: tuple[Job, ...] = ("classification", "pretraining")
+CLASSES, PATCH, RATIO, RATE, DECAY = 4, 16, 0.6, 1e-3, 0.05
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which network, which input and how often."""
+
+    size: Literal["atto", "tiny"] = "atto"
+    """Published size of the encoder."""
+    shapes: tuple[tuple[int, int, int], ...] = ((32, 48, 48), (32, 96, 96))
+    """Depth, height and width of the inputs, in voxels."""
+    batches: tuple[int, ...] = (8, 2)
+    """Volumes per step, one per shape."""
+    width: int = 512
+    """Channels of the masked autoencoder's decoder."""
+    turns: int = 5
+    """Steps of each variant that are timed."""
+    memory: bool = True
+    """Also the peak memory of each variant, in a process of its own (Linux)."""
+    out: Path = Path(__file__).parent / "results" / "training.json"
+    """Where the figures go."""
+    alone: str | None = None
+    """Only print the peak memory of this one: variant, job and index of the shape."""
+
+
+def steps(
+    config: Config, job: Job, index: int, variants: tuple[str, ...]
+) -> dict[str, Callable[[], Any]]:
+    """One step per variant, compiled and warmed up, on the same random batch."""
+    shape, batch = config.shapes[index], config.batches[index]
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, *shape, 3)).astype(np.float32)
+    y = np.arange(batch) % CLASSES
+    makers = {"ours": _ours, "torch": _torch}
+    made = {name: makers[name](config, job, x, y) for name in variants}
+    for step in made.values():
+        step()
+    return made
+
+
+def _ours(config: Config, job: Job, x: np.ndarray, y: np.ndarray) -> Callable[[], Any]:
+    import jax
+    from flax import nnx
+
+    from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
+    from encoders.heads import ClassificationHead
+    from encoders.pretraining import Pretrainer
+    from encoders.tasks import Classifier
+    from encoders.training import TrainingSettings, compiled, start
+
+    encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.size), rngs=nnx.Rngs(0))
+    model = (
+        Classifier(
+            encoder, ClassificationHead(encoder.config.widths[-1], CLASSES, rngs=nnx.Rngs(0))
+        )
+        if job == "classification"
+        else Pretrainer(encoder, patch=PATCH, width=config.width, rngs=nnx.Rngs(0))
+    )
+    settings = TrainingSettings(batch_size=len(x), learning_rate=RATE, weight_decay=DECAY)
+    graph, state = start(model, settings)
+    step, root = compiled(graph, settings), jax.random.key(0)
+
+    def run() -> None:
+        nonlocal state
+        batch = {"volumes": jax.device_put(x), "targets": jax.device_put(y)}
+        state, loss = step(state, batch, root, RATE)
+        jax.block_until_ready((state, loss))
+
+    return run
+
+
+def _torch(config: Config, job: Job, x: np.ndarray, y: np.ndarray) -> Callable[[], Any]:
+    import torch
+
+    from encoders.convnext import ConvNeXtV2Config
+    from tests.encoders.reference import Reference
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    ours = ConvNeXtV2Config.named(config.size)
+    encoder = Reference(ours.depths, ours.widths, ours.strides)
+    if job == "classification":
+        nn = torch.nn
+        model = nn.Sequential(
+            nn.Linear(ours.widths[-1], 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, CLASSES)
+        )
+    else:
+        model = _decoder(ours.widths[-1], config.width)
+        visible = _mask_encoder(encoder)
+    parameters = [*encoder.parameters(), *model.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY)
+
+    def loss() -> Any:
+        volumes = torch.from_numpy(x).movedim(-1, 1)
+        if job == "classification":
+            return torch.nn.functional.cross_entropy(model(encoder(volumes)[0]), torch.tensor(y))
+        grid = [side // PATCH for side in x.shape[1:4]]
+        ranks = torch.rand(len(x), int(np.prod(grid))).argsort(1).argsort(1)
+        seen = (ranks >= round(RATIO * ranks.shape[1])).reshape(len(x), 1, *grid).float()
+        visible.append(seen)
+        features = encoder(volumes)[1][-1]
+        visible.clear()
+        return _masked_error(model, features, volumes, seen)
+
+    def run() -> None:
+        optimiser.zero_grad()
+        loss().backward()
+        optimiser.step()
+
+    return run
+
+
+def _mask_encoder(encoder: Any) -> list[Any]:
+    """Masks the output of the stem and of every depthwise convolution; gives where to put masks."""
+    import torch
+
+    visible: list[Any] = []
+
+    def mask(_module: Any, _inputs: Any, out: Any) -> Any:
+        if not visible:
+            return out
+        return out * torch.nn.functional.interpolate(visible[0], out.shape[2:], mode="nearest")
+
+    encoder.downsample_layers[0].register_forward_hook(mask)
+    for stage in encoder.stages:
+        for block in stage:
+            block.dwconv.register_forward_hook(mask)
+    return visible
+
+
+def _decoder(features: int, width: int) -> Any:
+    """Linear layer, one block, linear layer, and the token."""
+    import torch
+
+    from tests.encoders.reference import Block
+
+    model = torch.nn.ModuleDict(
+        {
+            "inward": torch.nn.Conv3d(features, width, 1),
+            "block": Block(width, 3),
+            "outward": torch.nn.Conv3d(width, PATCH**3 * 3, 1),
+        }
+    )
+    model.register_parameter("token", torch.nn.Parameter(torch.zeros(1, width, 1, 1, 1)))
+    return model
+
+
+def _masked_error(model: Any, features: Any, volumes: Any, seen: Any) -> Any:
+    """The mean squared error of masked patches, each scaled to mean 0 and variance 1."""
+    x = model["inward"](features)
+    x = x * seen + model.token * (1 - seen)
+    prediction = model["outward"](model["block"](x)).flatten(2).movedim(1, 2)
+    n, _, *space = volumes.shape
+    split = [part for side in space for part in (side // PATCH, PATCH)]
+    patches = volumes.reshape(n, 3, *split).permute(0, 2, 4, 6, 3, 5, 7, 1)
+    patches = patches.reshape(n, -1, PATCH**3 * 3)
+    target = patches - patches.mean(-1, keepdim=True)
+    target = target / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+    masked = 1 - seen.flatten(1)
+    return ((prediction - target).square().mean(-1) * masked).sum() / masked.sum()
+
+
+def peak_memory(config: Config, name: str, job: Job, index: int) -> float:
+    """Peak resident memory in MiB of a process that makes two steps."""
+    command = [sys.executable, "-m", "benchmarks.training", "--size", config.size]
+    command += ["--width", str(config.width), "--alone", f"{name} {job} {index}"]
+    command += ["--shapes", *(str(side) for shape in config.shapes for side in shape)]
+    command += ["--batches", *map(str, config.batches)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(out.stdout.split()[-1])
+
+
+def main(config: Config) -> None:
+    if len(config.batches) != len(config.shapes):
+        sys.exit("--batches: give one per shape")
+    if config.alone:
+        name, job, index = config.alone.split()
+        (step,) = steps(config, job, int(index), (name,)).values()  # type: ignore[arg-type]
+        step()
+        # ru_maxrss would include the parent's memory at the fork.
+        status = Path("/proc/self/status").read_text()
+        print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+        return
+    rows = []
+    for index, (shape, batch) in enumerate(zip(config.shapes, config.batches, strict=True)):
+        for job in JOBS:
+            seconds = take_turns(steps(config, job, index, ("ours", "torch")), config.turns)
+            for name, values in seconds.items():
+                ratios = np.array(seconds["torch"]) / np.array(values)
+                row = {
+                    "job": job,
+                    "shape": shape,
+                    "batch": batch,
+                    "variant": name,
+                    "steps_per_second": 1 / float(np.median(values)),
+                    "seconds_median": float(np.median(values)),
+                    "seconds_min": min(values),
+                    "speed_over_torch_median": float(np.median(ratios)),
+                    "speed_over_torch_low": float(ratios.min()),
+                    "speed_over_torch_high": float(ratios.max()),
+                }
+                if config.memory:
+                    row["peak_mib"] = peak_memory(config, name, job, index)
+                rows.append(row)
+                print(_line(row), flush=True)
+    facts = {
+        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "load_average": os.getloadavg()[0],
+        "versions": {name: version(name) for name in ("jax", "flax", "optax", "torch")},
+        "config": {k: v for k, v in asdict(config).items() if k not in ("out", "alone")},
+        "rows": rows,
+    }
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    config.out.write_text(json.dumps(facts, indent=2) + "\n")
+    print(config.out)
+
+
+def _line(row: dict[str, Any]) -> str:
+    text = (
+        f"{row['job']:14} {'x'.join(map(str, row['shape'])):9} batch {row['batch']}  "
+        f"{row['variant']:5} {row['steps_per_second']:6.2f} steps/s  "
+        f"{row['speed_over_torch_median']:5.2f} x torch "
+        f"[{row['speed_over_torch_low']:.2f}, {row['speed_over_torch_high']:.2f}]"
+    )
+    return text + (f"  {row['peak_mib']:.0f} MiB" if "peak_mib" in row else "")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
