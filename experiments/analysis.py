@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 from tqdm import tqdm
 
+from experiments.plan import Plan, Scope
 from lens.errors import CaseError
 from lens.files import array_hash, file_hash, write_failures, write_table
 from lens.projection import Projection
@@ -27,7 +29,6 @@ from lens.sweeps import L1_GRID, L2_GRID, PAPER_L1_GRID, SweepConfig, grid_warni
 
 if TYPE_CHECKING:
     from experiments.inputs import Inputs
-    from experiments.plan import Plan
     from experiments.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -35,62 +36,108 @@ log = logging.getLogger(__name__)
 
 def analyse(plan: Plan, inputs: Inputs, diary: RunFolder) -> list[CaseError]:
     """Runs the analysis on tables and gives all patients set aside on the way."""
-    folder, config = diary.folder, plan.config
-    study = load_study(
-        inputs.pre,
-        inputs.ft,
-        inputs.radiomics,
-        split=inputs.split,
-        rois=plan.roi,
-        seed=config.seed,
+    set_aside, scopes, tasks = list(inputs.set_aside), {}, {}
+    for name, part in _parts(plan, inputs, diary.folder).items():
+        study = load_study(
+            part.pre,
+            part.ft,
+            inputs.radiomics,
+            split=inputs.split,
+            rois=part.scope.rois,
+            modalities=part.scope.modalities,
+            seed=plan.config.seed,
+        )
+        set_aside += study.set_aside
+        _analyse_part(plan, study, part, diary)
+        scopes[name] = _facts(plan, study, part, diary.folder)
+        tasks |= dict.fromkeys(part.ft, name)
+    set_aside = _once_each(set_aside)
+    write_failures(set_aside, diary.folder / "failures.csv")
+    files = {path for pair in inputs.tasks.values() for path in pair}
+    files |= {path for path in (inputs.radiomics, inputs.split) if path is not None}
+    diary.finish(
+        tasks={task: tasks[task] for task in inputs.tasks},
+        scopes=scopes,
+        inputs={str(path): file_hash(path) for path in sorted(files)},
+        device=str(jax.devices()[0]),
+        seeds={"first": plan.config.seed, "count": plan.config.seeds},
+        notes=list(inputs.notes),
     )
-    set_aside = _once_each([*inputs.set_aside, *study.set_aside])
-    write_study(folder, study)
-    write_failures(set_aside, folder / "failures.csv")
+    write_report(diary.folder)
+    return set_aside
 
+
+@dataclass(frozen=True)
+class Part:
+    """The tasks that share embeddings before fine-tuning and scope, hence split and projection.
+
+    Attributes:
+        scope: what the tasks are read against.
+        pre: embeddings before fine-tuning.
+        ft: task -> embeddings after it.
+        folder: of the sweep, the projection and the split.
+    """
+
+    scope: Scope
+    pre: Path
+    ft: dict[str, Path]
+    folder: Path
+
+
+def _parts(plan: Plan, inputs: Inputs, folder: Path) -> dict[str, Part]:
+    """The parts by name; the first one lives in the run folder itself."""
+    parts: dict[tuple[Path, Scope], dict[str, Path]] = {}
+    for task, (pre, ft) in inputs.tasks.items():
+        scope = replace(plan.scope(task), channels=())
+        parts.setdefault((pre, scope), {})[task] = ft
+    named: dict[str, Part] = {}
+    for (pre, scope), ft in parts.items():
+        name = str(scope) if str(scope) not in named else f"{scope}-{pre.stem}"
+        named[name] = Part(scope, pre, ft, folder / "scopes" / name if named else folder)
+    return named
+
+
+def _analyse_part(plan: Plan, study: Study, part: Part, diary: RunFolder) -> None:
+    folder, config = part.folder, plan.config
+    where = "" if folder == diary.folder else f" {folder.name}"
+    write_study(folder, study)
     scaling = fit_min_max(study.r[study.rows("train")])
     settings = _sweep_config(plan)
     data = array_hash(study.x_pre, study.r, study.split)
-    notes = [*inputs.notes, *study.notes, *_size_notes(study, plan.hidden)]
 
     def run_sweep() -> None:
-        _sweep(study, scaling, settings, diary)
+        _sweep(study, scaling, settings, folder)
 
-    diary.stage(
-        "sweep", [data, settings], [folder / "sweep.parquet", folder / "projection.npz"], run_sweep
-    )
+    outputs = [folder / "sweep.parquet", folder / "projection.npz"]
+    diary.stage(f"sweep{where}", [data, settings], outputs, run_sweep)
     projection, scaling = read_projection(folder)
     intercept = _intercept(plan)
     for task, x_ft in study.x_ft.items():
         depends = [data, array_hash(x_ft, *projection), intercept, config.bootstraps]
         depends += [config.flips, config.seed]
-        outputs = [folder / task / name for name in ("features.parquet", "similarity.csv")]
+        outputs = [diary.folder / task / name for name in ("features.parquet", "similarity.csv")]
 
         def run_shift(task: str = task) -> None:
-            _shift(study, projection, scaling, task, plan, folder / task)
+            _shift(study, projection, scaling, task, plan, diary.folder / task)
 
         diary.stage(f"shift {task}", depends, outputs, run_shift)
-    counts = {name: int(study.rows(name).sum()) for name in ("train", "val", "test")}
-    diary.finish(
-        tasks=list(study.x_ft),
-        inputs={
-            str(path): file_hash(path)
-            for path in (inputs.pre, *inputs.ft.values(), inputs.radiomics, inputs.split)
-            if path is not None
-        },
-        device=str(jax.devices()[0]),
-        rows=counts,
-        patients=int(study.ids["patient_id"].nunique()),
-        embedding_width=int(study.x_pre.shape[1]),
-        columns=len(study.features),
-        seeds={"first": config.seed, "count": config.seeds},
-        notes=notes,
-    )
-    write_report(folder)
-    return set_aside
 
 
-def _sweep(study: Study, scaling: MinMax, settings: SweepConfig, diary: RunFolder) -> None:
+def _facts(plan: Plan, study: Study, part: Part, folder: Path) -> dict[str, Any]:
+    """What the report says of a part."""
+    return {
+        "folder": str(part.folder.relative_to(folder)),
+        "rois": study.features["roi"].unique().tolist(),
+        "modalities": study.features["modality"].unique().tolist(),
+        "rows": {name: int(study.rows(name).sum()) for name in ("train", "val", "test")},
+        "patients": int(study.ids["patient_id"].nunique()),
+        "embedding_width": int(study.x_pre.shape[1]),
+        "columns": len(study.features),
+        "notes": [*study.notes, *_size_notes(study, plan.hidden)],
+    }
+
+
+def _sweep(study: Study, scaling: MinMax, settings: SweepConfig, folder: Path) -> None:
     train, val = study.rows("train"), study.rows("val")
     total = len(settings.l1) * len(settings.l2) * settings.seeds * settings.epochs
     r = scale(study.r, scaling)
@@ -98,8 +145,8 @@ def _sweep(study: Study, scaling: MinMax, settings: SweepConfig, diary: RunFolde
         result = sweep(
             study.x_pre[train], r[train], study.x_pre[val], r[val], settings, on_epochs=bar.update
         )
-    write_projection(diary.folder, result.projection, scaling)
-    write_table(result.table, diary.folder / "sweep.parquet")
+    write_projection(folder, result.projection, scaling)
+    write_table(result.table, folder / "sweep.parquet")
     for warning in grid_warnings(result.table):
         log.warning("sweep: %s", warning)
 

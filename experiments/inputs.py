@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,18 +20,25 @@ if TYPE_CHECKING:
     from experiments.run_folder import RunFolder
 
 
+class Embeddings(NamedTuple):
+    """Files of one task's embeddings before and after fine-tuning."""
+
+    pre: Path
+    ft: Path
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Tables for the analysis.
 
     Attributes:
-        pre, ft, radiomics, split: files as `lens.study.load_study` takes them.
+        tasks: task -> its embeddings.
+        radiomics, split: files as `lens.study.load_study` takes them.
         set_aside: patients lost on the way from images to tables.
         notes: what a reader of the report must know about the input.
     """
 
-    pre: Path
-    ft: dict[str, Path]
+    tasks: dict[str, Embeddings]
     radiomics: Path
     split: Path | None = None
     set_aside: tuple[CaseError, ...] = ()
@@ -41,9 +48,21 @@ class Inputs:
 def from_tables(plan: Plan) -> Inputs:
     """The user's own tables."""
     config = plan.config
-    assert config.pre is not None
     assert config.radiomics is not None
-    return Inputs(config.pre, pairs(config.ft, "--ft"), config.radiomics, config.split)
+    ft = pairs(config.ft, "--ft")
+    own = [entry for entry in config.pre if entry.partition("=")[0] in ft]
+    common = [Path(entry) for entry in config.pre if entry not in own]
+    if len(common) > 1:
+        raise InputError(
+            f"--pre {common[1]}: {common[0]} is given already; TASK=FILE is for one task"
+        )
+    pre = pairs(own, "--pre")
+    tasks = {}
+    for task, file in ft.items():
+        if task not in pre and not common:
+            raise InputError(f"--pre is missing for task {task!r}: give --pre FILE or {task}=FILE")
+        tasks[task] = Embeddings(pre[task] if task in pre else common[0], file)
+    return Inputs(tasks, config.radiomics, config.split)
 
 
 def from_cohort(plan: Plan, diary: RunFolder) -> Inputs:
@@ -51,15 +70,16 @@ def from_cohort(plan: Plan, diary: RunFolder) -> Inputs:
     config = plan.config
     assert config.cohort is not None
     assert config.encoder_pre is not None
-    checkpoints = {"pre": config.encoder_pre, **pairs(config.encoder_ft, "--encoder-ft")}
-    return from_images(plan, diary, read_manifest(config.cohort), checkpoints)
+    tuned = pairs(config.encoder_ft, "--encoder-ft")
+    return from_images(plan, diary, read_manifest(config.cohort), config.encoder_pre, tuned)
 
 
 def from_images(
     plan: Plan,
     diary: RunFolder,
     cohort: Cohort,
-    checkpoints: Mapping[str, Path],
+    pre: Path,
+    tuned: Mapping[str, Path],
     notes: Sequence[str] = (),
 ) -> Inputs:
     """Radiomics and embeddings of a cohort; finished patients are not done again.
@@ -67,7 +87,8 @@ def from_images(
     Args:
         plan, diary: of the run.
         cohort: the patients.
-        checkpoints: ``pre`` and the tasks -> encoder.
+        pre: encoder before fine-tuning.
+        tuned: task -> encoder after it.
         notes: what a reader of the report must know about the input.
     """
     images = [
@@ -78,13 +99,25 @@ def from_images(
     if radiomics is None:
         radiomics, failed = _radiomics(plan, diary, cohort, images)
         lost += failed
-    embeddings = {}
-    for name, checkpoint in checkpoints.items():
-        embeddings[name], failed = _embeddings(plan, diary, cohort, images, name, checkpoint)
-        lost += failed
+    made: dict[tuple[Path, tuple[str, ...]], Path] = {}
+
+    def embedded(name: str, checkpoint: Path, channels: tuple[str, ...]) -> Path:
+        """The embeddings of an encoder that sees these channels, made once."""
+        if (checkpoint, channels) not in made:
+            name = "-".join([name, *channels])
+            table, failed = _embeddings(plan, diary, cohort, images, name, checkpoint, channels)
+            made[checkpoint, channels] = table
+            lost.extend(failed)
+        return made[checkpoint, channels]
+
+    tasks = {}
+    for task, checkpoint in tuned.items():
+        channels = plan.scope(task).channels
+        tasks[task] = Embeddings(
+            embedded("pre", pre, channels), embedded(task, checkpoint, channels)
+        )
     return Inputs(
-        pre=embeddings.pop("pre"),
-        ft=embeddings,
+        tasks=tasks,
         radiomics=radiomics,
         split=plan.config.split or _write_split(diary.folder, cohort, plan.config.seed),
         set_aside=tuple(lost),
@@ -125,7 +158,13 @@ def _radiomics(
 
 
 def _embeddings(
-    plan: Plan, diary: RunFolder, cohort: Cohort, images: list, name: str, checkpoint: Path
+    plan: Plan,
+    diary: RunFolder,
+    cohort: Cohort,
+    images: list,
+    name: str,
+    checkpoint: Path,
+    channels: tuple[str, ...],
 ) -> tuple[Path, list[CaseError]]:
     import encoders
     from encoders.cohort import EmbeddingSettings, embed_cohort
@@ -137,7 +176,7 @@ def _embeddings(
 
     def work() -> None:
         rows, failed = embed_cohort(
-            cohort,
+            _with_channels(cohort, channels),
             encoders.load(checkpoint),
             settings=EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing, labels=labels),
             cache=diary.folder / "embeddings-cache",
@@ -147,6 +186,7 @@ def _embeddings(
         write_failures(failed, failures)
 
     depends = [images, plan.spacing, plan.shape, file_hash(checkpoint), labels]
+    depends += [channels]
     diary.stage(f"embed {name}", depends, [table], work)
     return table, read_failures(failures)
 
@@ -169,6 +209,22 @@ def _with_rois(cohort: Cohort, rois: Sequence[str]) -> Cohort:
         for files in cohort.cases
     )
     return dataclasses.replace(cohort, cases=tuple(files for files in cases if files.masks))
+
+
+def _with_channels(cohort: Cohort, channels: Sequence[str]) -> Cohort:
+    """The cohort with these modalities alone, in which the others are zeros; () means all."""
+    if not channels:
+        return cohort
+    cases = []
+    for files in cohort.cases:
+        images = {name: path for name, path in files.images.items() if name in channels}
+        if len(images) < len(channels):
+            missing = next(name for name in channels if name not in images)
+            raise InputError(
+                f"{cohort.path}: patient {files.patient_id} has no {missing}, named in --channels"
+            )
+        cases.append(dataclasses.replace(files, images=images))
+    return dataclasses.replace(cohort, cases=tuple(cases))
 
 
 def cohort_split(cohort: Cohort, seed: int) -> np.ndarray:

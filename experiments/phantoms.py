@@ -1,75 +1,148 @@
-"""The embedded default: phantoms, a seeded encoder, and a fine-tuned copy of it per task."""
+"""The embedded default: phantoms, a pre-trained encoder, and a fine-tuned copy of it per task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 import encoders
+from encoders.tasks import Task
+from encoders.volumes import CachedCohort, cache_cohort
 from experiments.inputs import Inputs, cohort_split, from_images
-from experiments.plan import Plan
-from lens.cohort import Cohort, read_case, read_manifest, stack, write_phantoms
+from experiments.plan import PHANTOM_SCOPES, Plan
+from lens.cohort import read_manifest, write_phantoms
+from lens.cohort.manifest import MODALITIES
+from lens.errors import InputError
 from lens.files import file_hash
 
 if TYPE_CHECKING:
     from experiments.run_folder import RunFolder
 
-TASKS: dict[str, tuple[Literal["classification", "regression"], str]] = {
-    "cls": ("classification", "pirads"),
-    "reg": ("regression", "volume_ml"),
+DECODER_WIDTH = 64
+"""Channels of the masked autoencoder's decoder: phantoms need fewer than patients do."""
+
+SEGMENTER_WIDTH = 32
+"""Channels of UPerNet, for the same reason."""
+
+
+class Tuning(NamedTuple):
+    """A fine-tuning: its kind, its label column or mask, and the settings read from its encoder."""
+
+    task: Task
+    label: str
+    settings: tuple[str, ...]
+
+
+TUNINGS = {
+    "cls": Tuning("classification", "pirads", ("cls",)),
+    "reg": Tuning("regression", "volume_ml", ("reg",)),
+    "seg": Tuning("segmentation", "lesion", ("seg-lesion", "seg-gland")),
 }
-"""Task -> kind of fine-tuning and label column."""
 
 
 def from_phantoms(plan: Plan, diary: RunFolder) -> Inputs:
-    """The embedded default: phantoms, a seeded encoder, and a fine-tuned copy per task."""
-    folder, config = diary.folder, plan.config
-    manifest = write_phantoms(folder / "cohort", config.phantoms, config.seed)
+    """The embedded default: phantoms, a pre-trained encoder, and a fine-tuned copy per task."""
+    folder = diary.folder
+    manifest = write_phantoms(folder / "cohort", plan.phantoms, plan.config.seed)
     cohort = read_manifest(manifest)
-    checkpoints = {name: folder / "encoders" / name for name in ("pre", *TASKS)}
-    depends = [file_hash(manifest), plan.shape, plan.spacing, config.seed]
-    depends += [config.finetune_epochs]
+    checkpoints = {name: folder / "encoders" / name for name in ("pre", *TUNINGS)}
+    depends = [file_hash(manifest), plan.shape, plan.spacing, plan.config.seed]
+    cached: list[CachedCohort] = []
+
+    def volumes() -> CachedCohort:
+        """Read when the first training needs them."""
+        if not cached:
+            ready, failed = cache_cohort(
+                cohort, folder / "volumes", shape=plan.shape, spacing_mm=plan.spacing
+            )
+            if failed:
+                raise InputError(f"{manifest}: damaged ({failed[0]}); delete {folder / 'cohort'}")
+            cached.append(ready)
+        return cached[0]
+
+    split = cohort_split(cohort, plan.config.seed)
     diary.stage(
-        "encoders",
-        depends,
-        list(checkpoints.values()),
-        lambda: _train_encoders(plan, cohort, checkpoints),
+        "pre-train",
+        [*depends, plan.pretrain_epochs],
+        [checkpoints["pre"]],
+        lambda: _pretrain(plan, volumes(), split, checkpoints["pre"]),
     )
+    for name in TUNINGS:
+        diary.stage(
+            f"fine-tune {name}",
+            [*depends, plan.finetune_epochs, file_hash(checkpoints["pre"])],
+            [checkpoints[name]],
+            _finetuning(plan, name, volumes, split, checkpoints),
+        )
     note = (
-        "The encoder before fine-tuning is a seeded random initialisation, not a pre-trained "
-        "model: this run shows the tool on phantoms and says nothing about any real encoder"
+        f"The encoder was pre-trained on {(split == 'train').sum()} phantoms: this run "
+        "shows the tool, and says nothing about any real encoder"
     )
-    return from_images(plan, diary, cohort, checkpoints, notes=(note,))
+    tuned = {
+        setting: checkpoints[name]
+        for name, tuning in TUNINGS.items()
+        for setting in tuning.settings
+    }
+    return from_images(plan, diary, cohort, checkpoints["pre"], tuned, notes=(note,))
 
 
-def _train_encoders(plan: Plan, cohort: Cohort, checkpoints: Mapping[str, Path]) -> None:
-    config = plan.config
-    split = cohort_split(cohort, config.seed)
-    volumes = np.stack(
-        [
-            stack(read_case(files, spacing_mm=plan.spacing), shape=plan.shape)
-            for files in tqdm(cohort.cases, desc="volumes", unit="patient")
-        ]
-    )
-    train = split == "train"
+def _pretrain(plan: Plan, cohort: CachedCohort, split: np.ndarray, checkpoint: Path) -> None:
     encoder = encoders.ConvNeXtV2(
-        encoders.ConvNeXtV2Config.named("atto"), rngs=nnx.Rngs(config.seed)
+        encoders.ConvNeXtV2Config.named("atto"), rngs=nnx.Rngs(plan.config.seed)
     )
-    encoders.save(checkpoints["pre"], encoder, {"origin": "seeded initialisation"})
-    for task, (kind, label) in TASKS.items():
-        labels = np.array([float(files.labels[label]) for files in cohort.cases])
+    trained, history = encoders.pretrain(
+        encoder,
+        cohort.volumes(),
+        train_rows=np.flatnonzero(split == "train"),
+        val_rows=np.flatnonzero(split == "val"),
+        width=DECODER_WIDTH,
+        settings=encoders.TrainingSettings(epochs=plan.pretrain_epochs, seed=plan.config.seed),
+        folder=checkpoint.parent.parent / "training" / checkpoint.name,
+    )
+    facts = {
+        "origin": "masked autoencoder, train patients",
+        "validation_loss_before": history.start,
+        "validation_loss": float(history.curves.validation[history.curves.best_epoch]),
+    }
+    encoders.save(checkpoint, trained, facts)
+
+
+def _finetuning(
+    plan: Plan,
+    name: str,
+    volumes: Callable[[], CachedCohort],
+    split: np.ndarray,
+    checkpoints: dict[str, Path],
+) -> Callable[[], None]:
+    task, label, settings = TUNINGS[name]
+
+    def work() -> None:
+        cohort = volumes()
+        labels = (
+            cohort.masks(label)
+            if task == "segmentation"
+            else np.array([float(files.labels[label]) for files in cohort.cases])
+        )
+        seen = PHANTOM_SCOPES[settings[0]].channels or MODALITIES
+        images = cohort.volumes([name if name in seen else "" for name in MODALITIES])
         tuned, _ = encoders.finetune(
-            encoder,
-            volumes[train],
-            labels[train],
-            task=kind,
-            settings=encoders.TrainingSettings(epochs=config.finetune_epochs, seed=config.seed),
+            encoders.load(checkpoints["pre"]),
+            images,
+            labels,
+            task=task,
+            train_rows=np.flatnonzero(split == "train"),
+            val_rows=np.flatnonzero(split == "val"),
+            settings=encoders.TrainingSettings(epochs=plan.finetune_epochs, seed=plan.config.seed),
+            decoder_width=SEGMENTER_WIDTH,
+            auxiliary_width=SEGMENTER_WIDTH,
+            folder=checkpoints[name].parent.parent / "training" / name,
         )
         encoders.save(
-            checkpoints[task], tuned, {"origin": f"fine-tuned on {label}, train patients"}
+            checkpoints[name], tuned, {"origin": f"fine-tuned on {label}, train patients"}
         )
+
+    return work

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,28 +14,69 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """What a task is read against.
+
+    Attributes:
+        rois: regions of the radiomics table; none means all.
+        modalities: modalities of the radiomics table; none means all.
+        channels: modalities the encoder sees (with images), the others are zeros; none means all.
+    """
+
+    rois: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        name = ".".join("+".join(part) for part in (self.modalities, self.rois) if part) or "all"
+        return name + ("-from-" + "+".join(self.channels) if self.channels else "")
+
+
+@dataclass(frozen=True)
 class Plan:
     """The command line and what follows from it.
 
     Attributes:
         config: as given.
         out: run folder.
-        roi: regions to extract and analyse; none means all.
+        roi: regions to extract; none means all.
+        scopes: task -> what it is read against, where that is not `roi`.
         hidden: width of the projected embedding.
         spacing: voxel size x y z (mm) after resampling.
         shape: input of the encoder, D H W (voxels).
+        phantoms: patients of the embedded cohort.
+        pretrain_epochs, finetune_epochs: passes of the embedded trainings.
     """
 
     config: Config
     out: Path
     roi: tuple[str, ...]
+    scopes: dict[str, Scope]
     hidden: int
     spacing: tuple[float, float, float]
     shape: tuple[int, int, int]
+    phantoms: int
+    pretrain_epochs: int
+    finetune_epochs: int
+
+    def scope(self, task: str) -> Scope:
+        """What the task is read against."""
+        return self.scopes.get(task, Scope(rois=self.roi))
 
     def settled(self) -> dict[str, Any]:
         """The settled values by flag, for the run's record."""
-        return {name: getattr(self, name) for name in ("out", "roi", "hidden", "spacing", "shape")}
+        names = ("out", "roi", "hidden", "spacing", "shape")
+        names += ("phantoms", "pretrain_epochs", "finetune_epochs")
+        return {name: getattr(self, name) for name in names}
+
+
+PHANTOM_SCOPES = {
+    "cls": Scope(("gland",)),
+    "reg": Scope(("gland",), ("t2",), channels=("t2",)),
+    "seg-lesion": Scope(("lesion",)),
+    "seg-gland": Scope(("gland",)),
+}
+"""The four settings of the paper's Table 1."""
 
 
 def settle(config: Config) -> Plan:
@@ -44,12 +85,12 @@ def settle(config: Config) -> Plan:
     Raises:
         InputError: flags that do not belong together, one that is missing, or a value out of range.
     """
-    if config.pre is not None:
+    if config.pre:
         if config.cohort is not None:
             raise InputError("--pre brings embeddings, --cohort brings images: give one of them")
         if config.radiomics is None or not config.ft:
             raise InputError("--pre also needs --ft TASK=FILE and --radiomics FILE")
-        name, phantom = config.pre.stem, False
+        name, phantom = Path(config.pre[0].rpartition("=")[2]).stem, False
     elif config.cohort is not None:
         if config.encoder_pre is None or not config.encoder_ft:
             raise InputError("--cohort also needs --encoder-pre FILE and --encoder-ft TASK=FILE")
@@ -61,13 +102,18 @@ def settle(config: Config) -> Plan:
     plan = Plan(
         config=config,
         out=config.out or Path("runs") / name,
-        roi=config.roi or (("gland",) if phantom else ()),
+        roi=config.roi or (("gland", "lesion") if phantom else ()),
+        scopes=PHANTOM_SCOPES if phantom else _scopes(config),
         hidden=config.hidden or (8 if phantom else 128),
         spacing=config.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
         shape=config.shape or ((32, 48, 48) if phantom else (64, 224, 224)),
+        phantoms=config.phantoms or (60 if config.quick else 160),
+        pretrain_epochs=config.pretrain_epochs or (2 if config.quick else 20),
+        finetune_epochs=config.finetune_epochs or (2 if config.quick else 8),
     )
     counts = (plan.hidden, config.epochs, config.batch, config.seeds)
     counts += (config.bootstraps, config.flips)
+    counts += (plan.phantoms, plan.pretrain_epochs, plan.finetune_epochs)
     if min(*counts, *plan.shape) < 1 or min(plan.spacing) <= 0:
         raise InputError("counts, --shape and --spacing must be positive")
     if min((*config.l1, *config.l2), default=0) < 0:
@@ -75,21 +121,52 @@ def settle(config: Config) -> Plan:
     return plan
 
 
-def pairs(entries: Sequence[str], flag: str) -> dict[str, Path]:
-    """``TASK=FILE`` entries; a task is also a folder's name, so it must be a plain one."""
-    pairs = {}
-    for entry in entries:
-        task, equals, file = entry.partition("=")
-        if not equals or not task or not file or "/" in task or task.startswith("."):
-            raise InputError(f"{flag} {entry}: expected TASK=FILE, as in {flag} cls=tuned.npz")
-        if task in (*pairs, "pre"):
-            raise InputError(f"{flag} {entry}: task {task!r} is taken; give each its own name")
-        pairs[task] = Path(file)
-    return pairs
+def _scopes(config: Config) -> dict[str, Scope]:
+    scopes = {}
+    for task, text in entries(config.scope, "--scope", "TASK=[MODALITY.]ROI").items():
+        modalities, _, rois = text.rpartition(".")
+        scopes[task] = Scope(_names(rois), _names(modalities))
+    for task, text in entries(config.channels, "--channels", "TASK=MODALITY").items():
+        if not config.cohort:
+            raise InputError(
+                "--channels needs --cohort: it says what an encoder sees of the images"
+            )
+        scope = scopes.get(task, Scope(rois=config.roi))
+        scopes[task] = replace(scope, channels=_names(text))
+    tasks = {entry.partition("=")[0] for entry in (*config.ft, *config.encoder_ft)}
+    for task in scopes:
+        if task not in tasks:
+            raise InputError(
+                f"--scope or --channels of task {task!r}; the tasks are {sorted(tasks)}"
+            )
+    return scopes
 
 
-def parameter_files(entries: Sequence[str]) -> dict[str, Path]:
+def _names(text: str) -> tuple[str, ...]:
+    """``t2+dwi`` -> ``("t2", "dwi")``."""
+    return tuple(name for name in text.split("+") if name)
+
+
+def entries(arguments: Sequence[str], flag: str, form: str = "TASK=FILE") -> dict[str, str]:
+    """``TASK=VALUE`` arguments; a task is also a folder's name, so it must be a plain one."""
+    found: dict[str, str] = {}
+    for argument in arguments:
+        task, equals, value = argument.partition("=")
+        if not equals or not task or not value or "/" in task or task.startswith("."):
+            raise InputError(f"{flag} {argument}: expected {form}")
+        if task in (*found, "pre"):
+            raise InputError(f"{flag} {argument}: task {task!r} is taken; give each its own name")
+        found[task] = value
+    return found
+
+
+def pairs(arguments: Sequence[str], flag: str) -> dict[str, Path]:
+    """``TASK=FILE`` arguments as paths."""
+    return {task: Path(file) for task, file in entries(arguments, flag).items()}
+
+
+def parameter_files(arguments: Sequence[str]) -> dict[str, Path]:
     """``FILE`` for all modalities, or ``MODALITY=FILE`` entries."""
-    if len(entries) == 1 and "=" not in entries[0]:
-        return {"all": Path(entries[0])}
-    return pairs(entries, "--parameters")
+    if len(arguments) == 1 and "=" not in arguments[0]:
+        return {"all": Path(arguments[0])}
+    return pairs(arguments, "--parameters")

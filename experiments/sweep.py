@@ -30,8 +30,9 @@ class Config:
     Without --pre and without --cohort the job runs on an embedded cohort of phantoms.
     """
 
-    pre: Path | None = None
-    """Embeddings before fine-tuning: .npz (patient_id, embeddings), .parquet or .csv."""
+    pre: Pairs = ()
+    """Embeddings before fine-tuning: .npz (patient_id, embeddings), .parquet or .csv. TASK=FILE
+    where a task starts from other ones (from T2 alone, say)."""
     ft: Pairs = ()
     """TASK=FILE, embeddings after fine-tuning; repeat the flag for several tasks."""
     radiomics: Path | None = None
@@ -49,7 +50,13 @@ class Config:
     mode: Literal["default", "paper"] = "default"
     """paper: its grid, its loss sums, no intercept, embeddings unscaled."""
     roi: tuple[str, ...] = ()
-    """Regions of interest to analyse (gland, lesion); default all, for the phantoms the gland."""
+    """Regions of interest to analyse (gland, lesion); default all."""
+    scope: Pairs = ()
+    """TASK=[MODALITY.]ROI, what a task is read against where that is not --roi, as in reg=t2.gland
+    or seg=lesion; names are joined by +."""
+    channels: Pairs = ()
+    """TASK=MODALITY, what the encoders of a task see, as in reg=t2; the other channels are zeros
+    (with --cohort)."""
     hidden: int | None = None
     """Width of the projected embedding (hidden units); default 128, for the phantoms 8."""
     l1: tuple[float, ...] = ()
@@ -79,10 +86,14 @@ class Config:
     """PyRadiomics parameter file for all modalities, or MODALITY=FILE; repeat for several."""
     workers: int | None = None
     """Processes for radiomics; default one per core."""
-    phantoms: int = 160
-    """Patients in the embedded phantom cohort."""
-    finetune_epochs: int = 8
-    """Passes over the train patients when the embedded encoders are fine-tuned."""
+    quick: bool = False
+    """A smaller embedded default, to see everything work in under three minutes."""
+    phantoms: int | None = None
+    """Patients in the embedded phantom cohort; default 160, 60 with --quick."""
+    pretrain_epochs: int | None = None
+    """Passes over the train patients when the embedded encoder is pre-trained; default 20 or 2."""
+    finetune_epochs: int | None = None
+    """Passes over the train patients when it is fine-tuned; default 8 or 2."""
 
 
 def job(config: Config) -> int:
@@ -95,7 +106,7 @@ def job(config: Config) -> int:
     from experiments.run_folder import RunFolder
 
     diary = RunFolder(plan.out, dataclasses.asdict(config) | plan.settled())
-    if config.pre is not None:
+    if config.pre:
         inputs = from_tables(plan)
     elif config.cohort is not None:
         inputs = from_cohort(plan, diary)

@@ -122,7 +122,8 @@ def load_study(
     x = {name: aligned(frame).to_numpy(np.float32) for name, frame in embeddings.items()}
 
     findings = read_findings(audit or audit_beside(radiomics))
-    elsewhere = np.isfinite(everything).any(axis=1) & ~np.isfinite(r).any(axis=1)
+    has_any, has_these = (np.isfinite(values).any(axis=1) for values in (everything, r))
+    elsewhere = np.asarray(has_any & ~has_these)
     keys, r = keys.loc[~elsewhere].reset_index(drop=True), r[~elsewhere]
     x = {name: values[~elsewhere] for name, values in x.items()}
     keep_columns, dropped = _missing_columns(r, features)

@@ -169,6 +169,34 @@ def test_report_is_self_contained_and_says_what_the_tables_say(finished: Path) -
     assert features.loc[features["delta_r2"].idxmin(), "column"] in page
 
 
+def test_tasks_can_be_read_against_parts_of_the_table(
+    planted: Planted, tables: dict[str, Path], finished: Path, tmp_path: Path
+) -> None:
+    """A task of its own scope and start gets its own projection; the others keep theirs."""
+    start = tmp_path / "start.npz"
+    np.savez(start, patient_id=planted.ids, embeddings=planted.pre[:, ::-1])
+    flags = [*table_flags(tables), "--ft", f"reg={tables['pre']}", "--pre", f"reg={start}"]
+    done = run(*flags, "--scope", "reg=t2.gland", "--out", tmp_path / "run", *SMALL)
+    assert done.returncode == 0, done.stderr
+    features = pd.read_parquet(tmp_path / "run" / "reg" / "features.parquet")
+    assert set(features["modality"]) == {"t2"}
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "run" / "cls" / "features.parquet"),
+        pd.read_parquet(finished / "cls" / "features.parquet"),
+    )
+    own = tmp_path / "run" / "scopes" / "t2.gland"
+    assert {p.name for p in own.iterdir()} == {
+        "sweep.parquet",
+        "projection.npz",
+        "split.csv",
+        "dropped.csv",
+    }
+    with np.load(own / "projection.npz") as content:
+        assert len(content["r_min"]) == len(features)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"Read against {len(features)} features of t2 in gland" in page
+
+
 def test_second_run_reuses_the_work_and_a_changed_flag_redoes_it(
     tables: dict[str, Path], finished: Path
 ) -> None:
@@ -214,6 +242,16 @@ def test_a_patient_in_only_one_table_is_set_aside(
         (["--cohort", "c.csv"], 1, "--cohort also needs"),
         (["--ft", "a=b.npz"], 1, "need --pre"),
         (["--pre", "x.npz", "--ft", "b.npz", "--radiomics", "r.csv"], 1, "expected TASK=FILE"),
+        (
+            ["--pre", "a=x.npz", "--ft", "a=b.npz", "--ft", "c=d.npz", "--radiomics", "r.csv"],
+            1,
+            "--pre is missing for task 'c'",
+        ),
+        (
+            ["--pre", "x", "--ft", "a=b", "--radiomics", "r", "--scope", "c=gland"],
+            1,
+            "task 'c'; the tasks are ['a']",
+        ),
         (["--hidden", "many"], 2, "hidden"),
         (["--unknown-flag"], 2, "unknown-flag"),
     ],

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from lens.files import write_text
 from lens.report import figures
 from lens.report.ranking import label, rank
-from lens.report.results import Results, TaskTables, read_results
+from lens.report.results import Results, Scope, TaskTables, read_results
 from lens.sweeps import grid_warnings
 
 
@@ -56,20 +56,35 @@ def interval(row: dict[str, Any], name: str, digits: int = 2) -> Markup:
 
 def _content(results: Results, folder: Path) -> dict[str, Any]:
     paper = results.run["config"]["mode"] == "paper"
-    selected = results.sweep[results.sweep["selected"]].iloc[0]
+    scopes = {name: _scope(name, scope, folder) for name, scope in results.scopes.items()}
     return {
         "run": results.run,
         "paper": paper,
-        "selected": selected.to_dict(),
-        "sweep_warnings": grid_warnings(results.sweep),
-        "sweep_figure": _embed(figures.sweep_heatmap(results.sweep), folder, "sweep"),
-        "tasks": [_task(name, task, folder, paper) for name, task in results.tasks.items()],
-        "dropped": results.dropped.to_dict("records"),
+        "scopes": list(scopes.values()),
+        "tasks": [
+            _task(name, task, scopes[results.run["tasks"][name]], folder, paper)
+            for name, task in results.tasks.items()
+        ],
         "failures": results.failures.to_dict("records"),
     }
 
 
-def _task(name: str, task: TaskTables, folder: Path, paper: bool) -> dict[str, Any]:
+def _scope(name: str, scope: Scope, folder: Path) -> dict[str, Any]:
+    """The facts of a scope, with the selected penalties and the drawing of its sweep."""
+    selected = scope.sweep[scope.sweep["selected"]].iloc[0]
+    drawing = "sweep" if scope.facts["folder"] == "." else f"sweep-{name}"
+    return scope.facts | {
+        "name": name,
+        "selected": selected.to_dict(),
+        "warnings": grid_warnings(scope.sweep),
+        "figure": _embed(figures.sweep_heatmap(scope.sweep), folder, drawing),
+        "dropped": scope.dropped.to_dict("records"),
+    }
+
+
+def _task(
+    name: str, task: TaskTables, scope: dict[str, Any], folder: Path, paper: bool
+) -> dict[str, Any]:
     ranking = rank(task.features, paper=paper)
     drawings = {
         "groups": figures.group_dumbbells(task.groups),
@@ -79,6 +94,7 @@ def _task(name: str, task: TaskTables, folder: Path, paper: bool) -> dict[str, A
         drawings["features"] = figures.feature_changes(ranking)
     return {
         "name": name,
+        "scope": scope,
         "groups": _by_stage(task.groups, ["roi", "group"]),
         "overall": _by_stage(
             task.modalities[task.modalities["group"] == "all"], ["roi", "modality"]

@@ -31,23 +31,36 @@ class TaskTables:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """What tasks with the same embeddings before fine-tuning and the same features share.
+
+    Attributes:
+        facts: its entry in ``run.json``: regions, modalities, numbers of rows and columns, notes.
+        sweep: a row per penalty pair and seed.
+        split: ``patient_id, split``.
+        dropped: radiomic columns left out, with the reason.
+    """
+
+    facts: dict[str, Any]
+    sweep: pd.DataFrame
+    split: pd.DataFrame
+    dropped: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Results:
     """What a run folder says.
 
     Attributes:
         run: content of ``run.json``.
-        sweep: a row per penalty pair and seed.
-        split: ``patient_id, split``.
+        scopes: by name; ``run["tasks"]`` says which is a task's.
         tasks: task name -> tables.
-        dropped: radiomic columns left out, with the reason.
         failures: patients set aside.
     """
 
     run: dict[str, Any]
-    sweep: pd.DataFrame
-    split: pd.DataFrame
+    scopes: dict[str, Scope]
     tasks: dict[str, TaskTables]
-    dropped: pd.DataFrame
     failures: pd.DataFrame
 
 
@@ -100,16 +113,24 @@ def read_results(folder: Path) -> Results:
         raise InputError(f"{folder}: the run has not finished; start the same command again")
     return Results(
         run=run,
-        sweep=read_table(folder / "sweep.parquet"),
-        split=read_table(folder / "split.csv"),
+        scopes={name: _read_scope(folder, facts) for name, facts in run["scopes"].items()},
         tasks={task: _read_task(folder / task) for task in run["tasks"]},
-        dropped=_read_list(folder / "dropped.csv", ("column", "reason")),
         failures=_read_list(folder / "failures.csv", ()),
     )
 
 
 def _decoder_arrays(stage: str, decoder: Decoder) -> Mapping[str, np.ndarray]:
     return {f"theta_{stage}": decoder.theta, f"intercept_{stage}": decoder.b}
+
+
+def _read_scope(run: Path, facts: dict[str, Any]) -> Scope:
+    folder = run / facts["folder"]
+    return Scope(
+        facts=facts,
+        sweep=read_table(folder / "sweep.parquet"),
+        split=read_table(folder / "split.csv"),
+        dropped=_read_list(folder / "dropped.csv", ("column", "reason")),
+    )
 
 
 def _read_task(folder: Path) -> TaskTables:
