@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -93,6 +94,25 @@ def influence_test(
     )
 
 
+def critical_value(
+    influence: Float[np.ndarray, "p k"], patients: int, level: float, *, flips: int, seed: int
+) -> float:
+    """Student's t beyond which `influence_test` calls a feature, two-sided, at a family-wise level.
+
+    Args:
+        influence: of each patient on each value.
+        patients: number behind the values.
+        level: family-wise.
+        flips, seed: as in `influence_test`.
+    """
+    unit = _unit_columns(np.nan_to_num(influence))
+    largest = np.concatenate(
+        [np.abs(signs @ unit).max(axis=1) for signs in _signs(flips, len(unit), seed)]
+    )
+    reached = np.quantile(largest, 1 - level, method="higher")
+    return float(reached * np.sqrt((patients - 1) / max(patients - reached**2, 1e-9)))
+
+
 def _unit_columns(values: Float[np.ndarray, "p k"]) -> Float[np.ndarray, "p k"]:
     """Columns of norm 1 (zeros stay zeros).
 
@@ -115,15 +135,20 @@ def _flip(
     observed = magnitude(observed)
     # A sum in another order differs by rounding; a tie must count as reached.
     threshold = observed - 1e-9 * np.maximum(np.abs(observed), 1e-3)
-    rng = np.random.default_rng(seed)
     reached, reached_by_max = np.zeros_like(observed), np.zeros_like(observed)
-    for start in range(0, flips, _CHUNK):
-        signs = rng.choice((-1.0, 1.0), size=(min(_CHUNK, flips - start), len(unit)))
+    for signs in _signs(flips, len(unit), seed):
         null = magnitude(signs @ unit)
         reached += (null >= threshold).sum(axis=0)
         reached_by_max += (null.max(axis=1, keepdims=True) >= threshold).sum(axis=0)
     p = (1 + reached) / (1 + flips)
     return Significance((1 + reached_by_max) / (1 + flips), false_discovery_control(p))
+
+
+def _signs(flips: int, patients: int, seed: int) -> Iterator[Float[np.ndarray, "b p"]]:
+    """Random sign vectors in blocks of at most `_CHUNK`."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, flips, _CHUNK):
+        yield rng.choice((-1.0, 1.0), size=(min(_CHUNK, flips - start), patients))
 
 
 def patient_sums(values: Float[np.ndarray, "n k"], groups: np.ndarray) -> Float[np.ndarray, "p k"]:

@@ -48,7 +48,7 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
     assert scope["score"].shape == (r.shape[1],)
 
 
-@pytest.mark.parametrize("job", ["sweep", "radiomics", "embed", "convert", "report"])
+@pytest.mark.parametrize("job", ["sweep", "radiomics", "embed", "convert", "report", "doctor"])
 def test_help_does_not_import_jax(job: str) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", f"experiments.{job}", "--help"],

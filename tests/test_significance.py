@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from scipy import stats
 
-from lens.significance import influence_test, sign_flip_test
+from lens.significance import critical_value, influence_test, sign_flip_test
 
 
 def test_p_equals_full_enumeration_for_few_patients() -> None:
@@ -96,3 +96,17 @@ def test_influences_keep_the_level_for_few_patients_and_many_features() -> None:
 def test_a_value_without_any_spread_is_sure_and_no_value_is_none() -> None:
     found = influence_test(np.array([0.0, 1.0, np.nan]), np.zeros((9, 3)), 9, flips=99, seed=0)
     np.testing.assert_array_equal(found.p_maxt, [1.0, 0.01, 1.0])
+
+
+def test_the_critical_value_is_where_p_falls_below_the_level() -> None:
+    influence = np.random.default_rng(7).normal(size=(60, 12))
+    influence -= influence.mean(axis=0)
+    limit = critical_value(influence, 60, 0.05, flips=2000, seed=0)
+    error = np.linalg.norm(influence, axis=0) * np.sqrt(60 / 59)
+    for factor, below in ((1.02, True), (0.98, False)):
+        value = np.zeros(12)
+        value[3] = factor * limit * error[3]
+        p = influence_test(value, influence, 60, flips=2000, seed=0).p_maxt[3]
+        assert (p <= 0.05) == below
+    # Twelve independent features: near Student's t at the level of Sidak.
+    np.testing.assert_allclose(limit, stats.t.ppf(1 - (1 - 0.95 ** (1 / 12)) / 2, 59), rtol=0.06)
