@@ -86,6 +86,7 @@ def from_phantoms(plan: Plan, diary: RunFolder) -> Inputs:
         setting: checkpoints[name]
         for name, tuning in TUNINGS.items()
         for setting in tuning.settings
+        if set(PHANTOM_SCOPES[setting].rois) <= set(plan.roi)
     }
     return from_images(plan, diary, cohort, checkpoints["pre"], tuned, notes=(note,))
 
