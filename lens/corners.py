@@ -79,6 +79,7 @@ def hold_out(
     config: SweepConfig | None,
     *,
     back: bool = True,
+    adjust: Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, "n a"]] | None = None,
     on_fit: Callable[[], object] | None = None,
 ) -> Held:
     """Fits every probe in every fold and collects the errors on held-out rows.
@@ -98,6 +99,9 @@ def hold_out(
         config: of the MLP; None leaves it out, with its four corners.
         back: also train it after fine-tuning; without, half of the corners and most of the work are
             left out. No verdict needs them.
+        adjust: columns to adjust for, from the fold's fitted rows (`lens.confounds.adjuster`): what
+            they tell by least squares on these rows is taken out of features and embeddings before
+            any probe is fitted, so that every R2 is a partial one.
         on_fit: told after each of the ``len(folds) * (1 + len(x_ft))`` fits (progress bars).
     """
     sides = {PRE: x_pre, **x_ft}
@@ -123,18 +127,22 @@ def hold_out(
 
     sizes = _common_sizes(folds)
     for number, fold in enumerate(folds):
-        filled = _impute(unit, fold.fitted)
+        filled, embeddings = _impute(unit, fold.fitted), sides
+        if adjust is not None:
+            columns = adjust(fold.fitted)
+            filled = _without(filled, columns, fold.fitted)
+            embeddings = {name: _without(x, columns, fold.fitted) for name, x in sides.items()}
         deviation = filled[fold.test] - filled[fold.fitted].mean(axis=0)
         baseline[fold.test] += weight * np.square(np.where(seen[fold.test], deviation, 0.0))
         scored |= fold.test
-        for side, x in sides.items():
+        for side, x in embeddings.items():
             for view in VIEWS:
                 add((view, side), fold, x, per_channel=view == "per_channel")
             if config is not None and (back or side == PRE):
                 winner = _train(x, filled, fold, sizes, config, seed=config.seed + number)
                 tables.append(winner.table.assign(fold=number, side=side))
                 for read in sides if side == PRE else (PRE, side):
-                    z = _project(winner, sides[read], fold)
+                    z = _project(winner, embeddings[read], fold)
                     add(("mlp", side, read), fold, z, alphas=(0.0,))
             if on_fit:
                 on_fit()
@@ -207,6 +215,18 @@ def _impute(
         values = values[np.isfinite(values)]
         filled[missing[:, column], column] = np.median(values) if len(values) else 0.0
     return filled
+
+
+def _without(
+    values: Float[np.ndarray, "n k"],
+    columns: Float[np.ndarray, "n a"],
+    fitted: Bool[np.ndarray, " n"],
+) -> Float[np.ndarray, "n k"]:
+    """Values less what the columns and a constant tell of them, learnt on the fitted rows."""
+    values = values.astype(np.float64)
+    design = np.column_stack([np.ones(len(columns)), columns])
+    told, *_ = np.linalg.lstsq(design[fitted], values[fitted], rcond=None)
+    return values - design @ told
 
 
 def _repeats(folds: Sequence[Fold]) -> int:

@@ -68,6 +68,39 @@ def make_folds(groups: np.ndarray, folds: int, repeats: int, seed: int) -> tuple
     return tuple(made)
 
 
+def leave_site_out(groups: np.ndarray, sites: np.ndarray, seed: int) -> tuple[Fold, ...]:
+    """A fold per site, in sorted order, which holds out all of its patients.
+
+    Args:
+        groups: patient of each row (n,).
+        sites: site of each row (n,).
+        seed: of the draw of `val` among the fitted patients.
+
+    Raises:
+        ValueError: fewer than two sites, a patient at two sites, or fewer than three patients
+            outside of a site.
+    """
+    patients, first, patient = np.unique(groups, return_index=True, return_inverse=True)
+    at = sites[first]
+    if (at[patient] != sites).any():
+        name = groups[np.flatnonzero(at[patient] != sites)[0]]
+        raise ValueError(f"patient {name} is at two sites; a patient belongs to one")
+    names = np.unique(at)
+    if len(names) < 2:
+        raise ValueError(f"all patients are at one site, {names[0]}; at least two are needed")
+    rng = np.random.default_rng(seed)
+    made = []
+    for name in names:
+        fitted = np.flatnonzero(at != name)
+        if len(fitted) < 3:
+            raise ValueError(f"{len(fitted)} patients are too few outside of site {name}")
+        val = np.zeros(len(patients), bool)
+        val[rng.permutation(fitted)[: max(1, round(INNER_SHARE * len(fitted)))]] = True
+        test = at == name
+        made.append(Fold((~test & ~val)[patient], val[patient], test[patient], 0))
+    return tuple(made)
+
+
 def single_fold(split: np.ndarray) -> tuple[Fold, ...]:
     """The study's own split as one fold: train and val fitted, test held out.
 
