@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 from tqdm import tqdm
 
+from experiments.cross_validation import cross_validate, study_folds
 from experiments.plan import Plan, Scope
 from lens.errors import CaseError
-from lens.files import array_hash, file_hash, write_failures, write_table
+from lens.files import array_hash, file_hash, read_table, write_failures, write_table
+from lens.folds import times_held_out
 from lens.projection import Projection
 from lens.radiomics.scaling import MinMax, fit_min_max, scale
 from lens.report.page import write_report
@@ -26,6 +28,7 @@ from lens.shifts import shift
 from lens.similarity import similarity
 from lens.study import Study, load_study
 from lens.sweeps import L1_GRID, L2_GRID, PAPER_L1_GRID, SweepConfig, grid_warnings, sweep
+from lens.verdicts import with_verdicts
 
 if TYPE_CHECKING:
     from experiments.inputs import Inputs
@@ -111,10 +114,20 @@ def _analyse_part(plan: Plan, study: Study, part: Part, diary: RunFolder) -> Non
     outputs = [folder / "sweep.parquet", folder / "projection.npz"]
     diary.stage(f"sweep{where}", [data, settings], outputs, run_sweep)
     projection, scaling = read_projection(folder)
+
+    def run_cross_validation() -> None:
+        cross_validate(plan, study, settings, diary.folder)
+
+    judged = {task: diary.folder / task / "verdicts.parquet" for task in study.x_ft}
+    depends = [data, array_hash(study.observed(), *study.x_ft.values()), settings]
+    depends += [plan.folds, plan.repeats, config.level, config.margin, config.flips, config.seed]
+    depends += [list(judged), config.repeatability and file_hash(config.repeatability)]
+    name = f"cross-validation{where}"
+    diary.stage(name, depends, list(judged.values()), run_cross_validation)
     intercept = _intercept(plan)
     for task, x_ft in study.x_ft.items():
         depends = [data, array_hash(x_ft, *projection), intercept, config.bootstraps]
-        depends += [config.flips, config.seed]
+        depends += [config.flips, config.seed, file_hash(judged[task])]
         outputs = [diary.folder / task / name for name in ("features.parquet", "similarity.csv")]
 
         def run_shift(task: str = task) -> None:
@@ -125,7 +138,11 @@ def _analyse_part(plan: Plan, study: Study, part: Part, diary: RunFolder) -> Non
 
 def _facts(plan: Plan, study: Study, part: Part, folder: Path) -> dict[str, Any]:
     """What the report says of a part."""
+    held_out = times_held_out(tuple(study_folds(plan, study))) > 0
     return {
+        "folds": plan.folds,
+        "repeats": plan.repeats,
+        "scored": int(study.ids["patient_id"][held_out].nunique()),
         "folder": str(part.folder.relative_to(folder)),
         "rois": study.features["roi"].unique().tolist(),
         "modalities": study.features["modality"].unique().tolist(),
@@ -170,7 +187,8 @@ def _shift(
         flips=config.flips,
         seed=config.seed,
     )
-    write_shift(folder, result)
+    verdicts = read_table(folder / "verdicts.parquet")
+    write_shift(folder, replace(result, features=with_verdicts(result.features, verdicts)))
     patients = study.ids["patient_id"].to_numpy()
     context = similarity(study.x_pre, study.x_ft[task], patients, seed=config.seed)
     write_table(context, folder / "similarity.csv")

@@ -44,6 +44,7 @@ class Plan:
         hidden: width of the projected embedding.
         spacing: voxel size x y z (mm) after resampling.
         shape: input of the encoder, D H W (voxels).
+        folds, repeats: of the cross-validation; 0 folds stand for the split alone.
         phantoms: patients of the embedded cohort.
         pretrain_epochs, finetune_epochs: passes of the embedded trainings.
     """
@@ -55,6 +56,8 @@ class Plan:
     hidden: int
     spacing: tuple[float, float, float]
     shape: tuple[int, int, int]
+    folds: int
+    repeats: int
     phantoms: int
     pretrain_epochs: int
     finetune_epochs: int
@@ -65,7 +68,7 @@ class Plan:
 
     def settled(self) -> dict[str, Any]:
         """The settled values by flag, for the run's record."""
-        names = ("out", "roi", "hidden", "spacing", "shape")
+        names = ("out", "roi", "hidden", "spacing", "shape", "folds", "repeats")
         names += ("phantoms", "pretrain_epochs", "finetune_epochs")
         return {name: getattr(self, name) for name in names}
 
@@ -97,6 +100,8 @@ def settle(config: Config) -> Plan:
         name, phantom = config.cohort.resolve().parent.name, False
     elif config.ft or config.radiomics or config.encoder_pre or config.encoder_ft:
         raise InputError("--ft and --radiomics need --pre; --encoder-pre and --encoder-ft --cohort")
+    elif config.scope or config.channels:
+        raise InputError("--scope and --channels need --ft or --encoder-ft: a task of your own")
     else:
         name, phantom = "phantoms", True
     plan = Plan(
@@ -107,15 +112,21 @@ def settle(config: Config) -> Plan:
         hidden=config.hidden or (8 if phantom else 128),
         spacing=config.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
         shape=config.shape or ((32, 48, 48) if phantom else (64, 224, 224)),
+        folds=5 if config.folds is None else config.folds,
+        repeats=(1 if phantom else 2) if config.repeats is None else config.repeats,
         phantoms=config.phantoms or (60 if config.quick else 160),
         pretrain_epochs=config.pretrain_epochs or (2 if config.quick else 20),
         finetune_epochs=config.finetune_epochs or (2 if config.quick else 8),
     )
     counts = (plan.hidden, config.epochs, config.batch, config.seeds)
-    counts += (config.bootstraps, config.flips)
+    counts += (config.bootstraps, config.flips, plan.repeats)
     counts += (plan.phantoms, plan.pretrain_epochs, plan.finetune_epochs)
     if min(*counts, *plan.shape) < 1 or min(plan.spacing) <= 0:
         raise InputError("counts, --shape and --spacing must be positive")
+    if plan.folds < 0 or plan.folds == 1:
+        raise InputError(f"--folds {plan.folds}: 2 or more, or 0 for the split alone")
+    if not 0 < config.level < 1 or config.margin < 0:
+        raise InputError("--level must lie between 0 and 1, --margin must not be negative")
     if min((*config.l1, *config.l2), default=0) < 0:
         raise InputError("--l1 and --l2 must not be negative")
     return plan

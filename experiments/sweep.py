@@ -74,7 +74,19 @@ class Config:
     bootstraps: int = 1000
     """Bootstrap samples of the test patients for the intervals."""
     flips: int = 5000
-    """Sign flips over the test patients for the p and q values."""
+    """Sign flips over patients for the p and q values."""
+    folds: int | None = None
+    """Parts of the cross-validation by patient behind the verdicts; 0 uses the split alone, in a
+    fraction of the time. Default 5."""
+    repeats: int | None = None
+    """Repeats of the cross-validation; default 2, for the phantoms 1."""
+    level: float = 0.05
+    """Family-wise error rate of the verdicts."""
+    margin: float = 0.01
+    """Smallest change of R2 that is called lost, gained or moved."""
+    repeatability: Path | None = None
+    """Table of column, icc (as from experiments.radiomics --perturb): the R2 that a feature's
+    repeatability allows, beside the verdicts."""
     spacing: tuple[float, float, float] | None = None
     """Voxel size x y z after resampling (mm); default 0.5 0.5 1.0, for the phantoms 1 1 2."""
     shape: tuple[int, int, int] | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from lens.cohort.split import split_patients
 from lens.errors import CaseError, InputError
@@ -45,6 +45,7 @@ class Study:
         dropped: radiomic columns left out, with the reason.
         set_aside: patients left out, with file, reason and remedy.
         notes: what a reader of the results must know about the tables.
+        imputed: entries of `r` that were missing, where there are any.
     """
 
     ids: pd.DataFrame
@@ -58,6 +59,11 @@ class Study:
     )
     set_aside: tuple[CaseError, ...] = ()
     notes: tuple[str, ...] = ()
+    imputed: Bool[np.ndarray, "n k"] | None = None
+
+    def observed(self) -> Float[np.ndarray, "n k"]:
+        """`r` with NaN for what was missing, for those who impute inside their own folds."""
+        return self.r if self.imputed is None else np.where(self.imputed, np.nan, self.r)
 
     def rows(self, *splits: str) -> np.ndarray:
         """Boolean mask (n,) of the rows in any of `splits`."""
@@ -149,6 +155,7 @@ def load_study(
         else _read_split(split, keys)
     )
     kinds = missing_kinds(keys["patient_id"].tolist(), features["column"].tolist(), findings)
+    missing, every = ~np.isfinite(r), features["column"]
     r, notes = _impute(r, assigned == "train", kinds)
     if elsewhere.any():
         regions = " or ".join(features["roi"].unique())
@@ -164,6 +171,7 @@ def load_study(
         dropped=pd.concat([dropped, proportional, constant], ignore_index=True),
         set_aside=tuple(set_aside),
         notes=notes,
+        imputed=missing[:, every.isin(features["column"])] if missing.any() else None,
     )
 
 

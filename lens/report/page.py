@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from lens.files import write_text
 from lens.report import figures
+from lens.report.evidence import evidence, verdict_figure
 from lens.report.ranking import label, rank
 from lens.report.results import Results, Scope, TaskTables, read_results
 from lens.sweeps import grid_warnings
@@ -62,7 +63,7 @@ def _content(results: Results, folder: Path) -> dict[str, Any]:
         "paper": paper,
         "scopes": list(scopes.values()),
         "tasks": [
-            _task(name, task, scopes[results.run["tasks"][name]], folder, paper)
+            _task(name, task, scopes[results.run["tasks"][name]], folder, results.run["config"])
             for name, task in results.tasks.items()
         ],
         "failures": results.failures.to_dict("records"),
@@ -83,12 +84,13 @@ def _scope(name: str, scope: Scope, folder: Path) -> dict[str, Any]:
 
 
 def _task(
-    name: str, task: TaskTables, scope: dict[str, Any], folder: Path, paper: bool
+    name: str, task: TaskTables, scope: dict[str, Any], folder: Path, config: dict[str, Any]
 ) -> dict[str, Any]:
-    ranking = rank(task.features, paper=paper)
+    ranking = rank(task.features, paper=config["mode"] == "paper")
     drawings = {
         "groups": figures.group_dumbbells(task.groups),
         "modalities": figures.modality_dumbbells(task.modalities),
+        "verdicts": verdict_figure(task.features),
     }
     if any(len(rows) for _, rows in ranking.blocks()):
         drawings["features"] = figures.feature_changes(ranking)
@@ -108,7 +110,8 @@ def _task(
         ],
         "similarity": task.similarity.to_dict("records"),
         "value_name": ranking.value_name,
-        "called": int((task.features["q_bh"] < 0.05).sum()),
+        "called": int((task.features["q_bh_split"] < 0.05).sum()),
+        "evidence": evidence(task.features, config["margin"]),
     }
 
 

@@ -31,13 +31,13 @@ class Ranking(NamedTuple):
 
 
 def rank(features: pd.DataFrame, *, paper: bool) -> Ranking:
-    """Ranks by change of R2, or by change of importance as the paper does.
+    """Ranks by change of R2 on the single split, or by change of importance as the paper does.
 
     Only features that are explained at all are ranked: the interval of R2 lies above zero after
     fine-tuning (gains), before it (losses), or at both ends (stable). Otherwise the largest changes
     would be those between two useless decoders.
     """
-    value = "delta_importance" if paper else "delta_r2"
+    value = "delta_importance" if paper else "delta_r2_split"
     before, after = features["r2_pre_low"] > 0, features["r2_ft_low"] > 0
     change = features[value]
     gains = features[after & (change > 0)].sort_values(value, ascending=False)

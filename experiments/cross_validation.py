@@ -1,0 +1,77 @@
+"""The stage that decides: probes on both sides in every fold, a verdict per feature and task."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lens.clusters import cluster_features
+from lens.corners import estimate_seconds, hold_out
+from lens.errors import InputError
+from lens.files import read_table, write_table
+from lens.folds import Fold, make_folds, single_fold
+from lens.study import Study
+from lens.sweeps import SweepConfig
+from lens.verdicts import Rules, judge
+
+if TYPE_CHECKING:
+    from experiments.plan import Plan
+
+log = logging.getLogger(__name__)
+
+
+def cross_validate(plan: Plan, study: Study, settings: SweepConfig, folder: Path) -> None:
+    """Writes ``<task>/verdicts.parquet`` for every task of the study below `folder`.
+
+    The side before fine-tuning is fitted once for all tasks.
+    """
+    config, groups = plan.config, study.ids["patient_id"].to_numpy()
+    folds = study_folds(plan, study)
+    r = study.observed()
+    fits = len(folds) * (1 + len(study.x_ft))
+    seconds = estimate_seconds(study.x_pre, len(study.x_ft), r, folds, settings)
+    log.info("cross-validation: %d fits, about %s", fits, _duration(seconds))
+    with tqdm(total=fits, desc="cross-validation", unit="fit") as bar:
+        held = hold_out(study.x_pre, study.x_ft, r, folds, settings, on_fit=bar.update)
+    clusters = cluster_features(study.r[study.rows("train")])
+    rules = Rules(config.level, config.margin, config.flips, config.seed)
+    ceiling = _ceiling(config.repeatability, study.features["column"])
+    for task in tqdm(study.x_ft, desc="verdicts", unit="task"):
+        table = judge(held, task, clusters, groups, rules)
+        table.insert(0, "column", study.features["column"])
+        write_table(table.assign(r2_ceiling=ceiling), folder / task / "verdicts.parquet")
+
+
+def study_folds(plan: Plan, study: Study) -> Sequence[Fold]:
+    """The folds that the flags ask for; none means the study's own split."""
+    if plan.folds == 0:
+        return single_fold(study.split)
+    try:
+        return make_folds(
+            study.ids["patient_id"].to_numpy(), plan.folds, plan.repeats, plan.config.seed
+        )
+    except ValueError as error:
+        raise InputError(f"--folds {plan.folds}: {error}") from error
+
+
+def _ceiling(path: Path | None, columns: pd.Series) -> np.ndarray:
+    """Intraclass correlations of a repeatability table in the order of `columns`, else NaN."""
+    if path is None:
+        return np.full(len(columns), np.nan)
+    table = read_table(path)
+    if not {"column", "icc"} <= set(table.columns):
+        raise InputError(f"{path}: columns column and icc are needed, as from --perturb")
+    known = table.drop_duplicates("column").set_index("column")["icc"]
+    if not columns.isin(known.index).any():
+        raise InputError(f"{path}: has none of the {len(columns)} features, such as {columns[0]}")
+    return known.reindex(columns).to_numpy(np.float64)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,120 @@
+"""The verdicts as a user gets them: from the command to the columns and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lens.verdicts import VERDICTS
+from tests.planted import Planted, plant
+from tests.test_main_job import SMALL, run
+
+CONTRACT = [
+    "verdict", "delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh", "cluster",
+    "explained_sd_pre", "explained_sd_ft", "r2_ceiling", "r2_pre_pre", "r2_pre_ft", "r2_ft_pre",
+    "r2_ft_ft", "importance_debiased_pre", "importance_debiased_ft",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    return plant(n=160)
+
+
+@pytest.fixture(scope="module")
+def flags(planted: Planted, tmp_path_factory) -> list[object]:
+    folder = tmp_path_factory.mktemp("tables")
+    paths = planted.write(folder)
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(48, 48)))[0]
+    np.savez(folder / "rotated.npz", patient_id=planted.ids, embeddings=planted.pre @ rotation)
+    table = pd.read_csv(paths["radiomics"])
+    table.loc[table.index % 9 == 0, table.columns[3]] = np.nan
+    table.to_csv(paths["radiomics"], index=False)
+    pd.DataFrame({"column": table.columns[1:4], "icc": [0.5, 0.6, 0.7]}).to_csv(
+        folder / "icc.csv", index=False
+    )
+    tasks = [f"cls={paths['ft']}", f"rot={folder / 'rotated.npz'}"]
+    given = ["--pre", paths["pre"], "--ft", tasks[0], "--ft", tasks[1]]
+    return [
+        *given,
+        "--radiomics",
+        paths["radiomics"],
+        "--repeatability",
+        folder / "icc.csv",
+        *SMALL,
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(flags: list[object], tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    done = run(*flags, "--folds", "3", "--repeats", "1", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    assert "cross-validation: 9 fits, about" in done.stderr
+    return folder
+
+
+def features(folder: Path, task: str) -> pd.DataFrame:
+    return pd.read_parquet(folder / task / "features.parquet").set_index("column")
+
+
+def test_an_erased_factor_is_lost_and_a_rotation_is_not(planted: Planted, finished: Path) -> None:
+    table = features(finished, "cls")
+    assert set(CONTRACT) <= set(table.columns)
+    erased = planted.radiomics.columns[1:][np.isin(planted.factor, planted.erased)]
+    assert (table.loc[erased, "verdict"] == "lost").all()
+    assert (table["verdict"].drop(erased) != "lost").all()
+    assert set(features(finished, "rot")["verdict"]) <= {"kept", "moved"}
+
+
+def test_the_ceiling_is_the_given_repeatability(finished: Path) -> None:
+    ceiling = features(finished, "cls")["r2_ceiling"]
+    assert ceiling.dropna().tolist() == [0.5, 0.6, 0.7]
+    assert ceiling.isna().sum() == len(ceiling) - 3
+
+
+def test_the_single_split_stays_beside(finished: Path) -> None:
+    table = features(finished, "cls")
+    np.testing.assert_allclose(table["delta_r2_split"], table["r2_ft"] - table["r2_pre"])
+    np.testing.assert_allclose(
+        table["delta_r2"], table["r2_ridge_ft"] - table["r2_ridge_pre"], atol=1e-12
+    )
+
+
+def test_the_report_leads_with_the_verdicts(finished: Path) -> None:
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert page.index("<h2>Verdicts</h2>") < page.index("<h2>The paper's analysis</h2>")
+    assert "n = 160 patients held out" in page
+    assert "3-fold cross-validation by patient" in page
+    for task in ("cls", "rot"):
+        section = page[page.index(f"<h3>{task}: what became") :]
+        count = features(finished, task)["verdict"].value_counts()
+        cells = [f"<td>{count.get(verdict, 0) or ''}</td>" for verdict in VERDICTS]
+        assert "<tr><td>all features</td>" + "".join(cells) in section
+
+
+def test_without_folds_the_split_is_the_only_fold(flags: list[object], tmp_path: Path) -> None:
+    done = run(*flags, "--folds", "0", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "cross-validation: 3 fits" in done.stderr
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "n = 32 test patients held out" in page
+    assert set(features(tmp_path, "cls")["verdict"]) <= set(VERDICTS)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--folds", "1"], "--folds 1: 2 or more, or 0"),
+        (["--level", "1.5"], "--level must lie between 0 and 1"),
+        (["--folds", "200"], "--folds 200: 160 patients are too few"),
+    ],
+)
+def test_refuses(flags: list[object], extra: list[str], message: str, tmp_path: Path) -> None:
+    done = run(*flags, *extra, "--epochs", "1", "--out", tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
