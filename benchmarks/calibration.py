@@ -1,10 +1,10 @@
 """Are the verdicts right? Planted changes whose truth is known, and how often the lens says so.
 
 ``python -m benchmarks.calibration`` prints the acceptance table and writes
-``benchmarks/results/calibration.json``. Finished runs are kept there and not done again. A cohort
-has 12 latent factors; every radiomic feature is one of them plus noise, with a true R2 between 0.2
-and 0.9, every embedding a linear mix of all factors plus noise. The planted change is made to the
-embedding after "fine-tuning"; where it erases factors, the noise is drawn anew.
+``benchmarks/results/calibration.json``. Finished runs are kept (`--kept`) and not done again. A
+cohort has 12 latent factors; every radiomic feature is one of them plus noise, with a true R2
+between 0.2 and 0.9, every embedding a linear mix of all factors plus noise. The planted change is
+made to the embedding after "fine-tuning"; where it erases factors, the noise is drawn anew.
 """
 
 from __future__ import annotations
@@ -63,8 +63,10 @@ class Config:
     """Of the cohorts that the intervals are judged on, ridge alone."""
     cohorts: int = 200
     """Cohorts that the intervals are judged on."""
+    kept: Path = Path("runs/calibration.json")
+    """Where finished runs are kept."""
     out: Path = Path(__file__).parent / "results" / "calibration.json"
-    """Where the figures go."""
+    """Where the table goes."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,8 @@ def main(config: Config) -> None:
 
     from lens.files import write_json
 
-    settings = json.loads(json.dumps(asdict(config) | {"out": ""}, default=str))
-    kept = json.loads(config.out.read_text(encoding="utf-8")) if config.out.is_file() else {}
+    settings = json.loads(json.dumps(asdict(config) | {"out": "", "kept": ""}, default=str))
+    kept = json.loads(config.kept.read_text(encoding="utf-8")) if config.kept.is_file() else {}
     # Counts may grow; anything else that changed makes other runs.
     counts = ("seeds", "cohorts")
     same = {k: v for k, v in kept.get("config", {}).items() if k not in counts}
@@ -217,9 +219,10 @@ def main(config: Config) -> None:
             if str(seed) not in runs[name]:
                 runs[name][str(seed)] = run(config, seed)
                 if name == "planted" or seed % 20 == 19 or seed == count - 1:
-                    write_json(config.out, {"config": settings, **runs})
+                    write_json(config.kept, {"config": settings, **runs})
     rows = acceptance(config, runs)
-    write_json(config.out, {"acceptance": rows, "config": settings, **runs})
+    del settings["out"], settings["kept"]
+    write_json(config.out, {"acceptance": rows, "config": settings})
     for row in rows:
         print(f"| {row['planted']} | {row['must hold']} | {row['found']} |")
 
