@@ -29,6 +29,10 @@ SEGMENTER_WIDTH = 32
 """Channels of UPerNet, for the same reason."""
 
 
+PRETRAIN_RATE, FINETUNE_RATE = 2e-3, 5e-4
+"""Highest learning rates: pre-training is short, and fine-tuning shall not undo it."""
+
+
 class Tuning(NamedTuple):
     """A fine-tuning: its kind, its label column or mask, and the settings read from its encoder."""
 
@@ -101,7 +105,9 @@ def _pretrain(plan: Plan, cohort: CachedCohort, split: np.ndarray, checkpoint: P
         train_rows=np.flatnonzero(split == "train"),
         val_rows=np.flatnonzero(split == "val"),
         width=DECODER_WIDTH,
-        settings=encoders.TrainingSettings(epochs=plan.pretrain_epochs, seed=plan.config.seed),
+        settings=encoders.TrainingSettings(
+            epochs=plan.pretrain_epochs, learning_rate=PRETRAIN_RATE, seed=plan.config.seed
+        ),
         folder=checkpoint.parent.parent / "training" / checkpoint.name,
     )
     facts = {
@@ -137,7 +143,9 @@ def _finetuning(
             task=task,
             train_rows=np.flatnonzero(split == "train"),
             val_rows=np.flatnonzero(split == "val"),
-            settings=encoders.TrainingSettings(epochs=plan.finetune_epochs, seed=plan.config.seed),
+            settings=encoders.TrainingSettings(
+                epochs=plan.finetune_epochs, learning_rate=FINETUNE_RATE, seed=plan.config.seed
+            ),
             decoder_width=SEGMENTER_WIDTH,
             auxiliary_width=SEGMENTER_WIDTH,
             folder=checkpoints[name].parent.parent / "training" / name,

@@ -115,8 +115,8 @@ def settle(config: Config) -> Plan:
         folds=5 if config.folds is None else config.folds,
         repeats=(1 if phantom else 2) if config.repeats is None else config.repeats,
         phantoms=config.phantoms or (60 if config.quick else 160),
-        pretrain_epochs=config.pretrain_epochs or (2 if config.quick else 20),
-        finetune_epochs=config.finetune_epochs or (2 if config.quick else 8),
+        pretrain_epochs=config.pretrain_epochs or (2 if config.quick else 12),
+        finetune_epochs=config.finetune_epochs or (2 if config.quick else 6),
     )
     counts = (plan.hidden, config.epochs, config.batch, config.seeds)
     counts += (config.bootstraps, config.flips, plan.repeats)

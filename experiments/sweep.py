@@ -103,9 +103,9 @@ class Config:
     phantoms: int | None = None
     """Patients in the embedded phantom cohort; default 160, 60 with --quick."""
     pretrain_epochs: int | None = None
-    """Passes over the train patients when the embedded encoder is pre-trained; default 20 or 2."""
+    """Passes over the train patients when the embedded encoder is pre-trained; default 12 or 2."""
     finetune_epochs: int | None = None
-    """Passes over the train patients when it is fine-tuned; default 8 or 2."""
+    """Passes over the train patients when it is fine-tuned; default 6 or 2."""
 
 
 def job(config: Config) -> int:
