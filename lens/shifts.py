@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -196,9 +195,9 @@ def _summaries(
             for score in SCORES:
                 values = _stage_values(table, score, stage)[mask]
                 drawn = samples[stage][score][:, mask]
-                for name, reduce in (("median", np.nanmedian), ("mean", np.nanmean)):
-                    low, high = percentile_interval(_over_columns(reduce, drawn))
-                    row[f"{score}_{name}"] = float(_over_columns(reduce, values[None])[0])
+                for name, reduce in (("median", _median), ("mean", _mean)):
+                    low, high = percentile_interval(reduce(drawn))
+                    row[f"{score}_{name}"] = float(reduce(values[None])[0])
                     row[f"{score}_{name}_low"], row[f"{score}_{name}_high"] = (
                         float(low),
                         float(high),
@@ -213,9 +212,20 @@ def _stage_values(table: pd.DataFrame, score: str, stage: str) -> np.ndarray:
     return table[f"{score}_{stage}"].to_numpy()
 
 
-def _over_columns(
-    reduce: Callable[..., Any], values: Float[np.ndarray, "b k"]
-) -> Float[np.ndarray, " b"]:
-    """A NaN-skipping reduction over columns; NaN where no column has a value, without a warning."""
-    empty = np.all(np.isnan(values), axis=1)
-    return np.where(empty, np.nan, reduce(np.where(empty.reshape(-1, 1), 0.0, values), axis=1))
+def _median(values: Float[np.ndarray, "b k"]) -> Float[np.ndarray, " b"]:
+    """Median over the columns that have a value; NaN where none has.
+
+    ``np.nanmedian`` goes row by row, which takes ten times as long.
+    """
+    ordered = np.sort(values, axis=1)  # NaN comes last
+    count = np.isfinite(values).sum(axis=1, keepdims=True)
+    middle = np.hstack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, values.shape[1] - 1)])
+    return np.take_along_axis(ordered, middle, axis=1).mean(axis=1)
+
+
+def _mean(values: Float[np.ndarray, "b k"]) -> Float[np.ndarray, " b"]:
+    """Mean over the columns that have a value; NaN where none has."""
+    known = np.isfinite(values)
+    count = known.sum(axis=1)
+    total = np.where(known, values, 0.0).sum(axis=1)
+    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)

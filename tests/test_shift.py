@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lens.radiomics.scaling import fit_min_max, scale
-from lens.shifts import Shift, shift
+from lens.shifts import Shift, _mean, _median, shift
 from lens.study import Study, load_study
 from lens.sweeps import SweepConfig, sweep
 from tests.planted import Planted, plant
@@ -95,3 +95,15 @@ def test_a_column_without_deviation_on_test_patients_has_no_r2(
     assert np.isnan(features["r2_pre"][0]) or features["r2_pre"][0] < -1e6
     assert np.isfinite(features["mse_pre"][0])
     assert np.isfinite(features["r2_pre"][1:]).all()
+
+
+def test_summaries_skip_what_is_missing_as_numpy_does() -> None:
+    rng = np.random.default_rng(0)
+    for k in (1, 2, 5, 8):
+        values = rng.normal(size=(200, k))
+        values[rng.random(values.shape) < 0.3] = np.nan
+        known = values[np.isfinite(values).any(axis=1)]
+        np.testing.assert_allclose(_median(known), np.nanmedian(known, axis=1))
+        np.testing.assert_allclose(_mean(known), np.nanmean(known, axis=1))
+        empty = np.full((2, k), np.nan)
+        assert np.isnan([_median(empty), _mean(empty)]).all()
