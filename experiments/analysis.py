@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from tqdm import tqdm
 
+from experiments.context import depends_on, read_confounds, write_encoding
 from experiments.cross_validation import cross_validate, study_folds
 from experiments.plan import Plan, Scope
 from lens.errors import CaseError
@@ -51,7 +52,7 @@ def analyse(plan: Plan, inputs: Inputs, diary: RunFolder) -> list[CaseError]:
             seed=plan.config.seed,
         )
         set_aside += study.set_aside
-        _analyse_part(plan, study, part, diary)
+        _analyse_part(plan, study, part, diary, _exposing_split(plan, inputs))
         scopes[name] = _facts(plan, study, part, diary.folder)
         tasks |= dict.fromkeys(part.ft, name)
     set_aside = _once_each(set_aside)
@@ -100,9 +101,18 @@ def _parts(plan: Plan, inputs: Inputs, folder: Path) -> dict[str, Part]:
     return named
 
 
-def _analyse_part(plan: Plan, study: Study, part: Part, diary: RunFolder) -> None:
+def _exposing_split(plan: Plan, inputs: Inputs) -> Path | None:
+    """The split that fine-tuning used as well: one that is given, or that of the phantoms."""
+    own_data = plan.config.pre or plan.config.cohort
+    return plan.config.split if own_data else inputs.split
+
+
+def _analyse_part(
+    plan: Plan, study: Study, part: Part, diary: RunFolder, split: Path | None
+) -> None:
     folder, config = part.folder, plan.config
     where = "" if folder == diary.folder else f" {folder.name}"
+    confounds = read_confounds(plan, study, split)
     write_study(folder, study)
     scaling = fit_min_max(study.r[study.rows("train")])
     settings = _sweep_config(plan)
@@ -116,14 +126,23 @@ def _analyse_part(plan: Plan, study: Study, part: Part, diary: RunFolder) -> Non
     projection, scaling = read_projection(folder)
 
     def run_cross_validation() -> None:
-        cross_validate(plan, study, settings, diary.folder)
+        cross_validate(plan, study, settings, confounds, diary.folder)
 
     judged = {task: diary.folder / task / "verdicts.parquet" for task in study.x_ft}
     depends = [data, array_hash(study.observed(), *study.x_ft.values()), settings]
     depends += [plan.folds, plan.repeats, config.level, config.margin, config.flips, config.seed]
     depends += [list(judged), config.repeatability and file_hash(config.repeatability)]
+    depends += depends_on(plan, list(study.x_ft), split)
     name = f"cross-validation{where}"
     diary.stage(name, depends, list(judged.values()), run_cross_validation)
+
+    def run_encoding() -> None:
+        write_encoding(study, study_folds(plan, study), diary.folder)
+
+    depends = [data, array_hash(*study.x_ft.values()), list(judged)]
+    depends += [plan.folds, config.seed]
+    outputs = [diary.folder / task / "encoding.csv" for task in study.x_ft]
+    diary.stage(f"encoding{where}", depends, outputs, run_encoding)
     intercept = _intercept(plan)
     for task, x_ft in study.x_ft.items():
         depends = [data, array_hash(x_ft, *projection), intercept, config.bootstraps]

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from experiments.context import beside_verdicts
 from lens.clusters import cluster_features
+from lens.confounds import Confounds
 from lens.corners import estimate_seconds, hold_out
 from lens.errors import InputError
 from lens.files import read_table, write_table
@@ -26,10 +28,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def cross_validate(plan: Plan, study: Study, settings: SweepConfig, folder: Path) -> None:
+def cross_validate(
+    plan: Plan, study: Study, settings: SweepConfig, confounds: Confounds, folder: Path
+) -> None:
     """Writes ``<task>/verdicts.parquet`` for every task of the study below `folder`.
 
     The side before fine-tuning is fitted once for all tasks.
+
+    Args:
+        plan: flags.
+        study: the tables.
+        settings: of the MLP.
+        confounds: to look at beside the verdicts.
+        folder: of the run.
     """
     config, groups = plan.config, study.ids["patient_id"].to_numpy()
     folds = study_folds(plan, study)
@@ -40,12 +51,14 @@ def cross_validate(plan: Plan, study: Study, settings: SweepConfig, folder: Path
     with tqdm(total=fits, desc="cross-validation", unit="fit") as bar:
         held = hold_out(study.x_pre, study.x_ft, r, folds, settings, on_fit=bar.update)
     clusters = cluster_features(study.r[study.rows("train")])
+    more = beside_verdicts(plan, study, confounds, folds, held, folder)
     rules = Rules(config.level, config.margin, config.flips, config.seed)
     ceiling = _ceiling(config.repeatability, study.features["column"])
     for task in tqdm(study.x_ft, desc="verdicts", unit="task"):
         table = judge(held, task, clusters, groups, rules)
         table.insert(0, "column", study.features["column"])
-        write_table(table.assign(r2_ceiling=ceiling), folder / task / "verdicts.parquet")
+        table = pd.concat([table.assign(r2_ceiling=ceiling), more[task]], axis=1)
+        write_table(table, folder / task / "verdicts.parquet")
 
 
 def study_folds(plan: Plan, study: Study) -> Sequence[Fold]:

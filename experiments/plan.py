@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,8 @@ class Plan:
         return {name: getattr(self, name) for name in names}
 
 
+PHANTOM_ROIS = ("gland", "lesion")
+
 PHANTOM_SCOPES = {
     "cls": Scope(("gland",)),
     "reg": Scope(("gland",), ("t2",), channels=("t2",)),
@@ -107,14 +109,14 @@ def settle(config: Config) -> Plan:
     plan = Plan(
         config=config,
         out=config.out or Path("runs") / name,
-        roi=config.roi or (("gland", "lesion") if phantom else ()),
+        roi=config.roi or (PHANTOM_ROIS[: 1 if config.quick else 2] if phantom else ()),
         scopes=PHANTOM_SCOPES if phantom else _scopes(config),
         hidden=config.hidden or (8 if phantom else 128),
         spacing=config.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
         shape=config.shape or ((32, 48, 48) if phantom else (64, 224, 224)),
-        folds=5 if config.folds is None else config.folds,
+        folds=(3 if config.quick else 5) if config.folds is None else config.folds,
         repeats=(1 if phantom else 2) if config.repeats is None else config.repeats,
-        phantoms=config.phantoms or (60 if config.quick else 160),
+        phantoms=config.phantoms or (32 if config.quick else 120),
         pretrain_epochs=config.pretrain_epochs or (2 if config.quick else 12),
         finetune_epochs=config.finetune_epochs or (2 if config.quick else 6),
     )
@@ -127,9 +129,26 @@ def settle(config: Config) -> Plan:
         raise InputError(f"--folds {plan.folds}: 2 or more, or 0 for the split alone")
     if not 0 < config.level < 1 or config.margin < 0:
         raise InputError("--level must lie between 0 and 1, --margin must not be negative")
+    _check_exposure(config, PHANTOM_SCOPES if phantom else _tasks(config))
+    if (config.adjust or config.site) and not (config.labels or config.cohort):
+        raise InputError("--adjust and --site need --labels, a table of patient_id and columns")
     if min((*config.l1, *config.l2), default=0) < 0:
         raise InputError("--l1 and --l2 must not be negative")
     return plan
+
+
+def _tasks(config: Config) -> set[str]:
+    return {entry.partition("=")[0] for entry in (*config.ft, *config.encoder_ft)}
+
+
+def _check_exposure(config: Config, tasks: Collection[str]) -> None:
+    common = [entry for entry in config.exposure if "=" not in entry]
+    if len(common) > 1:
+        raise InputError(f"--exposure {common[1]}: {common[0]} is given; TASK=FILE is for one task")
+    for entry in config.exposure:
+        task, equals, _ = entry.partition("=")
+        if equals and task not in tasks:
+            raise InputError(f"--exposure of task {task!r}; the tasks are {sorted(tasks)}")
 
 
 def _scopes(config: Config) -> dict[str, Scope]:
@@ -144,7 +163,7 @@ def _scopes(config: Config) -> dict[str, Scope]:
             )
         scope = scopes.get(task, Scope(rois=config.roi))
         scopes[task] = replace(scope, channels=_names(text))
-    tasks = {entry.partition("=")[0] for entry in (*config.ft, *config.encoder_ft)}
+    tasks = _tasks(config)
     for task in scopes:
         if task not in tasks:
             raise InputError(

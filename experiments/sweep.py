@@ -77,13 +77,22 @@ class Config:
     """Sign flips over patients for the p and q values."""
     folds: int | None = None
     """Parts of the cross-validation by patient behind the verdicts; 0 uses the split alone, in a
-    fraction of the time. Default 5."""
+    fraction of the time. Default 5, 3 with --quick."""
     repeats: int | None = None
     """Repeats of the cross-validation; default 2, for the phantoms 1."""
     level: float = 0.05
     """Family-wise error rate of the verdicts."""
     margin: float = 0.01
     """Smallest change of R2 that is called lost, gained or moved."""
+    labels: Path | None = None
+    """Table of patient_id and label columns for --adjust and --site; default the manifest."""
+    adjust: tuple[str, ...] = ()
+    """Columns of --labels to adjust for, such as volume_ml: partial R2 beside the verdicts."""
+    site: str | None = None
+    """Column of --labels that names the site: every site is held out in turn."""
+    exposure: Pairs = ()
+    """FILE or TASK=FILE, patients whom fine-tuning saw, who are scored apart: patients.csv of
+    experiments.finetune, or a table of patient_id, split. Default: --split."""
     repeatability: Path | None = None
     """Table of column, icc (as from experiments.radiomics --perturb): the R2 that a feature's
     repeatability allows, beside the verdicts."""
@@ -99,9 +108,9 @@ class Config:
     workers: int | None = None
     """Processes for radiomics; default one per core."""
     quick: bool = False
-    """A smaller embedded default, to see everything work in under three minutes."""
+    """A small embedded default without the segmentation, to see it work in under three minutes."""
     phantoms: int | None = None
-    """Patients in the embedded phantom cohort; default 160, 60 with --quick."""
+    """Patients in the embedded phantom cohort; default 120, 32 with --quick."""
     pretrain_epochs: int | None = None
     """Passes over the train patients when the embedded encoder is pre-trained; default 12 or 2."""
     finetune_epochs: int | None = None

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from lens.files import write_text
 from lens.report import figures
+from lens.report.context import confounds, encoding_figure, encoding_rows
 from lens.report.evidence import evidence, verdict_figure
 from lens.report.ranking import label, rank
 from lens.report.results import Results, Scope, TaskTables, read_results
@@ -91,6 +92,7 @@ def _task(
         "groups": figures.group_dumbbells(task.groups),
         "modalities": figures.modality_dumbbells(task.modalities),
         "verdicts": verdict_figure(task.features),
+        "encoding": encoding_figure(task.encoding),
     }
     if any(len(rows) for _, rows in ranking.blocks()):
         drawings["features"] = figures.feature_changes(ranking)
@@ -111,6 +113,8 @@ def _task(
         "similarity": task.similarity.to_dict("records"),
         "value_name": ranking.value_name,
         "called": int((task.features["q_bh_split"] < 0.05).sum()),
+        "confounds": confounds(task.features),
+        "encoding": encoding_rows(task.encoding),
         "evidence": evidence(task.features, config["margin"]),
     }
 

@@ -22,12 +22,13 @@ from lens.study import Study
 
 @dataclass(frozen=True)
 class TaskTables:
-    """Tables of one task, as `lens.shifts.Shift` and `lens.similarity.similarity` define them."""
+    """Tables of one task: of `lens.shifts.Shift`, `lens.similarity.similarity`, `lens.encoding`."""
 
     features: pd.DataFrame
     groups: pd.DataFrame
     modalities: pd.DataFrame
     similarity: pd.DataFrame
+    encoding: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def _read_task(folder: Path) -> TaskTables:
         groups=read_table(folder / "groups.csv"),
         modalities=read_table(folder / "modalities.csv"),
         similarity=read_table(folder / "similarity.csv"),
+        encoding=read_table(folder / "encoding.csv"),
     )
 
 
