@@ -134,5 +134,6 @@ def pretrain(
         title="pre-train",
         progress=progress,
     )
+    model.eval()
     start = float("nan") if validation is None else validate(model, data, validation, settings)
     return best.encoder, Pretraining(curves, start, last.encoder)

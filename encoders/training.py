@@ -233,7 +233,8 @@ def validate(
     graph, state = nnx.split(model)
     root = jax.random.fold_in(jax.random.key(settings.seed), VALIDATION_STREAM)
     size = min(settings.batch_size, len(validation.rows))
-    _, spread = _shardings(size)
+    everywhere, spread = _shardings(size)
+    state = jax.device_put(state, everywhere)
     total = 0.0
     for start in range(0, len(validation.rows), size):
         rows, weights = (

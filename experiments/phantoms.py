@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -48,12 +48,17 @@ TUNINGS = {
 }
 
 
+def _tunings(plan: Plan) -> dict[str, Tuning]:
+    """A quick look leaves out the segmentation, whose decoder takes long to compile."""
+    return {name: t for name, t in TUNINGS.items() if not (plan.config.quick and name == "seg")}
+
+
 def from_phantoms(plan: Plan, diary: RunFolder) -> Inputs:
     """The embedded default: phantoms, a pre-trained encoder, and a fine-tuned copy per task."""
     folder = diary.folder
     manifest = write_phantoms(folder / "cohort", plan.phantoms, plan.config.seed)
     cohort = read_manifest(manifest)
-    checkpoints = {name: folder / "encoders" / name for name in ("pre", *TUNINGS)}
+    checkpoints = {name: folder / "encoders" / name for name in ("pre", *_tunings(plan))}
     depends = [file_hash(manifest), plan.shape, plan.spacing, plan.config.seed]
     cached: list[CachedCohort] = []
 
@@ -71,11 +76,11 @@ def from_phantoms(plan: Plan, diary: RunFolder) -> Inputs:
     split = cohort_split(cohort, plan.config.seed)
     diary.stage(
         "pre-train",
-        [*depends, plan.pretrain_epochs],
+        [*depends, plan.pretrain_epochs, plan.config.quick],
         [checkpoints["pre"]],
         lambda: _pretrain(plan, volumes(), split, checkpoints["pre"]),
     )
-    for name in TUNINGS:
+    for name in _tunings(plan):
         diary.stage(
             f"fine-tune {name}",
             [*depends, plan.finetune_epochs, file_hash(checkpoints["pre"])],
@@ -88,7 +93,7 @@ def from_phantoms(plan: Plan, diary: RunFolder) -> Inputs:
     )
     tuned = {
         setting: checkpoints[name]
-        for name, tuning in TUNINGS.items()
+        for name, tuning in _tunings(plan).items()
         for setting in tuning.settings
         if set(PHANTOM_SCOPES[setting].rois) <= set(plan.roi)
     }
@@ -96,26 +101,31 @@ def from_phantoms(plan: Plan, diary: RunFolder) -> Inputs:
 
 
 def _pretrain(plan: Plan, cohort: CachedCohort, split: np.ndarray, checkpoint: Path) -> None:
-    encoder = encoders.ConvNeXtV2(
-        encoders.ConvNeXtV2Config.named("atto"), rngs=nnx.Rngs(plan.config.seed)
-    )
+    # A quick look would spend half of its time on compiling the full depth.
+    depth: dict[str, Any] = {"depths": (1, 1, 1, 1)} if plan.config.quick else {}
+    layout = encoders.ConvNeXtV2Config.named("atto", **depth)
+    encoder = encoders.ConvNeXtV2(layout, rngs=nnx.Rngs(plan.config.seed))
     trained, history = encoders.pretrain(
         encoder,
         cohort.volumes(),
         train_rows=np.flatnonzero(split == "train"),
-        val_rows=np.flatnonzero(split == "val"),
+        val_rows=_validation(plan, split),
         width=DECODER_WIDTH,
         settings=encoders.TrainingSettings(
             epochs=plan.pretrain_epochs, learning_rate=PRETRAIN_RATE, seed=plan.config.seed
         ),
         folder=checkpoint.parent.parent / "training" / checkpoint.name,
     )
-    facts = {
-        "origin": "masked autoencoder, train patients",
-        "validation_loss_before": history.start,
-        "validation_loss": float(history.curves.validation[history.curves.best_epoch]),
-    }
+    facts: dict[str, Any] = {"origin": "masked autoencoder, train patients"}
+    if not plan.config.quick:
+        best = float(history.curves.validation[history.curves.best_epoch])
+        facts |= {"validation_loss_before": history.start, "validation_loss": best}
     encoders.save(checkpoint, trained, facts)
+
+
+def _validation(plan: Plan, split: np.ndarray) -> np.ndarray | None:
+    """Patients that choose the best epoch; a quick look takes the last one."""
+    return None if plan.config.quick else np.flatnonzero(split == "val")
 
 
 def _finetuning(
@@ -142,7 +152,7 @@ def _finetuning(
             labels,
             task=task,
             train_rows=np.flatnonzero(split == "train"),
-            val_rows=np.flatnonzero(split == "val"),
+            val_rows=_validation(plan, split),
             settings=encoders.TrainingSettings(
                 epochs=plan.finetune_epochs, learning_rate=FINETUNE_RATE, seed=plan.config.seed
             ),
