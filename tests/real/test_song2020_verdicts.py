@@ -1,0 +1,86 @@
+"""Verdicts and the doctor on real radiomics: 260 prostate patients, planted embeddings.
+
+Units, tails and collinearity are those of the published table; the embeddings are linear maps of
+its leading components with noise of their own, and after "fine-tuning" one component is gone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lens.clusters import cluster_features
+from lens.controls import rotate
+from lens.corners import hold_out
+from lens.doctor import Settings, examine, summary
+from lens.folds import make_folds
+from lens.verdicts import Rules, judge
+from tests.real.test_song2020 import contract_table
+
+COMPONENTS, ERASED, D = 8, 1, 64
+
+
+@pytest.fixture(scope="module")
+def cohort(real_data: Path) -> dict[str, np.ndarray]:
+    table = contract_table(real_data / "tables" / "Song2020.csv.gz").drop(columns="patient_id")
+    r = table.to_numpy()
+    r = r[:, r.std(axis=0) > 0]
+    ranks = np.argsort(np.argsort(r, axis=0), axis=0) / len(r)
+    ranks = (ranks - ranks.mean(axis=0)) / ranks.std(axis=0)
+    u, s, vt = np.linalg.svd(ranks, full_matrices=False)
+    latent = u[:, :COMPONENTS] * np.sqrt(len(r))
+    kept = latent.copy()
+    kept[:, ERASED] = 0.0
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(COMPONENTS, D))
+
+    def embed(factors: np.ndarray) -> np.ndarray:
+        return (factors @ mixing + rng.normal(size=(len(r), D))).astype(np.float32)
+
+    # Share of each feature's (rank) variance that lives on the erased component.
+    share = np.square(s[ERASED] * vt[ERASED]) / len(r)
+    return {"r": r, "share": share, "pre": embed(latent), "erased": embed(kept),
+            "noise": embed(latent)}  # fmt: skip
+
+
+def test_erased_clusters_are_lost_and_untouched_ones_raise_no_alarm(cohort) -> None:
+    r, groups = cohort["r"], np.arange(len(cohort["r"]))
+    clusters = cluster_features(r)
+    # Real features are near copies of each other by the dozen.
+    assert len(clusters.medoids) < 0.5 * r.shape[1]
+    sides = {
+        "erased": cohort["erased"], "noise": cohort["noise"], "rotated": rotate(cohort["pre"], 3)
+    }  # fmt: skip
+    held = hold_out(cohort["pre"], sides, r, make_folds(groups, 5, 1, 0), None)
+    rules = Rules(flips=1000)
+    verdicts = {task: judge(held, task, clusters, groups, rules) for task in sides}
+    for harmless in ("noise", "rotated"):
+        assert set(verdicts[harmless]["verdict"]) <= {"kept", "absent"}
+    table, share = verdicts["erased"], cohort["share"]
+    explained = table["r2_ridge_pre"] > 0.3
+    on = (share > 0.4) & explained & table["medoid"]
+    off = (share < 0.02) & explained
+    assert on.sum() >= 3
+    assert off.sum() >= 20
+    assert (table["verdict"][on] == "lost").mean() >= 0.8
+    assert set(table["verdict"][off]) <= {"kept"}
+    assert table["delta_r2"][on].median() < -0.3
+    assert table["delta_r2"][off].abs().median() < 0.03
+
+
+def test_the_doctor_says_that_this_cohort_can_answer(cohort) -> None:
+    r, groups = cohort["r"], np.arange(len(cohort["r"]))
+    settings = Settings(Rules(flips=500), doses=(0.5, 1.0), clusters=3, draws=1)
+    names = [f"f{i}" for i in range(r.shape[1])]
+    found = examine(
+        cohort["pre"], {"cls": cohort["erased"]}, r, names, groups, make_folds(groups, 5, 1, 0),
+        settings,
+    )  # fmt: skip
+    content = summary(found)
+    assert sum(row["alarms"] for row in content["false_alarms"]) == 0
+    assert content["answer"] in ("yes", "partly")
+    whole = found.plants[(found.plants["kind"] == "erased") & (found.plants["dose"] == 1.0)]
+    assert (whole["detected"][whole["loss"] > 0.2] == 1).all()
+    assert (whole["loss"] > 0.2).any()
