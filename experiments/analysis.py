@@ -11,7 +11,7 @@ import jax
 from tqdm import tqdm
 
 from experiments.context import depends_on, read_confounds, write_encoding
-from experiments.cross_validation import cross_validate, study_folds
+from experiments.cross_validation import cross_validate, run_doctor, study_folds
 from experiments.plan import Plan, Scope
 from lens.errors import CaseError
 from lens.files import array_hash, file_hash, read_table, write_failures, write_table
@@ -143,6 +143,11 @@ def _analyse_part(
     depends += [plan.folds, config.seed]
     outputs = [diary.folder / task / "encoding.csv" for task in study.x_ft]
     diary.stage(f"encoding{where}", depends, outputs, run_encoding)
+    if config.doctor:
+        depends = [data, array_hash(*study.x_ft.values()), plan.folds, config.level]
+        depends += [config.margin, config.flips, config.seed]
+        outputs = [folder / "doctor" / "doctor.json"]
+        diary.stage(f"doctor{where}", depends, outputs, lambda: run_doctor(plan, study, folder))
     intercept = _intercept(plan)
     for task, x_ft in study.x_ft.items():
         depends = [data, array_hash(x_ft, *projection), intercept, config.bootstraps]

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from experiments.context import beside_verdicts
+from experiments.context import beside_verdicts, first_repeat
 from lens.clusters import cluster_features
 from lens.confounds import Confounds
 from lens.corners import estimate_seconds, hold_out
+from lens.doctor import Settings, count_fits, examine
 from lens.errors import InputError
 from lens.files import read_table, write_table
 from lens.folds import Fold, make_folds, single_fold
+from lens.report.power import write_findings
 from lens.study import Study
 from lens.sweeps import SweepConfig
 from lens.verdicts import Rules, judge
@@ -59,6 +61,32 @@ def cross_validate(
         table.insert(0, "column", study.features["column"])
         table = pd.concat([table.assign(r2_ceiling=ceiling), more[task]], axis=1)
         write_table(table, folder / task / "verdicts.parquet")
+
+
+def run_doctor(plan: Plan, study: Study, folder: Path) -> None:
+    """Writes the doctor's findings on the study into ``<folder>/doctor``.
+
+    One repeat of the folds, since every planted change is fitted anew.
+    """
+    config, groups = plan.config, study.ids["patient_id"].to_numpy(str)
+    folds = first_repeat(study_folds(plan, study))
+    rules = Rules(config.level, config.margin, config.flips, config.seed)
+    settings = Settings(rules=rules, seed=config.seed)
+    clusters = len(cluster_features(study.r).medoids)
+    fits = count_fits(len(study.x_ft), clusters, folds, settings)
+    with tqdm(total=fits, desc="doctor", unit="fit") as bar:
+        findings = examine(
+            study.x_pre,
+            study.x_ft,
+            study.r,
+            study.features["column"].tolist(),
+            groups,
+            folds,
+            settings,
+            None,
+            on_fit=bar.update,
+        )
+    write_findings(folder / "doctor", findings, {"notes": study.notes})
 
 
 def study_folds(plan: Plan, study: Study) -> Sequence[Fold]:

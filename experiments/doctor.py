@@ -74,12 +74,10 @@ def job(config: Config) -> int:
 
     from experiments.plan import pairs
     from lens.clusters import cluster_features
-    from lens.doctor import Settings, count_fits, examine, summary, table
+    from lens.doctor import Settings, count_fits, examine, table
     from lens.errors import InputError
-    from lens.files import write_json, write_table
     from lens.folds import make_folds
-    from lens.report.figures import save
-    from lens.report.power import power_figure
+    from lens.report.power import write_findings
     from lens.study import load_study
     from lens.verdicts import Rules
 
@@ -127,12 +125,8 @@ def job(config: Config) -> int:
             _mlp(config),
             on_fit=bar.update,
         )
-    content = summary(findings)
     record = dataclasses.asdict(config) | {"seconds": round(time.perf_counter() - start, 1)}
-    write_json(config.out / "doctor.json", {**content, "notes": study.notes, "config": record})
-    write_table(findings.plants, config.out / "doctor.csv")
-    write_table(findings.features, config.out / "doctor-features.csv")
-    save(power_figure(findings.plants, content["detectable"]), config.out, "doctor")
+    content = write_findings(config.out, findings, {"notes": study.notes, "config": record})
     print(table(content).to_string(index=False, header=False, justify="left"))
     print(content["sentence"])
     print(f"written: {config.out / 'doctor.json'}, doctor.csv, doctor-features.csv, doctor.png")

@@ -93,6 +93,9 @@ class Config:
     exposure: Pairs = ()
     """FILE or TASK=FILE, patients whom fine-tuning saw, who are scored apart: patients.csv of
     experiments.finetune, or a table of patient_id, split. Default: --split."""
+    doctor: bool = False
+    """Also plant known changes in the embeddings before fine-tuning, and say in the report what
+    this cohort can show (minutes)."""
     repeatability: Path | None = None
     """Table of column, icc (as from experiments.radiomics --perturb): the R2 that a feature's
     repeatability allows, beside the verdicts."""

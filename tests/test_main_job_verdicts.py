@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,20 @@ def test_the_report_leads_with_the_verdicts(finished: Path) -> None:
         count = features(finished, task)["verdict"].value_counts()
         cells = [f"<td>{count.get(verdict, 0) or ''}</td>" for verdict in VERDICTS]
         assert "<tr><td>all features</td>" + "".join(cells) in section
+
+
+def test_the_doctors_findings_are_part_of_the_report(flags: list[object], tmp_path: Path) -> None:
+    """As from the job of its own; the features are read against one modality to be quick."""
+    scopes = ["--scope", "cls=t2.gland", "--scope", "rot=t2.gland", "--flips", "300"]
+    done = run(*flags, *scopes, "--doctor", "--folds", "3", "--repeats", "1", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "doctor" / "doctor.json").read_text())
+    assert content["answer"] in ("yes", "partly", "no")
+    assert all(row["alarms"] == 0 for row in content["false_alarms"])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h2>What this cohort can show</h2>" in page
+    assert content["sentence"] in page
+    assert (tmp_path / "figures" / "doctor.png").stat().st_size > 5000
 
 
 def test_without_folds_the_split_is_the_only_fold(flags: list[object], tmp_path: Path) -> None:

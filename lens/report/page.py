@@ -12,10 +12,12 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from lens.doctor import table
 from lens.files import write_text
 from lens.report import figures
 from lens.report.context import confounds, encoding_figure, encoding_rows
 from lens.report.evidence import evidence, verdict_figure
+from lens.report.power import power_figure
 from lens.report.ranking import label, rank
 from lens.report.results import Results, Scope, TaskTables, read_results
 from lens.sweeps import grid_warnings
@@ -81,6 +83,18 @@ def _scope(name: str, scope: Scope, folder: Path) -> dict[str, Any]:
         "warnings": grid_warnings(scope.sweep),
         "figure": _embed(figures.sweep_heatmap(scope.sweep), folder, drawing),
         "dropped": scope.dropped.to_dict("records"),
+        "doctor": _doctor(scope, folder, drawing.replace("sweep", "doctor")),
+    }
+
+
+def _doctor(scope: Scope, folder: Path, drawing: str) -> dict[str, Any] | None:
+    """What the doctor says of the scope; None where it was not asked."""
+    if scope.doctor is None:
+        return None
+    figure = power_figure(scope.plants, scope.doctor["detectable"])
+    return scope.doctor | {
+        "rows": table(scope.doctor).to_dict("records"),
+        "figure": _embed(figure, folder, drawing),
     }
 
 

@@ -1,14 +1,38 @@
-"""A figure of the doctor's planted changes: power against the loss of R2."""
+"""What the doctor found, written down: tables, and a figure of power against the loss of R2."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lens.doctor import POWER, power_curve
-from lens.report.figures import COLOURS, STYLE
+from lens.doctor import POWER, Findings, power_curve, summary
+from lens.files import write_json, write_table
+from lens.report.figures import COLOURS, STYLE, save
+
+
+def write_findings(folder: Path, findings: Findings, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes ``doctor.json``, ``doctor.csv``, ``doctor-features.csv`` and the figure.
+
+    Args:
+        folder: where to.
+        findings: of `lens.doctor.examine`.
+        facts: what else to keep in ``doctor.json``.
+
+    Returns:
+        The summary.
+    """
+    content = summary(findings)
+    write_table(findings.plants, folder / "doctor.csv")
+    write_table(findings.features, folder / "doctor-features.csv")
+    save(power_figure(findings.plants, content["detectable"]), folder, "doctor")
+    write_json(folder / "doctor.json", {**content, **facts})
+    return content
 
 
 def power_figure(plants: pd.DataFrame, detectable: float | None) -> Figure:

@@ -40,12 +40,16 @@ class Scope:
         sweep: a row per penalty pair and seed.
         split: ``patient_id, split``.
         dropped: radiomic columns left out, with the reason.
+        doctor: what `lens.doctor.summary` says, None where the doctor was not asked.
+        plants: its planted changes; no rows without it.
     """
 
     facts: dict[str, Any]
     sweep: pd.DataFrame
     split: pd.DataFrame
     dropped: pd.DataFrame
+    doctor: dict[str, Any] | None
+    plants: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -126,11 +130,15 @@ def _decoder_arrays(stage: str, decoder: Decoder) -> Mapping[str, np.ndarray]:
 
 def _read_scope(run: Path, facts: dict[str, Any]) -> Scope:
     folder = run / facts["folder"]
+    doctor = folder / "doctor" / "doctor.json"
+    found = doctor.is_file()
     return Scope(
         facts=facts,
         sweep=read_table(folder / "sweep.parquet"),
         split=read_table(folder / "split.csv"),
         dropped=_read_list(folder / "dropped.csv", ("column", "reason")),
+        doctor=json.loads(doctor.read_text(encoding="utf-8")) if found else None,
+        plants=read_table(doctor.with_suffix(".csv")) if found else pd.DataFrame(),
     )
 
 
