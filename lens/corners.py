@@ -17,10 +17,11 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from lens.folds import Fold
+from lens.halving import Winner, halve, rounds
 from lens.projection import fit_standardise, hidden
 from lens.radiomics.scaling import MinMax, scale
 from lens.ridge import predict, ridge, teaching
-from lens.sweeps import Data, SweepConfig, Winner, halve, rounds
+from lens.sweeps import Data, SweepConfig
 
 View = Literal["per_channel", "one_scale"]
 VIEWS: tuple[View, ...] = ("per_channel", "one_scale")
@@ -61,7 +62,7 @@ class Held:
         ridge: view -> side (``pre`` or a task) -> scores.
         mlp: (side where the MLP was trained, side where the head was solved and scored) -> scores;
             for each task the four corners with ``pre``, or none where no MLP was asked for.
-        penalties: a row per fold, side and penalty pair: the search of `lens.sweeps.halve`.
+        penalties: a row per fold, side and penalty pair: the search of `lens.halving.halve`.
     """
 
     baseline: Float[np.ndarray, "n k"]
@@ -85,7 +86,7 @@ def hold_out(
     """Fits every probe in every fold and collects the errors on held-out rows.
 
     Ridge is fitted on each side in both `VIEWS`. The MLP is trained on each side with the same seed
-    and batches, its penalties chosen by `lens.sweeps.halve`; its first layer is read on the other
+    and batches, its penalties chosen by `lens.halving.halve`; its first layer is read on the other
     side too, with that side's own standardisation, so that scale and gains of the embedding do not
     matter. Heads are least squares with intercept on the fitted rows. Whatever the number of tasks,
     the side before fine-tuning is fitted once per fold.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lens.halving import halve, rounds
 from lens.projection import fit_standardise, init
 from lens.sweeps import (
     PAPER_L1_GRID,
@@ -15,9 +16,7 @@ from lens.sweeps import (
     SweepConfig,
     choose_lanes,
     grid_warnings,
-    halve,
     minibatches,
-    rounds,
     sweep,
 )
 
