@@ -1,6 +1,6 @@
 """Our encoder beside the same network in PyTorch, on CPU, in one process, taking turns.
 
-``python -m benchmarks.encoder`` prints the table of the README and writes
+``python -m benchmarks.encoder`` prints the table of docs/benchmarks.md and writes
 ``benchmarks/results/encoder.json``. The measure is the time of a whole call; runs take turns, so
 that a busy machine slows all of them, and ratios are taken turn by turn. Peak memory is that of a
 process that does nothing else.
