@@ -47,9 +47,8 @@ def beside_verdicts(
     for task, exposed in confounds.exposed.items():
         flagged = study.ids.assign(split=study.split, exposure=exposed)
         write_table(flagged, folder / task / "exposure.csv")
-    with tqdm(
-        total=count_fits(len(study.x_ft), folds, confounds), desc="confounds", unit="fit"
-    ) as bar:
+    fits = count_fits(len(study.x_ft), folds, confounds)
+    with tqdm(total=fits, desc="confounds", unit="fit", disable=not fits) as bar:
         tables = extras(
             study.x_pre, study.x_ft, r, groups, folds, held, confounds,
             seed=plan.config.seed, on_fit=bar.update,
