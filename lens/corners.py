@@ -18,10 +18,11 @@ from jaxtyping import Bool, Float
 
 from lens.folds import Fold
 from lens.halving import Winner, halve, rounds
+from lens.lanes import Data
 from lens.projection import fit_standardise, hidden
 from lens.radiomics.scaling import MinMax, scale
 from lens.ridge import predict, ridge, teaching
-from lens.sweeps import Data, SweepConfig
+from lens.sweeps import SweepConfig
 
 View = Literal["per_channel", "one_scale"]
 VIEWS: tuple[View, ...] = ("per_channel", "one_scale")

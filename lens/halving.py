@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from lens.sweeps import Data, Point, SweepConfig, advance, choose_lanes, start
+from lens.lanes import (
+    Data,
+    State,
+    advance,
+    at_a_time,
+    choose_lanes,
+    evaluate,
+    start,
+    to_chunks,
+    to_points,
+)
+from lens.sweeps import SweepConfig
 
 
 class Winner(NamedTuple):
@@ -47,38 +59,49 @@ def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
         seed: of the initialisation and the batch order.
     """
     grid = pd.DataFrame(list(itertools.product(config.l1, config.l2)), columns=["l1", "l2"])
+    grid["seed"] = seed
     d, k = data.x.shape[1], data.r.shape[1]
-    lanes = config.lanes or choose_lanes(len(grid), d, config.hidden, k)
-    options = {"batch": min(config.batch, len(data.x)), "rate": config.rate}
-    goals = rounds(len(grid), config.epochs)
+    lanes = choose_lanes(len(grid), d, config.hidden, k, wanted=config.lanes)
+    states: dict[int, State] = {}
+
+    def train(chunk: np.ndarray, first: int, last: int) -> np.ndarray:
+        """Takes the pairs of a chunk from one epoch to another; their validation losses."""
+        points = to_points(grid.iloc[chunk])
+        state = (
+            jax.tree.map(lambda *leaves: jnp.stack(leaves), *(states[i] for i in chunk))
+            if first
+            else start(points, d, config.hidden, k)
+        )
+        state = advance(
+            data,
+            points,
+            state,
+            first,
+            last,
+            batch=min(config.batch, len(data.x)),
+            rate=config.rate,
+        )
+        _, loss = evaluate(data, state)
+        for lane, index in enumerate(chunk):
+            states[index] = jax.tree.map(lambda leaf, lane=lane: leaf[lane], state)
+        return np.asarray(loss, np.float64)
+
     alive = np.arange(len(grid))
-    done, states = 0, {}
-    grid["epochs"], grid["val_loss"] = 0, np.nan
-    for goal, count in goals:
+    train(to_chunks(alive, lanes)[0], 0, 0)  # compiles, once for all
+    grid["epochs"], grid["val_loss"], done = 0, np.nan, 0
+    for goal, count in rounds(len(grid), config.epochs):
         alive = alive[np.argsort(grid["val_loss"].to_numpy()[alive], kind="stable")][:count]
-        for chunk in np.array_split(alive, -(-len(alive) // lanes)):
-            points = Point(
-                jnp.asarray(grid["l1"].to_numpy()[chunk], jnp.float32),
-                jnp.asarray(grid["l2"].to_numpy()[chunk], jnp.float32),
-                jnp.full(len(chunk), seed, jnp.int32),
-            )
-            state = (
-                jax.tree.map(lambda *leaves: jnp.stack(leaves), *(states[i] for i in chunk))
-                if done
-                else start(points, d, config.hidden, k, rate=config.rate)
-            )
-            state, (_, loss) = advance(data, points, state, done, goal, **options)
-            for lane, index in enumerate(chunk):
-                states[index] = jax.tree.map(lambda leaf, lane=lane: leaf[lane], state)
-            grid.loc[chunk, "val_loss"] = np.asarray(loss, np.float64)
+        chunks = to_chunks(alive, lanes)
+        losses = at_a_time(partial(train, first=done, last=goal), chunks)
+        grid.loc[np.concatenate(chunks), "val_loss"] = np.concatenate(losses)
         grid.loc[alive, "epochs"] = done = goal
     best = alive[0]
     if not np.isfinite(grid["val_loss"][best]):
         raise ValueError(
             "no penalty pair gave a finite validation loss; check the embeddings' scale"
         )
-    mlp = states[best][0]
-    table = grid.assign(selected=grid.index == best)
+    mlp = states[best].mlp
+    table = grid.drop(columns="seed").assign(selected=grid.index == best)
     return Winner(np.asarray(mlp.w), np.asarray(mlp.b), table)
 
 

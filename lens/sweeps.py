@@ -1,29 +1,21 @@
-"""Train the shared MLP over a grid of penalties in one compiled call; select by validation."""
+"""Train the shared MLP over a grid of penalties; select by validation."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal, NamedTuple, cast
+from threading import Lock
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
-from lens.projection import (
-    MLP,
-    Projection,
-    fit_standardise,
-    init,
-    penalty,
-    reconstruction_loss,
-    standardise,
-)
+from lens.lanes import Data, advance, at_a_time, choose_lanes, evaluate, start, to_chunks, to_points
+from lens.projection import Projection, fit_standardise, standardise
 
 Mode = Literal["default", "paper"]
 
@@ -31,6 +23,9 @@ L1_GRID = (0.0, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)
 L2_GRID = (0.0, 1e-5, 1e-4, 1e-3)
 PAPER_L1_GRID = (0.0, 1e-7, 3e-7, 1e-6, 3e-6, 1e-6)
 """As printed in the paper, with 1e-6 twice."""
+
+REPORTS = 20
+"""Times that a training tells of its progress."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class SweepConfig:
         rate: step size of Adam.
         mode: ``paper`` sums the loss over columns instead of averaging, and leaves the
             embeddings unscaled.
-        lanes: MLPs trained side by side; 0 chooses by backend and memory.
+        lanes: MLPs trained side by side in one program; 0 chooses by devices and memory.
     """
 
     hidden: int = 128
@@ -113,37 +108,14 @@ def sweep(
         if paper
         else fit_standardise(x_train)
     )
-    lanes = config.lanes or choose_lanes(
-        len(grid), x_train.shape[1], config.hidden, r_train.shape[1]
-    )
     data = Data(
         x=standardise(jnp.asarray(x_train), mean, std),
         r=jnp.asarray(r_train, jnp.float32),
         x_val=standardise(jnp.asarray(x_val), mean, std),
         r_val=jnp.asarray(r_val, jnp.float32),
     )
-    padded = -len(grid) % lanes
-    points = Point(
-        *(
-            jnp.pad(jnp.asarray(grid[name], dtype), (0, padded), mode="edge").reshape(-1, lanes)
-            for name, dtype in (("l1", jnp.float32), ("l2", jnp.float32), ("seed", jnp.int32))
-        )
-    )
-    report = (lambda count: on_epochs(int(count))) if on_epochs else None
-    trained = train_grid(
-        data,
-        points,
-        hidden=config.hidden,
-        epochs=config.epochs,
-        batch=min(config.batch, len(x_train)),
-        rate=config.rate,
-        loss_scale=float(r_train.shape[1]) if paper else 1.0,
-        report=report,
-    )
-    w, b, train_loss, val_loss = (
-        np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: len(grid)] for leaf in trained
-    )
-    jax.effects_barrier()
+    scale = float(r_train.shape[1]) if paper else 1.0
+    w, b, train_loss, val_loss = _train(data, grid, config, scale, on_epochs)
     table = grid.assign(train_loss=train_loss, val_loss=val_loss)
     best = _select(table)
     table["selected"] = table.index == best
@@ -153,167 +125,44 @@ def sweep(
     )
 
 
-class Data(NamedTuple):
-    """Standardised embeddings and scaled features of train and validation patients.
-
-    `val_weight` is 0 for rows that only fill the arrays up to a common size; none means 1 each.
-    """
-
-    x: Float[Array, "n d"]
-    r: Float[Array, "n k"]
-    x_val: Float[Array, "m d"]
-    r_val: Float[Array, "m k"]
-    val_weight: Float[Array, " m"] | None = None
-
-
-class Point(NamedTuple):
-    """Penalties and seed of each MLP; leading axes are chunks and lanes."""
-
-    l1: Float[Array, "*axes"]
-    l2: Float[Array, "*axes"]
-    seed: Int[Array, "*axes"]
-
-
-class Trained(NamedTuple):
-    """First layers and losses of trained MLPs."""
-
-    w: Float[Array, "*axes d h"]
-    b: Float[Array, "*axes h"]
-    train_loss: Float[Array, "*axes"]
-    val_loss: Float[Array, "*axes"]
-
-
-@partial(jax.jit, static_argnames=("hidden", "epochs", "batch", "rate", "loss_scale", "report"))
-def train_grid(
+def _train(
     data: Data,
-    points: Point,
-    *,
-    hidden: int,
-    epochs: int,
-    batch: int,
-    rate: float,
+    grid: pd.DataFrame,
+    config: SweepConfig,
     loss_scale: float,
-    report: Callable[[int], None] | None,
-) -> Trained:
-    """The whole grid in one call: chunks one after another, the lanes of a chunk side by side."""
+    on_epochs: Callable[[int], object] | None,
+) -> tuple[np.ndarray, ...]:
+    """First layers, and losses on train and validation patients, of every row of the grid."""
+    d, k = data.x.shape[1], data.r.shape[1]
+    lanes = choose_lanes(len(grid), d, config.hidden, k, wanted=config.lanes)
+    pauses = np.linspace(0, config.epochs, min(config.epochs, REPORTS) + 1).round().astype(int)
+    reporting = Lock()
 
-    def chunk(points: Point) -> Trained:
-        state = start(points, data.x.shape[1], hidden, data.r.shape[1], rate=rate)
-        (mlp, _), losses = advance(
-            data,
-            points,
-            state,
-            0,
-            epochs,
-            batch=batch,
-            rate=rate,
-            loss_scale=loss_scale,
-            report=report,
-        )
-        return Trained(mlp.w, mlp.b, *losses)
+    def train(chunk: np.ndarray, pauses: np.ndarray = pauses) -> tuple[np.ndarray, ...]:
+        points = to_points(grid.iloc[chunk])
+        state = start(points, d, config.hidden, k)
+        for first, last in itertools.pairwise(pauses.tolist()):
+            state = advance(
+                data,
+                points,
+                state,
+                first,
+                last,
+                batch=min(config.batch, len(data.x)),
+                rate=config.rate,
+                loss_scale=loss_scale,
+            )
+            jax.block_until_ready(state)
+            if on_epochs:
+                with reporting:
+                    on_epochs((last - first) * len(np.unique(chunk)))
+        leaves = (state.mlp.w, state.mlp.b, *evaluate(data, state))
+        return tuple(np.asarray(leaf) for leaf in leaves)
 
-    return jax.lax.map(chunk, points)
-
-
-State = tuple[MLP, optax.OptState]
-"""MLPs side by side and the optimiser's moments."""
-
-
-@partial(jax.jit, static_argnames=("d", "hidden", "k", "rate"))
-def start(points: Point, d: int, hidden: int, k: int, *, rate: float) -> State:
-    """Untrained MLPs, one per lane of `points`; those of one seed are the same."""
-
-    def one(seed: Array) -> State:
-        mlp = init(jax.random.fold_in(jax.random.key(seed), 0), d, hidden, k)
-        return mlp, optax.adam(rate).init(mlp)
-
-    return jax.vmap(one)(points.seed)
-
-
-@partial(jax.jit, static_argnames=("batch", "rate", "loss_scale", "report"))
-def advance(
-    data: Data,
-    points: Point,
-    state: State,
-    first: int | Int[Array, ""],
-    last: int | Int[Array, ""],
-    *,
-    batch: int,
-    rate: float,
-    loss_scale: float = 1.0,
-    report: Callable[[int], None] | None = None,
-) -> tuple[State, tuple[Float[Array, " lanes"], Float[Array, " lanes"]]]:
-    """Trains the MLPs of one chunk from epoch `first` up to epoch `last`.
-
-    Minibatches follow from seed and epoch alone: two calls in a row equal one over both spans.
-
-    Returns:
-        The new state, and the losses of each lane on train and validation patients.
-    """
-    n = data.r.shape[0]
-    steps = -(-n // batch)
-    optimiser = optax.adam(rate)
-
-    def objective(mlp: MLP, point: Point, rows: Array, weight: Array) -> Array:
-        fit = reconstruction_loss(mlp, data.x[rows], data.r[rows], weight)
-        return loss_scale * fit + penalty(mlp, point.l1, point.l2)
-
-    def epoch(state: State, point: Point, index: Array) -> State:
-        rows, weight = minibatches(point.seed, index, n, steps, batch)
-
-        def step(state: State, minibatch: tuple[Array, Array]) -> tuple[State, None]:
-            mlp, opt_state = state
-            gradient = jax.grad(objective)(mlp, point, *minibatch)
-            update, opt_state = optimiser.update(gradient, opt_state)
-            return (cast(MLP, optax.apply_updates(mlp, update)), opt_state), None
-
-        return jax.lax.scan(step, state, (rows, weight))[0]
-
-    def one_epoch(index: Array, state: State) -> State:
-        state = jax.vmap(epoch, in_axes=(0, 0, None))(state, points, index)
-        if report is not None:
-            jax.debug.callback(report, points.seed.shape[0])
-        return state
-
-    state = jax.lax.fori_loop(first, last, one_epoch, state)
-    evaluate = jax.vmap(reconstruction_loss, in_axes=(0, None, None, None))
-    every_row = jnp.ones(n)
-    val_rows = jnp.ones(data.x_val.shape[0]) if data.val_weight is None else data.val_weight
-    return state, (
-        evaluate(state[0], data.x, data.r, every_row),
-        evaluate(state[0], data.x_val, data.r_val, val_rows),
-    )
-
-
-def minibatches(
-    seed: Int[Array, ""], epoch: Int[Array, ""], n: int, steps: int, batch: int
-) -> tuple[Int[Array, "steps batch"], Float[Array, "steps batch"]]:
-    """Row indices of one epoch's shuffled minibatches; weight 0 marks the fill of the last one."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), epoch)
-    order = jax.random.permutation(key, n)
-    index = jnp.arange(steps * batch)
-    rows = order[index % n].reshape(steps, batch)
-    return rows, (index < n).astype(jnp.float32).reshape(steps, batch)
-
-
-def choose_lanes(mlps: int, d: int, h: int, k: int, *, memory: float | None = None) -> int:
-    """How many MLPs to train side by side.
-
-    On a CPU one at a time: the matrices fill the cores' caches already, and a stack of them is
-    slower. On an accelerator as many as fit in a quarter of its memory, with weights, gradient and
-    two moments each.
-
-    Args:
-        mlps: size of the grid times seeds.
-        d, h, k: widths of embedding, projection and radiomic table.
-        memory: bytes available; asked of the device where not given.
-    """
-    if memory is None:
-        if jax.default_backend() == "cpu":
-            return 1
-        memory = float((jax.devices()[0].memory_stats() or {}).get("bytes_limit", 8e9))
-    per_mlp = 4 * 4 * (d * h + h * k + h + k)
-    return int(max(1, min(mlps, 0.25 * memory // per_mlp)))
+    chunks = to_chunks(np.arange(len(grid)), lanes)
+    train(chunks[0], np.zeros(2, int))  # compiles, once for all
+    trained = zip(*at_a_time(train, chunks), strict=True)
+    return tuple(np.concatenate(leaves)[: len(grid)] for leaves in trained)
 
 
 def _select(table: pd.DataFrame) -> int:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from lens.halving import halve, rounds
+from lens.lanes import Data, advance, choose_lanes, minibatches, start, to_points
 from lens.projection import fit_standardise, init
-from lens.sweeps import (
-    PAPER_L1_GRID,
-    Data,
-    SweepConfig,
-    choose_lanes,
-    grid_warnings,
-    minibatches,
-    sweep,
-)
+from lens.sweeps import PAPER_L1_GRID, SweepConfig, grid_warnings, sweep
 
 SMALL = SweepConfig(hidden=8, l1=(0.0, 1e-3), l2=(0.0, 1e-2), epochs=15, batch=16)
 
 
 @pytest.fixture(scope="module")
 def data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    return planted()
+
+
+def planted() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 10)).astype(np.float32)
     r = 1 / (1 + np.exp(-x[:, :4] @ rng.normal(size=(4, 12))))
@@ -136,6 +139,55 @@ def test_tells_of_every_finished_epoch(data) -> None:
     counts: list[int] = []
     sweep(*data, SMALL, on_epochs=counts.append)
     assert sum(counts) == 4 * SMALL.epochs
+
+
+def test_devices_change_nothing(data) -> None:
+    """Eight simulated devices, each with its share of the grid, in a process of its own."""
+    script = """
+import json, jax
+import numpy as np
+from lens.halving import halve
+from lens.sweeps import SweepConfig, sweep
+from tests.test_sweep import SMALL, planted, standardised
+found = sweep(*planted(), SMALL)
+halved = halve(standardised(planted()), SMALL, seed=0)
+print(json.dumps([jax.device_count(), found.table["val_loss"].tolist(), halved.w.tolist()]))
+"""
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    devices, losses, w = json.loads(out.stdout)
+    assert devices == 8
+    # One lane per device is the same program as one lane on one device.
+    np.testing.assert_allclose(losses, sweep(*data, SMALL).table["val_loss"], rtol=1e-6)
+    np.testing.assert_allclose(w, halve(standardised(data), SMALL, seed=0).w, atol=1e-6)
+
+
+def test_an_epoch_costs_its_arithmetic_and_no_more() -> None:
+    """Counts operations, so that no change can double the work unseen."""
+    n, d, h, k, batch, lanes = 64, 96, 32, 200, 16, 3
+    points = to_points(
+        pd.DataFrame({"l1": [0.0] * lanes, "l2": [0.0] * lanes, "seed": range(lanes)})
+    )
+    data = Data(jnp.ones((n, d)), jnp.ones((n, k)), jnp.ones((8, d)), jnp.ones((8, k)))
+    state = start(points, d, h, k)
+    program = advance.lower(data, points, state, 0, 1, batch=batch, rate=1e-3).compile()
+    found = program.cost_analysis()["flops"]
+    # Loop bodies are counted once: one step of every lane. Forward and both gradients, but for that
+    # of the embeddings; Adam and the penalties are about 25 operations a weight.
+    products = 2 * batch * h * (2 * d + 3 * k)
+    rest = 25 * h * (d + k)
+    assert lanes * products < found < 1.25 * lanes * (products + rest)
+
+
+def test_compiles_once_for_the_whole_grid(data) -> None:
+    advance.clear_cache()
+    for l2 in ((0.0, 1e-2), (1e-3, 1e-4)):
+        sweep(*data, SweepConfig(**{**vars(SMALL), "l2": l2, "seeds": 2}))
+    assert advance._cache_size() == 1
 
 
 def test_lanes_follow_memory() -> None:
