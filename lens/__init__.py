@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lens.decoder import decode, importance
     from lens.projection import project
+    from lens.refits import refit
     from lens.shifts import shift
     from lens.study import Study, load_study
     from lens.sweeps import SweepConfig, sweep
@@ -23,6 +24,7 @@ _PUBLIC = {
     "importance": "lens.decoder",
     "load_study": "lens.study",
     "project": "lens.projection",
+    "refit": "lens.refits",
     "shift": "lens.shifts",
     "sweep": "lens.sweeps",
 }
@@ -34,6 +36,7 @@ __all__ = [
     "importance",
     "load_study",
     "project",
+    "refit",
     "shift",
     "sweep",
 ]

@@ -7,7 +7,11 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
+
+from lens import least_squares
+from lens.least_squares import COLLINEAR, RANK_CUTOFF
 
 AnyArray = Array | np.ndarray
 
@@ -31,27 +35,36 @@ def decode(
     r: Float[AnyArray, "m k"],
     *,
     intercept: bool = True,
-    solver: Literal["gram", "lstsq"] = "gram",
+    solver: Literal["auto", "gram", "lstsq"] = "auto",
 ) -> Decoder:
     """Least-squares linear decoder from projected embeddings to radiomic features.
 
     Solves ``min ||r - z theta.T - b||_F`` (Sec. 2.3 of the paper, there without `b`), the
     minimum-norm solution where `z` is rank deficient. Equals ``numpy.linalg.lstsq`` on float64
-    input, to 1e-5 relative in the predictions for condition numbers of `z` up to 1e4.
+    input, to 1e-5 in the predictions, relative to each feature's deviation from its mean, for
+    condition numbers of `z` up to 1e4 and beyond.
 
     Args:
         z: projected embeddings, one row per patient.
         r: scaled radiomic features (unitless), same rows (m = n).
         intercept: fit `b`; with False, `b` is zero as in the paper.
-        solver: ``gram`` diagonalises ``z.T z`` in float64, which costs one product with `r` and
-            squares a condition number that float64 can afford; ``lstsq`` is the reference,
-            ``jnp.linalg.lstsq`` in float64.
+        solver: ``auto`` is Cholesky's decomposition of ``z.T z`` in float64 with the product with
+            `r` in float32 (see `lens.least_squares`; on the accelerator, for arrays there), and
+            ``gram`` where `z` is too collinear for it; ``gram`` diagonalises ``z.T z``, all in
+            float64; ``lstsq`` is the reference, ``jnp.linalg.lstsq`` in float64.
 
     Raises:
         ValueError: rows differ, or any entry is not finite (names the column).
     """
-    _check(z, r)
-    solve = _gram if solver == "gram" else _lstsq
+    check_rows(z, r)
+    if solver == "auto":
+        if _accelerated(z) or _accelerated(r):
+            found = _on_device(z, r, intercept)
+        else:
+            found = least_squares.solve(np.asarray(z), np.asarray(r), intercept=intercept)
+        if found is not None:
+            return Decoder(*found, z.shape[1])
+    solve = _lstsq if solver == "lstsq" else _gram
     with jax.enable_x64(True):
         theta, b, rank = solve(
             jnp.asarray(z, jnp.float64), jnp.asarray(r, jnp.float64), intercept=intercept
@@ -73,35 +86,8 @@ def importance(theta: Float[AnyArray, "k h"]) -> Float[np.ndarray, " k"]:
     return np.linalg.norm(np.asarray(theta, np.float64), axis=1)
 
 
-# Singular values below this share of the largest are float32 rounding of z, not information.
-_RANK_CUTOFF = float(np.finfo(np.float32).eps)
-
-
-@jax.jit(static_argnames="intercept")
-def _gram(z: Array, r: Array, *, intercept: bool) -> tuple[Array, Array, Array]:
-    z_mean, r_mean = _means(z, r, intercept)
-    zc = z - z_mean
-    values, vectors = jnp.linalg.eigh(zc.T @ zc)
-    kept = values > _RANK_CUTOFF**2 * jnp.maximum(values[-1], 0.0)
-    inverse = jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)
-    theta = (vectors @ (inverse[:, None] * (vectors.T @ (zc.T @ (r - r_mean))))).T
-    return theta, r_mean - theta @ z_mean, kept.sum()
-
-
-@jax.jit(static_argnames="intercept")
-def _lstsq(z: Array, r: Array, *, intercept: bool) -> tuple[Array, Array, Array]:
-    z_mean, r_mean = _means(z, r, intercept)
-    theta, _, rank, _ = jnp.linalg.lstsq(z - z_mean, r - r_mean, rcond=_RANK_CUTOFF)
-    return theta.T, r_mean - theta.T @ z_mean, rank
-
-
-def _means(z: Array, r: Array, intercept: bool) -> tuple[Array, Array]:
-    if intercept:
-        return z.mean(axis=0), r.mean(axis=0)
-    return jnp.zeros(z.shape[1], z.dtype), jnp.zeros(r.shape[1], r.dtype)
-
-
-def _check(z: AnyArray, r: AnyArray) -> None:
+def check_rows(z: AnyArray, r: AnyArray) -> None:
+    """Refuses rows that differ in number and columns that are not finite, by `ValueError`."""
     if z.shape[0] != r.shape[0]:
         raise ValueError(
             f"z has {z.shape[0]} rows, r has {r.shape[0]}; they must be one patient each"
@@ -110,3 +96,59 @@ def _check(z: AnyArray, r: AnyArray) -> None:
         bad = np.flatnonzero(~np.isfinite(np.asarray(values)).all(axis=0))
         if bad.size:
             raise ValueError(f"{name} is not finite in column {bad[0]} and {bad.size - 1} more")
+
+
+def _accelerated(values: AnyArray) -> bool:
+    return isinstance(values, jax.Array) and all(d.platform != "cpu" for d in values.devices())
+
+
+def _on_device(z: AnyArray, r: AnyArray, intercept: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `lens.least_squares.solve`, in one compiled call where the arrays are."""
+    with jax.enable_x64(True):
+        theta, b, trusted = _cholesky(jnp.asarray(z), jnp.asarray(r), intercept=intercept)
+        return (np.asarray(theta), np.asarray(b)) if trusted else None
+
+
+@jax.jit(static_argnames="intercept")
+def _cholesky(z: Array, r: Array, *, intercept: bool) -> tuple[Array, Array, Array]:
+    z, r = z.astype(jnp.float64), r.astype(jnp.float64)
+    z_mean, r_mean = _means(z, r, intercept)
+    standard, spread = z - z_mean, r - r_mean
+    scale = jnp.linalg.norm(standard, axis=0)
+    size = jnp.abs(spread).max(axis=0, initial=0.0)
+    size = jnp.where(size > 0, size, 1.0)
+    standard = standard / scale
+    lower = jnp.linalg.cholesky(standard.T @ standard, symmetrize_input=False)
+    inverse = solve_triangular(lower, jnp.eye(len(lower)), lower=True)
+    q = (standard @ inverse.T).astype(jnp.float32)
+    # Some accelerators would round the factors of a float32 product to 10 bits.
+    product = jnp.matmul((spread / size).astype(jnp.float32).T, q, precision="highest")
+    theta = size[:, None] * (product.astype(jnp.float64) @ inverse) / scale
+    inflation = jnp.square(inverse).mean() * len(lower)
+    bound = len(lower) * jnp.sqrt(inflation) * scale.max() / scale.min()
+    trusted = (inflation < COLLINEAR) & (bound < 1.0 / RANK_CUTOFF)
+    return theta, r_mean - theta @ z_mean, trusted
+
+
+@jax.jit(static_argnames="intercept")
+def _gram(z: Array, r: Array, *, intercept: bool) -> tuple[Array, Array, Array]:
+    z_mean, r_mean = _means(z, r, intercept)
+    zc = z - z_mean
+    values, vectors = jnp.linalg.eigh(zc.T @ zc)
+    kept = values > RANK_CUTOFF**2 * jnp.maximum(values[-1], 0.0)
+    inverse = jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)
+    theta = (vectors @ (inverse[:, None] * (vectors.T @ (zc.T @ (r - r_mean))))).T
+    return theta, r_mean - theta @ z_mean, kept.sum()
+
+
+@jax.jit(static_argnames="intercept")
+def _lstsq(z: Array, r: Array, *, intercept: bool) -> tuple[Array, Array, Array]:
+    z_mean, r_mean = _means(z, r, intercept)
+    theta, _, rank, _ = jnp.linalg.lstsq(z - z_mean, r - r_mean, rcond=RANK_CUTOFF)
+    return theta.T, r_mean - theta.T @ z_mean, rank
+
+
+def _means(z: Array, r: Array, intercept: bool) -> tuple[Array, Array]:
+    if intercept:
+        return z.mean(axis=0), r.mean(axis=0)
+    return jnp.zeros(z.shape[1], z.dtype), jnp.zeros(r.shape[1], r.dtype)

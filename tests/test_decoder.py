@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lens.decoder import decode, importance, predict
+from lens import decoder as decoder_module
+from lens import least_squares
+from lens.decoder import Decoder, decode, importance, predict
 
 SHAPES = [(40, 5, 3), (200, 64, 17), (64, 64, 4), (30, 50, 6), (9, 1, 1)]
 
@@ -70,6 +73,131 @@ def test_rank_deficient_gives_the_minimum_norm_solution(solver) -> None:
     np.testing.assert_allclose(decoder.theta[:, 3], 0, atol=1e-14)
     np.testing.assert_allclose(decoder.theta[:, 4], decoder.theta[:, 5], atol=1e-10)
     np.testing.assert_allclose(decoder.theta, theta, atol=1e-9)
+
+
+# As many products as it takes for the one with r to be in float32.
+WIDE = (300, 40, 1500)
+
+
+def wide_targets(n: int, k: int, kind: str) -> np.ndarray:
+    rng = np.random.default_rng(11)
+    noise = rng.normal(size=(n, k))
+    if kind == "float32":
+        return (noise + 100.0).astype(np.float32)
+    if kind == "far mean":
+        return noise + 1e6
+    if kind == "scales":  # beyond what float32 can hold at both ends, and constant columns
+        spread = np.geomspace(1e-45, 1e45, k)
+        r = spread * (noise + 10.0)
+        r[:, ::100] = 3.0
+        return r
+    # Few zeros, drifting: the first rows are no guide to the mean.
+    return noise + np.arange(n)[:, None]
+
+
+def wide_error(z: np.ndarray, r: np.ndarray, found: Decoder, intercept: bool) -> float:
+    """Largest error of a feature's predictions, over its deviation from its mean."""
+    r = r.astype(np.float64)
+    _, fitted = reference(z, r, intercept)
+    error = np.linalg.norm(predict(found, z) - fitted, axis=0)
+    deviation = np.linalg.norm(r - r.mean(axis=0) * intercept, axis=0)
+    # A mean 1e6 spreads away has itself a rounding of 1e-10 spreads; a constant has no spread.
+    return float((error / np.maximum(deviation, 1e-4 * np.abs(r).max(axis=0))).max())
+
+
+def on_device(z: np.ndarray, r: np.ndarray, intercept: bool) -> Decoder | None:
+    """What arrays on an accelerator go through, here on CPU."""
+    found = decoder_module._on_device(jnp.asarray(z), jax.device_put(r), intercept)
+    return None if found is None else Decoder(*found, z.shape[1])
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("kind", ["float32", "far mean", "scales", "drift"])
+@pytest.mark.parametrize("condition", [1.0, 1e2, 1e4])
+def test_float32_product_holds_every_feature(condition, kind, intercept) -> None:
+    """To 1e-5 of each feature's own spread, on the fast path, on the host and on a device."""
+    n, h, k = WIDE
+    z, r = with_condition(n, h, condition, seed=3), wide_targets(n, k, kind)
+    assert n * h * k > least_squares._LARGE
+    assert least_squares.factorise(z, intercept=intercept) is not None
+    assert wide_error(z, r, decode(z, r, intercept=intercept), intercept) < 1e-5
+    with jax.enable_x64(True):
+        found = on_device(z, r, intercept)
+    assert found is not None
+    assert wide_error(z, r, found, intercept) < 1e-5
+
+
+@pytest.mark.parametrize("gap", [1e-1, 1e-2, 1e-3, 1e-4])
+def test_near_copies_of_columns(gap: float) -> None:
+    """All the inflation of a single pair is on its weights, and on the patients who tell it."""
+    n, h, k = WIDE
+    rng = np.random.default_rng(12)
+    z, r = rng.normal(size=(n, h)), rng.normal(size=(n, k))
+    z[:, 3] = z[:, 8] + gap * rng.normal(size=n)
+    assert least_squares.factorise(z, intercept=True) is not None
+    assert wide_error(z, r, decode(z, r), True) < 1e-5
+
+
+def test_scales_of_columns_do_not_matter() -> None:
+    n, h, k = WIDE
+    rng = np.random.default_rng(13)
+    z, r = rng.normal(size=(n, h)), rng.normal(size=(n, k))
+    scale = np.geomspace(1e-2, 1e2, h)
+    one, other = decode(z, r), decode(z * scale, r)
+    np.testing.assert_allclose(other.theta * scale, one.theta, atol=1e-6)
+    assert wide_error(z * scale, r, other, True) < 1e-5
+
+
+@pytest.mark.parametrize("case", ["condition 1e7", "deficient", "fewer patients", "faint column"])
+def test_safe_path_beyond(case: str) -> None:
+    """Where Cholesky is not to be trusted, the weights of minimum norm, wherever the arrays are."""
+    n, h, k = WIDE
+    rng = np.random.default_rng(14)
+    z = rng.normal(size=(n, h))
+    if case == "condition 1e7":
+        z = with_condition(n, h, 1e7, seed=15)
+    elif case == "deficient":
+        z[:, 5], z[:, 9] = z[:, 4], 0.0
+    elif case == "fewer patients":
+        z = rng.normal(size=(30, h))
+    else:  # below float32's resolution of the others
+        z[:, 7] *= 1e-9
+    r = rng.normal(size=(len(z), k))
+    assert least_squares.factorise(z, intercept=True) is None
+    assert on_device(z, r, True) is None
+    found = decode(z, r)
+    theta, fitted = reference(z, r, True)
+    expected = {"deficient": h - 2, "fewer patients": 29, "faint column": h - 1}
+    if case in expected:
+        assert found.rank == expected[case]
+        np.testing.assert_allclose(found.theta, theta, atol=1e-9)
+    # The product z'z squares 1e7; directions near the cut-off are lost to its rounding.
+    tolerance = 1e-2 if case == "condition 1e7" else 1e-9
+    assert np.abs(predict(found, z) - fitted).max() < tolerance
+
+
+def test_work_is_that_of_the_formula() -> None:
+    """Operations counted by the compiler, and one compilation for all calls of a shape."""
+    n, h, k = 200, 64, 900
+    rng = np.random.default_rng(16)
+    z, r = rng.normal(size=(n, h)), rng.normal(size=(n, k))
+    cholesky = decoder_module._cholesky
+    with jax.enable_x64(True):
+        compiled = cholesky.lower(jnp.asarray(z), jnp.asarray(r), intercept=True).compile()
+    # z'z, q, the product with r, back-substitution; the factorisation is a call of LAPACK.
+    formula = 2 * n * h * h + 2 * n * h * h + 2 * n * h * k + 2 * h * h * k
+    # The rest is work per element of r and z.
+    assert formula <= compiled.cost_analysis()["flops"] <= 1.15 * formula
+    before = cholesky._cache_size()
+    for _ in range(3):
+        on_device(z, r, True)
+    assert cholesky._cache_size() == before + 1
+
+
+def test_arrays_where_they_are() -> None:
+    """Only arrays on an accelerator take the compiled path."""
+    assert not decoder_module._accelerated(np.ones(2))
+    assert not decoder_module._accelerated(jax.device_put(np.ones(2), jax.devices("cpu")[0]))
 
 
 def test_accepts_jax_arrays_and_leaves_float32_the_default() -> None:
