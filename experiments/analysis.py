@@ -50,6 +50,7 @@ def analyse(plan: Plan, inputs: Inputs, diary: RunFolder) -> list[CaseError]:
             rois=part.scope.rois,
             modalities=part.scope.modalities,
             seed=plan.config.seed,
+            retrained=inputs.retrained,
         )
         set_aside += study.set_aside
         _analyse_part(plan, study, part, diary, _exposing_split(plan, inputs))
@@ -59,6 +60,7 @@ def analyse(plan: Plan, inputs: Inputs, diary: RunFolder) -> list[CaseError]:
     write_failures(set_aside, diary.folder / "failures.csv")
     files = {path for pair in inputs.tasks.values() for path in pair}
     files |= {path for path in (inputs.radiomics, inputs.split) if path is not None}
+    files |= {path for paths in inputs.retrained.values() for path in paths}
     diary.finish(
         tasks={task: tasks[task] for task in inputs.tasks},
         scopes=scopes,
@@ -132,6 +134,7 @@ def _analyse_part(
     depends = [data, array_hash(study.observed(), *study.x_ft.values()), settings]
     depends += [plan.folds, plan.repeats, config.level, config.margin, config.flips, config.seed]
     depends += [list(judged), config.repeatability and file_hash(config.repeatability)]
+    depends += [array_hash(*again) for again in study.retrained.values()]
     depends += depends_on(plan, list(study.x_ft), split)
     name = f"cross-validation{where}"
     diary.stage(name, depends, list(judged.values()), run_cross_validation)

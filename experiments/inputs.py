@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiments.plan import Plan, pairs, parameter_files
+from experiments.plan import Plan, pairs, parameter_files, retrained_files
 from lens.cohort import Cohort, parse_labels, read_manifest, split_patients
 from lens.errors import CaseError, InputError
 from lens.files import file_hash, read_failures, write_failures, write_table
@@ -33,6 +33,7 @@ class Inputs:
 
     Attributes:
         tasks: task -> its embeddings.
+        retrained: task -> embeddings of encoders fine-tuned on it again.
         radiomics, split: files as `lens.study.load_study` takes them.
         set_aside: patients lost on the way from images to tables.
         notes: what a reader of the report must know about the input.
@@ -43,6 +44,7 @@ class Inputs:
     split: Path | None = None
     set_aside: tuple[CaseError, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    retrained: dict[str, list[Path]] = field(default_factory=dict)
 
 
 def from_tables(plan: Plan) -> Inputs:
@@ -62,7 +64,8 @@ def from_tables(plan: Plan) -> Inputs:
         if task not in pre and not common:
             raise InputError(f"--pre is missing for task {task!r}: give --pre FILE or {task}=FILE")
         tasks[task] = Embeddings(pre[task] if task in pre else common[0], file)
-    return Inputs(tasks, config.radiomics, config.split)
+    retrained = retrained_files(config)
+    return Inputs(tasks, config.radiomics, config.split, retrained=retrained)
 
 
 def from_cohort(plan: Plan, diary: RunFolder) -> Inputs:

@@ -100,7 +100,9 @@ def settle(config: Config) -> Plan:
         if config.encoder_pre is None or not config.encoder_ft:
             raise InputError("--cohort also needs --encoder-pre FILE and --encoder-ft TASK=FILE")
         name, phantom = config.cohort.resolve().parent.name, False
-    elif config.ft or config.radiomics or config.encoder_pre or config.encoder_ft:
+    elif (
+        config.ft or config.retrained or config.radiomics or config.encoder_pre or config.encoder_ft
+    ):
         raise InputError("--ft and --radiomics need --pre; --encoder-pre and --encoder-ft --cohort")
     elif config.scope or config.channels:
         raise InputError("--scope and --channels need --ft or --encoder-ft: a task of your own")
@@ -129,12 +131,30 @@ def settle(config: Config) -> Plan:
         raise InputError(f"--folds {plan.folds}: 2 or more, or 0 for the split alone")
     if not 0 < config.level < 1 or config.margin < 0:
         raise InputError("--level must lie between 0 and 1, --margin must not be negative")
+    if config.retrained and not config.pre:
+        raise InputError("--retrained needs --pre: embeddings of your own (experiments.embed)")
+    retrained_files(config)
     _check_exposure(config, PHANTOM_SCOPES if phantom else _tasks(config))
     if (config.adjust or config.site) and not (config.labels or config.cohort):
         raise InputError("--adjust and --site need --labels, a table of patient_id and columns")
     if min((*config.l1, *config.l2), default=0) < 0:
         raise InputError("--l1 and --l2 must not be negative")
     return plan
+
+
+def retrained_files(config: Config) -> dict[str, list[Path]]:
+    """Task -> embeddings of encoders that were fine-tuned on it again.
+
+    Raises:
+        InputError: an entry is not ``TASK=FILE`` of a task of ``--ft``.
+    """
+    files: dict[str, list[Path]] = {}
+    for entry in config.retrained:
+        ((task, path),) = pairs([entry], "--retrained").items()
+        if task not in pairs(config.ft, "--ft"):
+            raise InputError(f"--retrained {entry}: --ft names no task {task!r}")
+        files.setdefault(task, []).append(path)
+    return files
 
 
 def _tasks(config: Config) -> set[str]:

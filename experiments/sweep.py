@@ -35,6 +35,9 @@ class Config:
     where a task starts from other ones (from T2 alone, say)."""
     ft: Pairs = ()
     """TASK=FILE, embeddings after fine-tuning; repeat the flag for several tasks."""
+    retrained: Pairs = ()
+    """TASK=FILE, embeddings of an encoder that was fine-tuned on a task of --ft again, from another
+    seed; repeat the flag (two or more). A change then counts only beyond the spread of seeds."""
     radiomics: Path | None = None
     """Radiomics table, .parquet or .csv; with --cohort it replaces the extraction."""
     cohort: Path | None = None

@@ -39,6 +39,7 @@ class Study:
         ids: ``patient_id`` and, where a patient has several studies, ``study_id``.
         x_pre: embeddings of the encoder before fine-tuning.
         x_ft: per task, embeddings of the fine-tuned encoder, same width.
+        retrained: per task, embeddings of encoders fine-tuned again from other seeds, if any.
         r: radiomic features in their own units.
         features: a row per column of `r`: column, modality, roi, image, feature_class, feature.
         split: ``train``, ``val`` or ``test`` per row; a patient is in one split only.
@@ -60,6 +61,7 @@ class Study:
     set_aside: tuple[CaseError, ...] = ()
     notes: tuple[str, ...] = ()
     imputed: Bool[np.ndarray, "n k"] | None = None
+    retrained: dict[str, list[Float[np.ndarray, "n d"]]] = field(default_factory=dict)
 
     def observed(self) -> Float[np.ndarray, "n k"]:
         """`r` with NaN for what was missing, for those who impute inside their own folds."""
@@ -80,6 +82,7 @@ def load_study(
     modalities: Sequence[str] = (),
     seed: int = 0,
     audit: Path | None = None,
+    retrained: Mapping[str, Sequence[Path]] | None = None,
 ) -> Study:
     """Joins a user's tables on ``patient_id`` (and ``study_id`` where all tables carry it).
 
@@ -100,16 +103,20 @@ def load_study(
         seed: of the split.
         audit: findings about the radiomics table, as ``experiments.radiomics`` writes them;
             without it ``R-audit.csv`` beside ``R.parquet``, where there is one.
+        retrained: task name -> embeddings after fine-tuning from other seeds.
 
     Raises:
         InputError: a file is unusable as a whole, or too few patients remain.
     """
     if not ft:
         raise InputError("no fine-tuned embeddings given; at least one task is needed")
-    embeddings = {"pre": read_embeddings(pre)} | {
-        task: read_embeddings(path) for task, path in ft.items()
+    again = {
+        f"{task}, seed {number}": path
+        for task in ft
+        for number, path in enumerate((retrained or {}).get(task, ()), start=2)
     }
-    files = {"pre": pre, **ft}
+    files = {"pre": pre, **ft, **again}
+    embeddings = {name: read_embeddings(path) for name, path in files.items()}
     _check_widths(embeddings, files)
     table = read_radiomics(radiomics)
     frames = {str(files[name]): frame for name, frame in embeddings.items()}
@@ -135,8 +142,8 @@ def load_study(
     keep_columns, dropped = _missing_columns(r, features)
     dropped = explain(dropped, findings)
     r, features = r[:, keep_columns], features[keep_columns].reset_index(drop=True)
-    again, proportional = repeated(r, features["column"].tolist(), findings)
-    r, features = r[:, ~again], features[~again].reset_index(drop=True)
+    copies, proportional = repeated(r, features["column"].tolist(), findings)
+    r, features = r[:, ~copies], features[~copies].reset_index(drop=True)
     keep_rows, incomplete = _incomplete_rows(r, features, x, keys, files, radiomics)
     set_aside += incomplete
     keys, r = keys[keep_rows].reset_index(drop=True), r[keep_rows]
@@ -165,6 +172,9 @@ def load_study(
         ids=keys,
         x_pre=x["pre"],
         x_ft={task: x[task] for task in ft},
+        retrained={
+            task: [x[name] for name in again if name.startswith(f"{task}, seed ")] for task in ft
+        },
         r=r,
         features=features,
         split=assigned,

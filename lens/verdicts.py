@@ -10,6 +10,8 @@ features. A cluster's medoid is tested; the members, near copies of it, carry it
    see a gain per channel, the other no rotation and no scale factor, so that neither of these
    changes, which leave the information as it is, can ever be called a loss. R2 must change by at
    least a margin, too: with enough patients a change that nobody cares about is beyond chance.
+   Where fine-tuning was run from several seeds, the band in which the next one's change would lie
+   must exclude zero (`lens.retraining`).
 3. **moved**: neither lost nor gained, but the MLP trained before fine-tuning reads the feature
    worse after it (pre/ft below pre/pre, one-sided test, by at least the margin), and at least half
    of that drop is not a drop of the ridge probe's R2: the information is there in another basis.
@@ -19,15 +21,18 @@ features. A cluster's medoid is tested; the members, near copies of it, carry it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from lens.clusters import Clusters
 from lens.corners import PRE, Held, corner_names
 from lens.inference import beside, delta_r2, r2_score, select, significance
+from lens.retraining import retraining_band
 from lens.significance import Significance
 
 SINGLE_SPLIT = ("delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh")
@@ -54,7 +59,12 @@ class Rules:
 
 
 def judge(
-    held: Held, task: str, clusters: Clusters, groups: np.ndarray, rules: Rules = Rules()
+    held: Held,
+    task: str,
+    clusters: Clusters,
+    groups: np.ndarray,
+    rules: Rules = Rules(),
+    retrained: Sequence[Held] = (),
 ) -> pd.DataFrame:
     """Verdict, change of R2 with interval and p values of every feature.
 
@@ -64,13 +74,16 @@ def judge(
         clusters: of the features, all of them.
         groups: patient of each row.
         rules: level and margin.
+        retrained: the same of encoders fine-tuned from other seeds, under the same `task`.
 
     Returns:
         A row per feature: ``verdict, cluster, medoid`` (whether the feature is one), ridge's
         ``delta_r2, delta_r2_low, delta_r2_high, p_maxt, q_bh, r2_ridge_pre, r2_ridge_ft`` with
         ``_low`` and ``_high``, ``p_present_pre, p_present_ft`` (family-wise, against the mean), and
         with an MLP ``p_moved`` and its corners ``r2_pre_pre, r2_pre_ft, r2_ft_pre, r2_ft_ft``
-        (where it was trained; where it was read). p and q are those of the cluster's medoid.
+        (where it was trained; where it was read), and with `retrained` encoders
+        ``retrained`` (their number, `held` with them), ``delta_r2_retrained`` with ``_low`` and
+        ``_high``. p and q are those of the medoid.
     """
     ridge, base = held.ridge["per_channel"], held.baseline
     table = pd.DataFrame({"cluster": clusters.ids})
@@ -102,6 +115,12 @@ def judge(
     delta = medoid["delta_r2"].to_numpy()
     absent = np.minimum(present_pre, present_ft) > rules.level
     changed = agree & (differ.p_maxt <= rules.level) & (np.abs(delta) >= rules.margin)
+    if retrained:
+        band = retraining_band([_change(each, task, groups) for each in (held, *retrained)])
+        table["retrained"], table["delta_r2_retrained"] = band.encoders, band.mean
+        table["delta_r2_retrained_low"], table["delta_r2_retrained_high"] = band.low, band.high
+        # The band lies on the side of this encoder's own change.
+        changed &= (band.excludes_zero() & (np.sign(band.mean) == np.sign(change.value)))[chosen]
     moved = np.zeros(len(chosen), bool)
     if held.mlp:
         for name, key in corner_names(task):
@@ -119,6 +138,11 @@ def judge(
     )
     table.insert(0, "verdict", verdict[spread])
     return table
+
+
+def _change(held: Held, task: str, groups: np.ndarray) -> Float[np.ndarray, " k"]:
+    ridge = held.ridge["per_channel"]
+    return delta_r2(ridge[PRE], ridge[task], held.baseline, groups).value
 
 
 def with_verdicts(features: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:

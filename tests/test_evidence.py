@@ -39,7 +39,7 @@ def features() -> pd.DataFrame:
 
 
 def test_counts_add_up(features: pd.DataFrame) -> None:
-    content = evidence(features, 0.01)
+    content = evidence(features, 0.05, 0.01)
     rows = {row["name"]: row for row in content["counts"]}
     assert rows["all features"] == {
         "name": "all features", "total": 8,
@@ -52,7 +52,7 @@ def test_counts_add_up(features: pd.DataFrame) -> None:
 
 def test_a_cluster_is_listed_once_and_the_largest_change_first(features: pd.DataFrame) -> None:
     listed = {
-        verdict: (rows, total) for verdict, rows, total in evidence(features, 0.01)["changed"]
+        verdict: (rows, total) for verdict, rows, total in evidence(features, 0.05, 0.01)["changed"]
     }
     rows, total = listed["lost"]
     assert total == 3
@@ -64,11 +64,11 @@ def test_a_cluster_is_listed_once_and_the_largest_change_first(features: pd.Data
 def test_opposite_signs_are_told_where_the_change_is_sure_and_not_tiny(
     features: pd.DataFrame,
 ) -> None:
-    told = evidence(features, 0.005)["disagreement"]
+    told = evidence(features, 0.05, 0.005)["disagreement"]
     # Two lost near copies with a growing importance, and one that grew by 0.01.
     assert (told["count"], told["of"]) == (3, 5)
     assert [row["delta_r2"] for row in told["examples"]] == [-0.5, 0.01]
-    assert evidence(features, 0.45)["disagreement"]["count"] == 1
+    assert evidence(features, 0.05, 0.45)["disagreement"]["count"] == 1
 
 
 def test_the_figure_holds_every_feature_with_a_value(features: pd.DataFrame) -> None:

@@ -37,10 +37,17 @@ def flags(planted: Planted, tmp_path_factory) -> list[object]:
     pd.DataFrame({"column": table.columns[1:4], "icc": [0.5, 0.6, 0.7]}).to_csv(
         folder / "icc.csv", index=False
     )
+    # The same fine-tuning again: the same change with a little other noise.
+    again = []
+    for seed in (1, 2):
+        noise = 0.1 * np.random.default_rng(seed).normal(size=planted.ft.shape)
+        np.savez(folder / f"seed-{seed}.npz", patient_id=planted.ids, embeddings=planted.ft + noise)
+        again += ["--retrained", f"cls={folder / f'seed-{seed}.npz'}"]
     tasks = [f"cls={paths['ft']}", f"rot={folder / 'rotated.npz'}"]
     given = ["--pre", paths["pre"], "--ft", tasks[0], "--ft", tasks[1]]
     return [
         *given,
+        *again,
         "--radiomics",
         paths["radiomics"],
         "--repeatability",
@@ -69,6 +76,23 @@ def test_an_erased_factor_is_lost_and_a_rotation_is_not(planted: Planted, finish
     assert (table.loc[erased, "verdict"] == "lost").all()
     assert (table["verdict"].drop(erased) != "lost").all()
     assert set(features(finished, "rot")["verdict"]) <= {"kept", "moved"}
+
+
+def test_the_band_of_other_seeds_is_told(planted: Planted, finished: Path) -> None:
+    table = features(finished, "cls")
+    erased = planted.radiomics.columns[1:][np.isin(planted.factor, planted.erased)]
+    assert (table["retrained"] == 3).all()
+    assert (table.loc[erased, "delta_r2_retrained_high"] < 0).all()
+    assert (table["delta_r2_retrained_low"] <= table["delta_r2_retrained"]).all()
+    assert "retrained" not in features(finished, "rot")
+    report = (finished / "report.html").read_text()
+    assert "3 encoders fine-tuned from different seeds" in " ".join(report.split())
+
+
+def test_refuses_another_seed_of_no_task(flags: list[object], tmp_path: Path) -> None:
+    refused = run(*flags, "--retrained", "seg=x.npz", "--out", tmp_path / "run")
+    assert refused.returncode == 1
+    assert "--ft names no task 'seg'" in refused.stderr
 
 
 def test_the_ceiling_is_the_given_repeatability(finished: Path) -> None:

@@ -28,11 +28,12 @@ VERDICT_COLOURS = {
 }
 
 
-def evidence(features: pd.DataFrame, margin: float) -> dict[str, Any]:
+def evidence(features: pd.DataFrame, level: float, margin: float) -> dict[str, Any]:
     """Content of the verdict section of one task.
 
     Args:
         features: rows of ``features.parquet``.
+        level: family-wise, of the verdicts.
         margin: smallest change of R2 that counts.
     """
     return {
@@ -44,6 +45,8 @@ def evidence(features: pd.DataFrame, margin: float) -> dict[str, Any]:
         ],
         "clusters": int(features["cluster"].nunique()),
         "ceiling": bool(features["r2_ceiling"].notna().any()),
+        "retrained": int(features["retrained"].iloc[0]) if "retrained" in features else 0,
+        "within_seeds": _within_seeds(features, level, margin),
         "disagreement": _disagreement(features, margin),
     }
 
@@ -132,6 +135,15 @@ def _listed(features: pd.DataFrame, verdict: str) -> list[dict[Hashable, Any]]:
         {**row, "label": label(row), "copies": int(copies[row["cluster"]]) - 1}
         for row in found.to_dict("records")
     ]
+
+
+def _within_seeds(features: pd.DataFrame, level: float, margin: float) -> int:
+    """Features that changed in this encoder, but no further than other seeds of it differ."""
+    if "retrained" not in features:
+        return 0
+    changed = (features["p_maxt"] <= level) & (features["delta_r2"].abs() >= margin)
+    crosses = features["delta_r2_retrained_low"] * features["delta_r2_retrained_high"] <= 0
+    return int((changed & crosses & ~features["verdict"].isin(["lost", "gained"])).sum())
 
 
 def _disagreement(features: pd.DataFrame, margin: float) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _task(
         "called": int((task.features["q_bh_split"] < 0.05).sum()),
         "confounds": confounds(task.features),
         "encoding": encoding_rows(task.encoding),
-        "evidence": evidence(task.features, config["margin"]),
+        "evidence": evidence(task.features, config["level"], config["margin"]),
     }
 
 

@@ -1,0 +1,133 @@
+"""The whole analysis on tables of a planted cohort: seconds per stage, memory, and how both grow.
+
+``python -m benchmarks.analysis`` runs the main job on each size in turn, each in a process of its
+own, and writes ``benchmarks/results/analysis.json``. The first size is the paper's: 850 patients,
+three modalities with 837 features each, embeddings of width 768.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+
+from lens.files import write_json
+
+MODALITIES = ("t2", "dwi", "adc")
+IMAGES = 9
+FACTORS = 12
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run."""
+
+    sizes: tuple[tuple[int, int, int], ...] = (
+        (850, 2511, 1000),
+        (850, 2511, 4000),
+        (850, 10044, 1000),
+        (8500, 2511, 1000),
+    )
+    """Patients, radiomic columns (a multiple of 27) and bootstrap draws."""
+    width: int = 768
+    """Dimensions of the embeddings."""
+    options: tuple[str, ...] = ()
+    """More flags of the main job, such as --folds=0."""
+    folder: Path | None = None
+    """Where tables and runs stay; a temporary folder by default. Finished stages are kept there."""
+    out: Path = Path(__file__).parent / "results" / "analysis.json"
+    """Where the figures go."""
+
+
+def plant(folder: Path, patients: int, columns: int, width: int, seed: int = 0) -> None:
+    """Writes ``pre.npz``, ``ft.npz`` and ``radiomics.parquet``: a quarter of the factors is lost.
+
+    Features come in families of nine that share most of their variance, as a feature of an image
+    and of its wavelet bands does.
+    """
+    rng = np.random.default_rng(seed)
+    latent = rng.normal(size=(patients, FACTORS))
+    mixing = rng.normal(size=(FACTORS, width))
+    ids = np.array([f"p{i:05d}" for i in range(patients)])
+    after = latent.copy()
+    after[:, : FACTORS // 4] = 0
+    for name, factors in (("pre", latent), ("ft", after)):
+        x = factors @ mixing + 2 * rng.normal(size=(patients, width))
+        np.savez(folder / f"{name}.npz", patient_id=ids, embeddings=x.astype(np.float32))
+    table: dict[str, Any] = {"patient_id": ids}
+    for modality in MODALITIES:
+        for family in range(columns // (IMAGES * len(MODALITIES))):
+            own = rng.normal(size=patients)
+            strength = rng.uniform(0.2, 0.9)
+            common = np.sqrt(strength) * latent[:, family % FACTORS] + np.sqrt(1 - strength) * own
+            for image in range(IMAGES):
+                name = f"{modality}.gland.wavelet-{image:03b}_glcm_Feature{family}"
+                name = name.replace("wavelet-1000", "original")
+                table[name] = common + 0.3 * rng.normal(size=patients)
+    pd.DataFrame(table).to_parquet(folder / "radiomics.parquet")
+
+
+def measure(config: Config, patients: int, columns: int, draws: int, root: Path) -> dict[str, Any]:
+    """One run of the main job."""
+    folder = root / f"{patients}x{columns}-{draws}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "radiomics.parquet").exists():
+        plant(folder, patients, columns, config.width)
+    command = [sys.executable, "-m", "experiments.sweep", "--pre", f"{folder / 'pre.npz'}"]
+    command += [
+        "--ft",
+        f"cls={folder / 'ft.npz'}",
+        "--radiomics",
+        f"{folder / 'radiomics.parquet'}",
+    ]
+    command += ["--out", f"{folder / 'run'}", "--bootstraps", f"{draws}", *config.options]
+    job = subprocess.run(command, check=True, text=True, capture_output=True)
+    run = json.loads((folder / "run" / "run.json").read_text())
+    verdicts = pd.read_parquet(folder / "run" / "cls" / "features.parquet")["verdict"]
+    estimate = re.search(r"cross-validation: .*", job.stderr)
+    seconds = {name: stage["seconds"] for name, stage in run["stages"].items()}
+    return {
+        "patients": patients,
+        "columns": columns,
+        "bootstraps": draws,
+        "seconds": {"total": round(sum(seconds.values()), 1), **seconds},
+        "estimate": estimate.group() if estimate else None,
+        # The largest of all processes so far: sizes grow from one run to the next.
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9,
+        "verdicts": verdicts.value_counts().to_dict(),
+    }
+
+
+def main(config: Config) -> None:
+    """Measures every size and prints as it goes."""
+    with tempfile.TemporaryDirectory() as temporary:
+        runs = []
+        for size in config.sizes:
+            runs.append(measure(config, *size, config.folder or Path(temporary)))
+            print(json.dumps(runs[-1], indent=2), flush=True)
+            facts = {
+                "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+                "load_average": os.getloadavg()[0],
+                "versions": {name: version(name) for name in ("jax", "numpy", "scipy", "pandas")},
+                "width": config.width,
+                "options": list(config.options),
+                "runs": runs,
+            }
+            write_json(config.out, facts)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
