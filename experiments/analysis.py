@@ -213,6 +213,7 @@ def _shift(
         draws=config.bootstraps,
         flips=config.flips,
         seed=config.seed,
+        scratch=plan.scratch(),
     )
     verdicts = read_table(folder / "verdicts.parquet")
     write_shift(folder, replace(result, features=with_verdicts(result.features, verdicts)))

@@ -51,7 +51,15 @@ def cross_validate(
     seconds = estimate_seconds(study.x_pre, len(study.x_ft), r, folds, settings)
     log.info("cross-validation: %d fits, about %s", fits, _duration(seconds))
     with tqdm(total=fits, desc="cross-validation", unit="fit") as bar:
-        held = hold_out(study.x_pre, study.x_ft, r, folds, settings, on_fit=bar.update)
+        held = hold_out(
+            study.x_pre,
+            study.x_ft,
+            r,
+            folds,
+            settings,
+            on_fit=bar.update,
+            scratch=plan.scratch(),
+        )
     clusters = cluster_features(study.r[study.rows("train")])
     more = beside_verdicts(plan, study, confounds, folds, held, folder)
     rules = Rules(config.level, config.margin, config.flips, config.seed)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lens.errors import InputError
+from lens.scratch import Scratch
 
 if TYPE_CHECKING:
     from experiments.sweep import Config
@@ -61,6 +62,11 @@ class Plan:
     phantoms: int
     pretrain_epochs: int
     finetune_epochs: int
+
+    def scratch(self) -> Scratch:
+        """A place for a stage's large arrays."""
+        limit = self.config.memory
+        return Scratch(float("inf") if limit is None else 1e9 * limit, self.out)
 
     def scope(self, task: str) -> Scope:
         """What the task is read against."""
@@ -129,6 +135,8 @@ def settle(config: Config) -> Plan:
         raise InputError("counts, --shape and --spacing must be positive")
     if plan.folds < 0 or plan.folds == 1:
         raise InputError(f"--folds {plan.folds}: 2 or more, or 0 for the split alone")
+    if config.memory is not None and not config.memory >= 0:
+        raise InputError("--memory must not be negative")
     if not 0 < config.level < 1 or config.margin < 0:
         raise InputError("--level must lie between 0 and 1, --margin must not be negative")
     if config.retrained and not config.pre:

@@ -113,6 +113,9 @@ class Config:
     """PyRadiomics parameter file for all modalities, or MODALITY=FILE; repeat for several."""
     workers: int | None = None
     """Processes for radiomics; default one per core."""
+    memory: float | None = None
+    """GB of memory for scores (patients times features) and bootstrap draws; what is more goes to
+    unnamed files in the run folder. Tables and fits come on top. Default: no bound."""
     quick: bool = False
     """A small embedded default without the segmentation, to see it work in under three minutes."""
     phantoms: int | None = None

@@ -22,6 +22,7 @@ from lens.lanes import Data
 from lens.projection import fit_standardise, hidden
 from lens.radiomics.scaling import MinMax, scale
 from lens.ridge import predict, ridge, teaching
+from lens.scratch import IN_MEMORY, Scratch
 from lens.sweeps import SweepConfig
 
 View = Literal["per_channel", "one_scale"]
@@ -83,6 +84,7 @@ def hold_out(
     back: bool = True,
     adjust: Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, "n a"]] | None = None,
     on_fit: Callable[[], object] | None = None,
+    scratch: Scratch = IN_MEMORY,
 ) -> Held:
     """Fits every probe in every fold and collects the errors on held-out rows.
 
@@ -105,6 +107,8 @@ def hold_out(
             they tell by least squares on these rows is taken out of features and embeddings before
             any probe is fitted, so that every R2 is a partial one.
         on_fit: told after each of the ``len(folds) * (1 + len(x_ft))`` fits (progress bars).
+        scratch: where the scores live: ``n * k`` numbers, three times for each of two ridge probes
+            a side and four corners a task.
     """
     sides = {PRE: x_pre, **x_ft}
     unit = _common_unit(r)
@@ -118,7 +122,9 @@ def hold_out(
     tables = []
 
     def add(key: tuple[str, ...], fold: Fold, design: np.ndarray, **options) -> None:
-        held = scores.setdefault(key, Scores(*(np.zeros(r.shape) for _ in Scores._fields)))
+        if key not in scores:
+            scores[key] = Scores(*(scratch.keep(np.zeros(r.shape)) for _ in Scores._fields))
+        held = scores[key]
         probe = ridge(design[fold.fitted], filled[fold.fitted], **options)
         error = filled[fold.test] - predict(probe, design[fold.test])
         error[~seen[fold.test]] = 0.0

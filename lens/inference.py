@@ -21,6 +21,7 @@ takes the copies for evidence, and picks hardly any penalty.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,9 @@ from scipy import stats
 from lens.corners import Scores
 from lens.significance import Alternative, Significance, influence_test, patient_sums
 from lens.uncertainty import LEVEL
+
+_COLUMNS = 512
+"""Features whose estimates are computed at once."""
 
 
 class Estimate(NamedTuple):
@@ -57,7 +61,16 @@ def r2_score(scores: Scores, baseline: Float[np.ndarray, "n k"], groups: np.ndar
         baseline: squared errors of the fitted patients' mean, zero where a row is not scored.
         groups: patient of each row.
     """
-    return _estimate(baseline - scores.error, scores.teaching, scores.chance, baseline, groups)
+    return _by_columns(
+        lambda c: _estimate(
+            baseline[:, c] - scores.error[:, c],
+            scores.teaching[:, c],
+            scores.chance[:, c],
+            baseline[:, c],
+            groups,
+        ),
+        baseline.shape[1],
+    )
 
 
 def delta_r2(
@@ -67,12 +80,15 @@ def delta_r2(
 
     Exactly zero, interval and all, if both are the same.
     """
-    return _estimate(
-        before.error - after.error,
-        after.teaching - before.teaching,
-        after.chance - before.chance,
-        baseline,
-        groups,
+    return _by_columns(
+        lambda c: _estimate(
+            before.error[:, c] - after.error[:, c],
+            after.teaching[:, c] - before.teaching[:, c],
+            after.chance[:, c] - before.chance[:, c],
+            baseline[:, c],
+            groups,
+        ),
+        baseline.shape[1],
     )
 
 
@@ -104,6 +120,15 @@ def beside(one: Estimate, other: Estimate) -> Estimate:
     """Two estimates on the same patients as one of all their features, to be tested together."""
     arrays = (np.concatenate(pair, axis=-1) for pair in zip(one[:4], other[:4], strict=True))
     return Estimate(*arrays, patients=min(one.patients, other.patients))
+
+
+def _by_columns(estimate: Callable[[slice], Estimate], columns: int) -> Estimate:
+    """Block by block, so that intermediate results stay small where the scores are large."""
+    blocks = [estimate(slice(at, at + _COLUMNS)) for at in range(0, columns, _COLUMNS)]
+    arrays = (
+        np.concatenate(parts, axis=-1) for parts in zip(*(b[:4] for b in blocks), strict=True)
+    )
+    return Estimate(*arrays, patients=max(block.patients for block in blocks))
 
 
 def _estimate(

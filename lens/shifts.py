@@ -13,6 +13,7 @@ from lens.decoder import Decoder, decode, importance, predict
 from lens.invariants import explained_sd, importance_debiased
 from lens.projection import Projection, project
 from lens.radiomics.scaling import MinMax, scale
+from lens.scratch import IN_MEMORY, Scratch
 from lens.significance import sign_flip_test
 from lens.study import Study
 from lens.uncertainty import (
@@ -56,6 +57,7 @@ def shift(
     draws: int = 1000,
     flips: int = 5000,
     seed: int = 0,
+    scratch: Scratch = IN_MEMORY,
 ) -> Shift:
     """Compares the encoder before and after fine-tuning on `task`.
 
@@ -75,9 +77,10 @@ def shift(
         scaling: range of the radiomic columns over the train patients.
         task: key of `study.x_ft`.
         intercept: fit one; the paper does not.
-        draws: bootstrap samples; memory grows as ``draws * k``.
+        draws: bootstrap samples.
         flips: random sign vectors of the test.
         seed: of the bootstrap and the flips.
+        scratch: where the samples live: ``draws * k`` numbers of 4 bytes, nine times.
     """
     r = scale(study.r, scaling)
     fitted, test, train = study.rows("train", "val"), study.rows("test"), study.rows("train")
@@ -93,7 +96,8 @@ def shift(
         decoder = decode(z[fitted], r[fitted], intercept=intercept)
         residual = r[test] - predict(decoder, z[test])
         errors[stage] = np.square(residual)
-        samples[stage] = bootstrap_scores(residual, deviation, variance, weights)
+        drawn = bootstrap_scores(residual, deviation, variance, weights)
+        samples[stage] = {name: scratch.keep(values) for name, values in drawn.items()}
         decoders[stage] = decoder
         fits[stage] = Fit(
             z[fitted] - (z[fitted].mean(axis=0) if intercept else 0.0),
@@ -109,7 +113,9 @@ def shift(
         table[f"r2_{stage}"] = r2(residual, deviation)
         table[f"mse_{stage}"] = errors[stage].mean(axis=0)
         table[f"mse_z_{stage}"] = table[f"mse_{stage}"] / variance
-    samples["delta"] = {name: samples["ft"][name] - samples["pre"][name] for name in SCORES}
+    samples["delta"] = {
+        name: scratch.keep(samples["ft"][name] - samples["pre"][name]) for name in SCORES
+    }
 
     table["delta_importance"] = table["importance_ft"] - table["importance_pre"]
     standard_errors = importance_error(fits["pre"], fits["ft"], intercept=intercept)

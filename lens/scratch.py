@@ -1,0 +1,39 @@
+"""Large intermediate arrays: in memory up to a bound, in files that vanish with them beyond it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+
+class Scratch:
+    """Says where arrays live that grow with patients times features, or draws times features.
+
+    Args:
+        limit: bytes that may be kept in memory; infinite by default.
+        folder: of the files, on a disk with room; the system's temporary folder by default.
+    """
+
+    def __init__(self, limit: float = float("inf"), folder: Path | None = None) -> None:
+        self._left, self._folder = limit, folder
+
+    def keep(self, array: np.ndarray) -> np.ndarray:
+        """The array itself while the bound allows, else an equal one that is mapped to a file.
+
+        A mapped array reads and writes like any other; its pages are the system's to write out.
+        The file has no name: it is gone when the array is, or the process.
+        """
+        self._left -= array.nbytes
+        if self._left >= 0 or not array.size:
+            return array
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            mapped = np.memmap(file, array.dtype, "w+", shape=array.shape)
+        if array.any():
+            mapped[...] = array
+        return mapped
+
+
+IN_MEMORY = Scratch()
+"""No bound."""

@@ -1,0 +1,43 @@
+"""Arrays beyond the bound live in files, and nothing else changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lens.corners import hold_out
+from lens.folds import make_folds
+from lens.scratch import Scratch
+from lens.sweeps import SweepConfig
+from tests.planted import plant
+
+
+def test_keeps_up_to_the_bound_and_maps_what_is_beyond(tmp_path: Path) -> None:
+    scratch, array = Scratch(100.0, tmp_path), np.arange(10.0)
+    assert scratch.keep(array) is array
+    mapped = scratch.keep(array)
+    assert isinstance(mapped, np.memmap)
+    np.testing.assert_array_equal(mapped, array)
+    mapped[3] = 7
+    assert mapped.sum() == array.sum() + 4
+    assert not list(tmp_path.iterdir()), "the file has a name"
+
+
+def test_scores_in_files_equal_those_in_memory(tmp_path: Path) -> None:
+    planted = plant(n=60, d=12)
+    r = planted.radiomics.iloc[:, 1:9].to_numpy()
+    folds = make_folds(np.arange(60), 3, 1, 0)
+    config = SweepConfig(hidden=4, l1=(0.0,), l2=(0.0,), epochs=3)
+    memory, files = (
+        hold_out(planted.pre, {"t": planted.ft}, r, folds, config, scratch=scratch)
+        for scratch in (Scratch(), Scratch(0.0, tmp_path))
+    )
+    assert isinstance(files.ridge["per_channel"]["t"].error, np.memmap)
+    for view, sides in memory.ridge.items():
+        for side, scores in sides.items():
+            for mine, other in zip(scores, files.ridge[view][side], strict=True):
+                np.testing.assert_array_equal(mine, other)
+    for key, scores in memory.mlp.items():
+        for mine, other in zip(scores, files.mlp[key], strict=True):
+            np.testing.assert_array_equal(mine, other)
