@@ -32,6 +32,10 @@ class Fold(NamedTuple):
         """Rows that are not held out."""
         return self.train | self.val
 
+    def among(self, rows: Bool[np.ndarray, " n"]) -> Fold:
+        """The fold of these rows alone."""
+        return Fold(self.train[rows], self.val[rows], self.test[rows], self.repeat)
+
 
 def make_folds(groups: np.ndarray, folds: int, repeats: int, seed: int) -> tuple[Fold, ...]:
     """Repeated K-fold in which all rows of a patient are held out together.

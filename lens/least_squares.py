@@ -28,33 +28,34 @@ _LARGE = 2**24
 """Multiplications and additions from which the large product is in float32; below, float64 takes
 less than the overhead of a call."""
 
-_BLOCK = 512
+_BLOCK = 1280
 """Targets at a time: bounds what is held beside inputs and results."""
 
 _UNDERFLOW = 1e-28
 """Products below lose digits of their addends to float32's smallest numbers."""
 
 
-_syrk, _trmm = get_blas_funcs(("syrk", "trmm"), dtype=np.float64)
+_syrk, _trmm, _gemv = get_blas_funcs(("syrk", "trmm", "gemv"), dtype=np.float64)
 _potrf, _trtri = get_lapack_funcs(("potrf", "trtri"), dtype=np.float64)
 
 
 class Factor(NamedTuple):
-    """``(z - mean) / scale = q lower.T``, `q` with orthonormal columns.
+    """``(z - mean) / scale = standard``, and the Cholesky factor of ``standard.T standard``.
 
     Attributes:
         mean: of the columns of `z`, zeros where no intercept is fitted.
         scale: norms of the centred columns.
-        inverse: of the Cholesky factor `lower` of the columns' correlations.
-        q: orthonormal to the rounding of float64 times the square of a condition number.
-        inflation: mean variance inflation factor: how much larger the columns' weights come out
-            for the correlations between them.
+        standard: ``standard @ inverse.T`` has orthonormal columns, to the rounding of float64 times
+            the square of a condition number.
+        inverse: of the lower Cholesky factor.
+        inflation: mean variance inflation factor: how much larger the variance of the columns'
+            weights is for the correlations between them.
     """
 
     mean: Float[np.ndarray, " h"]
     scale: Float[np.ndarray, " h"]
+    standard: Float[np.ndarray, "n h"]
     inverse: Float[np.ndarray, "h h"]
-    q: Float[np.ndarray, "n h"]
     inflation: float
 
 
@@ -69,13 +70,17 @@ def solve(
     factor = factorise(z, intercept=intercept)
     if factor is None:
         return None
-    first = factor.inflation < BENIGN and len(z) < r.shape[1]
-    left = _times_inverse(factor.q, factor) if first else factor.q
+    # Weights are r' standard inverse' inverse. Float32 must follow the first inverse unless all is
+    # benign; then the product with r comes where it leaves the inverses the fewer rows.
+    before = 1 if factor.inflation >= BENIGN else 2 * (len(z) < r.shape[1])
+    left = factor.standard
+    for transposed in (True, False)[:before]:
+        left = times_inverse(left, factor, transposed=transposed)
     theta, mean = _products(left, r, centre=intercept)
-    if not first:
-        theta = _times_inverse(theta, factor)
+    for transposed in (True, False)[before:]:
+        theta = times_inverse(theta, factor, transposed=transposed)
     theta /= factor.scale
-    return theta, mean - theta @ factor.mean
+    return theta, mean - _gemv(1.0, theta.T, factor.mean, trans=1)
 
 
 def factorise(z: Float[np.ndarray, "n h"], *, intercept: bool) -> Factor | None:
@@ -93,7 +98,7 @@ def factorise(z: Float[np.ndarray, "n h"], *, intercept: bool) -> Factor | None:
     if not (scale > 0).all():
         return None
     standard /= scale
-    # BLAS is column-major: the transposes are views, and each call works in place.
+    # BLAS is column-major: the transpose of a row-major array is a view.
     lower, failed = _potrf(_syrk(1.0, standard.T, lower=1), lower=1, overwrite_a=1)
     if failed:
         return None
@@ -102,13 +107,14 @@ def factorise(z: Float[np.ndarray, "n h"], *, intercept: bool) -> Factor | None:
     bound = h * np.sqrt(inflation) * scale.max() / scale.min()
     if not (inflation < COLLINEAR and bound < 1.0 / RANK_CUTOFF):
         return None
-    q = _trmm(1.0, inverse, standard.T, lower=1, overwrite_b=1).T
-    return Factor(mean, scale, inverse, q, inflation)
+    return Factor(mean, scale, standard, inverse, inflation)
 
 
-def _times_inverse(rows: Float[np.ndarray, "m h"], factor: Factor) -> Float[np.ndarray, "m h"]:
-    """``rows @ inverse``, in place."""
-    return _trmm(1.0, factor.inverse, rows.T, lower=1, trans_a=1, overwrite_b=1).T
+def times_inverse(
+    rows: Float[np.ndarray, "m h"], factor: Factor, *, transposed: bool
+) -> Float[np.ndarray, "m h"]:
+    """``rows @ inverse`` or ``rows @ inverse.T``, in place."""
+    return _trmm(1.0, factor.inverse, rows.T, lower=1, trans_a=not transposed, overwrite_b=1).T
 
 
 def _products(

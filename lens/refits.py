@@ -16,7 +16,7 @@ from scipy import linalg
 from threadpoolctl import threadpool_limits
 
 from lens.decoder import AnyArray, check_rows, decode
-from lens.least_squares import BENIGN, RANK_CUTOFF, factorise
+from lens.least_squares import BENIGN, RANK_CUTOFF, factorise, times_inverse
 
 _SHAKY = 100.0
 """Mean variance inflation from which a draw is solved in float64 throughout."""
@@ -184,8 +184,9 @@ def _basis(z: Float[np.ndarray, "n h"], intercept: bool) -> _Basis:
         kept = values > RANK_CUTOFF * values[0]
         return _Basis(rows[:, kept], directions[kept].T / values[kept])
     if factor.inflation < BENIGN:
-        return _Basis((z - factor.mean) / factor.scale, 1.0 / factor.scale)
-    return _Basis(factor.q, factor.inverse.T / factor.scale[:, None])
+        return _Basis(factor.standard, 1.0 / factor.scale)
+    orthonormal = times_inverse(factor.standard, factor, transposed=True)
+    return _Basis(orthonormal, factor.inverse.T / factor.scale[:, None])
 
 
 def _target(centred: Float[np.ndarray, "n k"]) -> _Target:

@@ -132,18 +132,26 @@ def play(
         width = 1 if whole else values.shape[1]
         games[name] = Game(np.zeros((count, len(values), width)), np.zeros((len(values), width)))
     for fold in folds:
-        kernels = np.stack([_gram(block, fold.fitted) for block in blocks])
+        designs = [_design(block, fold.fitted) for block in blocks]
+        kernels: dict[int, np.ndarray] = {}
         views = {name: _view(values, fold.fitted, whole) for name, values in targets.items()}
         observed = np.concatenate([view.scores for view in views.values()], axis=1)
         ends = np.cumsum([0, *(view.scores.shape[1] for view in views.values())])
         for game, view in zip(games.values(), views.values(), strict=True):
             game.baseline[fold.test] += weight * view.baseline[fold.test]
         for subset in range(1, count):
-            chosen = [bool(subset >> bit & 1) for bit in range(len(blocks))]
-            kernel = kernels[chosen].sum(axis=0)
-            fit = kernel_ridge(kernel[np.ix_(fold.fitted, fold.fitted)], observed[fold.fitted])
+            chosen = [bit for bit in range(len(blocks)) if subset >> bit & 1]
             test = observed[fold.test]
-            error = test - kernel[np.ix_(fold.test, fold.fitted)] @ fit.dual
+            if sum(designs[bit].shape[1] for bit in chosen) < fold.fitted.sum():
+                x = np.concatenate([designs[bit] for bit in chosen], axis=1)
+                told = x[fold.test] @ narrow_ridge(x[fold.fitted], observed[fold.fitted])
+            else:
+                for bit in set(chosen) - set(kernels):
+                    kernels[bit] = designs[bit] @ designs[bit].T
+                kernel = np.sum([kernels[bit] for bit in chosen], axis=0)
+                fit = kernel_ridge(kernel[np.ix_(fold.fitted, fold.fitted)], observed[fold.fitted])
+                told = kernel[np.ix_(fold.test, fold.fitted)] @ fit.dual
+            error = test - told
             saved = np.square(test) - np.square(error)
             for number, game in enumerate(games.values()):
                 part = saved[:, ends[number] : ends[number + 1]]
@@ -169,17 +177,54 @@ def kernel_ridge(
         y: centred targets.
         alphas: in units of n; ties go to the larger.
     """
-    n, grid = len(kernel), np.sort(np.asarray(alphas))[::-1]
     values, vectors = linalg.eigh(kernel, overwrite_a=True, check_finite=False)
     values = np.maximum(values, 0.0)
     scores = vectors.T @ y
+    alpha = _penalties(values, np.square(scores), np.zeros(y.shape[1]), len(y), alphas)
+    return KernelRidge(vectors @ (scores / (values[:, None] + alpha)), alpha)
+
+
+def narrow_ridge(
+    x: Float[np.ndarray, "n c"], y: Float[np.ndarray, "n t"], alphas: Sequence[float] = ALPHAS
+) -> Float[np.ndarray, "c t"]:
+    """Weights of the same fit as `kernel_ridge` of ``x @ x.T``, for fewer columns than rows.
+
+    Args:
+        x: centred predictors.
+        y, alphas: as there.
+    """
+    values, vectors = linalg.eigh(x.T @ x, overwrite_a=True, check_finite=False)
+    kept = values > 1e-12 * max(values[-1], np.finfo(np.float64).tiny)
+    values, vectors = values[kept], vectors[:, kept]
+    scores = vectors.T @ (x.T @ y) / np.sqrt(values)[:, None]
     power = np.square(scores)
+    beyond = np.maximum(np.square(y).sum(axis=0) - power.sum(axis=0), 0.0)
+    alpha = _penalties(values, power, beyond, len(y), alphas)
+    return vectors @ (np.sqrt(values)[:, None] * scores / (values[:, None] + alpha))
+
+
+def _penalties(
+    values: Float[np.ndarray, " r"],
+    power: Float[np.ndarray, "r t"],
+    beyond: Float[np.ndarray, " t"],
+    n: int,
+    alphas: Sequence[float],
+) -> Float[np.ndarray, " t"]:
+    """The penalty of each target by generalised cross-validation.
+
+    Args:
+        values: eigenvalues of the kernel; the other ``n - r`` are zero.
+        power: squared scores of the targets along their directions.
+        beyond: squared length of the targets in no direction.
+        n: rows.
+        alphas: in units of n.
+    """
+    grid = np.sort(np.asarray(alphas))[::-1]
     left = n * grid[:, None] / (values + n * grid[:, None])
     # The constant takes a degree of freedom; its direction is one of those without a value.
-    free = np.maximum(left.sum(axis=1, keepdims=True) - 1.0, 1e-9 * n)
-    chosen = ((np.square(left) @ power) / np.square(free)).argmin(axis=0)
-    alpha = n * grid[chosen]
-    return KernelRidge(vectors @ (scores / (values[:, None] + alpha)), alpha)
+    free = left.sum(axis=1, keepdims=True) + (n - len(values)) - 1.0
+    missed = np.square(left) @ power + beyond
+    return n * grid[(missed / np.square(np.maximum(free, 1e-9 * n))).argmin(axis=0)]
 
 
 def shapley(game: Game, groups: np.ndarray) -> Share:
@@ -248,13 +293,14 @@ def _view(values: np.ndarray, fitted: Bool[np.ndarray, " n"], whole: bool) -> _V
     return _View(centred @ components.T, np.square(centred).sum(axis=1, keepdims=True))
 
 
-def _gram(block: np.ndarray, fitted: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "n n"]:
+def _design(block: np.ndarray, fitted: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "n c"]:
+    """Standardised columns over the root of their number."""
     block = block.astype(np.float64)
     mean, deviation = block[fitted].mean(axis=0), block[fitted].std(axis=0)
     # A column that is constant here says nothing.
     flat = deviation <= 1e-12 * np.maximum(np.abs(mean), 1e-300)
     standard = np.where(flat, 0.0, (block - mean) / np.where(flat, 1.0, deviation))
-    return standard @ standard.T / block.shape[1]
+    return standard / np.sqrt(block.shape[1])
 
 
 def _group_count(worth: np.ndarray) -> int:

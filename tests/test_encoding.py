@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from lens.encoding import count_fits, encoding, feature_groups
+from lens.encoding import _draw, count_fits, encoding, feature_groups
 from lens.folds import make_folds, single_fold
 from lens.radiomics.names import parse_columns
 from lens.shares import (
@@ -24,6 +24,7 @@ from lens.shares import (
     alone,
     decoding_shares,
     kernel_ridge,
+    narrow_ridge,
     play,
     shapley,
     shapley_values,
@@ -91,6 +92,25 @@ def test_every_subset_equals_himalaya_and_scikit_learn(data) -> None:
             error = np.square(centred[test] - predicted).sum(axis=0)
             expected = 1 - error / np.square(centred[test]).sum(axis=0)
             np.testing.assert_allclose(found, expected, atol=1e-4, err_msg=f"{name} {subset}")
+
+
+def test_fewer_columns_than_rows_give_the_same_fit(data) -> None:
+    """Also with copies of a column, which leave directions without a value."""
+    blocks, y = data
+    x = np.c_[blocks[2], blocks[2][:, :5]]
+    x, centred = (x - x.mean(0)) / x.std(0) / np.sqrt(45), y - y.mean(axis=0)
+    dual = kernel_ridge(x @ x.T, centred).dual
+    # Two eigendecompositions in float64; the smallest penalty leaves 1e-6 of a condition number.
+    np.testing.assert_allclose(x @ narrow_ridge(x, centred), x @ x.T @ dual, atol=1e-8)
+
+
+def test_large_cohorts_are_drawn_from_by_patient(monkeypatch) -> None:
+    monkeypatch.setattr("lens.encoding.MAX_ROWS", 50)
+    groups = np.repeat(np.arange(40), 3)
+    drawn = _draw(groups)
+    assert 45 < drawn.sum() <= 50
+    assert set(drawn.reshape(40, 3).sum(axis=1)) == {0, 3}
+    assert _draw(np.arange(50)).all()
 
 
 def test_the_penalty_is_the_one_with_the_least_gcv_error(data) -> None:

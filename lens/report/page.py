@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lens.doctor import table
+from lens.encoding import MAX_ROWS
 from lens.files import write_text
 from lens.report import figures
 from lens.report.context import confounds, encoding_figure, encoding_rows
@@ -129,6 +130,7 @@ def _task(
         "called": int((task.features["q_bh_split"] < 0.05).sum()),
         "confounds": confounds(task.features),
         "encoding": encoding_rows(task.encoding),
+        "encoding_limit": MAX_ROWS,
         "evidence": evidence(task.features, config["level"], config["margin"]),
     }
 
