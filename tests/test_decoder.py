@@ -127,6 +127,17 @@ def test_float32_product_holds_every_feature(condition, kind, intercept) -> None
     assert wide_error(z, r, found, intercept) < 1e-5
 
 
+@pytest.mark.parametrize(("n", "k"), [(900, 500), (500, 900)])
+def test_benign_columns_take_the_cheaper_order(n: int, k: int) -> None:
+    """Products before or after both inverses, whichever have fewer rows."""
+    rng = np.random.default_rng(17)
+    z, r = rng.normal(size=(n, 40)) + 5.0, rng.normal(size=(n, k)) + 5.0
+    factor = least_squares.factorise(z, intercept=True)
+    assert factor is not None
+    assert factor.inflation < least_squares.BENIGN
+    assert wide_error(z, r, decode(z, r), True) < 1e-5
+
+
 @pytest.mark.parametrize("gap", [1e-1, 1e-2, 1e-3, 1e-4])
 def test_near_copies_of_columns(gap: float) -> None:
     """All the inflation of a single pair is on its weights, and on the patients who tell it."""
