@@ -103,6 +103,11 @@ def advance(
         return jax.lax.scan(step, state, (numbers, rows, weight))[0]
 
     def train(state: State, points: Point, data: Data, first: Array, last: Array) -> State:
+        if points.seed.shape[0] == 1:
+            # Without an axis of length one, which costs XLA transposed copies of the weights.
+            one, point = jax.tree.map(lambda leaf: leaf[0], (state, points))
+            one = jax.lax.fori_loop(first, last, lambda i, s: epoch(s, point, data, i), one)
+            return jax.tree.map(lambda leaf: leaf[None], one)
         lanes = jax.vmap(epoch, in_axes=(0, 0, None, None))
         return jax.lax.fori_loop(first, last, lambda i, s: lanes(s, points, data, i), state)
 
