@@ -1,11 +1,12 @@
 """The main job: what did fine-tuning change, in radiomic features?
 
+The embedded phantom cohort, end to end; tables of your own; images of your own:
+
 python -m experiments.sweep
-    the embedded phantom cohort, end to end
+
 python -m experiments.sweep --pre X.npz --ft cls=Y.npz --radiomics R.parquet --out DIR
-    tables of your own
+
 python -m experiments.sweep --cohort cohort.csv --encoder-pre A --encoder-ft cls=B --out DIR
-    images of your own
 """
 
 from __future__ import annotations
