@@ -2,7 +2,7 @@
 
 On a CPU an MLP fills the caches already, and a stack of them is slower than one after another; but
 steps so small leave cores idle in turn, so that as many programs run at a time as there are cores.
-An accelerator wants one program with many lanes; several devices share the lanes out.
+An accelerator wants one program with many lanes; the devices of a host share the lanes out.
 """
 
 from __future__ import annotations
@@ -134,15 +134,17 @@ def evaluate(data: Data, state: State) -> tuple[Float[Array, " lanes"], Float[Ar
 
 def _over_devices(function: Callable[..., Result], split: int) -> Callable[..., Result]:
     """Gives every device its share of the lanes: of the first `split` arguments, of all results."""
-    devices = jax.device_count()
-    if devices == 1:
+    devices = jax.local_devices()
+    if len(devices) == 1:
         return function
 
     def call(*arguments: Any) -> Result:
         shared, lanes = PartitionSpec(), PartitionSpec("lanes")
         return jax.shard_map(
             function,
-            mesh=jax.make_mesh((devices,), ("lanes",), axis_types=(AxisType.Auto,)),
+            mesh=jax.make_mesh(
+                (len(devices),), ("lanes",), axis_types=(AxisType.Auto,), devices=devices
+            ),
             in_specs=(lanes,) * split + (shared,) * (len(arguments) - split),
             out_specs=lanes,
         )(*arguments)
@@ -194,7 +196,7 @@ def choose_lanes(
         wanted: take so many, rounded up to what all devices can share; 0 chooses.
         memory: bytes available per device; asked of the first where not given.
     """
-    devices = jax.device_count()
+    devices = jax.local_device_count()
     if wanted:
         return -(-wanted // devices) * devices
     if memory is None:
@@ -224,6 +226,6 @@ def at_a_time(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Res
 
     Compile what all items need before: threads would do it once each.
     """
-    cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    cpu = jax.default_backend() == "cpu" and jax.local_device_count() == 1
     with ThreadPoolExecutor(cpu_count() if cpu else 1) as pool:
         return list(pool.map(work, items))
