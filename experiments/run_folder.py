@@ -19,6 +19,20 @@ log = logging.getLogger(__name__)
 PACKAGES = ("radiomic-lens", "jax", "flax", "numpy", "pandas", "SimpleITK", "pyradiomics-bhklab")
 
 
+class Compiling:
+    """Adds up the seconds that JAX spends on compiling, or on reading programs compiled before."""
+
+    def __init__(self) -> None:
+        from jax import monitoring
+
+        self.seconds = 0.0
+        monitoring.register_event_duration_secs_listener(self._hear)
+
+    def _hear(self, event: str, duration_secs: float, **_: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            self.seconds += duration_secs
+
+
 class RunFolder:
     """Keeps ``run.json`` true while stages run, and skips stages whose input has not changed.
 
@@ -34,6 +48,7 @@ class RunFolder:
             json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
         )
         self._done: dict[str, Any] = previous.get("stages", {})
+        self._compiling = Compiling()
         self.record: dict[str, Any] = {
             "config": dict(config),
             "versions": {"python": platform.python_version()}
@@ -61,10 +76,12 @@ class RunFolder:
             self.note(name, done | {"reused": True})
             return
         log.info("%s ...", name)
-        start = time.perf_counter()
+        start, compiled = time.perf_counter(), self._compiling.seconds
         work()
         seconds = round(time.perf_counter() - start, 2)
-        self.note(name, {"key": key.hexdigest(), "seconds": seconds, "reused": False})
+        compiled = round(self._compiling.seconds - compiled, 2)
+        facts = {"seconds": seconds, "compile_seconds": compiled, "reused": False}
+        self.note(name, {"key": key.hexdigest(), **facts})
 
     def note(self, stage: str, content: Mapping[str, Any]) -> None:
         """Records a stage; what is on disk speaks of finished stages only."""

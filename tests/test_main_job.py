@@ -144,6 +144,8 @@ def test_run_folder_keeps_the_contract(tables: dict[str, Path], finished: Path) 
         assert (finished / "cls" / name).is_file()
     assert not (finished / "failures.csv").exists()
     record = json.loads((finished / "run.json").read_text())
+    stage = record["stages"]["sweep"]
+    assert 0 < stage["compile_seconds"] <= stage["seconds"], "compiling is told apart"
     assert record["config"]["hidden"] == 12
     assert set(record["inputs"]) == {str(path) for path in tables.values()}
     sweep = pd.read_parquet(finished / "sweep.parquet")
