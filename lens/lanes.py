@@ -2,7 +2,8 @@
 
 On a CPU an MLP fills the caches already, and a stack of them is slower than one after another; but
 steps so small leave cores idle in turn, so that as many programs run at a time as there are cores.
-An accelerator wants one program with many lanes; the devices of a host share the lanes out.
+An accelerator wants one program with many lanes; the devices of a host share the lanes out, and the
+processes of `jax.distributed` the grid.
 """
 
 from __future__ import annotations
@@ -205,6 +206,27 @@ def choose_lanes(
         memory = float((jax.devices()[0].memory_stats() or {}).get("bytes_limit", 8e9))
     per_mlp = 4 * 4 * (d * h + h * k + h + k)
     return devices * int(max(1, min(-(-mlps // devices), 0.25 * memory // per_mlp)))
+
+
+def mine(rows: int) -> Int[np.ndarray, " n"]:
+    """The rows that this process trains: all, or its share where `jax.distributed` has several."""
+    padded = np.arange(-(-rows // jax.process_count()) * jax.process_count())
+    return np.minimum(padded, rows - 1).reshape(-1, jax.process_count())[:, jax.process_index()]
+
+
+def of_all(values: Float[np.ndarray, "n ..."], rows: int) -> Float[np.ndarray, "rows ..."]:
+    """The results of all rows, in every process, from those that each has for the rows of `mine`.
+
+    Args:
+        values: in the order of `mine`, perhaps with more behind.
+        rows: of all processes together.
+    """
+    values = values[: -(-rows // jax.process_count())]
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import process_allgather
+
+        values = np.stack(process_allgather(values), axis=1).reshape(-1, *values.shape[1:])
+    return values[:rows]
 
 
 def to_chunks(rows: Int[np.ndarray, " n"], lanes: int) -> list[Int[np.ndarray, " lanes"]]:

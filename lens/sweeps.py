@@ -14,7 +14,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from lens.lanes import Data, advance, at_a_time, choose_lanes, evaluate, start, to_chunks, to_points
+from lens.lanes import (
+    Data,
+    advance,
+    at_a_time,
+    choose_lanes,
+    evaluate,
+    mine,
+    of_all,
+    start,
+    to_chunks,
+    to_points,
+)
 from lens.projection import Projection, fit_standardise, standardise
 
 Mode = Literal["default", "paper"]
@@ -85,6 +96,9 @@ def sweep(
     Every MLP of one seed starts from the same weights and sees the same minibatches in the same
     order, so that pairs differ by their penalty alone. The pair with the lowest validation loss
     (mean over seeds) is selected, of it the best seed.
+
+    Under ``jax.distributed`` every process calls this with the same arguments, trains its share of
+    the grid on its own devices, and gets the whole result.
 
     Args:
         x_train, x_val: embeddings of train and validation patients.
@@ -159,10 +173,10 @@ def _train(
         leaves = (state.mlp.w, state.mlp.b, *evaluate(data, state))
         return tuple(np.asarray(leaf) for leaf in leaves)
 
-    chunks = to_chunks(np.arange(len(grid)), lanes)
+    chunks = to_chunks(mine(len(grid)), lanes)
     train(chunks[0], np.zeros(2, int))  # compiles, once for all
     trained = zip(*at_a_time(train, chunks), strict=True)
-    return tuple(np.concatenate(leaves)[: len(grid)] for leaves in trained)
+    return tuple(of_all(np.concatenate(leaves), len(grid)) for leaves in trained)
 
 
 def _select(table: pd.DataFrame) -> int:

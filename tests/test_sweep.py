@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from lens.lanes import Data, advance, choose_lanes, minibatches, start, to_point
 from lens.projection import fit_standardise, init
 from lens.sweeps import PAPER_L1_GRID, SweepConfig, grid_warnings, sweep
 
+ODD = SweepConfig(hidden=8, l1=(0.0, 1e-3, 1e-2), l2=(0.0,), epochs=15, batch=16)
 SMALL = SweepConfig(hidden=8, l1=(0.0, 1e-3), l2=(0.0, 1e-2), epochs=15, batch=16)
 
 
@@ -164,6 +166,38 @@ print(json.dumps([jax.device_count(), found.table["val_loss"].tolist(), halved.w
     # One lane per device is the same program as one lane on one device.
     np.testing.assert_allclose(losses, sweep(*data, SMALL).table["val_loss"], rtol=1e-6)
     np.testing.assert_allclose(w, halve(standardised(data), SMALL, seed=0).w, atol=1e-6)
+
+
+def test_processes_share_the_grid_and_each_gets_all(data) -> None:
+    """Two processes of `jax.distributed`, and a grid that they cannot share out evenly."""
+    script = """
+import json, sys, jax
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
+from lens.sweeps import SweepConfig, sweep
+from tests.test_sweep import ODD, planted
+found = sweep(*planted(), ODD)
+print(json.dumps([jax.process_count(), found.table["val_loss"].tolist(),
+                  found.projection.w.tolist()]))
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(port), str(rank)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    alone = sweep(*data, ODD)
+    for process in processes:
+        out, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        count, losses, w = json.loads(out.splitlines()[-1])
+        assert count == 2
+        np.testing.assert_array_equal(np.float32(losses), alone.table["val_loss"])
+        np.testing.assert_array_equal(np.float32(w), alone.projection.w)
 
 
 def test_an_epoch_costs_its_arithmetic_and_no_more() -> None:
