@@ -131,24 +131,24 @@ def _blocks(
         block = weights[start : start + size]
         filled = np.resize(block, (size, block.shape[1]))
         rows = np.argsort(filled == 0, axis=1, kind="stable")[:, :patients].astype(np.int32)
-        # LAPACK's threads wait for more by spinning, on the cores that the large product needs.
-        with jax.enable_x64(True), threadpool_limits(1, user_api="blas"):
-            solved = jax.block_until_ready(
-                _solve(
-                    bases, target, rows, np.take_along_axis(filled, rows, 1), intercept=intercept
+        # BLAS's threads wait for more by spinning, on the cores that the large product needs.
+        with threadpool_limits(1, user_api="blas"):
+            with jax.enable_x64(True):
+                drawn = np.take_along_axis(filled, rows, axis=1)
+                solved = _solve(bases, target, rows, drawn, intercept=intercept)
+                solved = jax.block_until_ready(solved)
+            r_mean = np.asarray(solved.r_mean)[: len(block)] + mean
+            made = {
+                name: _finish(
+                    np.asarray(solved.theta[name])[: len(block)],
+                    np.asarray(solved.inflation[name])[: len(block)],
+                    bases[name].rows.shape[1],
+                    (values, r, r_mean, block),
+                    intercept,
                 )
-            )
-        r_mean = np.asarray(solved.r_mean)[: len(block)] + mean
-        yield {
-            name: _finish(
-                np.asarray(solved.theta[name])[: len(block)],
-                np.asarray(solved.inflation[name])[: len(block)],
-                bases[name].rows.shape[1],
-                (values, r, r_mean, block),
-                intercept,
-            )
-            for name, values in z.items()
-        }
+                for name, values in z.items()
+            }
+        yield made
 
 
 def _finish(
