@@ -124,9 +124,9 @@ def settle(config: Config) -> Plan:
         shape=config.shape or ((32, 48, 48) if phantom else (64, 224, 224)),
         folds=(3 if config.quick else 5) if config.folds is None else config.folds,
         repeats=(1 if phantom else 2) if config.repeats is None else config.repeats,
-        phantoms=config.phantoms or (32 if config.quick else 120),
-        pretrain_epochs=config.pretrain_epochs or (2 if config.quick else 12),
-        finetune_epochs=config.finetune_epochs or (2 if config.quick else 6),
+        phantoms=config.phantoms or (32 if config.quick else 104),
+        pretrain_epochs=config.pretrain_epochs or (2 if config.quick else 9),
+        finetune_epochs=config.finetune_epochs or (2 if config.quick else 5),
     )
     counts = (plan.hidden, config.epochs, config.batch, config.seeds)
     counts += (config.bootstraps, config.flips, plan.repeats)

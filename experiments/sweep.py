@@ -120,11 +120,11 @@ class Config:
     quick: bool = False
     """A small embedded default without the segmentation, to see it work in under three minutes."""
     phantoms: int | None = None
-    """Patients in the embedded phantom cohort; default 120, 32 with --quick."""
+    """Patients in the embedded phantom cohort; default 104, 32 with --quick."""
     pretrain_epochs: int | None = None
-    """Passes over the train patients when the embedded encoder is pre-trained; default 12 or 2."""
+    """Passes over the train patients when the embedded encoder is pre-trained; default 9 or 2."""
     finetune_epochs: int | None = None
-    """Passes over the train patients when it is fine-tuned; default 6 or 2."""
+    """Passes over the train patients when it is fine-tuned; default 5 or 2."""
 
 
 def job(config: Config) -> int:
