@@ -63,8 +63,8 @@ def start(points: Point, d: int, hidden: int, k: int) -> State:
 
     def one(seed: Array) -> State:
         mlp = init(jax.random.fold_in(jax.random.key(seed), 0), d, hidden, k)
-        zeros = jax.tree.map(jnp.zeros_like, mlp)
-        return State(mlp, zeros, zeros)
+        # Two trees of zeros: `advance` takes over every buffer, so that none may be there twice.
+        return State(mlp, *(jax.tree.map(jnp.zeros_like, mlp) for _ in range(2)))
 
     return jax.vmap(one)(points.seed)
 
