@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import linalg
 
 ALPHAS = tuple(np.geomspace(1e-3, 1e5, 25).tolist())
 """Penalties in units of the variance of a standardised dimension times the number of patients; the
@@ -99,7 +98,8 @@ def ridge(
     x_std = _deviation(x - x_mean, w / total, per_channel)
     standard = (x - x_mean) / x_std
     xs = standard if weights is None else root[:, None] * standard
-    rs = root[:, None] * (r - r_mean)
+    centred = r - r_mean
+    rs = centred if weights is None else root[:, None] * centred
     u, s, v = _decompose(xs)
 
     grid = np.sort(np.asarray(alphas, np.float64))[::-1]
@@ -108,14 +108,16 @@ def ridge(
     kept = squared / (squared + total * grid[:, None])
     # RSS = what no direction reaches + what the penalty holds back in each direction.
     power = np.square(scores)
-    beyond = np.maximum(np.square(rs).sum(axis=0) - power.sum(axis=0), 0.0)
+    beyond = np.maximum(np.einsum("nk,nk->k", rs, rs) - power.sum(axis=0), 0.0)
     df = 1.0 + kept.sum(axis=1, keepdims=True)
     rss = beyond + np.square(1.0 - kept) @ power
     gcv = rss / total / np.square(np.maximum(1.0 - df / total, 1e-9))
     chosen = gcv.argmin(axis=0)
 
-    shrunk = kept[chosen].T * scores
+    shrunk = np.take(kept.T, chosen, axis=1)
+    shrunk *= scores
     coef = v @ (shrunk / s[:, None])
+    fitted = u @ shrunk if weights is None else standard @ coef
     return Ridge(
         x_mean=x_mean,
         x_std=x_std,
@@ -129,7 +131,7 @@ def ridge(
             s,
             v,
             float(total),
-            r - r_mean - (u @ shrunk if weights is None else standard @ coef),
+            np.subtract(centred, fitted, out=fitted),
         ),
     )
 
@@ -179,7 +181,7 @@ def _decompose(
     """Thin SVD from the smaller of the two products; directions of rounding left out."""
     n, d = xs.shape
     wide = d > n
-    values, vectors = linalg.eigh(xs @ xs.T if wide else xs.T @ xs)
+    values, vectors = np.linalg.eigh(xs @ xs.T if wide else xs.T @ xs)
     kept = values > _RANK_CUTOFF * max(values[-1], np.finfo(np.float64).tiny)
     s, vectors = np.sqrt(values[kept]), vectors[:, kept]
     other = (xs.T @ vectors if wide else xs @ vectors) / s
