@@ -367,7 +367,7 @@ def probe(shape: tuple[int, int, int], config: Config) -> dict[str, Any]:
         "ours": lambda: ridge(x, r),
         "sklearn RidgeCV": lambda: RidgeCV(alphas=alphas, alpha_per_target=True).fit(x, r),
         "himalaya RidgeCV, 5 folds": lambda: HimalayaRidgeCV(
-            alphas=alphas, solver_params={"warn": False, "progress_bar": False}
+            alphas=alphas, solver_params={"warn": False}
         ).fit(x, r),
     }
     before = attainable()

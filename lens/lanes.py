@@ -244,10 +244,15 @@ def to_points(grid: pd.DataFrame) -> Point:
 
 
 def at_a_time(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """`work` of every item, in order; on a single CPU device as many at a time as there are cores.
+    """`work` of every item, in order, `workers` of them at a time.
 
     Compile what all items need before: threads would do it once each.
     """
-    cpu = jax.default_backend() == "cpu" and jax.local_device_count() == 1
-    with ThreadPoolExecutor(cpu_count() if cpu else 1) as pool:
+    with ThreadPoolExecutor(workers()) as pool:
         return list(pool.map(work, items))
+
+
+def workers() -> int:
+    """How many programs run best beside each other: on a single CPU device one per core."""
+    cpu = jax.default_backend() == "cpu" and jax.local_device_count() == 1
+    return cpu_count() if cpu else 1

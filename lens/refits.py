@@ -16,6 +16,7 @@ from scipy import linalg
 from threadpoolctl import threadpool_limits
 
 from lens.decoder import AnyArray, check_rows, decode
+from lens.lanes import at_a_time, workers
 from lens.least_squares import BENIGN, RANK_CUTOFF, factorise, times_inverse
 
 _SHAKY = 100.0
@@ -73,9 +74,9 @@ def refit(
         r: scaled radiomic features, same patients (m = n).
         weights: of the patients (w = n), at least zero, a row per draw.
         intercept: fit `b`.
-        memory: bytes that two blocks of results may take (the one handed out and the one in the
-            making); what is held beyond does not depend on the number of draws. At least one draw
-            per device is made at a time. All local devices share a block.
+        memory: bytes of results held at a time (blocks handed out and blocks in the making); what
+            is held beyond does not depend on the number of draws. At least one draw per device is
+            made at a time. All local devices share a block; on a CPU every core makes one.
 
     Yields:
         For each encoder the decoders of the next draws, in order, in float64.
@@ -118,8 +119,8 @@ def _blocks(
     intercept: bool,
     memory: int,
 ) -> Iterator[dict[str, Refits]]:
-    devices = jax.local_device_count()
-    one = 16 * r.shape[1] * sum(values.shape[1] + 1 for values in z.values())
+    devices, together = jax.local_device_count(), workers()
+    one = 16 * together * r.shape[1] * sum(values.shape[1] + 1 for values in z.values())
     size = min(memory // one, len(weights)) // devices * devices or devices
     patients = -(-int((weights > 0).sum(axis=1).max()) // 8) * 8
     bases = {name: _basis(values, intercept) for name, values in z.items()}
@@ -127,28 +128,36 @@ def _blocks(
     target = _target(r - mean)
     with jax.enable_x64(True):
         bases, target = jax.device_put((bases, target))
-    for start in range(0, len(weights), size):
+
+    def make(start: int) -> dict[str, Refits]:
         block = weights[start : start + size]
         filled = np.resize(block, (size, block.shape[1]))
         rows = np.argsort(filled == 0, axis=1, kind="stable")[:, :patients].astype(np.int32)
+        with jax.enable_x64(True):
+            drawn = np.take_along_axis(filled, rows, axis=1)
+            solved = _solve(bases, target, rows, drawn, intercept=intercept)
+        r_mean = np.asarray(solved.r_mean)[: len(block)] + mean
+        return {
+            name: _finish(
+                np.asarray(solved.theta[name])[: len(block)],
+                np.asarray(solved.inflation[name])[: len(block)],
+                bases[name].rows.shape[1],
+                (values, r, r_mean, block),
+                intercept,
+            )
+            for name, values in z.items()
+        }
+
+    starts = range(0, len(weights), size)
+    # The first one compiles for all.
+    for group in (
+        starts[:1],
+        *(starts[at : at + together] for at in range(1, len(starts), together)),
+    ):
         # BLAS's threads wait for more by spinning, on the cores that the large product needs.
         with threadpool_limits(1, user_api="blas"):
-            with jax.enable_x64(True):
-                drawn = np.take_along_axis(filled, rows, axis=1)
-                solved = _solve(bases, target, rows, drawn, intercept=intercept)
-                solved = jax.block_until_ready(solved)
-            r_mean = np.asarray(solved.r_mean)[: len(block)] + mean
-            made = {
-                name: _finish(
-                    np.asarray(solved.theta[name])[: len(block)],
-                    np.asarray(solved.inflation[name])[: len(block)],
-                    bases[name].rows.shape[1],
-                    (values, r, r_mean, block),
-                    intercept,
-                )
-                for name, values in z.items()
-            }
-        yield made
+            made = at_a_time(make, group)
+        yield from made
 
 
 def _finish(

@@ -15,10 +15,16 @@ from scipy import linalg
 
 import lens
 from lens import refits
+from lens.lanes import workers
 from lens.uncertainty import patient_weights
 from tests.test_decoder import with_condition
 
 N, K = 160, 37
+
+
+def memory_of(draws: int, numbers: int) -> int:
+    """For blocks of so many draws: those handed out and those in the making, on all cores."""
+    return workers() * 2 * 8 * draws * numbers
 
 
 def encoders() -> dict[str, np.ndarray]:
@@ -62,7 +68,7 @@ def reference(
 def test_equals_scipy_draw_by_draw(intercept: bool) -> None:
     z, r, w = encoders(), targets(), patient_weights(np.arange(N), 5, 0)
     # Two draws at a time, and one in the last block.
-    memory = 2 * 16 * K * sum(values.shape[1] + 1 for values in z.values())
+    memory = memory_of(2, K * sum(values.shape[1] + 1 for values in z.values()))
     blocks = list(lens.refit(z, r, w, intercept=intercept, memory=memory))
     assert [len(block["plain"].theta) for block in blocks] == [2, 2, 1]
     for name, values in z.items():
@@ -168,7 +174,8 @@ def test_work_is_that_of_the_formula() -> None:
     for seed in (0, 1):
         weights = patient_weights(np.arange(N), 7, seed)
         weights[0] = 1.0  # all patients, so that both calls have as many
-        for block in lens.refit({"pre": z, "ft": z}, r, weights, memory=2 * 16 * k * 2 * (h + 1)):
+        memory = memory_of(2, k * 2 * (h + 1))
+        for block in lens.refit({"pre": z, "ft": z}, r, weights, memory=memory):
             assert len(block["pre"].theta) in (1, 2)
     assert refits._solve._cache_size() == before + 1
 
