@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -44,8 +45,8 @@ class Config:
     """Patients, radiomic columns (a multiple of 27) and bootstrap draws."""
     width: int = 768
     """Dimensions of the embeddings."""
-    options: tuple[str, ...] = ()
-    """More flags of the main job, such as --folds=0."""
+    options: str = ""
+    """More flags of the main job: --options="--epochs 20 --repeats 1"."""
     folder: Path | None = None
     """Where tables and runs stay; a temporary folder by default. Finished stages are kept there."""
     out: Path = Path(__file__).parent / "results" / "analysis.json"
@@ -93,7 +94,13 @@ def measure(config: Config, patients: int, columns: int, draws: int, root: Path)
         "--radiomics",
         f"{folder / 'radiomics.parquet'}",
     ]
-    command += ["--out", f"{folder / 'run'}", "--bootstraps", f"{draws}", *config.options]
+    command += [
+        "--out",
+        f"{folder / 'run'}",
+        "--bootstraps",
+        f"{draws}",
+        *shlex.split(config.options),
+    ]
     job = subprocess.run(command, check=True, text=True, capture_output=True)
     run = json.loads((folder / "run" / "run.json").read_text())
     verdicts = pd.read_parquet(folder / "run" / "cls" / "features.parquet")["verdict"]
@@ -123,7 +130,7 @@ def main(config: Config) -> None:
                 "load_average": os.getloadavg()[0],
                 "versions": {name: version(name) for name in ("jax", "numpy", "scipy", "pandas")},
                 "width": config.width,
-                "options": list(config.options),
+                "options": config.options,
                 "runs": runs,
             }
             write_json(config.out, facts)

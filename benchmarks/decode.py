@@ -168,7 +168,7 @@ def ours(z: np.ndarray, r: np.ndarray) -> dict[str, Call]:
     return {
         "ours": lambda: decoder.decode(z, r).theta.T,
         "ours, for accelerators": lambda: decoder._on_device(z, r, True)[0].T,  # type: ignore[index]
-        "before (eigh, float64)": lambda: decoder.decode(z, r, solver="gram").theta.T,
+        "ours, safe path": lambda: decoder.decode(z, r, solver="lstsq").theta.T,
     }
 
 

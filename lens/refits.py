@@ -178,7 +178,7 @@ def _finish(
         root = np.sqrt(weights[draw])[:, None]
         centre = weights[draw] @ r / weights[draw].sum() if intercept else 0.0
         again = decode(
-            root * (z - z_mean[draw]), root * (r - centre), intercept=False, solver="gram"
+            root * (z - z_mean[draw]), root * (r - centre), intercept=False, solver="lstsq"
         )
         theta[draw], ranks[draw] = again.theta, again.rank
     b = r_mean - (theta @ z_mean[:, :, None])[..., 0] if intercept else np.zeros(theta.shape[:2])
