@@ -74,8 +74,8 @@ def _ours(config: Config, job: Job, x: np.ndarray, y: np.ndarray) -> Callable[[]
     from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
     from encoders.heads import ClassificationHead
     from encoders.pretraining import Pretrainer
+    from encoders.steps import TrainingSettings, compiled, start
     from encoders.tasks import Classifier
-    from encoders.training import TrainingSettings, compiled, start
 
     encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.size), rngs=nnx.Rngs(0))
     model = (

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from encoders.embedding import embed
     from encoders.finetuning import finetune
     from encoders.pretraining import pretrain
-    from encoders.training import TrainingSettings
+    from encoders.steps import TrainingSettings
 
 _PUBLIC = {
     "ConvNeXtV2": "encoders.convnext",
     "ConvNeXtV2Config": "encoders.convnext",
     "embed": "encoders.embedding",
-    "TrainingSettings": "encoders.training",
+    "TrainingSettings": "encoders.steps",
     "finetune": "encoders.finetuning",
     "load": "encoders.checkpoints",
     "pretrain": "encoders.pretraining",

@@ -15,18 +15,9 @@ from encoders.embedding import embed
 from encoders.heads import ClassificationHead, RegressionHead
 from encoders.sampling import balanced_order, plain_order
 from encoders.segmentation import UPerNet
+from encoders.steps import DEFAULT, Learner, TrainingSettings
 from encoders.tasks import Classifier, Embedded, MaskLoss, Regressor, Segmenter, Task
-from encoders.training import (
-    DEFAULT,
-    Curves,
-    Learner,
-    Rows,
-    TrainingSettings,
-    Validation,
-    encoder_hash,
-    predict,
-    train,
-)
+from encoders.training import Curves, Rows, Validation, encoder_hash, predict, train
 from lens.files import array_hash
 
 

@@ -14,18 +14,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from encoders.convnext import ConvNeXtV2
 from encoders.masked import MaskedAutoencoder, normalised_patches, patches
 from encoders.sampling import plain_order
-from encoders.training import (
-    DEFAULT,
-    Batch,
-    Curves,
-    Learner,
-    Rows,
-    TrainingSettings,
-    Validation,
-    encoder_hash,
-    train,
-    validate,
-)
+from encoders.steps import DEFAULT, Batch, Learner, TrainingSettings
+from encoders.training import Curves, Rows, Validation, encoder_hash, train, validate
 from lens.files import array_hash
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from encoders.heads import ClassificationHead, RegressionHead
 from encoders.segmentation import UPerNet, dice_cross_entropy, dice_loss
-from encoders.training import Batch, Learner
+from encoders.steps import Batch, Learner
 
 Task = Literal["classification", "regression", "segmentation"]
 MaskLoss = Literal["dice", "dice-ce"]

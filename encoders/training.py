@@ -7,31 +7,37 @@ that a run that was killed goes on from its checkpoint to the same numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 from tqdm import tqdm
 
-from encoders.augmentation import Augmentation, augment
 from encoders.convnext import ConvNeXtV2
 from encoders.progress import Progress, restore, save_progress
+from encoders.steps import (
+    Batch,
+    Learner,
+    Model,
+    State,
+    TrainingSettings,
+    compiled,
+    shardings,
+    start,
+)
 from encoders.weights import parameters
 from lens.errors import InputError
 from lens.files import array_hash
 
 VALIDATION_STREAM = 2**31 - 1
 """Folded into the seed's key for validation; no step reaches this number."""
-
-Batch = dict[str, Array]
 
 
 @runtime_checkable
@@ -41,64 +47,6 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: Any, /) -> Any: ...
-
-
-class Learner(nnx.Module):
-    """A model that can be trained.
-
-    Attributes:
-        encoder: a `ConvNeXtV2`, which layer-wise rates and freezing are about, or what stands for
-            one.
-    """
-
-    encoder: Any
-
-    def losses(self, batch: Batch, key: PRNGKeyArray, *, training: bool) -> Float[Array, " b"]:
-        """The loss of each sample."""
-        raise NotImplementedError
-
-
-Model = TypeVar("Model", bound=Learner)
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train.
-
-    Attributes:
-        epochs: passes over the training samples.
-        batch_size: samples per step.
-        learning_rate: of AdamW, the highest of the schedule: linear warm-up, then cosine to 0.
-        weight_decay: of AdamW, on kernels; biases, scales and response norms are not decayed.
-        warm_up: its share of all steps.
-        layer_decay: factor of the rate from each block to the one before it; 1 trains all alike.
-        freeze: leave the encoder as it is and train what was added to it.
-        drop_path: stochastic depth of the encoder's last block (linear from 0) while it trains.
-        augmentation: of each batch, on the device; None for none.
-        seed: of the order of the samples, augmentation, masks and stochastic depth.
-    """
-
-    epochs: int = 100
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warm_up: float = 0.1
-    layer_decay: float = 1.0
-    freeze: bool = False
-    drop_path: float = 0.0
-    augmentation: Augmentation | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs {self.epochs} and batch_size {self.batch_size}: at least 1")
-        if self.learning_rate <= 0 or not 0 < self.layer_decay <= 1:
-            raise ValueError("learning_rate is positive, layer_decay between 0 and 1")
-        if not 0 <= self.warm_up < 1 or not 0 <= self.drop_path < 1:
-            raise ValueError("warm_up and drop_path are shares below 1")
-
-
-DEFAULT = TrainingSettings()
 
 
 @dataclass(frozen=True)
@@ -181,7 +129,7 @@ def train(
     rates = _rates(settings, total)
     graph, state = start(model, settings)
     step = compiled(graph, settings)
-    _, spread = _shardings(settings.batch_size)
+    _, spread = shardings(settings.batch_size)
     root = jax.random.key(settings.seed)
     facts = {"settings": asdict(settings), "steps": total, **(facts or {})}
     done = Progress(facts)
@@ -233,17 +181,17 @@ def validate(
     graph, state = nnx.split(model)
     root = jax.random.fold_in(jax.random.key(settings.seed), VALIDATION_STREAM)
     size = min(settings.batch_size, len(validation.rows))
-    everywhere, spread = _shardings(size)
+    everywhere, spread = shardings(size)
     state = jax.device_put(state, everywhere)
     total = 0.0
-    for start in range(0, len(validation.rows), size):
+    for at in range(0, len(validation.rows), size):
         rows, weights = (
-            _filled(values[start : start + size], size)
+            _filled(values[at : at + size], size)
             for values in (validation.rows, validation.weights)
         )
-        weights = np.where(start + np.arange(size) < len(validation.rows), weights, 0)
+        weights = np.where(at + np.arange(size) < len(validation.rows), weights, 0)
         batch = {name: jax.device_put(d[rows], spread) for name, d in data.items()}
-        losses = _losses(graph, state, batch, jax.random.fold_in(root, start))
+        losses = _losses(graph, state, batch, jax.random.fold_in(root, at))
         total += float(np.asarray(losses, float) @ weights)
     return total / float(validation.weights.sum())
 
@@ -254,117 +202,13 @@ def predict(
     """What the model's `predict` says of these rows, batch by batch, over all devices."""
     graph, state = nnx.split(model)
     batch_size = min(batch_size, max(len(rows), 1))
-    _, spread = _shardings(batch_size)
+    _, spread = shardings(batch_size)
     out = []
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
+    for at in range(0, len(rows), batch_size):
+        part = rows[at : at + batch_size]
         batch = jax.device_put(volumes[_filled(part, batch_size)], spread)
         out.append(np.asarray(_predict(graph, state, batch))[: len(part)])
     return np.concatenate(out)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class State:
-    """Everything a step changes; the number of the step decides its randomness.
-
-    Attributes:
-        params: what is trained.
-        rest: BatchNorm statistics, and the encoder where it is frozen.
-        optimiser: moments.
-        step: how many steps were made.
-    """
-
-    params: PyTree
-    rest: PyTree
-    optimiser: PyTree
-    step: Int[Array, ""]
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """The settings that a compiled step contains."""
-
-    freeze: bool
-    weight_decay: float
-    layer_decay: float
-    augmentation: Augmentation | None
-
-
-def start(model: Learner, settings: TrainingSettings) -> tuple[nnx.GraphDef, State]:
-    """The state before the first step, on every device, and the rest of the model."""
-    drop_path = 0.0 if settings.freeze else settings.drop_path
-    model = nnx.clone(model)
-    model.encoder.config = replace(model.encoder.config, drop_path=drop_path)
-    model.train()
-    graph, params, rest = nnx.split(model, _trained(settings.freeze), ...)
-    state = State(params, rest, _adamw(settings.weight_decay).init(params), jnp.zeros((), int))
-    # The state is donated to the first step; the caller's model must keep its own.
-    return graph, jax.device_put(jax.tree.map(jnp.copy, state), _shardings(settings.batch_size)[0])
-
-
-def compiled(graph: nnx.GraphDef, settings: TrainingSettings) -> Callable[..., Any]:
-    """The step: state, batch, key of the seed, rate -> new state (in place of the old), loss."""
-    recipe = (settings.freeze, settings.weight_decay, settings.layer_decay, settings.augmentation)
-    return _compiled(graph, _Recipe(*recipe))
-
-
-@cache
-def _compiled(graph: nnx.GraphDef, recipe: _Recipe) -> Callable[..., tuple[State, Array]]:
-    """One update, compiled once for every run of the same model and recipe."""
-    optimiser = _adamw(recipe.weight_decay)
-
-    @partial(jax.jit, donate_argnums=0)
-    def step(
-        state: State, batch: Batch, root: PRNGKeyArray, rate: ArrayLike
-    ) -> tuple[State, Float[Array, ""]]:
-        augment_key, model_key = jax.random.split(jax.random.fold_in(root, state.step))
-        if recipe.augmentation is not None:
-            batch = _augmented(batch, augment_key, recipe.augmentation)
-
-        def loss(params: PyTree) -> tuple[Array, PyTree]:
-            model = nnx.merge(graph, params, state.rest, copy=True)
-            losses = model.losses(batch, model_key, training=True)
-            return losses.mean(), nnx.split(model, _trained(recipe.freeze), ...)[2]
-
-        (value, rest), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, moments = optimiser.update(gradient, state.optimiser, state.params)
-        scales = layer_scales(state.params, recipe.layer_decay)
-        updates = jax.tree.map(lambda update, scale: scale * rate * update, updates, scales)
-        params = optax.apply_updates(state.params, updates)
-        return State(params, rest, moments, state.step + 1), value
-
-    return step
-
-
-def layer_scales(params: PyTree, decay: float) -> PyTree:
-    """The factor on each parameter's rate: ``decay ** (blocks + 1 - layer)``.
-
-    The stem is layer 0, the blocks of the encoder are 1, 2, ... through all stages, a downsampling
-    belongs to the block after it and the final norm to the last block; all that is no part of the
-    encoder is one layer above the last block and keeps the full rate.
-    """
-    paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    blocks = sorted({p[1:3] for p in paths if p[:1] == ("blocks",)})
-    number = {block: index + 1 for index, block in enumerate(blocks)}
-
-    def scale(path: tuple, _: Array) -> float:
-        name = _names(path)
-        if name[:1] == ("blocks",):
-            layer = number[name[1:3]]
-        elif name[:1] == ("downsamples",):
-            layer = number[name[1], 0] if name[1] else 0
-        else:
-            layer = len(blocks) if name else len(blocks) + 1
-        return decay ** (len(blocks) + 1 - layer)
-
-    return jax.tree_util.tree_map_with_path(scale, params)
-
-
-def _names(path: tuple) -> tuple:
-    """The path of a parameter within its encoder; empty for one outside."""
-    names = [getattr(entry, "key", None) for entry in path]
-    return tuple(names[names.index("encoder") + 1 :]) if "encoder" in names else ()
 
 
 def encoder_hash(encoder: ConvNeXtV2) -> str:
@@ -373,39 +217,11 @@ def encoder_hash(encoder: ConvNeXtV2) -> str:
     return array_hash(*(np.asarray(parameter[...]) for _, parameter in named))
 
 
-def _trained(freeze: bool) -> Any:
-    inside = nnx.PathContains("encoder")
-    return nnx.All(nnx.Param, nnx.Not(inside)) if freeze else nnx.Param
-
-
-@cache
-def _adamw(weight_decay: float) -> optax.GradientTransformation:
-    """AdamW at rate 1: the rate multiplies its step, so that one program serves every schedule."""
-    return optax.adamw(
-        1.0,
-        weight_decay=weight_decay,
-        mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
-    )
-
-
 def _rates(settings: TrainingSettings, total: int) -> Float[np.ndarray, " steps"]:
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, max(1, round(settings.warm_up * total)), max(2, total)
     )
     return np.asarray(schedule(np.arange(1, total + 1)), np.float32)
-
-
-def _shardings(batch_size: int) -> tuple[NamedSharding, NamedSharding]:
-    """Copies on every device, and the batch split over them: as many devices as divide it."""
-    devices = jax.devices()
-    used = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
-    mesh = jax.make_mesh((used,), ("batch",), axis_types=(AxisType.Auto,), devices=devices[:used])
-    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
-
-
-def _augmented(batch: Batch, key: PRNGKeyArray, settings: Augmentation) -> Batch:
-    volumes, masks = augment(key, batch["volumes"], batch.get("masks"), settings)
-    return batch | {"volumes": volumes} | ({} if masks is None else {"masks": masks})
 
 
 def _close_epoch(

@@ -16,7 +16,8 @@ from lens.errors import CaseError, InputError
 
 if TYPE_CHECKING:
     from encoders.convnext import ConvNeXtV2
-    from encoders.training import Curves, TrainingSettings
+    from encoders.steps import TrainingSettings
+    from encoders.training import Curves
     from encoders.volumes import CachedCohort
     from experiments.run_folder import RunFolder
 
@@ -146,7 +147,7 @@ def training_settings(
 ) -> TrainingSettings:
     """The settings of the loop; `augmentation` replaces strengths, `changes` anything else."""
     from encoders.augmentation import Augmentation
-    from encoders.training import TrainingSettings
+    from encoders.steps import TrainingSettings
 
     try:
         return TrainingSettings(

@@ -13,8 +13,8 @@ from encoders.finetuning import finetune
 from encoders.metrics import classification_metrics, overlap, regression_metrics
 from encoders.pretraining import Pretrainer, pretrain
 from encoders.segmentation import UPerNet, dice_loss
+from encoders.steps import TrainingSettings
 from encoders.tasks import Segmenter
-from encoders.training import TrainingSettings
 from tests.encoders.planted import balls, small_encoder
 
 TRAIN, VAL, TEST = np.arange(64), np.arange(64, 80), np.arange(80, 160)

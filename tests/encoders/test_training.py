@@ -15,7 +15,7 @@ from flax import nnx
 
 from encoders.finetuning import finetune
 from encoders.sampling import balanced_order, plain_order
-from encoders.training import TrainingSettings, layer_scales
+from encoders.steps import TrainingSettings, layer_scales
 from encoders.weights import parameters
 from lens.errors import InputError
 from tests.encoders.planted import balls, small_encoder
@@ -121,12 +121,12 @@ def test_devices_share_the_batch(whole, tmp_path):
 import json, sys
 import jax
 from encoders.finetuning import finetune
-from encoders.training import _shardings
+from encoders.steps import shardings
 from tests.encoders.planted import balls, small_encoder
 from tests.encoders.test_training import RUN, SETTINGS
 x, radius, _ = balls(64, 0)
 _, history = finetune(small_encoder(), x, radius, settings=SETTINGS, **RUN)
-used = [_shardings(size)[1].mesh.size for size in (16, 12, 7, 9)]
+used = [shardings(size)[1].mesh.size for size in (16, 12, 7, 9)]
 print(json.dumps([jax.device_count(), used, history.curves.step_loss.tolist()]))
 """
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
