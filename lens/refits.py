@@ -76,7 +76,7 @@ def refit(
         intercept: fit `b`.
         memory: bytes of results held at a time (blocks handed out and blocks in the making); what
             is held beyond does not depend on the number of draws. At least one draw per device is
-            made at a time. All local devices share a block; on a CPU every core makes one.
+            made at a time. All local devices share a block; on a CPU the cores make one each.
 
     Yields:
         For each encoder the decoders of the next draws, in order, in float64.
@@ -119,9 +119,10 @@ def _blocks(
     intercept: bool,
     memory: int,
 ) -> Iterator[dict[str, Refits]]:
-    devices, together = jax.local_device_count(), workers()
-    one = 16 * together * r.shape[1] * sum(values.shape[1] + 1 for values in z.values())
-    size = min(memory // one, len(weights)) // devices * devices or devices
+    devices = jax.local_device_count()
+    one = 16 * r.shape[1] * sum(values.shape[1] + 1 for values in z.values())
+    together = max(1, min(workers(), memory // one))
+    size = min(memory // one // together, len(weights)) // devices * devices or devices
     patients = -(-int((weights > 0).sum(axis=1).max()) // 8) * 8
     bases = {name: _basis(values, intercept) for name, values in z.items()}
     mean = r.mean(axis=0) if intercept else np.zeros(r.shape[1])
