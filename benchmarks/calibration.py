@@ -124,11 +124,11 @@ def plant(size: Size, seed: int) -> Cohort:
 
 def planted_run(config: Config, seed: int) -> dict[str, Any]:
     """Verdicts on all planted changes of one cohort, counted."""
-    from lens.clusters import cluster_features
-    from lens.corners import hold_out
-    from lens.folds import make_folds
-    from lens.sweeps import SweepConfig
-    from lens.verdicts import Rules, judge
+    from lens.probes.sweep import SweepConfig
+    from lens.verdicts.clusters import cluster_features
+    from lens.verdicts.folds import make_folds
+    from lens.verdicts.held_out import held_out_errors
+    from lens.verdicts.rules import Rules, judge
 
     cohort, start = plant(config.size, seed), time.perf_counter()
     groups = np.arange(config.size.n)
@@ -137,11 +137,11 @@ def planted_run(config: Config, seed: int) -> dict[str, Any]:
         hidden=config.hidden, l1=config.l1, l2=config.l2, epochs=config.epochs, seed=seed
     )
     clusters, rules = cluster_features(cohort.r), Rules(flips=config.flips, seed=seed)
-    held = hold_out(cohort.pre, cohort.ft, cohort.r, folds, settings, back=False)
+    held_out = held_out_errors(cohort.pre, cohort.ft, cohort.r, folds, settings, back=False)
     touched = np.isin(cohort.factor, ERASED)
     counts: dict[str, Any] = {"verdicts": {}, "clusters": len(clusters.medoids)}
     for change in cohort.ft:
-        table = judge(held, change, clusters, groups, rules)
+        table = judge(held_out, change, clusters, groups, rules)
         safe = ~touched if "erased" in change else np.ones_like(touched)
         verdicts = table["verdict"].to_numpy()
         by_margin = table["p_maxt"].to_numpy() <= rules.level
@@ -165,8 +165,8 @@ def planted_run(config: Config, seed: int) -> dict[str, Any]:
             }
     order = np.random.default_rng(seed).permutation(config.size.n)
     sides = {"erased": cohort.ft["erased"]}
-    held = hold_out(cohort.pre, sides, cohort.r[order], folds, None)
-    table = judge(held, "erased", clusters, groups, rules)
+    held_out = held_out_errors(cohort.pre, sides, cohort.r[order], folds, None)
+    table = judge(held_out, "erased", clusters, groups, rules)
     counts["permuted"] = {
         "mean R2": float(table[["r2_ridge_pre", "r2_ridge_ft"]].to_numpy().mean()),
         "verdicts": _count(table["verdict"].to_numpy()),
@@ -177,19 +177,19 @@ def planted_run(config: Config, seed: int) -> dict[str, Any]:
 
 def coverage_run(config: Config, seed: int) -> dict[str, Any]:
     """Change of R2 and the ends of its interval in one cohort, ridge alone."""
-    from lens.corners import PRE, hold_out
-    from lens.folds import make_folds
-    from lens.inference import delta_r2
+    from lens.verdicts.estimates import delta_r2
+    from lens.verdicts.folds import make_folds
+    from lens.verdicts.held_out import PRE, held_out_errors
 
     size, groups = config.coverage, np.arange(config.coverage.n)
     cohort = plant(size, 1000 + seed)
     sides = {name: cohort.ft[name] for name in ("partly erased", "other noise")}
     folds = make_folds(groups, size.folds, size.repeats, seed)
-    held = hold_out(cohort.pre, sides, cohort.r, folds, None)
-    ridge = held.ridge["per_channel"]
+    held_out = held_out_errors(cohort.pre, sides, cohort.r, folds, None)
+    ridge = held_out.ridge["per_channel"]
     found = {}
     for name in sides:
-        change = delta_r2(ridge[PRE], ridge[name], held.baseline, groups)
+        change = delta_r2(ridge[PRE], ridge[name], held_out.baseline, groups)
         found[name] = {
             part: getattr(change, part).round(5).tolist() for part in ("value", "low", "high")
         }

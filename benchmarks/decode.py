@@ -163,7 +163,7 @@ def planted(shape: tuple[int, int, int], condition: float) -> tuple[np.ndarray, 
 
 def ours(z: np.ndarray, r: np.ndarray) -> dict[str, Call]:
     """Our decoder, the same as compiled for accelerators, and the one before it."""
-    from lens import decoder
+    from lens.probes import decoder
 
     return {
         "ours": lambda: decoder.decode(z, r).theta.T,
@@ -357,7 +357,7 @@ def probe(shape: tuple[int, int, int], config: Config) -> dict[str, Any]:
     from himalaya.ridge import RidgeCV as HimalayaRidgeCV
     from sklearn.linear_model import RidgeCV
 
-    from lens.ridge import ALPHAS, ridge
+    from lens.probes.ridge import ALPHAS, ridge
 
     n, d, k = shape
     rng = np.random.default_rng(0)
@@ -428,7 +428,7 @@ def _peak_of(draws: int) -> float:
 def _pair(
     shape: tuple[int, int, int], draws: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    from lens.uncertainty import patient_weights
+    from lens.paper.bootstrap import patient_weights
 
     n, h, k = shape
     rng = np.random.default_rng(0)

@@ -78,11 +78,12 @@ def plant(config: Config, seed: int) -> Cohort:
 
 def measure(cohort: Cohort, hidden: int, config: Config, seed: int) -> dict[str, Any]:
     """Importance and held-out R2 of every feature before and after, and with halved embeddings."""
-    from lens.decoder import decode, importance, predict
-    from lens.projection import project
-    from lens.radiomics.scaling import fit_min_max, scale
-    from lens.shifts import r2
-    from lens.sweeps import SweepConfig, sweep
+    from lens.paper.importance import importance
+    from lens.paper.shift import r2
+    from lens.probes.decoder import decode, predict
+    from lens.probes.mlp import project
+    from lens.probes.scaling import fit_min_max, scale
+    from lens.probes.sweep import SweepConfig, sweep
 
     part = np.random.default_rng(seed).permutation(len(cohort.r)) / len(cohort.r)
     train, val, test = part < 0.7, (part >= 0.7) & (part < 0.8), part >= 0.8

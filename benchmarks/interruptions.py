@@ -26,7 +26,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.cli import DONE, SET_ASIDE
+from experiments.common.cli import DONE, SET_ASIDE
 from lens.cohort.manifest import MODALITIES
 
 RESULTS = Path(__file__).parent / "results" / "interruptions.json"

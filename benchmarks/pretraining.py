@@ -88,7 +88,7 @@ def _seed(config: Config, cached: Any, seed: int) -> dict[str, dict[str, Any]]:
     from flax import nnx
 
     from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
-    from lens.cohort import split_patients
+    from lens.study.split import split_patients
 
     split = split_patients([files.patient_id for files in cached.cases], seed=seed)
     rows = {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
@@ -228,10 +228,10 @@ def _summary(config: Config, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
             kind: np.array([runs[f"{seed}/{task}-{kind}"][SCORES[task]] for seed in seeds])
             for kind in ("random", "random-frozen", "pretrained", "pretrained-frozen")
         }
-        chance = np.array([runs[f"{seed}/{task}-random"]["chance"] for seed in seeds])
+        flipped_influence = np.array([runs[f"{seed}/{task}-random"]["chance"] for seed in seeds])
         summary[task] = {
             "score": SCORES[task],
-            "chance": _spread(chance),
+            "chance": _spread(flipped_influence),
             **{kind: _spread(values) for kind, values in of.items()},
             "trained_minus_frozen_random": _spread(of["random"] - of["random-frozen"]),
             "pretrained_minus_random": _spread(of["pretrained"] - of["random"]),

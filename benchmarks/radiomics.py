@@ -5,8 +5,8 @@
 One T2 image with a gland of real size, resampled to 0.5 x 0.5 x 1.0 mm, in copies that differ by a
 little noise. Three ways to the same 837 features of each copy, each in a process of its own,
 interleaved in rounds: the loop of PyRadiomics' documentation (whole image, default threads), and
-`lens.radiomics.cohort.extract_cohort` with one and with two workers. The time is that of the loop
-or call, starting the workers, hashing, reading and writing included, importing PyRadiomics not.
+`extract_cohort` of `lens.radiomics` with one and with two workers. The time is that of the loop or
+call, starting the workers, hashing, reading and writing included, importing PyRadiomics not.
 Memory is the largest sum of resident memory over the process and its children, sampled ten times
 a second. Writes ``benchmarks/results/radiomics.json``.
 """
@@ -196,7 +196,7 @@ def plain_loop(folder: Path, cases: int) -> Callable[[], None]:
 def our_call(folder: Path, cases: int, workers: int, cache: Path) -> Callable[[], None]:
     """The call behind ``python -m experiments.radiomics``."""
     from lens.cohort import read_manifest
-    from lens.radiomics.cohort import extract_cohort
+    from lens.radiomics.cohort_features import extract_cohort
     from lens.radiomics.engine import pyradiomics
     from lens.radiomics.parameters import load_parameters
 

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -145,7 +146,7 @@ def _grid(config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _ours(
     config: Config, data: Arrays, grid: tuple[tuple[float, ...], ...], losses: dict[str, np.ndarray]
 ) -> Callable[[], None]:
-    from lens.sweeps import SweepConfig, sweep
+    from lens.probes.sweep import SweepConfig, sweep
 
     settings = SweepConfig(
         hidden=config.hidden, l1=grid[0], l2=grid[1], epochs=config.epochs, batch=config.batch
@@ -164,8 +165,9 @@ def _torch(
     import jax
     import torch
 
-    from lens.lanes import minibatches
-    from lens.projection import fit_standardise, init
+    from lens.probes.mlp import init
+    from lens.probes.scaling import fit_standardise
+    from lens.probes.training import minibatches
 
     torch.set_num_threads(os.cpu_count() or 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.cli import DONE, run
+from experiments.common.cli import DONE, run
 
 log = logging.getLogger(__name__)
 

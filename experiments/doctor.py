@@ -13,7 +13,7 @@ from typing import Annotated
 
 import tyro
 
-from experiments.cli import list_set_aside, run
+from experiments.common.cli import list_set_aside, run
 
 Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -72,14 +72,14 @@ def job(config: Config) -> int:
     """Runs the job and gives the exit code."""
     from tqdm import tqdm
 
-    from experiments.plan import pairs
-    from lens.clusters import cluster_features
-    from lens.doctor import Settings, count_fits, examine, table
+    from experiments.main_job.plan import pairs
     from lens.errors import InputError
-    from lens.folds import make_folds
     from lens.report.power import write_findings
-    from lens.study import load_study
-    from lens.verdicts import Rules
+    from lens.study.load import load_study
+    from lens.verdicts.clusters import cluster_features
+    from lens.verdicts.doctor import Settings, count_fits, examine, table
+    from lens.verdicts.folds import make_folds
+    from lens.verdicts.rules import Rules
 
     _check(config)
     start = time.perf_counter()
@@ -148,7 +148,7 @@ def _mlp(config: Config):
     """Settings of the MLP with a small grid of penalties, or none."""
     if not config.mlp:
         return None
-    from lens.sweeps import SweepConfig
+    from lens.probes.sweep import SweepConfig
 
     return SweepConfig(
         hidden=config.hidden,

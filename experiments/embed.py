@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from experiments.cli import list_set_aside, run
+from experiments.common.cli import list_set_aside, run
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Config:
 
 def job(config: Config) -> int:
     from encoders.checkpoints import load
-    from encoders.cohort import EmbeddingSettings, embed_cohort
+    from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
     from lens.cohort import parse_labels, read_manifest
     from lens.errors import InputError
 

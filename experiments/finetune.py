@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.cli import list_set_aside, run
-from experiments.training import TrainingConfig
+from experiments.common.cli import list_set_aside, run
+from experiments.common.training import TrainingConfig
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ class Config(TrainingConfig):
 
 
 def job(config: Config) -> int:
-    from experiments.run_folder import RunFolder
-    from experiments.training import read_data, run_seeds, write_patients
+    from experiments.common.run_record import RunRecord
+    from experiments.common.training import read_data, run_seeds, write_patients
     from lens.cohort.manifest import MODALITIES, ROIS
     from lens.errors import InputError
     from lens.files import write_json
@@ -62,7 +62,7 @@ def job(config: Config) -> int:
         raise InputError(f"--label {config.label}: regions are {' and '.join(ROIS)}")
     if not config.channels or set(config.channels) - set(MODALITIES):
         raise InputError(f"--channels {config.channels}: modalities are {', '.join(MODALITIES)}")
-    diary = RunFolder(config.out, dataclasses.asdict(config))
+    record = RunRecord(config.out, dataclasses.asdict(config))
     data = read_data(config, None if config.task == "segmentation" else config.label)
     volumes = data.cached.volumes([name if name in config.channels else "" for name in MODALITIES])
     sources = {seed: _sources(config, data, seed) for seed in _seeds(config)}
@@ -77,7 +77,7 @@ def job(config: Config) -> int:
     def one(seed: int, folder: Path) -> dict[str, Any]:
         return _one(config, seed, folder, data, volumes, sources[seed])
 
-    results = run_seeds(config, diary, one)
+    results = run_seeds(config, record, one)
     summary = {
         "task": config.task,
         "label": config.label,
@@ -94,7 +94,7 @@ def job(config: Config) -> int:
             name, values["mean"], values["n"],
             "unknown" if values["sd"] is None else f"{values['sd']:.2g}",
         )  # fmt: skip
-    diary.finish(patients=len(data.split))
+    record.finish(patients=len(data.split))
     return list_set_aside(data.set_aside, config.out / "failures.csv")
 
 
@@ -103,7 +103,7 @@ def _one(
 ) -> dict[str, Any]:
     from encoders.checkpoints import save
     from encoders.finetuning import finetune
-    from experiments.training import CurveWriter, initial_encoder, training_settings
+    from experiments.common.training import CurveWriter, initial_encoder, training_settings
     from lens.files import write_json
 
     encoder, origin = initial_encoder(config, seed)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from experiments.cli import DONE, SET_ASIDE, run
+from experiments.common.cli import DONE, SET_ASIDE, run
 
 if TYPE_CHECKING:
     from lens.cohort.prepared import Prepared

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cli import list_set_aside, run
-from experiments.training import TrainingConfig
+from experiments.common.cli import list_set_aside, run
+from experiments.common.training import TrainingConfig
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,11 @@ class Config(TrainingConfig):
 
 
 def job(config: Config) -> int:
-    from experiments.run_folder import RunFolder
-    from experiments.training import read_data, run_seeds, write_patients
+    from experiments.common.run_record import RunRecord
+    from experiments.common.training import read_data, run_seeds, write_patients
     from lens.files import write_json
 
-    diary = RunFolder(config.out, dataclasses.asdict(config))
+    record = RunRecord(config.out, dataclasses.asdict(config))
     data = read_data(config)
     volumes = data.cached.volumes(config.modalities)
     write_patients(config, data)
@@ -50,21 +50,21 @@ def job(config: Config) -> int:
     def one(seed: int, folder: Path) -> dict[str, Any]:
         return _one(config, seed, folder, data, volumes)
 
-    results = run_seeds(config, diary, one)
+    results = run_seeds(config, record, one)
     write_json(config.out / "metrics.json", {"seeds": results})
     for seed, metrics in results.items():
         log.info(
             "seed %d: masked loss on validation %.4f, before training %.4f",
             seed, metrics["val_loss"], metrics["val_loss_start"],
         )  # fmt: skip
-    diary.finish(patients=len(data.split))
+    record.finish(patients=len(data.split))
     return list_set_aside(data.set_aside, config.out / "failures.csv")
 
 
 def _one(config: Config, seed: int, folder: Path, data: Any, volumes: Any) -> dict[str, Any]:
     from encoders.checkpoints import save
     from encoders.pretraining import pretrain
-    from experiments.training import CurveWriter, initial_encoder, training_settings
+    from experiments.common.training import CurveWriter, initial_encoder, training_settings
     from lens.files import write_json
 
     encoder, origin = initial_encoder(config, seed)

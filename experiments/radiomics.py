@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.cli import DONE, REFUSED, list_set_aside, run
+from experiments.common.cli import DONE, REFUSED, list_set_aside, run
 
 if TYPE_CHECKING:
     from lens.cohort import Cohort
@@ -74,7 +74,7 @@ def job(config: Config) -> int:
     from lens.cohort import parse_labels, read_manifest
     from lens.errors import InputError
     from lens.files import write_table
-    from lens.radiomics.cohort import extract_cohort
+    from lens.radiomics.cohort_features import extract_cohort
     from lens.radiomics.parameters import load_parameters
 
     if config.out.suffix not in (".parquet", ".csv"):
@@ -116,7 +116,7 @@ def write_repeatability(
     """Writes how well each feature survives small changes of the images and masks."""
     from lens.cohort import parse_labels
     from lens.files import write_table
-    from lens.radiomics.cohort import extract_perturbed
+    from lens.radiomics.cohort_features import extract_perturbed
     from lens.radiomics.repeatability import repeatability
 
     table = extract_perturbed(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.cli import DONE, run
+from experiments.common.cli import DONE, run
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def job(config: Config) -> int:
     """Repeats to their correlation; gives the exit code."""
     from lens.files import write_table
     from lens.radiomics.repeatability import repeatability
-    from lens.tables import read_test_retest
+    from lens.study.tables import read_test_retest
 
     table = read_test_retest(config.table)
     result = repeatability(table)

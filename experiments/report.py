@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.cli import DONE, run
+from experiments.common.cli import DONE, run
 
 
 @dataclass(frozen=True)

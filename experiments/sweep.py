@@ -18,8 +18,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments.cli import list_set_aside, run
-from experiments.plan import settle
+from experiments.common.cli import list_set_aside, run
+from experiments.main_job.plan import settle
 
 Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -132,20 +132,20 @@ def job(config: Config) -> int:
     plan = settle(config)
 
     # Imported here so that --help and wrong usage do not wait for JAX.
-    from experiments.analysis import analyse
-    from experiments.inputs import from_cohort, from_tables
-    from experiments.run_folder import RunFolder
+    from experiments.common.run_record import RunRecord
+    from experiments.main_job.analysis import analyse
+    from experiments.main_job.inputs import from_cohort, from_tables
 
-    diary = RunFolder(plan.out, dataclasses.asdict(config) | plan.settled())
+    record = RunRecord(plan.out, dataclasses.asdict(config) | plan.settled())
     if config.pre:
         inputs = from_tables(plan)
     elif config.cohort is not None:
-        inputs = from_cohort(plan, diary)
+        inputs = from_cohort(plan, record)
     else:
-        from experiments.phantoms import from_phantoms
+        from experiments.main_job.phantoms import from_phantoms
 
-        inputs = from_phantoms(plan, diary)
-    set_aside = analyse(plan, inputs, diary)
+        inputs = from_phantoms(plan, record)
+    set_aside = analyse(plan, inputs, record)
     print(f"report: {plan.out / 'report.html'}")
     return list_set_aside(set_aside, plan.out / "failures.csv")
 

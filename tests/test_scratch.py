@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lens.corners import hold_out
-from lens.folds import make_folds
+from lens.probes.sweep import SweepConfig
 from lens.scratch import Scratch
-from lens.sweeps import SweepConfig
+from lens.verdicts.folds import make_folds
+from lens.verdicts.held_out import held_out_errors
 from tests.planted import plant
 
 
@@ -30,14 +30,14 @@ def test_scores_in_files_equal_those_in_memory(tmp_path: Path) -> None:
     folds = make_folds(np.arange(60), 3, 1, 0)
     config = SweepConfig(hidden=4, l1=(0.0,), l2=(0.0,), epochs=3)
     memory, files = (
-        hold_out(planted.pre, {"t": planted.ft}, r, folds, config, scratch=scratch)
+        held_out_errors(planted.pre, {"t": planted.ft}, r, folds, config, scratch=scratch)
         for scratch in (Scratch(), Scratch(0.0, tmp_path))
     )
     assert isinstance(files.ridge["per_channel"]["t"].error, np.memmap)
     for view, sides in memory.ridge.items():
         for side, scores in sides.items():
-            for mine, other in zip(scores, files.ridge[view][side], strict=True):
-                np.testing.assert_array_equal(mine, other)
+            for own_rows, other in zip(scores, files.ridge[view][side], strict=True):
+                np.testing.assert_array_equal(own_rows, other)
     for key, scores in memory.mlp.items():
-        for mine, other in zip(scores, files.mlp[key], strict=True):
-            np.testing.assert_array_equal(mine, other)
+        for own_rows, other in zip(scores, files.mlp[key], strict=True):
+            np.testing.assert_array_equal(own_rows, other)

@@ -7,8 +7,8 @@ from lens.cohort.manifest import CaseFiles, Cohort, read_manifest
 from lens.cohort.phantom import Phantom, write_phantoms
 from lens.cohort.placement import Placement, geometry_table
 from lens.cohort.regions import parse_labels
-from lens.cohort.split import split_patients
 from lens.cohort.volume import stack, stack_mask
+from lens.study.split import split_patients
 
 __all__ = [
     "Case",

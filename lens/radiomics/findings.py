@@ -19,7 +19,7 @@ OF_VALUE = ("one gray level", "undefined", "infinite")
 BASE = re.compile(r" x (\S+) in all ")
 
 
-def audit_beside(table: Path) -> Path | None:
+def default_audit_file(table: Path) -> Path | None:
     """``R-audit.csv`` beside ``R.parquet``, ``R.csv`` or ``R.csv.gz``; None where it is not."""
     stem = table.name.removesuffix(".gz").rsplit(".", 1)[0]
     path = table.with_name(f"{stem}-audit.csv")

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from lens.report.figures import STYLE
 from lens.report.ranking import label
-from lens.verdicts import VERDICTS
+from lens.verdicts.rules import VERDICTS
 
 SHOWN = 8
 """Clusters listed of each verdict."""

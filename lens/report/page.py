@@ -12,16 +12,16 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from lens.doctor import table
-from lens.encoding import MAX_ROWS
 from lens.files import write_text
+from lens.probes.sweep import grid_warnings
 from lens.report import figures
 from lens.report.context import confounds, encoding_figure, encoding_rows
 from lens.report.evidence import evidence, verdict_figure
 from lens.report.power import power_figure
 from lens.report.ranking import label, rank
 from lens.report.results import Results, Scope, TaskTables, read_results
-from lens.sweeps import grid_warnings
+from lens.verdicts.doctor import table
+from lens.verdicts.encoding import MAX_ROWS
 
 
 def write_report(folder: Path) -> Path:

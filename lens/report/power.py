@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lens.doctor import POWER, Findings, power_curve, summary
 from lens.files import write_json, write_table
 from lens.report.figures import COLOURS, STYLE, save
+from lens.verdicts.doctor import POWER, Findings, power_curve, summary
 
 
 def write_findings(folder: Path, findings: Findings, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def write_findings(folder: Path, findings: Findings, facts: Mapping[str, Any]) -
 
     Args:
         folder: where to.
-        findings: of `lens.doctor.examine`.
+        findings: of `lens.verdicts.doctor.examine`.
         facts: what else to keep in ``doctor.json``.
 
     Returns:
@@ -39,8 +39,8 @@ def power_figure(plants: pd.DataFrame, detectable: float | None) -> Figure:
     """Expected power by loss of R2, and above it which planted erasures were called lost.
 
     Args:
-        plants: of `lens.doctor.Findings`.
-        detectable: of `lens.doctor.summary`.
+        plants: of `lens.verdicts.doctor.Findings`.
+        detectable: of `lens.verdicts.doctor.summary`.
     """
     erased = plants[plants["kind"] == "erased"]
     called = erased["detected"] == 1

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lens.decoder import Decoder
 from lens.errors import InputError
 from lens.files import read_table, write_arrays, write_table
-from lens.projection import ACTIVATION, Projection
-from lens.radiomics.scaling import MinMax
-from lens.shifts import Shift
-from lens.study import Study
+from lens.paper.shift import Shift
+from lens.probes.decoder import Decoder
+from lens.probes.mlp import ACTIVATION, Projection
+from lens.probes.scaling import MinMax
+from lens.study.study import Study
 
 
 @dataclass(frozen=True)
 class TaskTables:
-    """Tables of one task: of `lens.shifts.Shift`, `lens.similarity.similarity`, `lens.encoding`."""
+    """Tables of one task: of `lens.paper` and of `lens.verdicts.encoding`."""
 
     features: pd.DataFrame
     groups: pd.DataFrame
@@ -40,7 +40,7 @@ class Scope:
         sweep: a row per penalty pair and seed.
         split: ``patient_id, split``.
         dropped: radiomic columns left out, with the reason.
-        doctor: what `lens.doctor.summary` says, None where the doctor was not asked.
+        doctor: what `lens.verdicts.doctor.summary` says, None where the doctor was not asked.
         plants: its planted changes; no rows without it.
     """
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens.cohort import split_patients
 from lens.errors import InputError
+from lens.study.split import split_patients
 
 rows = st.lists(st.integers(0, 40).map(str), min_size=8, max_size=60).filter(
     lambda ids: len(set(ids)) >= 4

@@ -38,8 +38,8 @@ def test_3d_equals_torch_modules(volume):
     encoder, _ = convert(arrays(reference))
     assert encoder.config == SMALL
     ours, our_stages = outputs(encoder, volume)
-    for mine, theirs in zip(our_stages, stages, strict=True):
-        assert compare(np.asarray(mine), theirs) < 1e-4
+    for own_rows, theirs in zip(our_stages, stages, strict=True):
+        assert compare(np.asarray(own_rows), theirs) < 1e-4
     assert compare(np.asarray(ours), embedding) < 1e-4
 
 
@@ -56,8 +56,8 @@ def test_2d_equals_transformers():
     assert encoder.config.strides == (2, 2, 2)
     hidden = theirs.hidden_states[-4:]
     ours, our_stages = outputs(encoder, image)
-    for mine, expected in zip(our_stages, hidden, strict=True):
-        assert compare(np.asarray(mine), expected) < 1e-4
+    for own_rows, expected in zip(our_stages, hidden, strict=True):
+        assert compare(np.asarray(own_rows), expected) < 1e-4
     assert compare(np.asarray(ours), theirs.pooler_output) < 1e-4
 
 
@@ -73,8 +73,8 @@ def test_3d_equals_torch_modules_at_published_sizes(size):
     encoder, _ = convert(arrays(reference))
     assert encoder.config == config
     ours = encoder.stages(volume)
-    for mine, theirs in zip(ours, stages, strict=True):
-        assert compare(np.asarray(mine), theirs) < 1e-4
+    for own_rows, theirs in zip(ours, stages, strict=True):
+        assert compare(np.asarray(own_rows), theirs) < 1e-4
     assert compare(np.asarray(encoder.pool(ours[-1])), embedding) < 1e-4
 
 

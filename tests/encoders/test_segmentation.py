@@ -113,8 +113,8 @@ def test_upernet_equals_torch(stages):
     with torch.no_grad():
         theirs = reference([torch.from_numpy(stage).movedim(-1, 1) for stage in stages])
     ours = nnx.jit(lambda decoder, stages: decoder(stages, SIZE))(decoder, stages)
-    for mine, expected in zip(ours, theirs, strict=True):
-        assert compare(np.asarray(mine), expected) < 1e-4
+    for own_rows, expected in zip(ours, theirs, strict=True):
+        assert compare(np.asarray(own_rows), expected) < 1e-4
 
 
 @pytest.mark.parametrize("cells", [1, 2, 3, 6, 7])

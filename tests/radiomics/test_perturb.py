@@ -12,7 +12,7 @@ from lens.cohort import Case, read_manifest
 from lens.errors import InputError
 from lens.files import read_table
 from lens.radiomics import perturb
-from lens.radiomics.cohort import extract_cohort, extract_perturbed
+from lens.radiomics.cohort_features import extract_cohort, extract_perturbed
 from lens.radiomics.parameters import load_parameters
 from lens.radiomics.perturb import perturbed, surroundings
 from tests.radiomics.phantoms import case, ellipsoid, image, texture, write_cohort

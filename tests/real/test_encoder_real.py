@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from encoders.cohort import EmbeddingSettings, embed_cohort
+from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from lens.cohort import read_manifest
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lens.radiomics.scaling import fit_min_max, scale
-from lens.shifts import shift
-from lens.study import load_study
-from lens.sweeps import SweepConfig, sweep
+from lens.paper.shift import shift
+from lens.probes.scaling import fit_min_max, scale
+from lens.probes.sweep import SweepConfig, sweep
+from lens.study.load import load_study
 
 CLASSES = ("firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
 COMPONENTS, ERASED = 8, (1,)

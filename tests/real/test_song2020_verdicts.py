@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lens.clusters import cluster_features
-from lens.controls import rotate
-from lens.corners import hold_out
-from lens.doctor import Settings, examine, summary
-from lens.folds import make_folds
-from lens.verdicts import Rules, judge
+from lens.verdicts.clusters import cluster_features
+from lens.verdicts.doctor import Settings, examine, summary
+from lens.verdicts.folds import make_folds
+from lens.verdicts.held_out import held_out_errors
+from lens.verdicts.planted_changes import rotate
+from lens.verdicts.rules import Rules, judge
 from tests.real.test_song2020 import contract_table
 
 COMPONENTS, ERASED, D = 8, 1, 64
@@ -53,9 +53,9 @@ def test_erased_clusters_are_lost_and_untouched_ones_raise_no_alarm(cohort) -> N
     sides = {
         "erased": cohort["erased"], "noise": cohort["noise"], "rotated": rotate(cohort["pre"], 3)
     }  # fmt: skip
-    held = hold_out(cohort["pre"], sides, r, make_folds(groups, 5, 1, 0), None)
+    held_out = held_out_errors(cohort["pre"], sides, r, make_folds(groups, 5, 1, 0), None)
     rules = Rules(flips=1000)
-    verdicts = {task: judge(held, task, clusters, groups, rules) for task in sides}
+    verdicts = {task: judge(held_out, task, clusters, groups, rules) for task in sides}
     for harmless in ("noise", "rotated"):
         assert set(verdicts[harmless]["verdict"]) <= {"kept", "absent"}
     table, share = verdicts["erased"], cohort["share"]

@@ -1,0 +1,227 @@
+"""Train the shared MLP over a grid of penalties; select by validation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from lens.probes.devices import choose_stack, gather_rows, map_in_threads, own_rows, to_chunks
+from lens.probes.mlp import Projection
+from lens.probes.scaling import fit_standardise, standardise
+from lens.probes.training import Data, advance, evaluate, start, to_points
+
+Mode = Literal["default", "paper"]
+
+L1_GRID = (0.0, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)
+L2_GRID = (0.0, 1e-5, 1e-4, 1e-3)
+PAPER_L1_GRID = (0.0, 1e-7, 3e-7, 1e-6, 3e-6, 1e-6)
+"""As printed in the paper, with 1e-6 twice."""
+
+REPORTS = 20
+"""Times that a training tells of its progress."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Settings of the sweep, unitless where no unit is named.
+
+    Attributes:
+        hidden: width of the projected embedding.
+        l1, l2: penalty grids.
+        seeds: number of initialisations and batch orders per pair.
+        seed: first of them.
+        epochs: passes over the train patients.
+        batch: patients per step.
+        rate: step size of Adam.
+        mode: ``paper`` sums the loss over columns instead of averaging, and leaves the
+            embeddings unscaled.
+        stack: MLPs trained side by side in one program; 0 chooses by devices and memory.
+    """
+
+    hidden: int = 128
+    l1: tuple[float, ...] = L1_GRID
+    l2: tuple[float, ...] = L2_GRID
+    seeds: int = 1
+    seed: int = 0
+    epochs: int = 200
+    batch: int = 64
+    rate: float = 1e-3
+    mode: Mode = "default"
+    stack: int = 0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Result of a sweep.
+
+    Attributes:
+        table: a row per pair and seed: ``l1, l2, seed, train_loss, val_loss, selected``; losses
+            are mean absolute errors over the entries, without penalty.
+        projection: first layer of the selected MLP.
+    """
+
+    table: pd.DataFrame
+    projection: Projection
+
+
+def sweep(
+    x_train: Float[np.ndarray, "n d"],
+    r_train: Float[np.ndarray, "n k"],
+    x_val: Float[np.ndarray, "m d"],
+    r_val: Float[np.ndarray, "m k"],
+    config: SweepConfig = SweepConfig(),
+    *,
+    on_epochs: Callable[[int], object] | None = None,
+) -> Sweep:
+    """Trains one MLP per penalty pair and seed on the pre-fine-tuning embeddings.
+
+    Every MLP of one seed starts from the same weights and sees the same minibatches in the same
+    order, so that pairs differ by their penalty alone. The pair with the lowest validation loss
+    (mean over seeds) is selected, of it the best seed.
+
+    Under ``jax.distributed`` every process calls this with the same arguments, trains its share of
+    the grid on its own devices, and gets the whole result.
+
+    Args:
+        x_train, x_val: embeddings of train and validation patients.
+        r_train, r_val: radiomic features scaled by the train patients' range (unitless).
+        config: grid, width and optimiser.
+        on_epochs: told the number of finished MLP epochs since the last call (progress bars).
+
+    Raises:
+        ValueError: an input is not finite, or a penalty is negative.
+    """
+    _check(x_train, r_train, x_val, r_val, config)
+    grid = pd.DataFrame(
+        list(
+            itertools.product(config.l1, config.l2, range(config.seed, config.seed + config.seeds))
+        ),
+        columns=["l1", "l2", "seed"],
+    )
+    paper = config.mode == "paper"
+    mean, std = (
+        (np.zeros(x_train.shape[1], np.float32), np.ones(x_train.shape[1], np.float32))
+        if paper
+        else fit_standardise(x_train)
+    )
+    data = Data(
+        x=standardise(jnp.asarray(x_train), mean, std),
+        r=jnp.asarray(r_train, jnp.float32),
+        x_val=standardise(jnp.asarray(x_val), mean, std),
+        r_val=jnp.asarray(r_val, jnp.float32),
+    )
+    scale = float(r_train.shape[1]) if paper else 1.0
+    w, b, train_loss, val_loss = _train(data, grid, config, scale, on_epochs)
+    table = grid.assign(train_loss=train_loss, val_loss=val_loss)
+    best = _select(table)
+    table["selected"] = table.index == best
+    return Sweep(
+        table=table,
+        projection=Projection(w=w[best], b=b[best], x_mean=mean, x_std=std),
+    )
+
+
+def _train(
+    data: Data,
+    grid: pd.DataFrame,
+    config: SweepConfig,
+    loss_scale: float,
+    on_epochs: Callable[[int], object] | None,
+) -> tuple[np.ndarray, ...]:
+    """First layers, and losses on train and validation patients, of every row of the grid."""
+    d, k = data.x.shape[1], data.r.shape[1]
+    stack = choose_stack(len(grid), d, config.hidden, k, wanted=config.stack)
+    pauses = np.linspace(0, config.epochs, min(config.epochs, REPORTS) + 1).round().astype(int)
+    reporting = Lock()
+
+    def train(chunk: np.ndarray, pauses: np.ndarray = pauses) -> tuple[np.ndarray, ...]:
+        points = to_points(grid.iloc[chunk])
+        state = start(points, d, config.hidden, k)
+        for first, last in itertools.pairwise(pauses.tolist()):
+            state = advance(
+                data,
+                points,
+                state,
+                first,
+                last,
+                batch=min(config.batch, len(data.x)),
+                rate=config.rate,
+                loss_scale=loss_scale,
+            )
+            jax.block_until_ready(state)
+            if on_epochs:
+                with reporting:
+                    on_epochs((last - first) * len(np.unique(chunk)))
+        leaves = (state.mlp.w, state.mlp.b, *evaluate(data, state))
+        return tuple(np.asarray(leaf) for leaf in leaves)
+
+    chunks = to_chunks(own_rows(len(grid)), stack)
+    train(chunks[0], np.zeros(2, int))  # compiles, once for all
+    trained = zip(*map_in_threads(train, chunks), strict=True)
+    return tuple(gather_rows(np.concatenate(leaves), len(grid)) for leaves in trained)
+
+
+def _select(table: pd.DataFrame) -> int:
+    mean = table.groupby(["l1", "l2"])["val_loss"].transform("mean")
+    if mean.isna().all():
+        raise ValueError(
+            "no penalty pair gave a finite validation loss; check the embeddings' scale"
+        )
+    tied = table[mean == mean.min()]
+    return int(tied["val_loss"].idxmin())
+
+
+def grid_warnings(table: pd.DataFrame) -> tuple[str, ...]:
+    """What a reader must know about a sweep's grid: repeated pairs, a winner at an edge.
+
+    Args:
+        table: as in `Sweep`.
+    """
+    warnings = []
+    best = table.loc[table["selected"]].iloc[0]
+    repeated = table[table.duplicated(["l1", "l2", "seed"])]
+    if len(repeated):
+        pair = repeated.iloc[0]
+        warnings.append(
+            f"the grid holds the pair l1 = {pair['l1']:g}, l2 = {pair['l2']:g} more than once"
+        )
+    for name in ("l1", "l2"):
+        values = sorted(set(table[name]))
+        # Zero is no edge: there is no weaker penalty than none.
+        edges = {values[-1], values[0]} - {0.0}
+        if len(values) > 1 and best[name] in edges:
+            warnings.append(
+                f"the selected {name} = {best[name]:g} is at the edge of its grid; "
+                f"a wider grid may fit better (--{name})"
+            )
+    return tuple(warnings)
+
+
+def _check(
+    x_train: np.ndarray,
+    r_train: np.ndarray,
+    x_val: np.ndarray,
+    r_val: np.ndarray,
+    config: SweepConfig,
+) -> None:
+    for name, values in (
+        ("x_train", x_train),
+        ("r_train", r_train),
+        ("x_val", x_val),
+        ("r_val", r_val),
+    ):
+        if not len(values):
+            raise ValueError(f"{name} has no rows")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} has values that are not finite")
+    if min(*config.l1, *config.l2) < 0:
+        raise ValueError("penalties must not be negative")

@@ -1,0 +1,252 @@
+"""Explanations to rule out: the size of the ROI, the site, patients whom the encoder saw before.
+
+- **Partial R2** given columns such as ``volume_ml``: inside every fold, what the columns tell by
+  least squares on the fitted patients is taken out of the feature *and* of the embedding, for
+  fitted and held-out patients alike; the ridge probe is fitted to what is left, and scored against
+  what is left of the feature. It is the share of the feature's variation within patients of equal
+  volume that the embedding explains: about zero for a feature that is volume and nothing else. A
+  number enters as a cubic spline with four knots (`adjuster`), so that a feature which follows
+  volume along a curve is adjusted for as well.
+- **Exposure**: patients on whom the fine-tuned weights depend. An encoder may tell of them what it
+  learnt by heart; R2 is given for them and for all others apart.
+- **Site**: every site is held out in turn, with probes that were fitted at the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from sklearn.preprocessing import SplineTransformer
+
+from lens.errors import InputError
+from lens.files import read_table
+from lens.verdicts.estimates import Estimate, delta_r2, r2_score
+from lens.verdicts.folds import Fold, leave_site_out
+from lens.verdicts.held_out import PRE, HeldOutErrors, ProbeErrors, held_out_errors
+
+KNOTS = 4
+"""Knots of a number's spline, at quantiles of the fitted patients."""
+
+_CURVED_FROM = 10
+"""Distinct values from which a number gets a curve; with fewer it enters as it is."""
+
+
+@dataclass(frozen=True)
+class Confounds:
+    """What to rule out; rows are those of the study.
+
+    Attributes:
+        adjust: columns to adjust for, numbers or names; none means no partial R2.
+        exposed: task -> rows of patients on whom its weights depend.
+        sites: site of each row; none means no scores by site.
+    """
+
+    adjust: pd.DataFrame | None = None
+    exposed: Mapping[str, Bool[np.ndarray, " n"]] = field(default_factory=dict)
+    sites: np.ndarray | None = None
+
+
+def confound_columns(
+    x_pre: Float[np.ndarray, "n d"],
+    x_ft: Mapping[str, Float[np.ndarray, "n e"]],
+    r: Float[np.ndarray, "n k"],
+    groups: np.ndarray,
+    folds: Sequence[Fold],
+    held_out: HeldOutErrors,
+    confounds: Confounds,
+    *,
+    seed: int = 0,
+    on_fit: Callable[[], object] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Columns about confounds for every task, a row per feature; ridge probe alone.
+
+    Args:
+        x_pre, x_ft, r: as in `lens.verdicts.held_out`.
+        groups: patient of each row.
+        folds: of the analysis.
+        held: its errors, for the exposed and unexposed patients.
+        confounds: what to rule out.
+        seed: of the draw inside the folds by site.
+        on_fit: told after each of `count_fits` fits.
+
+    Returns:
+        Task -> table with, as far as asked for, ``r2_adjusted_pre, r2_adjusted_ft,
+        delta_r2_adjusted``, the same with ``site``, ``unexposed`` and ``exposed`` for ``adjusted``,
+        and ``_low`` and ``_high`` of each change.
+    """
+    tables = {task: pd.DataFrame(index=range(r.shape[1])) for task in x_ft}
+    runs: dict[str, HeldOutErrors] = {}
+    if confounds.adjust is not None:
+        adjust = adjuster(confounds.adjust)
+        runs["adjusted"] = held_out_errors(
+            x_pre, x_ft, r, folds, None, adjust=adjust, on_fit=on_fit
+        )
+    if confounds.sites is not None:
+        by_site = leave_site_out(groups, confounds.sites, seed)
+        runs["site"] = held_out_errors(x_pre, x_ft, r, by_site, None, on_fit=on_fit)
+    for task, table in tables.items():
+        for name, run in runs.items():
+            _add(table, name, *_scores(run, task), groups)
+        if task in confounds.exposed:
+            exposed = confounds.exposed[task]
+            for name, rows in (("unexposed", ~exposed), ("exposed", exposed)):
+                if rows.any():
+                    _add(table, name, *_part(held_out, task, rows), groups)
+    return tables
+
+
+def count_fits(tasks: int, folds: Sequence[Fold], confounds: Confounds) -> int:
+    """Fits of `extras`, for a progress bar."""
+    count = len(folds) if confounds.adjust is not None else 0
+    if confounds.sites is not None:
+        count += len(np.unique(confounds.sites))
+    return count * (1 + tasks)
+
+
+def adjuster(
+    table: pd.DataFrame,
+) -> Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, "n a"]]:
+    """Numbers to adjust for, from a table of labels and the rows that are fitted.
+
+    A number with at least ten distinct values becomes a cubic spline (linear beyond the fitted
+    range), one with fewer stays as it is; where it is missing it takes the fitted median. A name
+    becomes an indicator per value; one that no fitted row has tells nothing.
+
+    Args:
+        table: a row per row of the study.
+    """
+
+    def columns(fitted: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "n a"]:
+        parts = [
+            _curve(values.to_numpy(np.float64), fitted)
+            if pd.api.types.is_numeric_dtype(values)
+            else _indicators(values.astype(str).to_numpy(str), fitted)
+            for _, values in table.items()
+        ]
+        return np.concatenate(parts, axis=1)
+
+    return columns
+
+
+def read_labels(path: Path, ids: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Columns of a table of labels (``cohort.csv``, say) in the order of the study's rows.
+
+    Args:
+        path: table with ``patient_id``, and ``study_id`` where a patient's rows differ.
+        ids: of the study.
+        columns: to take.
+
+    Raises:
+        InputError: a column or a patient is missing, a patient has two values, a column is empty.
+    """
+    table = read_table(path)
+    for column in ("patient_id", *columns):
+        if column not in table.columns:
+            raise InputError(f"{path}: no column {column}; found {', '.join(table.columns[:20])}")
+    keys = [key for key in ids.columns if key in table.columns]
+    known = table[[*keys, *columns]].drop_duplicates()
+    twice = known.loc[known.duplicated(keys), keys]
+    if len(twice):
+        raise InputError(f"{path}: several rows of {'/'.join(twice.iloc[0])} differ")
+    merged = ids.merge(known, how="left", on=keys, indicator=True, validate="many_to_one")
+    lost = merged.loc[merged["_merge"] == "left_only", "patient_id"]
+    if len(lost):
+        raise InputError(
+            f"{path}: patient {lost.iloc[0]} and {len(lost) - 1} more of the study are missing"
+        )
+    labels = merged[list(columns)]
+    for column in columns:
+        if labels[column].isna().all():
+            raise InputError(f"{path}: column {column} is empty")
+    return labels
+
+
+def read_exposure(path: Path, ids: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+    """Rows of patients on whom the fine-tuned weights depend.
+
+    Args:
+        path: table of ``patient_id`` and ``used`` (``patients.csv`` of experiments.finetune), or of
+            ``patient_id`` and ``split``, whose train and val patients count. Patients who are not
+            in it are not exposed; a patient with several rows is if any of them is.
+        ids: of the study.
+
+    Raises:
+        InputError: the columns are missing, or `used` is neither true nor false.
+    """
+    table = read_table(path)
+    if "patient_id" not in table.columns or not {"used", "split"} & set(table.columns):
+        raise InputError(f"{path}: columns patient_id and used (or split) are needed")
+    if "used" in table.columns:
+        text = table["used"].astype(str).str.lower()
+        unknown = ~text.isin(["true", "false", "1", "0"])
+        if unknown.any():
+            raise InputError(f"{path}: used is {table['used'][unknown].iloc[0]!r}, not true, false")
+        used = text.isin(["true", "1"])
+    else:
+        used = table["split"].isin(["train", "val"])
+    return ids["patient_id"].isin(table.loc[used, "patient_id"]).to_numpy()
+
+
+def _curve(values: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    known = values[fitted & np.isfinite(values)]
+    filled = np.where(np.isfinite(values), values, np.median(known) if len(known) else 0.0)
+    column = filled[:, None]
+    places = np.unique(np.quantile(filled[fitted], np.linspace(0, 1, KNOTS)))
+    if len(np.unique(known)) < _CURVED_FROM or len(places) < KNOTS:
+        return column
+    knots: Any = places[:, None]
+    spline = SplineTransformer(degree=3, knots=knots, extrapolation="linear", include_bias=False)
+    return np.asarray(spline.fit(column[fitted]).transform(column))
+
+
+def _indicators(values: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    # The last value is what the constant stands for.
+    known = np.unique(values[fitted])[:-1]
+    return (values[:, None] == known).astype(np.float64)
+
+
+def _scores(held_out: HeldOutErrors, task: str) -> tuple[ProbeErrors, ProbeErrors, np.ndarray]:
+    sides = held_out.ridge["per_channel"]
+    return sides[PRE], sides[task], held_out.baseline
+
+
+def _part(
+    held_out: HeldOutErrors, task: str, rows: np.ndarray
+) -> tuple[ProbeErrors, ProbeErrors, np.ndarray]:
+    """Errors over some of the rows; what others taught counts in proportion.
+
+    Which part of a patient's teaching went to whom is not kept, so that it is shared out evenly:
+    intervals of a part are approximate to that extent.
+    """
+    before, after, baseline = _scores(held_out, task)
+    chosen = rows[:, None]
+    part = np.where(chosen, baseline, 0.0)
+    total = baseline.sum(axis=0)
+    share = np.divide(part.sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
+
+    def only(scores: ProbeErrors) -> ProbeErrors:
+        error = np.where(chosen, scores.error, 0.0)
+        return ProbeErrors(error, scores.fitted_influence * share, scores.flipped_influence * share)
+
+    return only(before), only(after), part
+
+
+def _add(
+    table: pd.DataFrame,
+    name: str,
+    before: ProbeErrors,
+    after: ProbeErrors,
+    baseline: np.ndarray,
+    groups: np.ndarray,
+) -> None:
+    change: Estimate = delta_r2(before, after, baseline, groups)
+    table[f"r2_{name}_pre"] = r2_score(before, baseline, groups).value
+    table[f"r2_{name}_ft"] = r2_score(after, baseline, groups).value
+    table[f"delta_r2_{name}"] = change.value
+    table[f"delta_r2_{name}_low"], table[f"delta_r2_{name}_high"] = change.low, change.high

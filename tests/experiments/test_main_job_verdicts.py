@@ -1,0 +1,159 @@
+"""The verdicts as a user gets them: from the command to the columns and the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lens.verdicts.rules import VERDICTS
+from tests.experiments.test_main_job import SMALL, run
+from tests.planted import Planted, plant
+
+CONTRACT = [
+    "verdict", "delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh", "cluster",
+    "explained_sd_pre", "explained_sd_ft", "r2_ceiling", "r2_pre_pre", "r2_pre_ft", "r2_ft_pre",
+    "r2_ft_ft", "importance_debiased_pre", "importance_debiased_ft",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    return plant(n=160)
+
+
+@pytest.fixture(scope="module")
+def flags(planted: Planted, tmp_path_factory) -> list[object]:
+    folder = tmp_path_factory.mktemp("tables")
+    paths = planted.write(folder)
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(48, 48)))[0]
+    np.savez(folder / "rotated.npz", patient_id=planted.ids, embeddings=planted.pre @ rotation)
+    table = pd.read_csv(paths["radiomics"])
+    table.loc[table.index % 9 == 0, table.columns[3]] = np.nan
+    table.to_csv(paths["radiomics"], index=False)
+    pd.DataFrame({"column": table.columns[1:4], "icc": [0.5, 0.6, 0.7]}).to_csv(
+        folder / "icc.csv", index=False
+    )
+    # The same fine-tuning again: the same change with a little other noise.
+    again = []
+    for seed in (1, 2):
+        noise = 0.1 * np.random.default_rng(seed).normal(size=planted.ft.shape)
+        np.savez(folder / f"seed-{seed}.npz", patient_id=planted.ids, embeddings=planted.ft + noise)
+        again += ["--retrained", f"cls={folder / f'seed-{seed}.npz'}"]
+    tasks = [f"cls={paths['ft']}", f"rot={folder / 'rotated.npz'}"]
+    given = ["--pre", paths["pre"], "--ft", tasks[0], "--ft", tasks[1]]
+    return [
+        *given,
+        *again,
+        "--radiomics",
+        paths["radiomics"],
+        "--repeatability",
+        folder / "icc.csv",
+        *SMALL,
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(flags: list[object], tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    done = run(*flags, "--folds", "3", "--repeats", "1", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    assert "cross-validation: 9 fits, about" in done.stderr
+    return folder
+
+
+def features(folder: Path, task: str) -> pd.DataFrame:
+    return pd.read_parquet(folder / task / "features.parquet").set_index("column")
+
+
+def test_an_erased_factor_is_lost_and_a_rotation_is_not(planted: Planted, finished: Path) -> None:
+    table = features(finished, "cls")
+    assert set(CONTRACT) <= set(table.columns)
+    erased = planted.radiomics.columns[1:][np.isin(planted.factor, planted.erased)]
+    assert (table.loc[erased, "verdict"] == "lost").all()
+    assert (table["verdict"].drop(erased) != "lost").all()
+    assert set(features(finished, "rot")["verdict"]) <= {"kept", "moved"}
+
+
+def test_the_band_of_other_seeds_is_told(planted: Planted, finished: Path) -> None:
+    table = features(finished, "cls")
+    erased = planted.radiomics.columns[1:][np.isin(planted.factor, planted.erased)]
+    assert (table["retrained"] == 3).all()
+    assert (table.loc[erased, "delta_r2_retrained_high"] < 0).all()
+    assert (table["delta_r2_retrained_low"] <= table["delta_r2_retrained"]).all()
+    assert "retrained" not in features(finished, "rot")
+    report = (finished / "report.html").read_text()
+    assert "3 encoders fine-tuned from different seeds" in " ".join(report.split())
+
+
+def test_refuses_another_seed_of_no_task(flags: list[object], tmp_path: Path) -> None:
+    refused = run(*flags, "--retrained", "seg=x.npz", "--out", tmp_path / "run")
+    assert refused.returncode == 1
+    assert "--ft names no task 'seg'" in refused.stderr
+
+
+def test_the_ceiling_is_the_given_repeatability(finished: Path) -> None:
+    ceiling = features(finished, "cls")["r2_ceiling"]
+    assert ceiling.dropna().tolist() == [0.5, 0.6, 0.7]
+    assert ceiling.isna().sum() == len(ceiling) - 3
+
+
+def test_the_single_split_stays_beside(finished: Path) -> None:
+    table = features(finished, "cls")
+    np.testing.assert_allclose(table["delta_r2_split"], table["r2_ft"] - table["r2_pre"])
+    np.testing.assert_allclose(
+        table["delta_r2"], table["r2_ridge_ft"] - table["r2_ridge_pre"], atol=1e-12
+    )
+
+
+def test_the_report_leads_with_the_verdicts(finished: Path) -> None:
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert page.index("<h2>Verdicts</h2>") < page.index("<h2>The paper's analysis</h2>")
+    assert "n = 160 patients held out" in page
+    assert "3-fold cross-validation by patient" in page
+    for task in ("cls", "rot"):
+        section = page[page.index(f"<h3>{task}: what became") :]
+        count = features(finished, task)["verdict"].value_counts()
+        cells = [f"<td>{count.get(verdict, 0) or ''}</td>" for verdict in VERDICTS]
+        assert "<tr><td>all features</td>" + "".join(cells) in section
+
+
+def test_the_doctors_findings_are_part_of_the_report(flags: list[object], tmp_path: Path) -> None:
+    """As from the job of its own; the features are read against one modality to be quick."""
+    scopes = ["--scope", "cls=t2.gland", "--scope", "rot=t2.gland", "--flips", "300"]
+    done = run(*flags, *scopes, "--doctor", "--folds", "3", "--repeats", "1", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "doctor" / "doctor.json").read_text())
+    assert content["answer"] in ("yes", "partly", "no")
+    assert all(row["alarms"] == 0 for row in content["false_alarms"])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h2>What this cohort can show</h2>" in page
+    assert content["sentence"] in page
+    assert (tmp_path / "figures" / "doctor.png").stat().st_size > 5000
+
+
+def test_without_folds_the_split_is_the_only_fold(flags: list[object], tmp_path: Path) -> None:
+    done = run(*flags, "--folds", "0", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "cross-validation: 3 fits" in done.stderr
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "n = 32 test patients held out" in page
+    assert set(features(tmp_path, "cls")["verdict"]) <= set(VERDICTS)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--folds", "1"], "--folds 1: 2 or more, or 0"),
+        (["--level", "1.5"], "--level must lie between 0 and 1"),
+        (["--folds", "200"], "--folds 200: 160 patients are too few"),
+    ],
+)
+def test_refuses(flags: list[object], extra: list[str], message: str, tmp_path: Path) -> None:
+    done = run(*flags, *extra, "--epochs", "1", "--out", tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

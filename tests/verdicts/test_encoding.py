@@ -1,0 +1,261 @@
+"""Shares of variance: closed forms, other implementations, planted truths."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from himalaya.kernel_ridge import (
+    predict_weighted_kernel_ridge,
+    solve_weighted_kernel_ridge_conjugate_gradient,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+
+from lens.probes.kernel_ridge import ALPHAS, kernel_ridge, narrow_ridge
+from lens.radiomics.names import parse_columns
+from lens.verdicts.encoding import _draw, count_fits, encoding, feature_groups
+from lens.verdicts.folds import make_folds, single_fold
+from lens.verdicts.variance_partition import (
+    alone,
+    fit_subsets,
+    partition_by_embedding,
+    shapley,
+    shapley_values,
+    total,
+    unique,
+)
+
+N = 120
+GROUPS = np.arange(N)
+FOLDS = make_folds(GROUPS, 3, 2, 0)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 5), st.integers(0, 999))
+def test_shapley_values_equal_the_mean_over_all_orders(groups: int, seed: int) -> None:
+    worth = np.random.default_rng(seed).normal(size=2**groups)
+    worth[0] = 0
+    expected = np.zeros(groups)
+    for order in itertools.permutations(range(groups)):
+        subset = 0
+        for group in order:
+            expected[group] += worth[subset | 1 << group] - worth[subset]
+            subset |= 1 << group
+    found = shapley_values(worth)
+    np.testing.assert_allclose(found, expected / math.factorial(groups), atol=1e-12)
+    np.testing.assert_allclose(found.sum(), worth[-1], atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[list[np.ndarray], np.ndarray]:
+    rng = np.random.default_rng(0)
+    blocks = [rng.normal(size=(N, width)) * 10.0**width for width in (3, 5, 40)]
+    y = blocks[0] @ rng.normal(size=(3, 6)) / 1e3 + blocks[1] @ rng.normal(size=(5, 6)) / 1e5
+    return blocks, y + rng.normal(size=(N, 6)) * np.linspace(0.1, 3, 6)
+
+
+def test_every_subset_equals_himalaya_and_scikit_learn(data) -> None:
+    blocks, y = data
+    split = np.repeat(["train", "val", "test"], [70, 20, 30])
+    fitted, test = split != "test", split == "test"
+    (subsets,) = fit_subsets(blocks, {"y": y}, single_fold(split), whole=False).values()
+    centred = y - y[fitted].mean(axis=0)
+    np.testing.assert_allclose(subsets.baseline[test], np.square(centred[test]))
+    for subset in range(1, 8):
+        inside = [blocks[bit] for bit in range(3) if subset >> bit & 1]
+        designs = [(b - b[fitted].mean(0)) / b[fitted].std(0) / np.sqrt(b.shape[1]) for b in inside]
+        x = np.concatenate(designs, axis=1)
+        kernel = (x @ x.T)[np.ix_(fitted, fitted)]
+        alpha = kernel_ridge(kernel, centred[fitted]).alpha
+        deltas = np.zeros((len(inside), y.shape[1]))
+        dual = solve_weighted_kernel_ridge_conjugate_gradient(
+            np.stack([d[fitted] @ d[fitted].T for d in designs]), centred[fitted], deltas,
+            alpha=alpha, max_iter=2000, tol=1e-10,
+        )  # fmt: skip
+        others = {
+            "himalaya": predict_weighted_kernel_ridge(
+                np.stack([d[test] @ d[fitted].T for d in designs]), dual, deltas
+            ),
+            "scikit-learn": Ridge(alpha=alpha, fit_intercept=False)
+            .fit(x[fitted], centred[fitted])
+            .predict(x[test]),
+        }
+        found = subsets.gain[subset][test].sum(axis=0) / subsets.baseline.sum(axis=0)
+        for name, predicted in others.items():
+            error = np.square(centred[test] - predicted).sum(axis=0)
+            expected = 1 - error / np.square(centred[test]).sum(axis=0)
+            np.testing.assert_allclose(found, expected, atol=1e-4, err_msg=f"{name} {subset}")
+
+
+def test_fewer_columns_than_rows_give_the_same_fit(data) -> None:
+    """Also with copies of a column, which leave directions without a value."""
+    blocks, y = data
+    x = np.c_[blocks[2], blocks[2][:, :5]]
+    x, centred = (x - x.mean(0)) / x.std(0) / np.sqrt(45), y - y.mean(axis=0)
+    dual = kernel_ridge(x @ x.T, centred).dual
+    # Two eigendecompositions in float64; the smallest penalty leaves 1e-6 of a condition number.
+    np.testing.assert_allclose(x @ narrow_ridge(x, centred), x @ x.T @ dual, atol=1e-8)
+
+
+def test_large_cohorts_are_drawn_from_by_patient(monkeypatch) -> None:
+    monkeypatch.setattr("lens.verdicts.encoding.MAX_ROWS", 50)
+    groups = np.repeat(np.arange(40), 3)
+    drawn = _draw(groups)
+    assert 45 < drawn.sum() <= 50
+    assert set(drawn.reshape(40, 3).sum(axis=1)) == {0, 3}
+    assert _draw(np.arange(50)).all()
+
+
+def test_the_penalty_is_the_one_with_the_least_gcv_error(data) -> None:
+    blocks, y = data
+    x = (blocks[2] - blocks[2].mean(0)) / blocks[2].std(0) / np.sqrt(40)
+    kernel, centred = x @ x.T, y - y.mean(axis=0)
+    errors = []
+    for share in ALPHAS:
+        hat = kernel @ np.linalg.inv(kernel + share * N * np.eye(N)) + 1 / N
+        rss = np.square(centred - hat @ centred).sum(axis=0)
+        errors.append(rss / (1 - np.trace(hat) / N) ** 2)
+    best = np.array(ALPHAS)[np.argmin(errors, axis=0)] * N
+    np.testing.assert_allclose(kernel_ridge(kernel, centred).alpha, best)
+
+
+def test_shares_add_up_exactly_and_find_who_explains(data) -> None:
+    blocks, y = data
+    (subsets,) = fit_subsets(blocks, {"y": y}, FOLDS, whole=False).values()
+    shares, whole = shapley(subsets, GROUPS), total(subsets, GROUPS)
+    np.testing.assert_allclose(shares.value.sum(axis=0), whole.value[0], atol=1e-12)
+    # The third block is noise.
+    assert (np.abs(shares.value[2]) < 0.1).all()
+    assert (shares.value[:2, 0] > 0.1).all()
+    assert whole.value[0, 0] > 0.9
+    assert ((shares.low < shares.value) & (shares.value < shares.high)).all()
+
+
+def test_two_that_tell_the_same_share_it_and_neither_is_unique(data) -> None:
+    blocks, y = data
+    (subsets,) = fit_subsets([blocks[0], blocks[0] * 7 + 1], {"y": y}, FOLDS, whole=False).values()
+    shares = shapley(subsets, GROUPS).value
+    np.testing.assert_allclose(shares[0], shares[1], atol=1e-9)
+    # A doubled kernel halves the penalty, which the grid follows in steps of a factor 2.
+    np.testing.assert_allclose(unique(subsets, GROUPS).value, 0, atol=0.02)
+    np.testing.assert_allclose(
+        alone(subsets, GROUPS).value[0], total(subsets, GROUPS).value[0], atol=0.02
+    )
+
+
+def test_too_many_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="10 groups"):
+        fit_subsets([np.zeros((N, 1))] * 10, {}, FOLDS, whole=False)
+
+
+NAMES = [
+    f"{modality}.gland.{image}_{kind}_F{index}"
+    for modality in ("t2", "adc")
+    for image in ("original", "wavelet-LLH", "wavelet-LLL")
+    for kind in ("firstorder", "glcm")
+    for index in range(3)
+]
+FEATURES = parse_columns(NAMES)
+
+
+@pytest.fixture(scope="module")
+def cohort() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Half of the embedding's variance before is T2, the other half no radiomics; after, ADC."""
+    rng = np.random.default_rng(1)
+    r = rng.normal(size=(N, len(NAMES))) * 10.0 ** rng.integers(-3, 4, len(NAMES))
+    t2 = (FEATURES["modality"] == "t2").to_numpy()
+    standard = r / r.std(axis=0)
+
+    def unit(values: np.ndarray) -> np.ndarray:
+        return values / np.sqrt(np.square(values).sum(axis=1).mean())
+
+    other = unit(rng.normal(size=(N, 5)) @ rng.normal(size=(5, 30)))
+    pre = unit(standard[:, t2][:, :3] @ rng.normal(size=(3, 30))) + other
+    ft = unit(standard[:, ~t2][:, :3] @ rng.normal(size=(3, 30))) + other
+    return pre, ft, r
+
+
+@pytest.fixture(scope="module")
+def table(cohort) -> pd.DataFrame:
+    pre, ft, r = cohort
+    fits = []
+    found = encoding(
+        pre, {"cls": ft}, r, FEATURES, GROUPS, FOLDS, on_fit=lambda: fits.append(1)
+    )["cls"]  # fmt: skip
+    assert len(fits) == count_fits(FEATURES, FOLDS)
+    return found.set_index(["grouping", "group", "stage"])
+
+
+def test_the_modality_that_makes_the_embedding_explains_it(table: pd.DataFrame) -> None:
+    share = table["shapley"]["modality"]
+    assert 0.3 < share["t2", "pre"] < 0.6
+    assert abs(share["adc", "pre"]) < 0.1
+    assert 0.3 < share["adc", "ft"] < 0.6
+    assert 0.3 < share["none", "pre"] < 0.7
+    assert table["shapley_high"]["modality", "t2", "delta"] < 0
+    assert table["shapley_low"]["modality", "adc", "delta"] > 0
+
+
+def test_the_table_adds_up(table: pd.DataFrame) -> None:
+    for grouping in ("modality", "class", "filter"):
+        for stage, whole in (("pre", 1), ("ft", 1), ("delta", 0)):
+            share = table["shapley"].xs(stage, level="stage")[grouping]
+            groups = share.drop(["all", "none"])
+            np.testing.assert_allclose(groups.sum(), share["all"], atol=1e-12)
+            np.testing.assert_allclose(share["all"] + share["none"], whole, atol=1e-12)
+    assert (table["shapley_low"] <= table["shapley"]).all()
+    assert (table["shapley"] <= table["shapley_high"]).all()
+    sizes = table["n_features"].xs("pre", level="stage")["filter"]
+    assert sizes.to_dict() == {"original": 12, "wavelet": 24, "all": 36, "none": 0}
+
+
+def test_rotation_scale_units_and_order_do_not_matter(cohort, table: pd.DataFrame) -> None:
+    pre, ft, r = cohort
+    rng = np.random.default_rng(3)
+    rotation = np.linalg.qr(rng.normal(size=(30, 30)))[0]
+    units = np.exp(rng.normal(size=r.shape[1]))
+    changed = encoding(
+        7 * pre @ rotation, {"cls": 0.1 * ft @ rotation + 3}, r * units - 5, FEATURES, GROUPS, FOLDS
+    )["cls"].set_index(["grouping", "group", "stage"])  # fmt: skip
+    for name in ("shapley", "shapley_low", "unique", "alone"):
+        np.testing.assert_allclose(changed[name], table[name], atol=1e-8)
+
+
+def test_the_same_embeddings_change_no_share(cohort) -> None:
+    pre, _, r = cohort
+    found = encoding(pre, {"same": pre}, r, FEATURES, GROUPS, FOLDS)["same"]
+    delta = found[found["stage"] == "delta"]
+    np.testing.assert_array_equal(delta[["shapley", "shapley_low", "shapley_high"]], 0)
+
+
+def test_groups_beyond_nine_go_together() -> None:
+    images = ["original", *(f"log-{i}" for i in range(3)), *(f"filter{i}" for i in range(12))]
+    names = [f"t2.gland.{image}_glcm_F{i}" for image in images for i in range(2)]
+    found = feature_groups(parse_columns(names))
+    assert set(found) == {"filter"}
+    groups = found["filter"]
+    assert len(groups) == 9
+    assert len(groups["log"]) == 6
+    assert sum(map(len, groups.values())) == len(names)
+    one = feature_groups(parse_columns(names[:2]))
+    assert {name: list(members) for name, members in one.items()} == {"class": ["glcm"]}
+
+
+def test_what_only_one_embedding_tells_is_unique_to_it() -> None:
+    rng = np.random.default_rng(4)
+    latent = rng.normal(size=(N, 3))
+    r = latent[:, [0, 1, 2]] + 0.2 * rng.normal(size=(N, 3))
+    pre = latent[:, [0, 1]] @ rng.normal(size=(2, 12)) + 0.1 * rng.normal(size=(N, 12))
+    ft = latent[:, [0, 2]] @ rng.normal(size=(2, 12)) + 0.1 * rng.normal(size=(N, 12))
+    table = partition_by_embedding(pre, ft, r, GROUPS, FOLDS)
+    assert (table["r2_both"] > 0.8).all()
+    np.testing.assert_allclose(table["unique_r2_pre"], [0, 0.9, 0], atol=0.12)
+    np.testing.assert_allclose(table["unique_r2_ft"], [0, 0, 0.9], atol=0.12)
+    np.testing.assert_allclose(
+        table["shapley_r2_pre"] + table["shapley_r2_ft"], table["r2_both"], atol=1e-12
+    )

@@ -1,0 +1,142 @@
+"""Estimates and tests from held-out errors: closed forms, coverage and false alarms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score as sklearn_r2
+
+from lens.verdicts.estimates import beside, delta_r2, r2_score, select, significance
+from lens.verdicts.folds import make_folds
+from lens.verdicts.held_out import PRE, ProbeErrors, held_out_errors
+
+
+def cohort(seed: int, *, n: int, d: int, erased: float) -> tuple[np.ndarray, ...]:
+    """Two encoders of the same six factors, each with its own noise; one loses part of a factor."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(6, d))
+    latent = rng.normal(size=(n, 6))
+    signal = np.sqrt(np.linspace(0.3, 0.9, 18))
+    r = latent[:, np.arange(18) % 6] * signal + rng.normal(size=(n, 18)) * np.sqrt(1 - signal**2)
+    pre = latent @ mixing + 2 * rng.normal(size=(n, d))
+    latent[:, 0] *= 1 - erased
+    return pre, latent @ mixing + 2 * rng.normal(size=(n, d)), r
+
+
+GROUPS = np.arange(90)
+
+
+@pytest.fixture(scope="module")
+def cohorts() -> list[tuple[ProbeErrors, ProbeErrors, np.ndarray]]:
+    """Ridge scores before and after for forty cohorts."""
+    made = []
+    for seed in range(40):
+        pre, ft, r = cohort(seed, n=90, d=40, erased=0.6)
+        held_out = held_out_errors(pre, {"t": ft}, r, make_folds(GROUPS, 5, 1, seed), None)
+        sides = held_out.ridge["per_channel"]
+        made.append((sides[PRE], sides["t"], held_out.baseline))
+    return made
+
+
+def test_value_is_scikit_learns_r2_where_the_baseline_is_the_samples_mean() -> None:
+    rng = np.random.default_rng(0)
+    y, fitted = rng.normal(size=(50, 3)), rng.normal(size=(50, 3))
+    scores = ProbeErrors(np.square(y - fitted), *np.zeros((2, 50, 3)))
+    found = r2_score(scores, np.square(y - y.mean(axis=0)), np.arange(50))
+    np.testing.assert_allclose(found.value, sklearn_r2(y, fitted, multioutput="raw_values"))
+    assert ((found.low < found.value) & (found.value < found.high)).all()
+
+
+def test_influence_is_the_derivative_in_a_patients_weight() -> None:
+    rng = np.random.default_rng(1)
+    before, after, base = rng.uniform(0.5, 2, size=(3, 40, 5))
+    none = np.zeros((40, 5))
+    scores = (ProbeErrors(error, none, none) for error in (before, after))
+    found = delta_r2(*scores, base, np.arange(40) // 2)
+    weights = np.ones(40)
+    weights[[6, 7]] += 1e-6
+    moved = weights @ (before - after) / (weights @ base)
+    np.testing.assert_allclose(found.influence[3], (moved - found.value) / 1e-6, rtol=1e-3)
+    np.testing.assert_allclose(found.influence.sum(axis=0), 0, atol=1e-12)
+
+
+def test_noise_upon_noise_is_taken_off_once(cohorts) -> None:
+    before, after, base = cohorts[0]
+    plain, bare = (
+        delta_r2(
+            *(s._replace(flipped_influence=scale * s.flipped_influence) for s in (before, after)),
+            base,
+            GROUPS,
+        )
+        for scale in (1.0, 0.0)
+    )
+    np.testing.assert_array_equal(plain.value, bare.value)
+    ratio = np.square(plain.influence).sum(axis=0) / np.square(bare.influence).sum(axis=0)
+    assert ((ratio >= 0.5) & (ratio < 1)).all()
+    whole = np.square(bare.influence).sum(axis=0)
+    second = np.square((before.flipped_influence - after.flipped_influence) / base.sum(axis=0)).sum(
+        axis=0
+    )
+    np.testing.assert_allclose(whole * ratio, whole - np.minimum(second, whole / 2), rtol=1e-6)
+
+
+def test_intervals_cover_and_those_of_fixed_probes_do_not(cohorts) -> None:
+    values, inside, narrow = [], [], []
+    for before, after, base in cohorts:
+        found = delta_r2(before, after, base, GROUPS)
+        silent = (
+            ProbeErrors(s.error, 0 * s.fitted_influence, 0 * s.flipped_influence)
+            for s in (before, after)
+        )
+        fixed = delta_r2(*silent, base, GROUPS)
+        values.append(found.value)
+        inside.append((found.high - found.low) / 2)
+        narrow.append((fixed.high - fixed.low) / 2)
+    deviation = np.abs(np.array(values) - np.mean(values, axis=0))
+    # 720 values, correlated within a cohort: a standard error of about two points.
+    assert 0.90 < (deviation <= inside).mean() < 0.995
+    assert (deviation <= narrow).mean() < 0.92
+
+
+def test_other_noise_without_loss_raises_no_alarms_beyond_the_level(cohorts) -> None:
+    kept = np.flatnonzero(np.arange(18) % 6 != 0)
+    alarms = 0
+    for seed, (before, after, base) in enumerate(cohorts):
+        change = select(delta_r2(before, after, base, GROUPS), kept)
+        alarms += significance(change, flips=199, seed=seed).p_maxt.min() <= 0.05
+    # Binomial(40, 0.05): 6 or more has a chance of 1.4%.
+    assert alarms < 6
+
+
+def test_a_loss_is_found(cohorts) -> None:
+    strongest = 12  # of the erased factor's features: R2 falls by about a third
+    found = [
+        significance(delta_r2(*scores, GROUPS), flips=199, seed=0).p_maxt[strongest]
+        for scores in cohorts
+    ]
+    assert (np.array(found) <= 0.05).mean() > 0.25
+
+
+def test_no_signal_is_not_above_the_mean() -> None:
+    alarms = 0
+    for seed in range(30):
+        pre, ft, r = cohort(seed, n=60, d=40, erased=0)
+        order = np.random.default_rng(seed).permutation(60)
+        held_out = held_out_errors(
+            pre, {"t": ft}, r[order], make_folds(np.arange(60), 5, 1, seed), None
+        )
+        sides = held_out.ridge["per_channel"]
+        one, two = (r2_score(sides[side], held_out.baseline, np.arange(60)) for side in (PRE, "t"))
+        p = significance(beside(one, two), flips=199, seed=seed, alternative="greater").p_maxt
+        assert p.shape == (36,)
+        alarms += p.min() <= 0.05
+        assert one.value.mean() < 0.02
+    # Binomial(30, 0.05): 5 or more has a chance of 1.6%.
+    assert alarms < 5
+
+
+def test_a_feature_without_variation_has_no_value() -> None:
+    ones, zeros = np.ones((10, 1)), np.zeros((10, 1))
+    found = r2_score(ProbeErrors(ones, zeros, zeros), zeros, np.arange(10))
+    assert np.isnan(found.value).all()
+    assert np.isnan(found.low).all()
