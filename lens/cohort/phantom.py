@@ -197,7 +197,7 @@ def _lesion(
     grade: int,
     radii: np.ndarray,
     transition: Ellipsoid,
-    peripheral: Tissue,
+    peripheral: Ellipsoid,
     rng: np.random.Generator,
 ) -> Ellipsoid:
     (low, high), contrast = LESIONS[grade]
