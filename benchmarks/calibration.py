@@ -133,15 +133,15 @@ def planted_run(config: Config, seed: int) -> dict[str, Any]:
     cohort, start = plant(config.size, seed), time.perf_counter()
     groups = np.arange(config.size.n)
     folds = make_folds(groups, config.size.folds, config.size.repeats, seed)
-    settings = SweepConfig(
-        hidden=config.hidden, l1=config.l1, l2=config.l2, epochs=config.epochs, seed=seed
+    settings = SweepConfig(hidden=config.hidden, l1=config.l1, l2=config.l2, epochs=config.epochs)
+    clusters, rules = cluster_features(cohort.r), Rules(flips=config.flips)
+    held_out = held_out_errors(
+        cohort.pre, cohort.ft, cohort.r, folds, settings, seed=seed, back=False
     )
-    clusters, rules = cluster_features(cohort.r), Rules(flips=config.flips, seed=seed)
-    held_out = held_out_errors(cohort.pre, cohort.ft, cohort.r, folds, settings, back=False)
     touched = np.isin(cohort.factor, ERASED)
     counts: dict[str, Any] = {"verdicts": {}, "clusters": len(clusters.medoids)}
     for change in cohort.ft:
-        table = judge(held_out, change, clusters, groups, rules)
+        table = judge(held_out, change, clusters, groups, rules, seed=seed)
         safe = ~touched if "erased" in change else np.ones_like(touched)
         verdicts = table["verdict"].to_numpy()
         by_margin = table["p_maxt"].to_numpy() <= rules.level
@@ -166,7 +166,7 @@ def planted_run(config: Config, seed: int) -> dict[str, Any]:
     order = np.random.default_rng(seed).permutation(config.size.n)
     sides = {"erased": cohort.ft["erased"]}
     held_out = held_out_errors(cohort.pre, sides, cohort.r[order], folds, None)
-    table = judge(held_out, "erased", clusters, groups, rules)
+    table = judge(held_out, "erased", clusters, groups, rules, seed=seed)
     counts["permuted"] = {
         "mean R2": float(table[["r2_ridge_pre", "r2_ridge_ft"]].to_numpy().mean()),
         "verdicts": _count(table["verdict"].to_numpy()),

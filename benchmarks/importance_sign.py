@@ -91,7 +91,8 @@ def measure(cohort: Cohort, hidden: int, config: Config, seed: int) -> dict[str,
     r = scale(cohort.r, fit_min_max(cohort.r[train]))
     trained = sweep(
         cohort.pre[train], r[train], cohort.pre[val], r[val],
-        SweepConfig(hidden=hidden, l1=(1e-6,), l2=(1e-5,), epochs=config.epochs, seed=seed),
+        SweepConfig(hidden=hidden, l1=(1e-6,), l2=(1e-5,), epochs=config.epochs),
+        seed=seed,
     )  # fmt: skip
     found: dict[str, Any] = {}
     z_pre, z_ft = (project(trained.projection, x) for x in (cohort.pre, cohort.ft))

@@ -46,7 +46,7 @@ def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
 
     Args:
         data: standardised embeddings, scaled features; `val_weight` marks fill rows.
-        config: grid, width and optimiser; `seeds`, `seed` and `mode` are not used.
+        config: grid, width and optimiser; `seeds` and `mode` are not used.
         seed: of the initialisation and the batch order.
     """
     grid = pd.DataFrame(list(itertools.product(config.l1, config.l2)), columns=["l1", "l2"])

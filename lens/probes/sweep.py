@@ -38,7 +38,6 @@ class SweepConfig:
         hidden: width of the projected embedding.
         l1, l2: penalty grids.
         seeds: number of initialisations and batch orders per pair.
-        seed: first of them.
         epochs: passes over the train patients.
         batch: patients per step.
         rate: step size of Adam.
@@ -51,7 +50,6 @@ class SweepConfig:
     l1: tuple[float, ...] = L1_GRID
     l2: tuple[float, ...] = L2_GRID
     seeds: int = 1
-    seed: int = 0
     epochs: int = 200
     batch: int = 64
     rate: float = 1e-3
@@ -80,6 +78,7 @@ def sweep(
     r_val: Float[np.ndarray, "m k"],
     config: SweepConfig = SweepConfig(),
     *,
+    seed: int = 0,
     on_epochs: Callable[[int], object] | None = None,
 ) -> Sweep:
     """Trains one MLP per penalty pair and seed on the pre-fine-tuning embeddings.
@@ -95,6 +94,7 @@ def sweep(
         x_train, x_val: embeddings of train and validation patients.
         r_train, r_val: radiomic features scaled by the train patients' range (unitless).
         config: grid, width and optimiser.
+        seed: of the first MLP of each pair: its initialisation and batch order.
         on_epochs: told the number of finished MLP epochs since the last call (progress bars).
 
     Raises:
@@ -103,7 +103,7 @@ def sweep(
     _check(x_train, r_train, x_val, r_val, config)
     grid = pd.DataFrame(
         list(
-            itertools.product(config.l1, config.l2, range(config.seed, config.seed + config.seeds))
+            itertools.product(config.l1, config.l2, range(seed, seed + config.seeds))
         ),
         columns=["l1", "l2", "seed"],
     )

@@ -143,11 +143,11 @@ def examine(
     clusters = cluster_features(r)
     medoids = r[:, clusters.medoids]
     single = Clusters(*(np.arange(len(clusters.medoids)) for _ in Clusters._fields))
-    run = _Run(medoids, single, groups, folds, settings.rules, config, on_fit)
+    run = _Run(medoids, single, groups, folds, settings.rules, settings.seed, config, on_fit)
     names = np.asarray(columns)[clusters.medoids]
 
     real = run.hold(x_pre, x_ft)
-    before = judge(real, next(iter(x_ft), PRE), single, groups, settings.rules)
+    before = judge(real, next(iter(x_ft), PRE), single, groups, settings.rules, seed=settings.seed)
     features = pd.DataFrame(
         {"column": names, "r2": before["r2_ridge_pre"], "p_present": before["p_present_pre"]}
     )
@@ -259,12 +259,20 @@ class _Run:
     groups: np.ndarray
     folds: Sequence[Fold]
     rules: Rules
+    seed: int
     config: SweepConfig | None
     on_fit: Callable[[], object] | None
 
     def hold(self, x_pre: np.ndarray, sides: Mapping[str, np.ndarray]) -> HeldOutErrors:
         return held_out_errors(
-            x_pre, sides, self.r, self.folds, self.config, back=False, on_fit=self.on_fit
+            x_pre,
+            sides,
+            self.r,
+            self.folds,
+            self.config,
+            seed=self.seed,
+            back=False,
+            on_fit=self.on_fit,
         )
 
     def rows(self, base: np.ndarray, plants: Sequence[Plant]) -> Iterator[dict[str, Any]]:
@@ -276,7 +284,7 @@ class _Run:
                 yield self._row(plant, held_out, str(number))
 
     def _row(self, plant: Plant, held_out: HeldOutErrors, side: str) -> dict[str, Any]:
-        judged = judge(held_out, side, self.clusters, self.groups, self.rules)
+        judged = judge(held_out, side, self.clusters, self.groups, self.rules, seed=self.seed)
         counts = judged["verdict"].value_counts()
         lost, gained, moved = (int(counts.get(name, 0)) for name in ("lost", "gained", "moved"))
         row = {"kind": plant.kind, "change": plant.change, "dose": plant.dose,
@@ -299,7 +307,7 @@ class _Run:
             p = change.patients
             error = np.linalg.norm(change.influence, axis=0) * np.sqrt(p / (p - 1))
             limit = critical_value(
-                change.influence, p, self.rules.level, flips=self.rules.flips, seed=self.rules.seed
+                change.influence, p, self.rules.level, flips=self.rules.flips, seed=self.seed
             )
             detectable.append((limit + stats.norm.ppf(POWER)) * error)
             limits.append(limit)

@@ -81,6 +81,7 @@ def held_out_errors(
     folds: Sequence[Fold],
     config: SweepConfig | None,
     *,
+    seed: int = 0,
     back: bool = True,
     adjust: Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, "n a"]] | None = None,
     on_fit: Callable[[], object] | None = None,
@@ -101,6 +102,7 @@ def held_out_errors(
             fitted rows and not scored.
         folds: from `lens.verdicts.folds.make_folds` or `single_fold`.
         config: of the MLP; None leaves it out, with its four corners.
+        seed: of the MLP's initialisation and batch order in the first fold, counted on from there.
         back: also train it after fine-tuning; without, half of the corners and most of the work are
             left out. No verdict needs them.
         adjust: columns to adjust for, from the fold's fitted rows (`lens.verdicts.confounds`): what
@@ -153,7 +155,7 @@ def held_out_errors(
             for view in VIEWS:
                 add((view, side), fold, x, per_channel=view == "per_channel")
             if config is not None and (back or side == PRE):
-                winner = _train(x, filled, fold, sizes, config, seed=config.seed + number)
+                winner = _train(x, filled, fold, sizes, config, seed=seed + number)
                 tables.append(winner.table.assign(fold=number, side=side))
                 for read in sides if side == PRE else (PRE, side):
                     z = _project(winner, embeddings[read], fold)

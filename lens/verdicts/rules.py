@@ -49,13 +49,11 @@ class Rules:
         level: family-wise, of each question.
         margin: smallest change of R2 that is called lost, gained or moved.
         flips: random sign vectors of each test.
-        seed: of the flips.
     """
 
     level: float = 0.05
     margin: float = 0.01
     flips: int = 5000
-    seed: int = 0
 
 
 def judge(
@@ -65,6 +63,8 @@ def judge(
     groups: np.ndarray,
     rules: Rules = Rules(),
     retrained: Sequence[HeldOutErrors] = (),
+    *,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Verdict, change of R2 with interval and p values of every feature.
 
@@ -75,6 +75,7 @@ def judge(
         groups: patient of each row.
         rules: level and margin.
         retrained: the same of encoders fine-tuned from other seeds, under the same `task`.
+        seed: of the sign flips.
 
     Returns:
         A row per feature: ``verdict, cluster, medoid`` (whether the feature is one), ridge's
@@ -101,7 +102,7 @@ def judge(
             table[f"r2_ridge_{name}{suffix}"] = values
 
     chosen, spread = clusters.medoids, clusters.ids
-    options: dict[str, Any] = {"flips": rules.flips, "seed": rules.seed}
+    options: dict[str, Any] = {"flips": rules.flips, "seed": seed}
     tests = [significance(select(change, chosen), **options) for change in changes.values()]
     differ = Significance(*(np.maximum(a, b) for a, b in zip(*tests, strict=True)))
     signs = [np.sign(change.value[chosen]) for change in changes.values()]
