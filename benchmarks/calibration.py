@@ -124,11 +124,11 @@ def plant(size: Size, seed: int) -> Cohort:
 
 def planted_run(config: Config, seed: int) -> dict[str, Any]:
     """Verdicts on all planted changes of one cohort, counted."""
-    from lens.probes.sweep import SweepConfig
+    from lens.settings import Rules, SweepConfig
     from lens.verdicts.clusters import cluster_features
     from lens.verdicts.folds import make_folds
     from lens.verdicts.held_out import held_out_errors
-    from lens.verdicts.rules import Rules, judge
+    from lens.verdicts.rules import judge
 
     cohort, start = plant(config.size, seed), time.perf_counter()
     groups = np.arange(config.size.n)

@@ -83,7 +83,8 @@ def measure(cohort: Cohort, hidden: int, config: Config, seed: int) -> dict[str,
     from lens.probes.decoder import decode, predict
     from lens.probes.mlp import project
     from lens.probes.scaling import fit_min_max, scale
-    from lens.probes.sweep import SweepConfig, sweep
+    from lens.probes.sweep import sweep
+    from lens.settings import SweepConfig
 
     part = np.random.default_rng(seed).permutation(len(cohort.r)) / len(cohort.r)
     train, val, test = part < 0.7, (part >= 0.7) & (part < 0.8), part >= 0.8

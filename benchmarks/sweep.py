@@ -146,7 +146,8 @@ def _grid(config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _ours(
     config: Config, data: Arrays, grid: tuple[tuple[float, ...], ...], losses: dict[str, np.ndarray]
 ) -> Callable[[], None]:
-    from lens.probes.sweep import SweepConfig, sweep
+    from lens.probes.sweep import sweep
+    from lens.settings import SweepConfig
 
     settings = SweepConfig(
         hidden=config.hidden, l1=grid[0], l2=grid[1], epochs=config.epochs, batch=config.batch

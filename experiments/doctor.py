@@ -75,11 +75,11 @@ def job(config: Config) -> int:
     from experiments.main_job.plan import pairs
     from lens.errors import InputError
     from lens.report.power import write_findings
+    from lens.settings import Rules
     from lens.study.load import load_study
     from lens.verdicts.clusters import cluster_features
     from lens.verdicts.doctor import Settings, count_fits, examine, table
     from lens.verdicts.folds import make_folds
-    from lens.verdicts.rules import Rules
 
     _check(config)
     start = time.perf_counter()
@@ -148,7 +148,7 @@ def _mlp(config: Config):
     """Settings of the MLP with a small grid of penalties, or none."""
     if not config.mlp:
         return None
-    from lens.probes.sweep import SweepConfig
+    from lens.settings import SweepConfig
 
     return SweepConfig(
         hidden=config.hidden,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lens.probes.sweep import SweepConfig
 from lens.scratch import Scratch
+from lens.settings import SweepConfig
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import held_out_errors
 from tests.planted import plant

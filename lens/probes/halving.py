@@ -13,8 +13,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from lens.probes.devices import choose_stack, map_in_threads, to_chunks
-from lens.probes.sweep import SweepConfig
 from lens.probes.training import Data, State, advance, evaluate, start, to_points
+from lens.settings import SweepConfig
 
 
 class Winner(NamedTuple):
@@ -52,7 +52,7 @@ def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
     grid = pd.DataFrame(list(itertools.product(config.l1, config.l2)), columns=["l1", "l2"])
     grid["seed"] = seed
     d, k = data.x.shape[1], data.r.shape[1]
-    stack = choose_stack(len(grid), d, config.hidden, k, wanted=config.stack)
+    stack = choose_stack(len(grid), d, config.width, k, wanted=config.stack)
     states: dict[int, State] = {}
 
     def train(chunk: np.ndarray, first: int, last: int) -> np.ndarray:
@@ -61,7 +61,7 @@ def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
         state = (
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *(states[i] for i in chunk))
             if first
-            else start(points, d, config.hidden, k)
+            else start(points, d, config.width, k)
         )
         state = advance(
             data,

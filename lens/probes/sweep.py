@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,43 +17,10 @@ from lens.probes.devices import choose_stack, gather_rows, map_in_threads, own_r
 from lens.probes.mlp import Projection
 from lens.probes.scaling import fit_standardise, standardise
 from lens.probes.training import Data, advance, evaluate, start, to_points
-
-Mode = Literal["default", "paper"]
-
-L1_GRID = (0.0, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)
-L2_GRID = (0.0, 1e-5, 1e-4, 1e-3)
-PAPER_L1_GRID = (0.0, 1e-7, 3e-7, 1e-6, 3e-6, 1e-6)
-"""As printed in the paper, with 1e-6 twice."""
+from lens.settings import SweepConfig
 
 REPORTS = 20
 """Times that a training tells of its progress."""
-
-
-@dataclass(frozen=True)
-class SweepConfig:
-    """Settings of the sweep, unitless where no unit is named.
-
-    Attributes:
-        hidden: width of the projected embedding.
-        l1, l2: penalty grids.
-        seeds: number of initialisations and batch orders per pair.
-        epochs: passes over the train patients.
-        batch: patients per step.
-        rate: step size of Adam.
-        mode: ``paper`` sums the loss over columns instead of averaging, and leaves the
-            embeddings unscaled.
-        stack: MLPs trained side by side in one program; 0 chooses by devices and memory.
-    """
-
-    hidden: int = 128
-    l1: tuple[float, ...] = L1_GRID
-    l2: tuple[float, ...] = L2_GRID
-    seeds: int = 1
-    epochs: int = 200
-    batch: int = 64
-    rate: float = 1e-3
-    mode: Mode = "default"
-    stack: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,13 +105,13 @@ def _train(
 ) -> tuple[np.ndarray, ...]:
     """First layers, and losses on train and validation patients, of every row of the grid."""
     d, k = data.x.shape[1], data.r.shape[1]
-    stack = choose_stack(len(grid), d, config.hidden, k, wanted=config.stack)
+    stack = choose_stack(len(grid), d, config.width, k, wanted=config.stack)
     pauses = np.linspace(0, config.epochs, min(config.epochs, REPORTS) + 1).round().astype(int)
     reporting = Lock()
 
     def train(chunk: np.ndarray, pauses: np.ndarray = pauses) -> tuple[np.ndarray, ...]:
         points = to_points(grid.iloc[chunk])
-        state = start(points, d, config.hidden, k)
+        state = start(points, d, config.width, k)
         for first, last in itertools.pairwise(pauses.tolist()):
             state = advance(
                 data,

@@ -30,13 +30,13 @@ from jaxtyping import Float
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 
-from lens.probes.sweep import SweepConfig
+from lens.settings import Rules, SweepConfig
 from lens.verdicts.clusters import Clusters, cluster_features
 from lens.verdicts.estimates import delta_r2
 from lens.verdicts.folds import Fold
 from lens.verdicts.held_out import PRE, HeldOutErrors, held_out_errors
 from lens.verdicts.planted_changes import add_noise, gain, remove, rescale, rotate, shuffle
-from lens.verdicts.rules import Rules, judge
+from lens.verdicts.rules import judge
 from lens.verdicts.sign_flips import critical_value
 
 Kind = Literal["harmless", "exchangeable", "erased", "damage"]

@@ -20,9 +20,9 @@ from lens.probes.halving import Winner, halve, rounds
 from lens.probes.mlp import hidden
 from lens.probes.ridge import fitted_influence, predict, ridge
 from lens.probes.scaling import MinMax, fit_standardise, scale
-from lens.probes.sweep import SweepConfig
 from lens.probes.training import Data
 from lens.scratch import IN_MEMORY, Scratch
+from lens.settings import SweepConfig
 from lens.verdicts.folds import Fold
 
 View = Literal["per_channel", "one_scale"]

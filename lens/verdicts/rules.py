@@ -22,13 +22,13 @@ features. A cluster's medoid is tested; the members, near copies of it, carry it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from lens.settings import Rules
 from lens.verdicts.clusters import Clusters
 from lens.verdicts.estimates import beside, delta_r2, r2_score, select, significance
 from lens.verdicts.held_out import PRE, HeldOutErrors, mlp_column_names
@@ -39,21 +39,6 @@ SINGLE_SPLIT = ("delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh")
 """Columns of `lens.paper.shift` whose names go to the verdicts' own; the former get ``_split``."""
 
 VERDICTS = ("lost", "gained", "moved", "kept", "absent")
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Settings of the verdicts.
-
-    Attributes:
-        level: family-wise, of each question.
-        margin: smallest change of R2 that is called lost, gained or moved.
-        flips: random sign vectors of each test.
-    """
-
-    level: float = 0.05
-    margin: float = 0.01
-    flips: int = 5000
 
 
 def judge(

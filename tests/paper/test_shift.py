@@ -10,7 +10,8 @@ import pytest
 from lens.paper.groups import mean, median
 from lens.paper.shift import Shift, shift
 from lens.probes.scaling import fit_min_max, scale
-from lens.probes.sweep import SweepConfig, sweep
+from lens.probes.sweep import sweep
+from lens.settings import SweepConfig
 from lens.study.load import load_study
 from lens.study.study import Study
 from tests.planted import Planted, plant

@@ -19,8 +19,9 @@ from lens.probes.devices import choose_stack
 from lens.probes.halving import halve, rounds
 from lens.probes.mlp import init
 from lens.probes.scaling import fit_standardise
-from lens.probes.sweep import PAPER_L1_GRID, SweepConfig, grid_warnings, sweep
+from lens.probes.sweep import grid_warnings, sweep
 from lens.probes.training import Data, advance, minibatches, start, to_points
+from lens.settings import PAPER_L1_GRID, SweepConfig
 
 ODD = SweepConfig(hidden=8, l1=(0.0, 1e-3, 1e-2), l2=(0.0,), epochs=15, batch=16)
 SMALL = SweepConfig(hidden=8, l1=(0.0, 1e-3), l2=(0.0, 1e-2), epochs=15, batch=16)
@@ -144,7 +145,8 @@ def test_devices_change_nothing(data) -> None:
 import json, jax
 import numpy as np
 from lens.halving import halve
-from lens.sweeps import SweepConfig, sweep
+from lens.probes.sweep import sweep
+from lens.settings import SweepConfig
 from tests.test_sweep import SMALL, planted, standardised
 found = sweep(*planted(), SMALL)
 halved = halve(standardised(planted()), SMALL, seed=0)
@@ -168,7 +170,8 @@ def test_processes_share_the_grid_and_each_gets_all(data) -> None:
     script = """
 import json, sys, jax
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
-from lens.sweeps import SweepConfig, sweep
+from lens.probes.sweep import sweep
+from lens.settings import SweepConfig
 from tests.test_sweep import ODD, planted
 found = sweep(*planted(), ODD)
 print(json.dumps([jax.process_count(), found.table["val_loss"].tolist(),

@@ -13,7 +13,8 @@ import pandas as pd
 
 from lens.paper.shift import shift
 from lens.probes.scaling import fit_min_max, scale
-from lens.probes.sweep import SweepConfig, sweep
+from lens.probes.sweep import sweep
+from lens.settings import SweepConfig
 from lens.study.load import load_study
 
 CLASSES = ("firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lens.settings import Rules
 from lens.verdicts.clusters import cluster_features
 from lens.verdicts.doctor import Settings, examine, summary
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import held_out_errors
 from lens.verdicts.planted_changes import rotate
-from lens.verdicts.rules import Rules, judge
+from lens.verdicts.rules import judge
 from tests.real.test_song2020 import contract_table
 
 COMPONENTS, ERASED, D = 8, 1, 64

@@ -11,6 +11,7 @@ import pytest
 
 from experiments.doctor import Config, job
 from lens.errors import InputError
+from lens.settings import Rules
 from lens.verdicts.doctor import (
     Findings,
     Settings,
@@ -21,7 +22,6 @@ from lens.verdicts.doctor import (
     table,
 )
 from lens.verdicts.folds import make_folds
-from lens.verdicts.rules import Rules
 from tests.planted import Planted, plant
 
 N = 150

@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
 from lens.probes.ridge import ridge
-from lens.probes.sweep import SweepConfig
+from lens.settings import Rules, SweepConfig
 from lens.verdicts.clusters import cluster_features
 from lens.verdicts.estimates import delta_r2, r2_score
 from lens.verdicts.folds import make_folds, single_fold
@@ -20,7 +20,7 @@ from lens.verdicts.held_out import (
     held_out_errors,
     mlp_column_names,
 )
-from lens.verdicts.rules import Rules, judge
+from lens.verdicts.rules import judge
 from tests.planted import Planted, plant
 
 CONFIG = SweepConfig(hidden=8, l1=(0.0, 1e-5), l2=(0.0, 1e-4), epochs=30, batch=32)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lens.settings import Rules
 from lens.verdicts.clusters import cluster_features
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import held_out_errors
 from lens.verdicts.retraining import retraining_band
-from lens.verdicts.rules import Rules, judge
+from lens.verdicts.rules import judge
 from tests.planted import plant
 
 N = 200

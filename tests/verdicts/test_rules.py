@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lens.probes.sweep import SweepConfig
+from lens.settings import Rules, SweepConfig
 from lens.verdicts.clusters import cluster_features
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import HeldOutErrors, held_out_errors
-from lens.verdicts.rules import VERDICTS, Rules, judge
+from lens.verdicts.rules import VERDICTS, judge
 from tests.planted import Planted, plant
 
 N = 200

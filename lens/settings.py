@@ -1,0 +1,158 @@
+"""Every setting of the analysis, in one place and without an import that takes time.
+
+The command line, the public call and the stages all read these classes: a flag is a field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+Mode = Literal["default", "paper"]
+
+HIDDEN, FOLDS, REPEATS = 128, 5, 2
+"""What stands for none in `SweepConfig.hidden`, `Settings.folds` and `Settings.repeats`."""
+
+L1_GRID = (0.0, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)
+L2_GRID = (0.0, 1e-5, 1e-4, 1e-3)
+PAPER_L1_GRID = (0.0, 1e-7, 3e-7, 1e-6, 3e-6, 1e-6)
+"""As printed in the paper, with 1e-6 twice."""
+
+Group = TypeVar("Group")
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Settings of the shared MLP and its sweep, unitless where no unit is named."""
+
+    hidden: int | None = None
+    """Width of the projected embedding (hidden units); default 128, for the phantoms 8."""
+    l1: tuple[float, ...] = ()
+    """Grid of L1 penalties (unitless); default 0 to 1e-5 in six steps, or the paper's."""
+    l2: tuple[float, ...] = L2_GRID
+    """Grid of squared L2 penalties (unitless)."""
+    seeds: int = 1
+    """MLPs per penalty pair, each with its own initialisation and batch order."""
+    epochs: int = 200
+    """Passes over the train patients for each MLP."""
+    batch: int = 64
+    """Patients per optimiser step."""
+    rate: float = 1e-3
+    """Step size of Adam."""
+    mode: Mode = "default"
+    """paper: its grid, its loss sums, no intercept, embeddings unscaled."""
+    stack: int = 0
+    """MLPs trained in one program; 0 chooses by devices and memory."""
+
+    def __post_init__(self) -> None:
+        if not self.l1:
+            grid = PAPER_L1_GRID if self.mode == "paper" else L1_GRID
+            object.__setattr__(self, "l1", grid)
+
+    @property
+    def width(self) -> int:
+        """Hidden units: as given, or the default."""
+        return self.hidden or HIDDEN
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Settings of the verdicts."""
+
+    level: float = 0.05
+    """Family-wise error rate of each question."""
+    margin: float = 0.01
+    """Smallest change of R2 that is called lost, gained or moved."""
+    flips: int = 5000
+    """Random sign vectors over the patients, for the p and q values."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How two encoders are compared."""
+
+    mlp: SweepConfig = field(default_factory=SweepConfig)
+    """Of the shared MLP."""
+    rules: Rules = field(default_factory=Rules)
+    """Of the verdicts."""
+    folds: int | None = None
+    """Parts of the cross-validation by patient behind the verdicts; 0 uses the split alone, in a
+    fraction of the time. Default 5, 3 with --quick."""
+    repeats: int | None = None
+    """Repeats of the cross-validation; default 2, for the phantoms 1."""
+    bootstraps: int = 1000
+    """Bootstrap samples of the test patients for the intervals of the single split."""
+    seed: int = 0
+    """Seed of the split, the folds, the MLPs, the bootstrap and the sign flips."""
+    memory: float | None = None
+    """GB of memory for scores (patients times features) and bootstrap draws; what is more goes to
+    unnamed files. Tables and fits come on top. Default: no bound."""
+
+    @property
+    def intercept(self) -> bool:
+        """Whether the decoders have one; the paper's have not."""
+        return self.mlp.mode == "default"
+
+    def settled(
+        self, *, hidden: int = HIDDEN, folds: int = FOLDS, repeats: int = REPEATS
+    ) -> Settings:
+        """The same with these defaults in place of none."""
+        return dataclasses.replace(
+            self,
+            mlp=dataclasses.replace(self.mlp, hidden=self.mlp.hidden or hidden),
+            folds=folds if self.folds is None else self.folds,
+            repeats=repeats if self.repeats is None else self.repeats,
+        )
+
+    def problem(self) -> str:
+        """What is out of range, by the name of the field; an empty text where nothing is."""
+        mlp, rules = self.mlp, self.rules
+        counts = {
+            "hidden": mlp.width, "epochs": mlp.epochs, "batch": mlp.batch, "seeds": mlp.seeds,
+            "bootstraps": self.bootstraps, "flips": rules.flips, "repeats": self.repeats or 1,
+        }  # fmt: skip
+        for name, count in counts.items():
+            if count < 1:
+                return f"{name} is {count}; counts must be positive"
+        if self.folds is not None and (self.folds < 0 or self.folds == 1):
+            return f"folds is {self.folds}: 2 or more, or 0 for the split alone"
+        if self.memory is not None and not self.memory >= 0:
+            return "memory must not be negative"
+        if not 0 < rules.level < 1 or not rules.margin >= 0:
+            return "level must lie between 0 and 1, margin must not be negative"
+        if not all(penalty >= 0 for penalty in (*mlp.l1, *mlp.l2)):
+            return "l1 and l2 must not be negative"
+        return ""
+
+
+def flat(settings: Any) -> dict[str, Any]:
+    """The fields of nested settings by name, without the groups that they are sorted into."""
+    found: dict[str, Any] = {}
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        found |= flat(value) if dataclasses.is_dataclass(value) else {each.name: value}
+    return found
+
+
+def changed(settings: Group, **options: Any) -> Group:
+    """Nested settings with some fields changed, each by its own name.
+
+    Raises:
+        TypeError: a name that no group has.
+    """
+    unknown = sorted(set(options) - set(flat(settings)))
+    if unknown:
+        known = ", ".join(sorted(flat(settings)))
+        raise TypeError(f"no setting {unknown[0]!r}; there are {known}")
+    return _changed(settings, options)
+
+
+def _changed(settings: Any, options: dict[str, Any]) -> Any:
+    values = {each.name: getattr(settings, each.name) for each in dataclasses.fields(settings)}
+    new = {
+        name: _changed(value, options) if dataclasses.is_dataclass(value)
+        else options.get(name, value)
+        for name, value in values.items()
+    }  # fmt: skip
+    return type(settings)(**new)
