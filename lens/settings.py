@@ -126,6 +126,9 @@ class Settings:
         return ""
 
 
+DEFAULT_SWEEP, DEFAULT_RULES, DEFAULTS = SweepConfig(), Rules(), Settings()
+
+
 def flat(settings: Any) -> dict[str, Any]:
     """The fields of nested settings by name, without the groups that they are sorted into."""
     found: dict[str, Any] = {}

@@ -24,6 +24,7 @@ from lens.cohort.painting import (
     Ellipsoid,
     Points,
     Scene,
+    Tissue,
     Values,
     diffusion_images,
     draw_nodule,
@@ -197,7 +198,7 @@ def _lesion(
     grade: int,
     radii: np.ndarray,
     transition: Ellipsoid,
-    peripheral: Ellipsoid,
+    peripheral: Tissue,
     rng: np.random.Generator,
 ) -> Ellipsoid:
     (low, high), contrast = LESIONS[grade]

@@ -17,7 +17,7 @@ from lens.probes.devices import choose_stack, gather_rows, map_in_threads, own_r
 from lens.probes.mlp import Projection
 from lens.probes.scaling import fit_standardise, standardise
 from lens.probes.training import Data, advance, evaluate, start, to_points
-from lens.settings import SweepConfig
+from lens.settings import DEFAULT_SWEEP, SweepConfig
 
 REPORTS = 20
 """Times that a training tells of its progress."""
@@ -42,7 +42,7 @@ def sweep(
     r_train: Float[np.ndarray, "n k"],
     x_val: Float[np.ndarray, "m d"],
     r_val: Float[np.ndarray, "m k"],
-    config: SweepConfig = SweepConfig(),
+    config: SweepConfig = DEFAULT_SWEEP,
     *,
     seed: int = 0,
     on_epochs: Callable[[int], object] | None = None,

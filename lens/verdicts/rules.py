@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from lens.settings import Rules
+from lens.settings import DEFAULT_RULES, Rules
 from lens.verdicts.clusters import Clusters
 from lens.verdicts.estimates import beside, delta_r2, r2_score, select, significance
 from lens.verdicts.held_out import PRE, HeldOutErrors, mlp_column_names
@@ -46,7 +46,7 @@ def judge(
     task: str,
     clusters: Clusters,
     groups: np.ndarray,
-    rules: Rules = Rules(),
+    rules: Rules = DEFAULT_RULES,
     retrained: Sequence[HeldOutErrors] = (),
     *,
     seed: int = 0,
