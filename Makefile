@@ -1,33 +1,35 @@
 # Two commands do everything on a machine with Python 3.11+, pip, a C compiler and make.
 #   make sweep   create .venv, run the main job on the embedded phantom cohort, print the report's place
 #   make test    create .venv with the test extra, run the tests
+# The compiler builds PyRadiomics; wheel-test does without. Versions are those of constraints.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test lint clean
+.PHONY: help sweep test lint wheel-test clean
 
 help:
-	@echo "make sweep   run the main job on the embedded phantom cohort (ARGS='--quick' and others are passed on)"
-	@echo "make test    run the tests (ARGS='tests/test_decoder.py -x' and others are passed on)"
-	@echo "make lint    ruff and pyright"
-	@echo "make clean   delete the environment (run folders stay)"
+	@echo "make sweep        run the main job on the embedded phantom cohort (ARGS='--quick' and others are passed on)"
+	@echo "make test         run the tests (ARGS='tests/test_decoder.py -x' and others are passed on)"
+	@echo "make lint         ruff and pyright"
+	@echo "make wheel-test   build the wheel, install it into a new environment, run it from elsewhere"
+	@echo "make clean        delete the environment (run folders stay)"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[radiomics]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+$(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev]'
 	@touch $@
 
 sweep: $(VENV)/.run
@@ -40,6 +42,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+wheel-test: $(VENV)/.test
+	$(BIN)/python -m tests.wheel_check
 
 clean:
 	rm -rf $(VENV)

@@ -1,4 +1,7 @@
-"""Converts an encoder's weights to our checkpoint: `python -m experiments.convert IN OUT`."""
+"""Converts an encoder's weights to our checkpoint.
+
+``python -m experiments.convert IN OUT``
+"""
 
 from __future__ import annotations
 

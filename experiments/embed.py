@@ -1,4 +1,7 @@
-"""Embeds a cohort: `python -m experiments.embed --cohort cohort.csv --encoder A --out E.npz`."""
+"""Embeds a cohort: a row of numbers per study, from an encoder.
+
+``python -m experiments.embed --cohort cohort.csv --encoder A --out E.npz``
+"""
 
 from __future__ import annotations
 

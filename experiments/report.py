@@ -1,4 +1,7 @@
-"""Draw the figures and the page of a finished run again: python -m experiments.report DIR"""
+"""Draws the figures and the page of a finished run again.
+
+``python -m experiments.report DIR``
+"""
 
 from __future__ import annotations
 
@@ -27,4 +30,4 @@ def job(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    run(Config, job, prog="python -m experiments.report")
+    run(Config, job)

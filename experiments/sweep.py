@@ -151,4 +151,4 @@ def job(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    run(Config, job, prog="python -m experiments.sweep", description=__doc__)
+    run(Config, job, description=__doc__)

@@ -22,7 +22,7 @@ class Interval(NamedTuple):
     high: np.ndarray
 
 
-def percentile_interval(samples: Float[np.ndarray, b * axes]) -> Interval:
+def percentile_interval(samples: Float[np.ndarray, " b *axes"]) -> Interval:
     """Percentile interval over bootstrap samples, samples without a value left out."""
     tail = 50 * (1 - LEVEL)
     # The NaN-skipping form is some ten times slower; a column without any value gives NaN.

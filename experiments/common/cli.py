@@ -24,7 +24,7 @@ def run(config: Callable[..., Config], job: Callable[[Config], int], **options: 
 
     A refused input ends with one line on standard error and exit code 1, not with a traceback.
     """
-    parsed = tyro.cli(config, **options)
+    parsed = tyro.cli(config, **{"prog": _program(), **options})
     _keep_compiled_programs()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Orbax and JAX narrate their work at INFO; a user follows ours.
@@ -36,6 +36,14 @@ def run(config: Callable[..., Config], job: Callable[[Config], int], **options: 
         print(f"refused: {error}", file=sys.stderr)
         code = REFUSED
     sys.exit(code)
+
+
+def _program() -> str | None:
+    """What the usage line calls the job, as it was started; None leaves that to the parser."""
+    started = sys.modules["__main__"]
+    named = getattr(started, "PROGRAM", None)  # put there by experiments.common.commands
+    module = getattr(started.__spec__, "name", None)
+    return named or (f"python -m {module}" if module else None)
 
 
 def _keep_compiled_programs() -> None:

@@ -1,22 +1,26 @@
-"""A run folder's diary: what was asked, on what input, and which stages are done."""
+"""The run record: what was asked, on what input, which stages are done and which files are theirs.
+
+``run.json`` in the run folder. It is true at any time while a run lasts: it names finished stages
+only, each with its key and the sizes and hashes of its outputs (see `lens.cache`).
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import lens
+from lens import cache
 from lens.files import write_json
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("radiomic-lens", "jax", "flax", "numpy", "pandas", "SimpleITK", "pyradiomics-bhklab")
+WORKPLACES = ("radiomics-cache", "embeddings-cache", "volumes", "training", "cohort")
+"""Folders of a run folder with reusable parts that look after themselves."""
 
 
 class CompileTimer:
@@ -26,15 +30,15 @@ class CompileTimer:
         from jax import monitoring
 
         self.seconds = 0.0
-        monitoring.register_event_duration_secs_listener(self._hear)
+        monitoring.register_event_duration_secs_listener(self._add)
 
-    def _hear(self, event: str, duration_secs: float, **_: Any) -> None:
+    def _add(self, event: str, duration_secs: float, **_: Any) -> None:
         if event.endswith("backend_compile_duration"):
             self.seconds += duration_secs
 
 
 class RunRecord:
-    """Keeps ``run.json`` true while stages run, and skips stages whose input has not changed.
+    """Keeps ``run.json`` true while stages run, and skips stages that are done.
 
     Attributes:
         folder: where the run lives.
@@ -44,44 +48,65 @@ class RunRecord:
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder = folder
         self._file = folder / "run.json"
-        previous = (
-            json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
-        )
-        self._done: dict[str, Any] = previous.get("stages", {})
+        previous = cache.read_record(self._file)
+        stages = previous.get("stages")
+        self._done: dict[str, Any] = dict(stages) if isinstance(stages, dict) else {}
+        self._earlier = {**_files(previous), **_files({"stages": self._done})}
+        self._written: list[Path] = []
         self._compiling = CompileTimer()
         self.record: dict[str, Any] = {
             "config": dict(config),
-            "versions": {"python": platform.python_version()}
-            | {package: version(package) for package in PACKAGES},
+            "versions": {"python": platform.python_version(), "radiomic-lens": lens.__version__}
+            | cache.libraries(),
             "machine": platform.platform(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
             "stages": {},
         }
 
     def stage(
-        self, name: str, depends: Any, outputs: Sequence[Path], work: Callable[[], object]
+        self,
+        name: str,
+        code: Sequence[str],
+        depends: Any,
+        outputs: Sequence[Path],
+        work: Callable[[], object],
     ) -> None:
-        """Runs `work` unless an earlier run did, on the same `depends`, and its outputs exist.
+        """Runs `work`, unless an earlier run did from the same key and its outputs are intact.
 
         Args:
             name: of the stage, for people.
-            depends: anything JSON can write that determines the outputs (settings, file hashes).
-            outputs: files or folders that the stage writes.
+            code: modules whose functions do the work (`lens.cache.key`).
+            depends: everything else that determines the outputs (`lens.cache.fingerprint`).
+            outputs: files or folders that the stage may write, in the run folder; those that it
+                leaves are recorded.
             work: the stage.
         """
-        key = hashlib.sha256(json.dumps([depends, self.record["versions"]], default=str).encode())
-        done = self._done.get(name)
-        if done and done["key"] == key.hexdigest() and all(path.exists() for path in outputs):
+        key, done = cache.key(code, depends), self._done.get(name)
+        if (
+            isinstance(done, dict)
+            and done.get("key") == key
+            and cache.intact(done.get("outputs"), self.folder)
+        ):
             log.info("%s: done before, reused", name)
             self.note(name, done | {"reused": True})
             return
         log.info("%s ...", name)
         start, compiled = time.perf_counter(), self._compiling.seconds
         work()
-        seconds = round(time.perf_counter() - start, 2)
-        compiled = round(self._compiling.seconds - compiled, 2)
-        facts = {"seconds": seconds, "compile_seconds": compiled, "reused": False}
-        self.note(name, {"key": key.hexdigest(), **facts})
+        self.note(
+            name,
+            {
+                "key": key,
+                "seconds": round(time.perf_counter() - start, 2),
+                "compile_seconds": round(self._compiling.seconds - compiled, 2),
+                "reused": False,
+                "outputs": cache.recorded(outputs, self.folder),
+            },
+        )
+
+    def wrote(self, *paths: Path) -> None:
+        """Names files or folders that belong to this run and are written anew each time."""
+        self._written += paths
 
     def note(self, stage: str, content: Mapping[str, Any]) -> None:
         """Records a stage; what is on disk speaks of finished stages only."""
@@ -90,6 +115,44 @@ class RunRecord:
         write_json(self._file, self.record | {"stages": self._done})
 
     def finish(self, **content: Any) -> None:
-        """Adds the closing facts."""
+        """Adds the closing facts, and clears away what earlier runs left and this one does not own.
+
+        A file that an earlier run recorded and nobody changed since is deleted. Every other file
+        of the folder that is not of this run is named under ``not_of_this_run``.
+        """
         self.record |= content
+        self.record["files"] = cache.recorded(self._written, self.folder)
+        ours = _files(self.record)
+        for name, facts in self._earlier.items():
+            if name not in ours and cache.intact({name: facts}, self.folder):
+                (self.folder / name).unlink()
+        self.record["not_of_this_run"] = self._others(ours)
         write_json(self._file, self.record)
+
+    def _others(self, ours: Mapping[str, Any]) -> list[str]:
+        """Files of the folder that are not of this run; folders that became empty are removed."""
+        folders = [path for path in self.folder.rglob("*") if path.is_dir()]
+        for folder in sorted(folders, reverse=True):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        names = (
+            path.relative_to(self.folder)
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path != self._file
+        )
+        return [
+            str(name)
+            for name in names
+            if str(name) not in ours and name.parts[0] not in WORKPLACES
+        ]
+
+
+def _files(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded files of all stages and of the run itself."""
+    found: dict[str, Any] = {}
+    stages = record.get("stages")
+    for facts in (record, *(stages.values() if isinstance(stages, dict) else ())):
+        if isinstance(facts, dict):
+            for entry in ("files", "outputs"):
+                found |= facts[entry] if isinstance(facts.get(entry), dict) else {}
+    return found
