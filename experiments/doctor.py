@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from experiments.common.cli import list_set_aside, run
+from lens.settings import PlantedSettings, SweepConfig, flat
+
+if TYPE_CHECKING:
+    from lens.study.study import Study
+    from lens.verdicts.doctor import Findings
 
 Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 @dataclass(frozen=True)
 class Config:
     """False alarms, power by effect size and the smallest loss of R2 that this cohort shows.
@@ -41,20 +47,8 @@ class Config:
     """Parts of the cross-validation by patient."""
     repeats: int = 1
     """Repeats of the cross-validation, each with other parts."""
-    level: float = 0.05
-    """Family-wise level of the tests."""
-    margin: float = 0.01
-    """Smallest change of R2 that is called lost or gained."""
-    flips: int = 2000
-    """Sign flips of each test."""
-    clusters: int = 6
-    """Clusters of features to erase, one after another."""
-    doses: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    """Shares of a cluster's subspace to take out."""
-    draws: int = 4
-    """Rotations, gains and noises to draw, each."""
-    noise: float = 0.3
-    """Deviation of the noise that each side of an erasure has of its own, over the channel's."""
+    planted: PlantedSettings = field(default_factory=PlantedSettings)
+    """What is planted, and how it is judged."""
     mlp: bool = False
     """Also train the MLP before fine-tuning, so that a rotation shows as moved (many times
     slower)."""
@@ -70,18 +64,14 @@ class Config:
 
 def job(config: Config) -> int:
     """Runs the job and gives the exit code."""
-    from tqdm import tqdm
-
-    from experiments.main_job.plan import pairs
+    from experiments.common.flags import pairs
     from lens.errors import InputError
     from lens.report.power import write_findings
-    from lens.settings import Rules
     from lens.study.load import load_study
-    from lens.verdicts.clusters import cluster_features
-    from lens.verdicts.doctor import Settings, count_fits, examine, table
-    from lens.verdicts.folds import make_folds
+    from lens.verdicts.doctor import table
 
-    _check(config)
+    if problem := _problem(config):
+        raise InputError(problem)
     start = time.perf_counter()
     ft = pairs(config.ft, "--ft")
     # A study needs a fine-tuned side; without one the embeddings stand in for themselves.
@@ -93,39 +83,8 @@ def job(config: Config) -> int:
         modalities=config.modality,
         seed=config.seed,
     )
-    groups = study.ids["patient_id"].to_numpy(str)
-    try:
-        folds = make_folds(groups, config.folds, config.repeats, config.seed)
-    except ValueError as error:
-        raise InputError(f"--folds {config.folds}: {error}") from error
-    settings = Settings(
-        rules=Rules(config.level, config.margin, config.flips, config.seed),
-        doses=config.doses,
-        clusters=config.clusters,
-        draws=config.draws,
-        noise=config.noise,
-        seed=config.seed,
-    )
-    clusters = len(cluster_features(study.r).medoids)
-    print(
-        f"{len(set(groups))} patients, {study.x_pre.shape[1]} dimensions, {study.r.shape[1]} "
-        f"features in {clusters} clusters; changes are planted in {config.pre}"
-    )
-    with tqdm(
-        total=count_fits(len(ft), clusters, folds, settings), desc="planted changes", unit="fit"
-    ) as bar:
-        findings = examine(
-            study.x_pre,
-            {task: study.x_ft[task] for task in ft},
-            study.r,
-            study.features["column"].tolist(),
-            groups,
-            folds,
-            settings,
-            _mlp(config),
-            on_fit=bar.update,
-        )
-    record = dataclasses.asdict(config) | {"seconds": round(time.perf_counter() - start, 1)}
+    findings = _examine(config, study, list(ft))
+    record = flat(config) | {"seconds": round(time.perf_counter() - start, 1)}
     content = write_findings(config.out, findings, {"notes": study.notes, "config": record})
     print(table(content).to_string(index=False, header=False, justify="left"))
     print(content["sentence"])
@@ -133,31 +92,59 @@ def job(config: Config) -> int:
     return list_set_aside(study.set_aside, config.out / "failures.csv")
 
 
-def _check(config: Config) -> None:
+def _examine(config: Config, study: Study, tasks: list[str]) -> Findings:
+    """The findings on a study, with a bar over the fits."""
     from lens.errors import InputError
+    from lens.progress import tqdm_bar
+    from lens.verdicts.clusters import cluster_features
+    from lens.verdicts.doctor import Settings, count_fits, examine
+    from lens.verdicts.folds import make_folds
 
-    if min(config.clusters, config.draws, config.flips, config.hidden, config.epochs) < 1:
-        raise InputError("--clusters, --draws, --flips, --hidden and --epochs must be positive")
-    if not config.doses or not all(0 < dose <= 1 for dose in config.doses):
-        raise InputError("--doses must be above 0 and at most 1")
-    if not 0 < config.level < 1 or config.noise <= 0 or config.margin < 0:
-        raise InputError("--level must be between 0 and 1, --noise positive, --margin not negative")
+    groups = study.ids["patient_id"].to_numpy(str)
+    try:
+        folds = make_folds(groups, config.folds, config.repeats, config.seed)
+    except ValueError as error:
+        raise InputError(f"--folds {config.folds}: {error}") from error
+    clusters = len(cluster_features(study.r).medoids)
+    print(
+        f"{len(set(groups))} patients, {study.x_pre.shape[1]} dimensions, {study.r.shape[1]} "
+        f"features in {clusters} clusters; changes are planted in {config.pre}"
+    )
+    planted = Settings(**vars(config.planted), seed=config.seed)
+    total = count_fits(len(tasks), clusters, folds, planted)
+    with tqdm_bar(total, "planted changes", "fit") as advance:
+        return examine(
+            study.x_pre,
+            {task: study.x_ft[task] for task in tasks},
+            study.r,
+            study.features["column"].tolist(),
+            groups,
+            folds,
+            planted,
+            _mlp(config),
+            on_fit=advance,
+        )
 
 
-def _mlp(config: Config):
+def _problem(config: Config) -> str:
+    """What is out of range; an empty text where nothing is."""
+    planted, rules = config.planted, config.planted.rules
+    if min(planted.clusters, planted.draws, rules.flips, config.hidden, config.epochs) < 1:
+        return "--clusters, --draws, --flips, --hidden and --epochs must be positive"
+    if not planted.doses or not all(0 < dose <= 1 for dose in planted.doses):
+        return "--doses must be above 0 and at most 1"
+    if not 0 < rules.level < 1 or not planted.noise > 0 or not rules.margin >= 0:
+        return "--level must be between 0 and 1, --noise positive, --margin not negative"
+    return ""
+
+
+def _mlp(config: Config) -> SweepConfig | None:
     """Settings of the MLP with a small grid of penalties, or none."""
     if not config.mlp:
         return None
-    from lens.settings import SweepConfig
-
-    return SweepConfig(
-        hidden=config.hidden,
-        l1=(0.0, 1e-6, 1e-5),
-        l2=(0.0, 1e-4),
-        epochs=config.epochs,
-        seed=config.seed,
-    )
+    grid = SweepConfig(l1=(0.0, 1e-6, 1e-5), l2=(0.0, 1e-4))
+    return dataclasses.replace(grid, hidden=config.hidden, epochs=config.epochs)
 
 
 if __name__ == "__main__":
-    run(Config, job, description=__doc__)
+    run(Config, job, prog="python -m experiments.doctor", description=__doc__)

@@ -126,6 +126,22 @@ class Settings:
         return ""
 
 
+@dataclass(frozen=True)
+class PlantedSettings:
+    """What the doctor plants, and how it is judged."""
+
+    rules: Rules = field(default_factory=lambda: Rules(flips=2000))
+    """Of the verdicts."""
+    doses: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    """Shares of a cluster's subspace to take out."""
+    clusters: int = 6
+    """Clusters of features to erase, one after another, each by each dose."""
+    draws: int = 4
+    """Rotations, gains and noises to draw, each."""
+    noise: float = 0.3
+    """Deviation of the noise that each side of an erasure has of its own, over the channel's."""
+
+
 DEFAULT_SWEEP, DEFAULT_RULES, DEFAULTS = SweepConfig(), Rules(), Settings()
 
 

@@ -115,12 +115,16 @@ class RunRecord:
         write_json(self._file, self.record | {"stages": self._done})
 
     def finish(self, **content: Any) -> None:
-        """Adds the closing facts, and clears away what earlier runs left and this one does not own.
+        """Adds the closing facts."""
+        self.record |= content
+        write_json(self._file, self.record)
+
+    def clear(self) -> None:
+        """Clears away what earlier runs left and this one does not own; the last thing of a run.
 
         A file that an earlier run recorded and nobody changed since is deleted. Every other file
         of the folder that is not of this run is named under ``not_of_this_run``.
         """
-        self.record |= content
         self.record["files"] = cache.recorded(self._written, self.folder)
         ours = _files(self.record)
         for name, facts in self._earlier.items():

@@ -12,7 +12,8 @@ from flax import nnx
 import encoders
 from encoders.tasks import Task
 from encoders.volumes import CachedCohort, cache_cohort
-from experiments.main_job.inputs import Inputs, cohort_split, from_images
+from experiments.main_job.images import cohort_split, from_images
+from experiments.main_job.inputs import Inputs
 from experiments.main_job.plan import PHANTOM_SCOPES, Plan
 from lens.cohort import read_manifest, write_phantoms
 from lens.cohort.manifest import MODALITIES
@@ -21,6 +22,9 @@ from lens.files import file_hash
 
 if TYPE_CHECKING:
     from experiments.common.run_record import RunRecord
+
+CODE = (__name__, "encoders.finetuning", "encoders.pretraining", "encoders.volumes")
+"""Modules behind the embedded encoders."""
 
 DECODER_WIDTH = 64
 """Channels of the masked autoencoder's decoder: phantoms need fewer than patients do."""
@@ -50,16 +54,16 @@ TUNINGS = {
 
 def _tunings(plan: Plan) -> dict[str, Tuning]:
     """A quick look leaves out the segmentation, whose decoder takes long to compile."""
-    return {name: t for name, t in TUNINGS.items() if not (plan.config.quick and name == "seg")}
+    return {name: t for name, t in TUNINGS.items() if not (plan.phantom.quick and name == "seg")}
 
 
 def from_phantoms(plan: Plan, record: RunRecord) -> Inputs:
     """The embedded default: phantoms, a pre-trained encoder, and a fine-tuned copy per task."""
     folder = record.folder
-    manifest = write_phantoms(folder / "cohort", plan.phantoms, plan.config.seed)
+    manifest = write_phantoms(folder / "cohort", plan.phantom.patients, plan.settings.seed)
     cohort = read_manifest(manifest)
     checkpoints = {name: folder / "encoders" / name for name in ("pre", *_tunings(plan))}
-    depends = [file_hash(manifest), plan.shape, plan.spacing, plan.config.seed]
+    depends = [file_hash(manifest), plan.shape, plan.spacing, plan.settings.seed]
     cached: list[CachedCohort] = []
 
     def volumes() -> CachedCohort:
@@ -73,17 +77,19 @@ def from_phantoms(plan: Plan, record: RunRecord) -> Inputs:
             cached.append(ready)
         return cached[0]
 
-    split = cohort_split(cohort, plan.config.seed)
+    split = cohort_split(cohort, plan.settings.seed)
     record.stage(
         "pre-train",
-        [*depends, plan.pretrain_epochs, plan.config.quick],
+        CODE,
+        [*depends, plan.phantom.pretrain_epochs, plan.phantom.quick],
         [checkpoints["pre"]],
         lambda: _pretrain(plan, volumes(), split, checkpoints["pre"]),
     )
     for name in _tunings(plan):
         record.stage(
             f"fine-tune {name}",
-            [*depends, plan.finetune_epochs, file_hash(checkpoints["pre"])],
+            CODE,
+            [*depends, plan.phantom.finetune_epochs, file_hash(checkpoints["pre"])],
             [checkpoints[name]],
             _finetuning(plan, name, volumes, split, checkpoints),
         )
@@ -95,16 +101,16 @@ def from_phantoms(plan: Plan, record: RunRecord) -> Inputs:
         setting: checkpoints[name]
         for name, tuning in _tunings(plan).items()
         for setting in tuning.settings
-        if set(PHANTOM_SCOPES[setting].rois) <= set(plan.roi)
+        if set(PHANTOM_SCOPES[setting].rois) <= set(plan.config.roi)
     }
     return from_images(plan, record, cohort, checkpoints["pre"], tuned, notes=(note,))
 
 
 def _pretrain(plan: Plan, cohort: CachedCohort, split: np.ndarray, checkpoint: Path) -> None:
     # A quick look would spend half of its time on compiling the full depth.
-    depth: dict[str, Any] = {"depths": (1, 1, 1, 1)} if plan.config.quick else {}
+    depth: dict[str, Any] = {"depths": (1, 1, 1, 1)} if plan.phantom.quick else {}
     layout = encoders.ConvNeXtV2Config.named("atto", **depth)
-    encoder = encoders.ConvNeXtV2(layout, rngs=nnx.Rngs(plan.config.seed))
+    encoder = encoders.ConvNeXtV2(layout, rngs=nnx.Rngs(plan.settings.seed))
     trained, history = encoders.pretrain(
         encoder,
         cohort.volumes(),
@@ -112,12 +118,14 @@ def _pretrain(plan: Plan, cohort: CachedCohort, split: np.ndarray, checkpoint: P
         val_rows=_validation(plan, split),
         width=DECODER_WIDTH,
         settings=encoders.TrainingSettings(
-            epochs=plan.pretrain_epochs, learning_rate=PRETRAIN_RATE, seed=plan.config.seed
+            epochs=plan.phantom.pretrain_epochs,
+            learning_rate=PRETRAIN_RATE,
+            seed=plan.settings.seed,
         ),
         folder=checkpoint.parent.parent / "training" / checkpoint.name,
     )
     facts: dict[str, Any] = {"origin": "masked autoencoder, train patients"}
-    if not plan.config.quick:
+    if not plan.phantom.quick:
         best = float(history.curves.validation[history.curves.best_epoch])
         facts |= {"validation_loss_before": history.start, "validation_loss": best}
     encoders.save(checkpoint, trained, facts)
@@ -125,7 +133,7 @@ def _pretrain(plan: Plan, cohort: CachedCohort, split: np.ndarray, checkpoint: P
 
 def _validation(plan: Plan, split: np.ndarray) -> np.ndarray | None:
     """Patients that choose the best epoch; a quick look takes the last one."""
-    return None if plan.config.quick else np.flatnonzero(split == "val")
+    return None if plan.phantom.quick else np.flatnonzero(split == "val")
 
 
 def _finetuning(
@@ -154,7 +162,9 @@ def _finetuning(
             train_rows=np.flatnonzero(split == "train"),
             val_rows=_validation(plan, split),
             settings=encoders.TrainingSettings(
-                epochs=plan.finetune_epochs, learning_rate=FINETUNE_RATE, seed=plan.config.seed
+                epochs=plan.phantom.finetune_epochs,
+                learning_rate=FINETUNE_RATE,
+                seed=plan.settings.seed,
             ),
             decoder_width=SEGMENTER_WIDTH,
             auxiliary_width=SEGMENTER_WIDTH,

@@ -1,17 +1,17 @@
-"""The command line of the main job, checked, with every default settled."""
+"""What the command line asks for, checked, with every default settled."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+from experiments.common.flags import entries, pairs
+from experiments.main_job.config import Config
 from lens.errors import InputError
-from lens.scratch import Scratch
-
-if TYPE_CHECKING:
-    from experiments.sweep import Config
+from lens.settings import Settings, changed, flat
 
 
 @dataclass(frozen=True)
@@ -33,52 +33,6 @@ class Scope:
         return name + ("-from-" + "+".join(self.channels) if self.channels else "")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The command line and what follows from it.
-
-    Attributes:
-        config: as given.
-        out: run folder.
-        roi: regions to extract; none means all.
-        scopes: task -> what it is read against, where that is not `roi`.
-        hidden: width of the projected embedding.
-        spacing: voxel size x y z (mm) after resampling.
-        shape: input of the encoder, D H W (voxels).
-        folds, repeats: of the cross-validation; 0 folds stand for the split alone.
-        phantoms: patients of the embedded cohort.
-        pretrain_epochs, finetune_epochs: passes of the embedded trainings.
-    """
-
-    config: Config
-    out: Path
-    roi: tuple[str, ...]
-    scopes: dict[str, Scope]
-    hidden: int
-    spacing: tuple[float, float, float]
-    shape: tuple[int, int, int]
-    folds: int
-    repeats: int
-    phantoms: int
-    pretrain_epochs: int
-    finetune_epochs: int
-
-    def scratch(self) -> Scratch:
-        """A place for a stage's large arrays."""
-        limit = self.config.memory
-        return Scratch(float("inf") if limit is None else 1e9 * limit, self.out)
-
-    def scope(self, task: str) -> Scope:
-        """What the task is read against."""
-        return self.scopes.get(task, Scope(rois=self.roi))
-
-    def settled(self) -> dict[str, Any]:
-        """The settled values by flag, for the run's record."""
-        names = ("out", "roi", "hidden", "spacing", "shape", "folds", "repeats")
-        names += ("phantoms", "pretrain_epochs", "finetune_epochs")
-        return {name: getattr(self, name) for name in names}
-
-
 PHANTOM_ROIS = ("gland", "lesion")
 
 PHANTOM_SCOPES = {
@@ -90,64 +44,88 @@ PHANTOM_SCOPES = {
 """The four settings of the paper's Table 1."""
 
 
+class Phantoms(NamedTuple):
+    """Settled settings of the embedded default: patients, and passes of its trainings."""
+
+    quick: bool
+    patients: int
+    pretrain_epochs: int
+    finetune_epochs: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The command line with its defaults settled.
+
+    Attributes:
+        config: no field of it stands for a default any more, where one is needed.
+        out: run folder.
+        scopes: task -> what it is read against, where that is not ``config.roi``.
+    """
+
+    config: Config
+    out: Path
+    scopes: dict[str, Scope]
+
+    @property
+    def settings(self) -> Settings:
+        """Of the analysis."""
+        return self.config.analysis
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Input of the encoder, D H W (voxels)."""
+        assert self.config.images.shape is not None
+        return self.config.images.shape
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size x y z (mm) after resampling."""
+        assert self.config.images.spacing is not None
+        return self.config.images.spacing
+
+    @property
+    def phantom(self) -> Phantoms:
+        """Of the embedded default."""
+        flags = self.config.phantom
+        counts = (flags.phantoms, flags.pretrain_epochs, flags.finetune_epochs)
+        return Phantoms(flags.quick, *(count or 0 for count in counts))
+
+    def scope(self, task: str) -> Scope:
+        """What the task is read against."""
+        return self.scopes.get(task, Scope(rois=self.config.roi))
+
+    def flags(self) -> dict[str, Any]:
+        """The settled values by flag, for the run's record."""
+        return flat(self.config)
+
+
 def settle(config: Config) -> Plan:
     """Fills in the defaults that depend on where the input comes from, and checks the combination.
 
     Raises:
         InputError: flags that do not belong together, one that is missing, or a value out of range.
     """
-    if config.pre:
-        if config.cohort is not None:
-            raise InputError("--pre brings embeddings, --cohort brings images: give one of them")
-        if config.radiomics is None or not config.ft:
-            raise InputError("--pre also needs --ft TASK=FILE and --radiomics FILE")
-        name, phantom = Path(config.pre[0].rpartition("=")[2]).stem, False
-    elif config.cohort is not None:
-        if config.encoder_pre is None or not config.encoder_ft:
-            raise InputError("--cohort also needs --encoder-pre FILE and --encoder-ft TASK=FILE")
-        name, phantom = config.cohort.resolve().parent.name, False
-    elif (
-        config.ft or config.retrained or config.radiomics or config.encoder_pre or config.encoder_ft
-    ):
-        raise InputError("--ft and --radiomics need --pre; --encoder-pre and --encoder-ft --cohort")
-    elif config.scope or config.channels:
-        raise InputError("--scope and --channels need --ft or --encoder-ft: a task of your own")
-    else:
-        name, phantom = "phantoms", True
-    plan = Plan(
-        config=config,
-        out=config.out or Path("runs") / name,
-        roi=config.roi or (PHANTOM_ROIS[: 1 if config.quick else 2] if phantom else ()),
-        scopes=PHANTOM_SCOPES if phantom else _scopes(config),
-        hidden=config.hidden or (8 if phantom else 128),
-        spacing=config.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
-        shape=config.shape or ((32, 48, 48) if phantom else (64, 224, 224)),
-        folds=(3 if config.quick else 5) if config.folds is None else config.folds,
-        repeats=(1 if phantom else 2) if config.repeats is None else config.repeats,
-        phantoms=config.phantoms or (32 if config.quick else 104),
-        pretrain_epochs=config.pretrain_epochs or (2 if config.quick else 9),
-        finetune_epochs=config.finetune_epochs or (2 if config.quick else 5),
+    name = _source(config)
+    phantom, quick = name == "phantoms", config.phantom.quick
+    analysis = config.analysis.settled(
+        hidden=8 if phantom else 128, folds=3 if quick else 5, repeats=1 if phantom else 2
     )
-    counts = (plan.hidden, config.epochs, config.batch, config.seeds)
-    counts += (config.bootstraps, config.flips, plan.repeats)
-    counts += (plan.phantoms, plan.pretrain_epochs, plan.finetune_epochs)
-    if min(*counts, *plan.shape) < 1 or min(plan.spacing) <= 0:
-        raise InputError("counts, --shape and --spacing must be positive")
-    if plan.folds < 0 or plan.folds == 1:
-        raise InputError(f"--folds {plan.folds}: 2 or more, or 0 for the split alone")
-    if config.memory is not None and not config.memory >= 0:
-        raise InputError("--memory must not be negative")
-    if not 0 < config.level < 1 or config.margin < 0:
-        raise InputError("--level must lie between 0 and 1, --margin must not be negative")
-    if config.retrained and not config.pre:
-        raise InputError("--retrained needs --pre: embeddings of your own (experiments.embed)")
-    retrained_files(config)
-    _check_exposure(config, PHANTOM_SCOPES if phantom else _tasks(config))
-    if (config.adjust or config.site) and not (config.labels or config.cohort):
-        raise InputError("--adjust and --site need --labels, a table of patient_id and columns")
-    if min((*config.l1, *config.l2), default=0) < 0:
-        raise InputError("--l1 and --l2 must not be negative")
-    return plan
+    rois = PHANTOM_ROIS[: 1 if quick else 2] if phantom else ()
+    settled = changed(
+        dataclasses.replace(config, analysis=analysis, out=config.out or Path("runs") / name),
+        roi=config.roi or rois,
+        spacing=config.images.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
+        shape=config.images.shape or ((32, 48, 48) if phantom else (64, 224, 224)),
+        phantoms=config.phantom.phantoms or (32 if quick else 104),
+        pretrain_epochs=config.phantom.pretrain_epochs or (2 if quick else 9),
+        finetune_epochs=config.phantom.finetune_epochs or (2 if quick else 5),
+    )
+    assert settled.out is not None
+    _check_values(settled)
+    tasks = set(PHANTOM_SCOPES) if phantom else _tasks(config)
+    _check_context(config, tasks)
+    return Plan(settled, settled.out, PHANTOM_SCOPES if phantom else _scopes(config))
 
 
 def retrained_files(config: Config) -> dict[str, list[Path]]:
@@ -157,43 +135,78 @@ def retrained_files(config: Config) -> dict[str, list[Path]]:
         InputError: an entry is not ``TASK=FILE`` of a task of ``--ft``.
     """
     files: dict[str, list[Path]] = {}
-    for entry in config.retrained:
+    for entry in config.tables.retrained:
         ((task, path),) = pairs([entry], "--retrained").items()
-        if task not in pairs(config.ft, "--ft"):
+        if task not in pairs(config.tables.ft, "--ft"):
             raise InputError(f"--retrained {entry}: --ft names no task {task!r}")
         files.setdefault(task, []).append(path)
     return files
 
 
-def _tasks(config: Config) -> set[str]:
-    return {entry.partition("=")[0] for entry in (*config.ft, *config.encoder_ft)}
+def _source(config: Config) -> str:
+    """Where the input comes from, which names the run folder; refuses what does not go together."""
+    tables, images = config.tables, config.images
+    if tables.pre:
+        if images.cohort is not None:
+            raise InputError("--pre brings embeddings, --cohort brings images: give one of them")
+        if tables.radiomics is None or not tables.ft:
+            raise InputError("--pre also needs --ft TASK=FILE and --radiomics FILE")
+        return Path(tables.pre[0].rpartition("=")[2]).stem
+    if images.cohort is not None:
+        if images.encoder_pre is None or not images.encoder_ft:
+            raise InputError("--cohort also needs --encoder-pre FILE and --encoder-ft TASK=FILE")
+        return images.cohort.resolve().parent.name
+    if any((tables.ft, tables.retrained, tables.radiomics, images.encoder_pre, images.encoder_ft)):
+        raise InputError("--ft and --radiomics need --pre; --encoder-pre and --encoder-ft --cohort")
+    if config.scope or images.channels:
+        raise InputError("--scope and --channels need --ft or --encoder-ft: a task of your own")
+    return "phantoms"
 
 
-def _check_exposure(config: Config, tasks: Collection[str]) -> None:
-    common = [entry for entry in config.exposure if "=" not in entry]
+def _check_values(config: Config) -> None:
+    if problem := config.analysis.problem():
+        raise InputError(f"--{problem}")
+    phantom, shape, spacing = config.phantom, config.images.shape, config.images.spacing
+    assert shape is not None
+    assert spacing is not None
+    counts = (phantom.phantoms, phantom.pretrain_epochs, phantom.finetune_epochs, *shape)
+    if not all(count is None or count > 0 for count in (*counts, *spacing)):
+        raise InputError("counts, --shape and --spacing must be positive")
+
+
+def _check_context(config: Config, tasks: Collection[str]) -> None:
+    """Refuses what belongs to no task or lacks its table."""
+    context, cohort = config.context, config.images.cohort
+    if config.tables.retrained and not config.tables.pre:
+        raise InputError("--retrained needs --pre: embeddings of your own (experiments.embed)")
+    retrained_files(config)
+    if (context.adjust or context.site) and not (context.labels or cohort):
+        raise InputError("--adjust and --site need --labels, a table of patient_id and columns")
+    common = [entry for entry in context.exposure if "=" not in entry]
     if len(common) > 1:
         raise InputError(f"--exposure {common[1]}: {common[0]} is given; TASK=FILE is for one task")
-    for entry in config.exposure:
+    for entry in context.exposure:
         task, equals, _ = entry.partition("=")
         if equals and task not in tasks:
             raise InputError(f"--exposure of task {task!r}; the tasks are {sorted(tasks)}")
 
 
+def _tasks(config: Config) -> set[str]:
+    return {entry.partition("=")[0] for entry in (*config.tables.ft, *config.images.encoder_ft)}
+
+
 def _scopes(config: Config) -> dict[str, Scope]:
-    scopes = {}
+    scopes, channels = {}, config.images.channels
     for task, text in entries(config.scope, "--scope", "TASK=[MODALITY.]ROI").items():
         modalities, _, rois = text.rpartition(".")
         scopes[task] = Scope(_names(rois), _names(modalities))
-    for task, text in entries(config.channels, "--channels", "TASK=MODALITY").items():
-        if not config.cohort:
-            raise InputError(
-                "--channels needs --cohort: it says what an encoder sees of the images"
-            )
+    if channels and not config.images.cohort:
+        raise InputError("--channels needs --cohort: it says what an encoder sees of the images")
+    for task, text in entries(channels, "--channels", "TASK=MODALITY").items():
         scope = scopes.get(task, Scope(rois=config.roi))
-        scopes[task] = replace(scope, channels=_names(text))
-    tasks = _tasks(config)
+        scopes[task] = dataclasses.replace(scope, channels=_names(text))
     for task in scopes:
-        if task not in tasks:
+        if task not in (tasks := _tasks(config)):
             raise InputError(
                 f"--scope or --channels of task {task!r}; the tasks are {sorted(tasks)}"
             )
@@ -203,28 +216,3 @@ def _scopes(config: Config) -> dict[str, Scope]:
 def _names(text: str) -> tuple[str, ...]:
     """``t2+dwi`` -> ``("t2", "dwi")``."""
     return tuple(name for name in text.split("+") if name)
-
-
-def entries(arguments: Sequence[str], flag: str, form: str = "TASK=FILE") -> dict[str, str]:
-    """``TASK=VALUE`` arguments; a task is also a folder's name, so it must be a plain one."""
-    found: dict[str, str] = {}
-    for argument in arguments:
-        task, equals, value = argument.partition("=")
-        if not equals or not task or not value or "/" in task or task.startswith("."):
-            raise InputError(f"{flag} {argument}: expected {form}")
-        if task in (*found, "pre"):
-            raise InputError(f"{flag} {argument}: task {task!r} is taken; give each its own name")
-        found[task] = value
-    return found
-
-
-def pairs(arguments: Sequence[str], flag: str) -> dict[str, Path]:
-    """``TASK=FILE`` arguments as paths."""
-    return {task: Path(file) for task, file in entries(arguments, flag).items()}
-
-
-def parameter_files(arguments: Sequence[str]) -> dict[str, Path]:
-    """``FILE`` for all modalities, or ``MODALITY=FILE`` entries."""
-    if len(arguments) == 1 and "=" not in arguments[0]:
-        return {"all": Path(arguments[0])}
-    return pairs(arguments, "--parameters")

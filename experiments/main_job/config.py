@@ -1,0 +1,119 @@
+"""The command line of the main job: a group of flags for each source of input, and the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from lens.settings import Settings
+
+Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+
+
+@dataclass(frozen=True)
+class TableFlags:
+    """Tables of your own."""
+
+    pre: Pairs = ()
+    """Embeddings before fine-tuning: .npz (patient_id, embeddings), .parquet or .csv. TASK=FILE
+    where a task starts from other ones (from T2 alone, say)."""
+    ft: Pairs = ()
+    """TASK=FILE, embeddings after fine-tuning; repeat the flag for several tasks."""
+    retrained: Pairs = ()
+    """TASK=FILE, embeddings of an encoder that was fine-tuned on a task of --ft again, from another
+    seed; repeat the flag (two or more). A change then counts only beyond the spread of seeds."""
+    radiomics: Path | None = None
+    """Radiomics table, .parquet or .csv; with --cohort it replaces the extraction."""
+    split: Path | None = None
+    """Table of patient_id, split (train, val, test). Without it: the manifest's, or 7:1:2."""
+
+
+@dataclass(frozen=True)
+class ImageFlags:
+    """Images and encoders of your own."""
+
+    cohort: Path | None = None
+    """Cohort manifest (cohort.csv) of images and masks."""
+    encoder_pre: Path | None = None
+    """Checkpoint of the encoder before fine-tuning (with --cohort)."""
+    encoder_ft: Pairs = ()
+    """TASK=CHECKPOINT of a fine-tuned encoder (with --cohort); repeat for several tasks."""
+    channels: Pairs = ()
+    """TASK=MODALITY, what the encoders of a task see, as in reg=t2; the other channels are zeros
+    (with --cohort)."""
+    spacing: tuple[float, float, float] | None = None
+    """Voxel size x y z after resampling (mm); default 0.5 0.5 1.0, for the phantoms 1 1 2."""
+    shape: tuple[int, int, int] | None = None
+    """Input of the encoder, D H W (voxels); default 64 224 224, for the phantoms 32 48 48."""
+    label: tuple[str, ...] = ()
+    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
+    default (with --cohort)."""
+    parameters: Pairs = ()
+    """PyRadiomics parameter file for all modalities, or MODALITY=FILE; repeat for several."""
+    workers: int | None = None
+    """Processes for radiomics; default one per core."""
+
+
+@dataclass(frozen=True)
+class ContextFlags:
+    """What is looked at around the verdicts."""
+
+    labels: Path | None = None
+    """Table of patient_id and label columns for --adjust and --site; default the manifest."""
+    adjust: tuple[str, ...] = ()
+    """Columns of --labels to adjust for, such as volume_ml: partial R2 next to the verdicts."""
+    site: str | None = None
+    """Column of --labels that names the site: every site is held out in turn."""
+    exposure: Pairs = ()
+    """FILE or TASK=FILE, patients whom fine-tuning saw, who are scored apart: patients.csv of
+    experiments.finetune, or a table of patient_id, split. Default: --split."""
+    repeatability: Path | None = None
+    """Table of column, icc (as from experiments.radiomics --perturb): the R2 that a feature's
+    repeatability allows, next to the verdicts."""
+    doctor: bool = False
+    """Also plant known changes in the embeddings before fine-tuning, and say in the report what
+    this cohort can show (minutes)."""
+
+
+@dataclass(frozen=True)
+class PhantomFlags:
+    """The embedded default: phantoms."""
+
+    quick: bool = False
+    """A small embedded default without the segmentation, to see it work in under three minutes."""
+    phantoms: int | None = None
+    """Patients in the embedded phantom cohort; default 104, 32 with --quick."""
+    pretrain_epochs: int | None = None
+    """Passes over the train patients when the embedded encoder is pre-trained; default 9 or 2."""
+    finetune_epochs: int | None = None
+    """Passes over the train patients when it is fine-tuned; default 5 or 2."""
+
+
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes)
+@dataclass(frozen=True)
+class Config:
+    """What fine-tuning changed in an image encoder, in radiomic features.
+
+    Without --pre and without --cohort the job runs on an embedded cohort of phantoms.
+    """
+
+    tables: TableFlags = field(default_factory=TableFlags)
+    """Tables of your own."""
+    images: ImageFlags = field(default_factory=ImageFlags)
+    """Images and encoders of your own."""
+    analysis: Settings = field(default_factory=Settings)
+    """How the encoders are compared."""
+    context: ContextFlags = field(default_factory=ContextFlags)
+    """What is looked at around the verdicts."""
+    phantom: PhantomFlags = field(default_factory=PhantomFlags)
+    """The embedded default."""
+    out: Path | None = None
+    """Run folder; default runs/<name of the input>."""
+    roi: tuple[str, ...] = ()
+    """Regions of interest to analyse (gland, lesion); default all."""
+    scope: Pairs = ()
+    """TASK=[MODALITY.]ROI, what a task is read against where that is not --roi, as in reg=t2.gland
+    or seg=lesion; names are joined by +."""

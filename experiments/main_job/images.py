@@ -1,0 +1,211 @@
+"""Tables made from a cohort of images: radiomics, and embeddings by each encoder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.common.flags import pairs
+from experiments.common.run_record import RunRecord
+from experiments.main_job.inputs import Embeddings, Inputs
+from experiments.main_job.plan import Plan
+from lens.cohort import Cohort, parse_labels, read_manifest
+from lens.errors import CaseError, InputError
+from lens.files import file_hash, read_failures, write_failures, write_table
+from lens.study.split import split_patients
+
+
+def from_cohort(plan: Plan, record: RunRecord) -> Inputs:
+    """Tables made from the user's images and encoders."""
+    flags = plan.config.images
+    assert flags.cohort is not None
+    assert flags.encoder_pre is not None
+    tuned = pairs(flags.encoder_ft, "--encoder-ft")
+    return from_images(plan, record, read_manifest(flags.cohort), flags.encoder_pre, tuned)
+
+
+def from_images(
+    plan: Plan,
+    record: RunRecord,
+    cohort: Cohort,
+    pre: Path,
+    tuned: Mapping[str, Path],
+    notes: Sequence[str] = (),
+) -> Inputs:
+    """Radiomics and embeddings of a cohort; finished patients are not done again.
+
+    Args:
+        plan, record: of the run.
+        cohort: the patients.
+        pre: encoder before fine-tuning.
+        tuned: task -> encoder after it.
+        notes: what a reader of the report must know about the input.
+    """
+    maker = _Maker(plan, record, cohort)
+    radiomics, lost = plan.config.tables.radiomics, list(cohort.set_aside)
+    if radiomics is None:
+        radiomics, failed = maker.radiomics()
+        lost += failed
+    made: dict[tuple[Path, tuple[str, ...]], Path] = {}
+
+    def embedded(name: str, checkpoint: Path, channels: tuple[str, ...]) -> Path:
+        """The embeddings of an encoder that sees these channels, made once."""
+        if (checkpoint, channels) not in made:
+            table, failed = maker.embeddings("-".join([name, *channels]), checkpoint, channels)
+            made[checkpoint, channels] = table
+            lost.extend(failed)
+        return made[checkpoint, channels]
+
+    tasks = {}
+    for task, checkpoint in tuned.items():
+        channels = plan.scope(task).channels
+        tasks[task] = Embeddings(
+            embedded("pre", pre, channels), embedded(task, checkpoint, channels)
+        )
+    return Inputs(
+        tasks=tasks,
+        radiomics=radiomics,
+        split=plan.config.tables.split or _write_split(record, cohort, plan.settings.seed),
+        set_aside=tuple(lost),
+        notes=tuple(notes),
+    )
+
+
+def cohort_split(cohort: Cohort, seed: int) -> np.ndarray:
+    """The manifest's own split, or 7:1:2 by patient over all patients of the manifest."""
+    given = [files.split for files in cohort.cases]
+    if all(given):
+        return np.array(given)
+    if any(given):
+        missing = next(files.patient_id for files in cohort.cases if not files.split)
+        raise InputError(f"{cohort.path}: patient {missing} has no split, others have; fill in all")
+    return split_patients([files.patient_id for files in cohort.cases], seed=seed)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the tables of one cohort."""
+
+    plan: Plan
+    record: RunRecord
+    cohort: Cohort
+
+    def radiomics(self) -> tuple[Path, list[CaseError]]:
+        """The radiomics table, and the patients set aside."""
+        from lens.radiomics.cohort_features import extract_cohort
+        from lens.radiomics.parameters import load_parameters, parameter_files
+
+        flags, folder = self.plan.config.images, self.record.folder
+        table, failures = folder / "radiomics.parquet", folder / "radiomics-failures.csv"
+        reports = {
+            "audit_file": folder / "radiomics-audit.csv",
+            "gray_level_file": folder / "radiomics-gray-levels.csv",
+            "geometry_file": folder / "radiomics-geometry.csv",
+        }
+        files = parameter_files(flags.parameters)
+        labels = parse_labels(flags.label)
+
+        def work() -> None:
+            features, failed = extract_cohort(
+                _with_rois(self.cohort, self.plan.config.roi),
+                load_parameters(files),
+                cache=folder / "radiomics-cache",
+                spacing_mm=self.plan.spacing,
+                labels=labels,
+                workers=flags.workers,
+                **reports,
+            )
+            write_table(features, table)
+            write_failures(failed, failures)
+
+        hashes = {name: file_hash(path) for name, path in files.items()}
+        depends = [self._images(), self.plan.spacing, self.plan.config.roi, hashes, labels]
+        code = (__name__, "lens.radiomics.cohort_features")
+        outputs = [table, failures, *reports.values()]
+        self.record.stage("radiomics", code, depends, outputs, work)
+        return table, read_failures(failures)
+
+    def embeddings(
+        self, name: str, checkpoint: Path, channels: tuple[str, ...]
+    ) -> tuple[Path, list[CaseError]]:
+        """An encoder's embeddings of the cohort, and the patients set aside."""
+        import encoders
+        from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
+
+        plan, folder = self.plan, self.record.folder / "embeddings"
+        table, failures = folder / f"{name}.npz", folder / f"{name}-failures.csv"
+        labels = parse_labels(plan.config.images.label)
+        settings = EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing, labels=labels)
+
+        def work() -> None:
+            rows, failed = embed_cohort(
+                _with_channels(self.cohort, channels),
+                encoders.load(checkpoint),
+                settings=settings,
+                cache=self.record.folder / "embeddings-cache",
+                progress=True,
+            )
+            rows.save(table)
+            write_failures(failed, failures)
+
+        depends = [self._images(), settings, file_hash(checkpoint), channels]
+        code = (__name__, "encoders.cohort_embeddings", "encoders.checkpoints")
+        self.record.stage(f"embed {name}", code, depends, [table, failures], work)
+        return table, read_failures(failures)
+
+    def _images(self) -> list[object]:
+        """What tells that an image changed, without reading all of them."""
+        return [
+            [case.patient_id, case.study_id]
+            + [[name, _stamp(path)] for name, path in (*case.images.items(), *case.masks.items())]
+            for case in self.cohort.cases
+        ]
+
+
+def _write_split(record: RunRecord, cohort: Cohort, seed: int) -> Path:
+    patients = [files.patient_id for files in cohort.cases]
+    table = pd.DataFrame({"patient_id": patients, "split": cohort_split(cohort, seed)})
+    path = record.folder / "cohort-split.csv"
+    write_table(table.drop_duplicates(), path)
+    record.wrote(path)
+    return path
+
+
+def _with_rois(cohort: Cohort, rois: Sequence[str]) -> Cohort:
+    """The cohort with the masks of `rois` alone, so that no others are extracted; () means all."""
+    if not rois:
+        return cohort
+    cases = (
+        dataclasses.replace(
+            files, masks={roi: path for roi, path in files.masks.items() if roi in rois}
+        )
+        for files in cohort.cases
+    )
+    return dataclasses.replace(cohort, cases=tuple(files for files in cases if files.masks))
+
+
+def _with_channels(cohort: Cohort, channels: Sequence[str]) -> Cohort:
+    """The cohort with these modalities alone, in which the others are zeros; () means all."""
+    if not channels:
+        return cohort
+    cases = []
+    for files in cohort.cases:
+        images = {name: path for name, path in files.images.items() if name in channels}
+        if len(images) < len(channels):
+            missing = next(name for name in channels if name not in images)
+            raise InputError(
+                f"{cohort.path}: patient {files.patient_id} has no {missing}, named in --channels"
+            )
+        cases.append(dataclasses.replace(files, images=images))
+    return dataclasses.replace(cohort, cases=tuple(cases))
+
+
+def _stamp(path: Path) -> list[object]:
+    """Size and time of a file, or of a folder's files: cheap to ask, changed by any rewrite."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [str(path), *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)]

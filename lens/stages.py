@@ -1,0 +1,250 @@
+"""The stages of the analysis: each a function of a study and settings, in memory.
+
+`lens.compare` runs them one after another; the main job runs the same ones with files around them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lens.context import Context
+from lens.errors import InputError
+from lens.paper.shift import Shift, shift
+from lens.paper.similarity import similarity
+from lens.probes.mlp import Projection
+from lens.probes.scaling import MinMax, fit_min_max, scale
+from lens.probes.sweep import Sweep, grid_warnings, sweep
+from lens.progress import Bar, silent
+from lens.scratch import IN_MEMORY, Scratch
+from lens.settings import Settings
+from lens.study.study import Study
+from lens.verdicts import confounds as confounding
+from lens.verdicts import doctor, encoding
+from lens.verdicts.clusters import cluster_features
+from lens.verdicts.folds import Fold, by_repeat, make_folds, single_fold, times_held_out
+from lens.verdicts.held_out import estimate_seconds, held_out_errors
+from lens.verdicts.rules import judge, with_verdicts
+from lens.verdicts.variance_partition import partition_by_embedding
+
+log = logging.getLogger(__name__)
+
+
+class Trained(NamedTuple):
+    """The sweep's result, and the range of the features that it was trained on."""
+
+    sweep: Sweep
+    scaling: MinMax
+
+
+def study_folds(study: Study, settings: Settings) -> tuple[Fold, ...]:
+    """The folds that the settings ask for; none means the study's own split.
+
+    Raises:
+        InputError: too few patients for the number of folds.
+    """
+    settings = settings.settled()
+    if not settings.folds:
+        return single_fold(study.split)
+    patients = study.ids["patient_id"].to_numpy()
+    try:
+        return make_folds(patients, settings.folds, settings.repeats or 1, settings.seed)
+    except ValueError as error:
+        raise InputError(f"{settings.folds} folds: {error}") from error
+
+
+def train(study: Study, settings: Settings, *, bar: Bar = silent) -> Trained:
+    """The shared MLP on the embeddings before fine-tuning, over the grid of penalties."""
+    train, val, mlp = study.rows("train"), study.rows("val"), settings.mlp
+    scaling = fit_min_max(study.r[train])
+    r = scale(study.r, scaling)
+    with bar(len(mlp.l1) * len(mlp.l2) * mlp.seeds * mlp.epochs, "sweep", "epoch") as advance:
+        result = sweep(
+            study.x_pre[train], r[train], study.x_pre[val], r[val], mlp,
+            seed=settings.seed, on_epochs=advance,
+        )  # fmt: skip
+    for warning in grid_warnings(result.table):
+        log.warning("sweep: %s", warning)
+    return Trained(result, scaling)
+
+
+def judge_tasks(
+    study: Study,
+    settings: Settings,
+    context: Context,
+    *,
+    bar: Bar = silent,
+    scratch: Scratch = IN_MEMORY,
+) -> dict[str, pd.DataFrame]:
+    """A verdict per feature for every task, from the probes' errors on held-out patients.
+
+    The encoder before fine-tuning is fitted once for all tasks.
+
+    Args:
+        study: the joined tables.
+        settings: folds, MLP, rules and seed.
+        context: what is looked at around the verdicts.
+        bar: progress of the fits.
+        scratch: where the errors live.
+
+    Returns:
+        Task -> table of `lens.verdicts.rules.judge` with ``column`` first, ``r2_ceiling``, and the
+        columns of `lens.verdicts.confounds` and `lens.verdicts.variance_partition`.
+    """
+    patients, folds, r = _patients(study), study_folds(study, settings), study.observed()
+    fits = len(folds) * (1 + len(study.x_ft))
+    seconds = estimate_seconds(study.x_pre, len(study.x_ft), r, folds, settings.mlp)
+    log.info("cross-validation: %d fits, about %s", fits, _duration(seconds))
+    with bar(fits, "cross-validation", "fit") as advance:
+        held_out = held_out_errors(
+            study.x_pre, study.x_ft, r, folds, settings.mlp,
+            seed=settings.seed, on_fit=advance, scratch=scratch,
+        )  # fmt: skip
+    count = confounding.count_fits(len(study.x_ft), folds, context.confounds)
+    with bar(count, "confounds", "fit") as advance:
+        confounds = confounding.confound_columns(
+            study.x_pre, study.x_ft, r, patients, folds, held_out, context.confounds,
+            seed=settings.seed, on_fit=advance,
+        )  # fmt: skip
+    unique = _unique_parts(study, first_repeat(folds), bar)
+    clusters = cluster_features(study.r[study.rows("train")])
+    tables = {}
+    with bar(len(study.x_ft), "verdicts", "task") as advance:
+        for task in study.x_ft:
+            # The rule on seeds asks the ridge probe alone.
+            retrained = [
+                held_out_errors(study.x_pre, {task: x}, r, folds, None)
+                for x in study.retrained.get(task, ())
+            ]
+            table = judge(
+                held_out, task, clusters, patients, settings.rules, retrained, seed=settings.seed
+            )
+            table.insert(0, "column", study.features["column"])
+            table["r2_ceiling"] = np.nan if context.ceiling is None else context.ceiling
+            tables[task] = pd.concat([table, unique[task], confounds[task]], axis=1)
+            advance()
+    return tables
+
+
+def encode(study: Study, settings: Settings, *, bar: Bar = silent) -> dict[str, pd.DataFrame]:
+    """How much of the embeddings' variance each group of features explains, by task.
+
+    Missing features are predictors here, imputed as in the study.
+    """
+    folds = first_repeat(study_folds(study, settings))
+    with bar(encoding.count_fits(study.features, folds), "encoding", "fold") as advance:
+        return encoding.encoding(
+            study.x_pre, study.x_ft, study.r, study.features, _patients(study), folds,
+            on_fit=advance,
+        )  # fmt: skip
+
+
+def compare_single_split(
+    study: Study,
+    trained: tuple[Projection, MinMax],
+    task: str,
+    verdicts: pd.DataFrame,
+    settings: Settings,
+    *,
+    scratch: Scratch = IN_MEMORY,
+) -> tuple[Shift, pd.DataFrame]:
+    """The paper's analysis of a task with the verdicts' columns, and the embeddings' similarity.
+
+    Args:
+        study: the joined tables.
+        trained: frozen projection and the scaling of the features.
+        task: key of `study.x_ft`.
+        verdicts: the task's table of `judge_tasks`.
+        settings: bootstraps, flips, seed, and whether the decoders have an intercept.
+        scratch: where the bootstrap samples live.
+    """
+    result = shift(
+        study, *trained, task,
+        intercept=settings.intercept, draws=settings.bootstraps, flips=settings.rules.flips,
+        seed=settings.seed, scratch=scratch,
+    )  # fmt: skip
+    result = replace(result, features=with_verdicts(result.features, verdicts))
+    context = similarity(study.x_pre, study.x_ft[task], _patients(study), seed=settings.seed)
+    return result, context
+
+
+def diagnose(study: Study, settings: Settings, *, bar: Bar = silent) -> doctor.Findings:
+    """What this cohort can show, from known changes planted in the embeddings before fine-tuning.
+
+    One repeat of the folds, since every planted change is fitted anew.
+    """
+    folds = first_repeat(study_folds(study, settings))
+    planted = doctor.Settings(rules=settings.rules, seed=settings.seed)
+    clusters = len(cluster_features(study.r).medoids)
+    with bar(
+        doctor.count_fits(len(study.x_ft), clusters, folds, planted), "doctor", "fit"
+    ) as advance:
+        return doctor.examine(
+            study.x_pre, study.x_ft, study.r, study.features["column"].tolist(), _patients(study),
+            folds, planted, None, on_fit=advance,
+        )  # fmt: skip
+
+
+def facts(study: Study, settings: Settings) -> dict[str, Any]:
+    """What a report says of a study: sizes, folds and notes."""
+    settings = settings.settled()
+    held_out = times_held_out(study_folds(study, settings)) > 0
+    return {
+        "folds": settings.folds,
+        "repeats": settings.repeats,
+        "scored": int(study.ids["patient_id"][held_out].nunique()),
+        "rois": study.features["roi"].unique().tolist(),
+        "modalities": study.features["modality"].unique().tolist(),
+        "rows": {name: int(study.rows(name).sum()) for name in ("train", "val", "test")},
+        "patients": int(study.ids["patient_id"].nunique()),
+        "embedding_width": int(study.x_pre.shape[1]),
+        "columns": len(study.features),
+        "notes": [*study.notes, *_size_notes(study, settings.mlp.width)],
+    }
+
+
+def first_repeat(folds: Sequence[Fold]) -> tuple[Fold, ...]:
+    """The folds of the first repeat: enough for context, at a part of the cost."""
+    return next(by_repeat(tuple(folds)))
+
+
+def scratch_of(settings: Settings, folder: Path | None = None) -> Scratch:
+    """A place for a stage's large arrays, within the bound on memory."""
+    limit = float("inf") if settings.memory is None else 1e9 * settings.memory
+    return Scratch(limit, folder)
+
+
+def _unique_parts(study: Study, folds: tuple[Fold, ...], bar: Bar) -> dict[str, pd.DataFrame]:
+    tables = {}
+    with bar(len(folds) * len(study.x_ft), "unique R2", "fold") as advance:
+        for task, x in study.x_ft.items():
+            parts = partition_by_embedding(
+                study.x_pre, x, study.r, _patients(study), folds, on_fit=advance
+            )
+            tables[task] = parts.filter(regex="^unique")
+    return tables
+
+
+def _patients(study: Study) -> np.ndarray:
+    return study.ids["patient_id"].to_numpy()
+
+
+def _size_notes(study: Study, hidden: int) -> list[str]:
+    """What a reader must know about the sizes."""
+    fitted = int(study.rows("train", "val").sum())
+    if fitted >= 2 * hidden:
+        return []
+    return [
+        f"{fitted} fitted patients are few for {hidden} hidden units: least squares then follows "
+        "noise, and scores on test patients fall. Consider a smaller --hidden"
+    ]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
