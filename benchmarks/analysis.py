@@ -8,8 +8,6 @@ three modalities with 837 features each, embeddings of width 768.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
 import resource
 import shlex
@@ -17,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from lens.files import write_json
+from benchmarks import harness
 
 MODALITIES = ("t2", "dwi", "adc")
 IMAGES = 9
@@ -49,7 +46,7 @@ class Config:
     """More flags of the main job: --options="--epochs 20 --repeats 1"."""
     folder: Path | None = None
     """Where tables and runs stay; a temporary folder by default. Finished stages are kept there."""
-    out: Path = Path(__file__).parent / "results" / "analysis.json"
+    out: Path = harness.RESULTS / "analysis.json"
     """Where the figures go."""
 
 
@@ -88,19 +85,9 @@ def measure(config: Config, patients: int, columns: int, draws: int, root: Path)
     if not (folder / "radiomics.parquet").exists():
         plant(folder, patients, columns, config.width)
     command = [sys.executable, "-m", "experiments.sweep", "--pre", f"{folder / 'pre.npz'}"]
-    command += [
-        "--ft",
-        f"cls={folder / 'ft.npz'}",
-        "--radiomics",
-        f"{folder / 'radiomics.parquet'}",
-    ]
-    command += [
-        "--out",
-        f"{folder / 'run'}",
-        "--bootstraps",
-        f"{draws}",
-        *shlex.split(config.options),
-    ]
+    command += ["--ft", f"cls={folder / 'ft.npz'}"]
+    command += ["--radiomics", f"{folder / 'radiomics.parquet'}", "--out", f"{folder / 'run'}"]
+    command += ["--bootstraps", f"{draws}", *shlex.split(config.options)]
     job = subprocess.run(command, check=True, text=True, capture_output=True)
     run = json.loads((folder / "run" / "run.json").read_text())
     verdicts = pd.read_parquet(folder / "run" / "cls" / "features.parquet")["verdict"]
@@ -125,15 +112,8 @@ def main(config: Config) -> None:
         for size in config.sizes:
             runs.append(measure(config, *size, config.folder or Path(temporary)))
             print(json.dumps(runs[-1], indent=2), flush=True)
-            facts = {
-                "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-                "load_average": os.getloadavg()[0],
-                "versions": {name: version(name) for name in ("jax", "numpy", "scipy", "pandas")},
-                "width": config.width,
-                "options": config.options,
-                "runs": runs,
-            }
-            write_json(config.out, facts)
+            about = harness.facts(config, "jax", "numpy", "scipy", "pandas")
+            harness.record(config.out, {**about, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -1,27 +1,22 @@
 """Our encoder beside the same network in PyTorch, on CPU, in one process, taking turns.
 
 ``python -m benchmarks.encoder`` prints the table of docs/benchmarks.md and writes
-``benchmarks/results/encoder.json``. The measure is the time of a whole call; runs take turns, so
-that a busy machine slows all of them, and ratios are taken turn by turn. Peak memory is that of a
-process that does nothing else.
+``benchmarks/results/encoder.json``. The measure is the time of a whole call. Peak memory is that of
+a process that does nothing else.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
+
+from benchmarks import harness
 
 Variant = Literal["ours", "torch", "torch-channels-last"]
 VARIANTS: tuple[Variant, ...] = ("ours", "torch", "torch-channels-last")
@@ -45,7 +40,7 @@ class Config:
     """Its input, in voxels: PyTorch takes minutes for the gradient at full size."""
     memory: bool = True
     """Also the peak memory of each variant, in a process of its own (Linux)."""
-    out: Path = Path(__file__).parent / "results" / "encoder.json"
+    out: Path = harness.RESULTS / "encoder.json"
     """Where the figures go."""
     alone: str | None = None
     """Only print the peak memory of this one: a variant and a kind, e.g. "ours forward"."""
@@ -111,17 +106,6 @@ def _torch(config: Config, x: np.ndarray, backward: bool, *, last: bool) -> Call
     return gradient if backward else forward
 
 
-def take_turns(made: dict[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:
-    """Seconds of each call, one of each in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in made}
-    for _ in range(turns):
-        for name, call in made.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def operations(config: Config) -> float:
     """Multiplications and additions of one forward pass of one volume, without the cheap layers."""
     from encoders.convnext import KERNEL, ConvNeXtV2Config
@@ -137,79 +121,58 @@ def operations(config: Config) -> float:
     return float(total)
 
 
-def attainable() -> float:
-    """Operations per second of a large matrix product, the best of several."""
-    import torch
-
-    a = torch.rand(2048, 2048)
-    seconds = []
-    for _ in range(8):
-        start = time.perf_counter()
-        torch.mm(a, a)
-        seconds.append(time.perf_counter() - start)
-    return 2 * 2048**3 / min(seconds)
-
-
 def peak_memory(config: Config, name: Variant, kind: str) -> float:
     """Peak resident memory in MiB of a process that makes this call twice."""
-    command = [sys.executable, "-m", "benchmarks.encoder", "--size", config.size]
-    command += ["--shape", *map(str, config.shape), "--alone", f"{name} {kind}"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(out.stdout.split()[-1])
+    shape = map(str, config.shape)
+    return harness.peak_of(
+        "benchmarks.encoder", "--size", config.size, "--shape", *shape, "--alone", f"{name} {kind}"
+    )
 
 
 def main(config: Config) -> None:
+    """Measures every kind of call, prints and writes."""
     if config.alone:
         name, kind = config.alone.split()
         (call,) = calls(
             config, 1, backward=kind == "backward", variants=(name,)  # type: ignore[arg-type]
         ).values()  # fmt: skip
         call()
-        # ru_maxrss would include the parent's memory at the fork.
-        status = Path("/proc/self/status").read_text()
-        print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+        print(harness.own_peak())
         return
-    rows = []
-    limit = attainable()
-    work = operations(config)
-    kinds = [("forward", batch, config) for batch in config.batches]
-    if config.backward:
-        kinds.append(("backward", 1, replace(config, shape=config.backward_shape)))
-    for kind, batch, settings in kinds:
-        made = calls(settings, batch, backward=kind == "backward")
-        seconds = take_turns(made, config.turns)
-        for name, values in seconds.items():
-            ratios = np.array(values) / np.array(seconds["torch"])
-            row = {
-                "kind": kind,
-                "batch": batch,
-                "shape": settings.shape,
-                "variant": name,
-                "seconds_median": float(np.median(values)),
-                "seconds_min": min(values),
-                "ratio_to_torch_median": float(np.median(ratios)),
-                "ratio_to_torch_low": float(ratios.min()),
-                "ratio_to_torch_high": float(ratios.max()),
-            }
-            if kind == "forward":
-                row["gflops"] = batch * work / min(values) / 1e9
-            if config.memory and batch == 1:
-                row["peak_mib"] = peak_memory(settings, name, kind)  # type: ignore[arg-type]
+    rate, work, rows = harness.product_rates()["float32"], operations(config), []
+    for batch in config.batches:
+        for row in measure(config, "forward", batch):
+            row["gflops"] = batch * work / row["seconds_min"] / 1e9
             rows.append(row)
-            print(_line(row, limit), flush=True)
-        del made
-    facts = {
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "load_average": os.getloadavg()[0],
-        "versions": {name: version(name) for name in ("jax", "torch")},
-        "config": {k: v for k, v in asdict(config).items() if k not in ("out", "alone")},
-        "gflop_per_volume": work / 1e9,
-        "attainable_gflops": limit / 1e9,
-        "rows": rows,
-    }
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(facts, indent=2) + "\n")
-    print(f"{work / 1e9:.1f} GFLOP per volume, {limit / 1e9:.0f} GFLOP/s attainable; {config.out}")
+            print(_line(row, rate), flush=True)
+    if config.backward:
+        for row in measure(replace(config, shape=config.backward_shape), "backward", 1):
+            rows.append(row)
+            print(_line(row, rate), flush=True)
+    print(f"{work / 1e9:.1f} GFLOP per volume, {rate / 1e9:.0f} GFLOP/s attainable")
+    found = {"gflop_per_volume": work / 1e9, "attainable_gflops": rate / 1e9, "rows": rows}
+    harness.record(config.out, harness.facts(config, "jax", "torch") | found)
+
+
+def measure(
+    config: Config, kind: Literal["forward", "backward"], batch: int
+) -> list[dict[str, Any]]:
+    """A row per variant: seconds, ratio to PyTorch and peak memory."""
+    seconds = harness.take_turns(calls(config, batch, backward=kind == "backward"), config.turns)
+    rows = []
+    for name, values in seconds.items():
+        row = {
+            "kind": kind,
+            "batch": batch,
+            "shape": config.shape,
+            "variant": name,
+            **harness.timing(values),
+            **harness.ratio(values, seconds["torch"]).named("ratio_to_torch"),
+        }
+        if config.memory and batch == 1:
+            row["peak_mib"] = peak_memory(config, name, kind)  # type: ignore[arg-type]
+        rows.append(row)
+    return rows
 
 
 def _line(row: dict[str, Any], limit: float) -> str:

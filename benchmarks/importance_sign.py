@@ -11,14 +11,15 @@ information; the others lost none.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tyro
 
-ROOT = Path(__file__).parent
+from benchmarks import harness
+
 LATENTS = 12
 ERASED = (0, 1, 2)
 NOISE = 0.1
@@ -42,9 +43,9 @@ class Config:
     """Cohorts."""
     epochs: int = 200
     """Passes over the train patients for the MLP."""
-    out: Path = ROOT / "results" / "importance_sign.json"
+    out: Path = harness.RESULTS / "importance_sign.json"
     """Where the figures go."""
-    figure: Path = ROOT.parent / "docs" / "importance-sign.png"
+    figure: Path = Path(__file__).parents[1] / "docs" / "importance-sign.png"
     """Where the drawing goes."""
 
 
@@ -192,8 +193,6 @@ def main(config: Config) -> None:
     """Measures, prints and draws."""
     from tqdm import tqdm
 
-    from lens.files import write_json
-
     start = time.perf_counter()
     cohorts = [plant(config, seed) for seed in range(config.seeds)]
     erased = np.isin(cohorts[0].factor, ERASED)
@@ -204,11 +203,9 @@ def main(config: Config) -> None:
                 runs[hidden].append(measure(cohort, hidden, config, seed))
                 bar.update()
     rows = {str(hidden): figures(found, erased) for hidden, found in runs.items()}
-    settings = {k: v for k, v in asdict(config).items() if k not in ("out", "figure")}
-    write_json(
-        config.out,
-        {"config": settings, "hidden units": rows, "seconds": round(time.perf_counter() - start)},
-    )
+    seconds = round(time.perf_counter() - start)
+    about = harness.facts(config, "jax", "numpy")
+    harness.record(config.out, {**about, "hidden units": rows, "seconds": seconds})
     draw(rows, runs, erased, config.figure)
     print("| | " + " | ".join(f"h = {hidden}" for hidden in rows) + " |")
     print("|---|" + "---|" * len(rows))

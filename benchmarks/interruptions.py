@@ -26,10 +26,10 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks import harness
 from experiments.common.cli import DONE, SET_ASIDE
 from lens.cohort.manifest import MODALITIES
 
-RESULTS = Path(__file__).parent / "results" / "interruptions.json"
 WORKERS = 2
 
 
@@ -52,14 +52,16 @@ class Config:
     folder: Path | None = None
     """Where the runs are kept; a temporary folder by default."""
 
+    out: Path = harness.RESULTS / "interruptions.json"
+    """Where the findings go."""
+
 
 def main(config: Config) -> int:
     """Runs all three and compares; gives the exit code."""
     with tempfile.TemporaryDirectory() as name:
         found = interrupted(config, config.folder or Path(name))
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
+    harness.record(config.out, found)
     equal = found["tables are equal"] and not found["other files that differ"]
     return 0 if equal and found["parts done again"] == 0 else 1
 

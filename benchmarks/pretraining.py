@@ -1,24 +1,23 @@
-"""Does training teach an encoder something, and does pre-training help? On phantoms, several seeds.
+"""What training and pre-training add to an encoder's scores, on phantoms and several seeds.
 
 ``python -m benchmarks.pretraining`` writes ``benchmarks/results/pretraining.json`` and prints a
 table. Each seed has its own split, its own random encoder and its own pre-training; every task is
-then learnt from the random and from the pre-trained encoder, all parameters or the head alone, and
+then trained from the random and from the pre-trained encoder, all parameters or the head alone, and
 scored on the test patients of the split. A run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
+
+from benchmarks import harness
 
 TASKS = {"classification": "pirads", "regression": "volume_ml", "segmentation": "lesion"}
 SCORES = {"classification": "auc", "regression": "r2", "segmentation": "dice"}
@@ -60,11 +59,12 @@ class Config:
         "classification", "regression", "segmentation",
     )  # fmt: skip
     """Which to learn."""
-    out: Path = Path(__file__).parent / "results" / "pretraining.json"
+    out: Path = harness.RESULTS / "pretraining.json"
     """Where the figures go."""
 
 
 def main(config: Config) -> None:
+    """Trains everything that is not there yet, writes and prints the table."""
     import encoders  # noqa: F401  JAX starts here, not for --help
     from encoders.volumes import cache_cohort
     from lens.cohort import read_manifest, write_phantoms
@@ -79,7 +79,8 @@ def main(config: Config) -> None:
     runs: dict[str, dict[str, Any]] = {}
     for seed in range(config.seeds):
         runs |= _seed(config, cached, seed)
-        _write(config, runs)
+        about = harness.facts(config, "jax", "flax", "optax")
+        harness.record(config.out, {**about, "summary": _summary(config, runs), "runs": runs})
     print(_table(config, runs))
 
 
@@ -201,20 +202,6 @@ def _chance(task: str, labels: Any, test: np.ndarray) -> float:
     return {"classification": 0.5, "regression": 0.0}[task]
 
 
-def _write(config: Config, runs: dict[str, dict[str, Any]]) -> None:
-    from lens.files import write_json
-
-    facts = {
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "load_average": os.getloadavg()[0],
-        "versions": {name: version(name) for name in ("jax", "flax", "optax")},
-        "config": {k: v for k, v in asdict(config).items() if k not in ("folder", "out")},
-        "summary": _summary(config, runs),
-        "runs": runs,
-    }
-    write_json(config.out, facts)
-
-
 def _summary(config: Config, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Mean and spread over seeds, and of differences within a seed."""
     seeds = sorted({name.split("/")[0] for name in runs})
@@ -228,10 +215,10 @@ def _summary(config: Config, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
             kind: np.array([runs[f"{seed}/{task}-{kind}"][SCORES[task]] for seed in seeds])
             for kind in ("random", "random-frozen", "pretrained", "pretrained-frozen")
         }
-        flipped_influence = np.array([runs[f"{seed}/{task}-random"]["chance"] for seed in seeds])
+        chance = np.array([runs[f"{seed}/{task}-random"]["chance"] for seed in seeds])
         summary[task] = {
             "score": SCORES[task],
-            "chance": _spread(flipped_influence),
+            "chance": _spread(chance),
             **{kind: _spread(values) for kind, values in of.items()},
             "trained_minus_frozen_random": _spread(of["random"] - of["random-frozen"]),
             "pretrained_minus_random": _spread(of["pretrained"] - of["random"]),

@@ -15,15 +15,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,8 +29,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from benchmarks import harness
+
 SPACING_MM = (0.5, 0.5, 1.0)
-RESULTS = Path(__file__).parent / "results" / "radiomics.json"
+PACKAGES = ("pyradiomics-bhklab", "SimpleITK", "numpy", "scipy", "distributed")
 WAYS = ("plain", "one worker", "two workers")
 WORKERS = {"one worker": 1, "two workers": 2}
 BARS = {"one worker": 1.8, "two workers": 3.0}
@@ -58,6 +58,9 @@ class Config:
     cases: tuple[int, int, int] = (1, 4, 8)
     """Cases a round: of the plain loop, of one worker and of two workers."""
 
+    out: Path = harness.RESULTS / "radiomics.json"
+    """Where the figures go."""
+
 
 def main(config: Config) -> dict[str, Any]:
     """Runs all rounds, prints the table and writes the results."""
@@ -72,10 +75,10 @@ def main(config: Config) -> dict[str, Any]:
                 load.append(os.getloadavg()[0])
                 print(way, runs[way][-1], f"load {load[-1]:.1f}", flush=True)
         difference = largest_difference(folder)
-    results = {"machine": machine(load), "case": made, "runs": runs, "difference": difference}
-    results |= summary(runs)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    results = harness.facts(config, *PACKAGES) | summary(runs)
+    results |= {"load": [round(min(load), 1), round(max(load), 1)]}
+    results |= {"case": made, "runs": runs, "difference": difference}
+    harness.record(config.out, results)
     report(results)
     return results
 
@@ -232,31 +235,15 @@ def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for way in WAYS[1:]:
         for kind, name in (("speed", "cases_per_minute"), ("memory", "peak_mb")):
-            ratios = [
-                ours[name] / plain[name]
-                for ours, plain in zip(runs[way], runs["plain"], strict=True)
-            ]
-            made[f"{kind}, {way}"] = {
-                "median": round(float(np.median(ratios)), 3),
-                "range": [round(min(ratios), 3), round(max(ratios), 3)],
-            }
+            ours, plain = ([run[name] for run in runs[each]] for each in (way, "plain"))
+            median, low, high = (round(value, 3) for value in harness.ratio(ours, plain))
+            made[f"{kind}, {way}"] = {"median": median, "range": [low, high]}
     return made
-
-
-def machine(load: Sequence[float]) -> dict[str, Any]:
-    packages = ("pyradiomics-bhklab", "SimpleITK", "numpy", "scipy", "distributed")
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load": [round(min(load), 1), round(max(load), 1)],
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in packages},
-    }
 
 
 def report(results: dict[str, Any]) -> None:
     runs = results["runs"]
-    print(f"\n{results['case']}, load {results['machine']['load']}")
+    print(f"\n{results['case']}, load {results['load']}")
     print(f"largest relative difference of a value to the plain loop: {results['difference']:.1e}")
     for way in WAYS:
         rates = [made["cases_per_minute"] for made in runs[way]]

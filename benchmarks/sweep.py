@@ -18,20 +18,19 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import platform
-import time
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tyro
 
-from benchmarks.encoder import attainable, take_turns
-from lens.files import write_json
+from benchmarks import harness
+from benchmarks.harness import Call
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+FUSED, DOUBLE, SKLEARN = "torch, fused Adam", "torch, float64", "sklearn, squared error"
+"""Variants of the peers."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Config:
     """Times that each takes its turn."""
     sklearn: bool = True
     """Also time scikit-learn, one pair, and multiply."""
-    out: Path = Path(__file__).parent / "results" / "sweep.json"
+    out: Path = harness.RESULTS / "sweep.json"
     """Where the figures go."""
 
 
@@ -68,61 +67,49 @@ def main(config: Config) -> None:
     """Runs all in turn, prints and writes the table."""
     data = _data(config)
     losses: dict[str, np.ndarray] = {}
+    calls = _variants(config, data, losses)
+    limit = _limit(config)
+    seconds = harness.take_turns(calls, config.turns)
+    if config.sklearn:  # one pair was timed
+        pairs = config.pairs[0] * config.pairs[1]
+        seconds[SKLEARN] = [pairs * value for value in seconds[SKLEARN]]
+    rows = []
+    for name, values in seconds.items():
+        rows.append(
+            {
+                "variant": name,
+                "seconds_median": float(np.median(values)),
+                **harness.ratio(seconds["torch"], values).named("times_torch"),
+                "times_fused_torch_median": harness.ratio(seconds[FUSED], values).median,
+                "share_of_limit": limit["seconds"] / float(np.median(values)),
+            }
+        )
+        print(rows[-1])
+    # Trainings that differ by rounding alone part as well: by how much, PyTorch itself tells.
+    _torch(config, data, losses, DOUBLE)()
+    apart = {}
+    for label, name in (("ours", "ours"), ("torch in float64", DOUBLE)):
+        difference = np.abs(losses[name] / losses["torch"] - 1)
+        apart[f"{label}, median"] = float(np.median(difference))
+        apart[f"{label}, largest"] = float(difference.max())
+    found = {"limit": limit, "validation_losses_apart": apart}
+    print(json.dumps(found))
+    about = harness.facts(config, "jax", "torch", "scikit-learn", device=_device())
+    harness.record(config.out, {**about, **found, "rows": rows})
+
+
+def _variants(config: Config, data: Arrays, losses: dict[str, np.ndarray]) -> dict[str, Call]:
     calls = {
         "ours": _ours(config, data, _grid(config), losses),
         "torch": _torch(config, data, losses),
-        "torch, fused Adam": _torch(config, data, losses, "torch, fused Adam"),
+        FUSED: _torch(config, data, losses, FUSED),
     }
     if config.more_pairs:
         l1 = np.geomspace(1e-8, 1e-5, config.more_pairs // config.pairs[1])
         calls["ours, more pairs"] = _ours(config, data, (tuple(l1), _grid(config)[1]), {})
     if config.sklearn:
-        calls["sklearn, squared error"] = _sklearn(config, data)
-    limit = _limit(config)
-    seconds = take_turns(calls, config.turns)
-    if config.sklearn:  # one pair was timed
-        pairs = config.pairs[0] * config.pairs[1]
-        seconds["sklearn, squared error"] = [pairs * s for s in seconds["sklearn, squared error"]]
-    rows = []
-    for name, values in seconds.items():
-        ratio, fused = (
-            np.array(seconds[peer]) / np.array(values) for peer in ("torch", "torch, fused Adam")
-        )
-        rows.append(
-            {
-                "variant": name,
-                "seconds_median": float(np.median(values)),
-                "times_torch_median": float(np.median(ratio)),
-                "times_torch_low": float(ratio.min()),
-                "times_torch_high": float(ratio.max()),
-                "times_fused_torch_median": float(np.median(fused)),
-                "share_of_limit": limit["seconds"] / float(np.median(values)),
-            }
-        )
-        print(rows[-1])
-    apart = np.abs(losses["ours"] / losses["torch"] - 1)
-    # Trainings that differ by rounding alone part as well: by how much, PyTorch itself tells.
-    _torch(config, data, losses, "torch, float64")()
-    rounding = np.abs(losses["torch, float64"] / losses["torch"] - 1)
-    facts: dict[str, Any] = {
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, {_device()}",
-        "load_average": os.getloadavg()[0],
-        "versions": {name: version(name) for name in ("jax", "torch", "scikit-learn")},
-        "config": {k: v for k, v in asdict(config).items() if k != "out"},
-        "limit": limit,
-        "validation_losses_apart": {
-            "ours, median": float(np.median(apart)),
-            "ours, largest": float(apart.max()),
-            "torch in float64, median": float(np.median(rounding)),
-            "torch in float64, largest": float(rounding.max()),
-        },
-        "rows": rows,
-    }
-    write_json(config.out, facts)
-    print(json.dumps({name: facts[name] for name in ("limit", "validation_losses_apart")}))
-
-
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+        calls[SKLEARN] = _sklearn(config, data)
+    return calls
 
 
 def _data(config: Config) -> Arrays:
@@ -145,7 +132,7 @@ def _grid(config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _ours(
     config: Config, data: Arrays, grid: tuple[tuple[float, ...], ...], losses: dict[str, np.ndarray]
-) -> Callable[[], None]:
+) -> Call:
     from lens.probes.sweep import sweep
     from lens.settings import SweepConfig
 
@@ -162,7 +149,7 @@ def _ours(
 
 def _torch(
     config: Config, data: Arrays, losses: dict[str, np.ndarray], name: str = "torch"
-) -> Callable[[], None]:
+) -> Call:
     import jax
     import torch
 
@@ -173,7 +160,7 @@ def _torch(
     torch.set_num_threads(os.cpu_count() or 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     mean, std = fit_standardise(data[0])
-    kind = torch.float64 if name == "torch, float64" else torch.float32
+    kind = torch.float64 if name == DOUBLE else torch.float32
     x, r, x_val, r_val = (
         torch.tensor(v, device=device, dtype=kind)
         for v in ((data[0] - mean) / std, data[1], (data[2] - mean) / std, data[3])
@@ -197,7 +184,7 @@ def _torch(
             for parameter, value in zip(net.parameters(), values, strict=True):
                 parameter.copy_(torch.tensor(np.asarray(value)))
         weights = (first.weight, second.weight)
-        fused = True if name == "torch, fused Adam" else None
+        fused = True if name == FUSED else None
         adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=fused)
         for rows in itertools.chain(*order):
             loss = torch.nn.functional.l1_loss(net(x[rows]), r[rows])
@@ -215,7 +202,7 @@ def _torch(
     return call
 
 
-def _sklearn(config: Config, data: Arrays) -> Callable[[], None]:
+def _sklearn(config: Config, data: Arrays) -> Call:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
 
@@ -238,7 +225,7 @@ def _limit(config: Config) -> dict[str, float]:
     steps = config.pairs[0] * config.pairs[1] * config.epochs * -(-config.patients // config.batch)
     # Forward and both gradients, but for that of the embeddings.
     work = 2 * config.batch * (2 * config.width + 3 * config.columns) * config.hidden
-    rate, copy = attainable(), _bandwidth()
+    rate, copy = harness.product_rates()["float32"], harness.copy_rate()
     seconds = steps * (work / rate + 7 * 4 * weights / copy)
     return {
         "gflops": rate / 1e9,
@@ -246,18 +233,6 @@ def _limit(config: Config) -> dict[str, float]:
         "seconds": seconds,
         "seconds_of_arithmetic": steps * work / rate,
     }
-
-
-def _bandwidth() -> float:
-    """Bytes per second, read and written, of a large copy: the best of several."""
-    source = np.ones(50_000_000, np.float32)
-    target = np.empty_like(source)
-    seconds = []
-    for _ in range(6):
-        start = time.perf_counter()
-        np.copyto(target, source)
-        seconds.append(time.perf_counter() - start)
-    return 2 * source.nbytes / min(seconds)
 
 
 def _device() -> str:

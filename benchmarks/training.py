@@ -2,28 +2,23 @@
 
 ``python -m benchmarks.training`` prints steps per second and peak memory of fine-tuning a
 classifier and of masked pre-training, and writes ``benchmarks/results/training.json``. A step is
-everything from a batch in host memory to the new parameters: forward, gradient, AdamW. Runs take
-turns, so that a busy machine slows all of them, and ratios are taken turn by turn. Peak memory is
-that of a process that does nothing else.
+everything from a batch in host memory to the new parameters: forward, gradient, AdamW. Peak memory
+is that of a process that does nothing else.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
 
-from benchmarks.encoder import take_turns
+from benchmarks import harness
 
 Job = Literal["classification", "pretraining"]
 JOBS: tuple[Job, ...] = ("classification", "pretraining")
@@ -46,7 +41,7 @@ class Config:
     """Steps of each variant that are timed."""
     memory: bool = True
     """Also the peak memory of each variant, in a process of its own (Linux)."""
-    out: Path = Path(__file__).parent / "results" / "training.json"
+    out: Path = harness.RESULTS / "training.json"
     """Where the figures go."""
     alone: str | None = None
     """Only print the peak memory of this one: variant, job and index of the shape."""
@@ -190,57 +185,50 @@ def _masked_error(model: Any, features: Any, volumes: Any, seen: Any) -> Any:
 
 def peak_memory(config: Config, name: str, job: Job, index: int) -> float:
     """Peak resident memory in MiB of a process that makes two steps."""
-    command = [sys.executable, "-m", "benchmarks.training", "--size", config.size]
-    command += ["--width", str(config.width), "--alone", f"{name} {job} {index}"]
-    command += ["--shapes", *(str(side) for shape in config.shapes for side in shape)]
-    command += ["--batches", *map(str, config.batches)]
-    out = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(out.stdout.split()[-1])
+    flags = ["--size", config.size, "--width", str(config.width)]
+    flags += ["--shapes", *(str(side) for shape in config.shapes for side in shape)]
+    flags += ["--batches", *map(str, config.batches)]
+    return harness.peak_of("benchmarks.training", *flags, "--alone", f"{name} {job} {index}")
 
 
 def main(config: Config) -> None:
+    """Measures every job on every shape, prints and writes."""
     if len(config.batches) != len(config.shapes):
         sys.exit("--batches: give one per shape")
     if config.alone:
         name, job, index = config.alone.split()
         (step,) = steps(config, job, int(index), (name,)).values()  # type: ignore[arg-type]
         step()
-        # ru_maxrss would include the parent's memory at the fork.
-        status = Path("/proc/self/status").read_text()
-        print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+        print(harness.own_peak())
         return
     rows = []
-    for index, (shape, batch) in enumerate(zip(config.shapes, config.batches, strict=True)):
+    for index in range(len(config.shapes)):
         for job in JOBS:
-            seconds = take_turns(steps(config, job, index, ("ours", "torch")), config.turns)
-            for name, values in seconds.items():
-                ratios = np.array(seconds["torch"]) / np.array(values)
-                row = {
-                    "job": job,
-                    "shape": shape,
-                    "batch": batch,
-                    "variant": name,
-                    "steps_per_second": 1 / float(np.median(values)),
-                    "seconds_median": float(np.median(values)),
-                    "seconds_min": min(values),
-                    "speed_over_torch_median": float(np.median(ratios)),
-                    "speed_over_torch_low": float(ratios.min()),
-                    "speed_over_torch_high": float(ratios.max()),
-                }
-                if config.memory:
-                    row["peak_mib"] = peak_memory(config, name, job, index)
+            for row in measure(config, job, index):
                 rows.append(row)
                 print(_line(row), flush=True)
-    facts = {
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "load_average": os.getloadavg()[0],
-        "versions": {name: version(name) for name in ("jax", "flax", "optax", "torch")},
-        "config": {k: v for k, v in asdict(config).items() if k not in ("out", "alone")},
-        "rows": rows,
-    }
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(facts, indent=2) + "\n")
-    print(config.out)
+    about = harness.facts(config, "jax", "flax", "optax", "torch")
+    harness.record(config.out, {**about, "rows": rows})
+
+
+def measure(config: Config, job: Job, index: int) -> list[dict[str, Any]]:
+    """A row per variant: steps per second, speed over PyTorch's and peak memory."""
+    seconds = harness.take_turns(steps(config, job, index, ("ours", "torch")), config.turns)
+    rows = []
+    for name, values in seconds.items():
+        row = {
+            "job": job,
+            "shape": config.shapes[index],
+            "batch": config.batches[index],
+            "variant": name,
+            "steps_per_second": 1 / float(np.median(values)),
+            **harness.timing(values),
+            **harness.ratio(seconds["torch"], values).named("speed_over_torch"),
+        }
+        if config.memory:
+            row["peak_mib"] = peak_memory(config, name, job, index)
+        rows.append(row)
+    return rows
 
 
 def _line(row: dict[str, Any]) -> str:
