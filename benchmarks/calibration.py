@@ -186,7 +186,7 @@ def coverage_run(config: Config, seed: int) -> dict[str, Any]:
     sides = {name: cohort.ft[name] for name in ("partly erased", "other noise")}
     folds = make_folds(groups, size.folds, size.repeats, seed)
     held_out = held_out_errors(cohort.pre, sides, cohort.r, folds, None)
-    ridge = held_out.ridge["per_channel"]
+    ridge = held_out.probes["per_channel"]
     found = {}
     for name in sides:
         change = delta_r2(ridge[PRE], ridge[name], held_out.baseline, groups)

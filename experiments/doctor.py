@@ -68,7 +68,7 @@ def job(config: Config) -> int:
     from lens.errors import InputError
     from lens.report.power import write_findings
     from lens.study.load import load_study
-    from lens.verdicts.doctor import table
+    from lens.verdicts.doctor_summary import table
 
     if problem := _problem(config):
         raise InputError(problem)

@@ -33,10 +33,10 @@ def test_scores_in_files_equal_those_in_memory(tmp_path: Path) -> None:
         held_out_errors(planted.pre, {"t": planted.ft}, r, folds, config, scratch=scratch)
         for scratch in (Scratch(), Scratch(0.0, tmp_path))
     )
-    assert isinstance(files.ridge["per_channel"]["t"].error, np.memmap)
-    for view, sides in memory.ridge.items():
+    assert isinstance(files.probes["per_channel"]["t"].error, np.memmap)
+    for view, sides in memory.probes.items():
         for side, scores in sides.items():
-            for own_rows, other in zip(scores, files.ridge[view][side], strict=True):
+            for own_rows, other in zip(scores, files.probes[view][side], strict=True):
                 np.testing.assert_array_equal(own_rows, other)
     for key, scores in memory.mlp.items():
         for own_rows, other in zip(scores, files.mlp[key], strict=True):

@@ -20,7 +20,7 @@ from lens.report.evidence import evidence, verdict_figure
 from lens.report.power import power_figure
 from lens.report.ranking import label, rank
 from lens.report.results import Results, Scope, TaskTables, read_results
-from lens.verdicts.doctor import table
+from lens.verdicts.doctor_summary import table
 from lens.verdicts.encoding import MAX_ROWS
 
 

@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from lens.files import write_json, write_table
 from lens.report.figures import COLOURS, STYLE, save
-from lens.verdicts.doctor import POWER, Findings, power_curve, summary
+from lens.verdicts.doctor import Findings
+from lens.verdicts.doctor_summary import summary
+from lens.verdicts.power import POWER, power_curve
 
 
 def write_findings(folder: Path, findings: Findings, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,9 +30,9 @@ def write_findings(folder: Path, findings: Findings, facts: Mapping[str, Any]) -
         The summary.
     """
     content = summary(findings)
-    write_table(findings.plants, folder / "doctor.csv")
+    write_table(findings.planted, folder / "doctor.csv")
     write_table(findings.features, folder / "doctor-features.csv")
-    save(power_figure(findings.plants, content["detectable"]), folder, "doctor")
+    save(power_figure(findings.planted, content["detectable"]), folder, "doctor")
     write_json(folder / "doctor.json", {**content, **facts})
     return content
 
@@ -40,7 +42,7 @@ def power_figure(plants: pd.DataFrame, detectable: float | None) -> Figure:
 
     Args:
         plants: of `lens.verdicts.doctor.Findings`.
-        detectable: of `lens.verdicts.doctor.summary`.
+        detectable: of `lens.verdicts.doctor_summary.summary`.
     """
     erased = plants[plants["kind"] == "erased"]
     called = erased["detected"] == 1

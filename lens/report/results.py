@@ -40,7 +40,7 @@ class Scope:
         sweep: a row per penalty pair and seed.
         split: ``patient_id, split``.
         dropped: radiomic columns left out, with the reason.
-        doctor: what `lens.verdicts.doctor.summary` says, None where the doctor was not asked.
+        doctor: of `lens.verdicts.doctor_summary.summary`, None where the doctor was not asked.
         plants: its planted changes; no rows without it.
     """
 

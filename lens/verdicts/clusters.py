@@ -1,4 +1,4 @@
-"""Clusters of radiomic features that are near copies of each other, and who speaks for each."""
+"""Clusters of radiomic features that are near copies of each other, each with its medoid."""
 
 from __future__ import annotations
 

@@ -1,15 +1,14 @@
-"""Explanations to rule out: the size of the ROI, the site, patients whom the encoder saw before.
+"""Confounds of the verdicts: the size of the ROI, the site, patients whom fine-tuning saw.
 
-- **Partial R2** given columns such as ``volume_ml``: inside every fold, what the columns tell by
-  least squares on the fitted patients is taken out of the feature *and* of the embedding, for
-  fitted and held-out patients alike; the ridge probe is fitted to what is left, and scored against
-  what is left of the feature. It is the share of the feature's variation within patients of equal
-  volume that the embedding explains: about zero for a feature that is volume and nothing else. A
-  number enters as a cubic spline with four knots (`adjuster`), so that a feature which follows
-  volume along a curve is adjusted for as well.
-- **Exposure**: patients on whom the fine-tuned weights depend. An encoder may tell of them what it
-  learnt by heart; R2 is given for them and for all others apart.
-- **Site**: every site is held out in turn, with probes that were fitted at the others.
+- **Partial R2** given columns such as ``volume_ml``: inside every fold, feature *and* embedding are
+  replaced by their residuals from a least-squares regression on the columns, fitted on the fitted
+  patients; the ridge probe is fitted and scored on these. It is the share of the feature's
+  variation among patients of equal volume that the embedding explains: about zero for a feature
+  that is volume and nothing else. A number enters as a cubic spline with four knots (`adjuster`),
+  so that a feature which follows volume along a curve is adjusted for as well.
+- **Exposure**: R2 in the patients on whom the fine-tuned weights depend, and in all others. An
+  encoder may know the former by heart.
+- **Site**: R2 at every site from probes fitted at the others (leave one site out).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from lens.errors import InputError
 from lens.files import read_table
 from lens.verdicts.estimates import Estimate, delta_r2, r2_score
 from lens.verdicts.folds import Fold, leave_site_out
-from lens.verdicts.held_out import PRE, HeldOutErrors, ProbeErrors, held_out_errors
+from lens.verdicts.held_out import PRE, RIDGE_VIEWS, HeldOutErrors, ProbeErrors, held_out_errors
 
 KNOTS = 4
 """Knots of a number's spline, at quantiles of the fitted patients."""
@@ -39,7 +38,7 @@ _CURVED_FROM = 10
 
 @dataclass(frozen=True)
 class Confounds:
-    """What to rule out; rows are those of the study.
+    """Which confounds to look at; rows are those of the study.
 
     Attributes:
         adjust: columns to adjust for, numbers or names; none means no partial R2.
@@ -70,10 +69,10 @@ def confound_columns(
         x_pre, x_ft, r: as in `lens.verdicts.held_out`.
         groups: patient of each row.
         folds: of the analysis.
-        held: its errors, for the exposed and unexposed patients.
-        confounds: what to rule out.
+        held_out: errors of the analysis, for the exposed and unexposed patients.
+        confounds: what to look at.
         seed: of the draw inside the folds by site.
-        on_fit: told after each of `count_fits` fits.
+        on_fit: called after each of `count_fits` fits.
 
     Returns:
         Task -> table with, as far as asked for, ``r2_adjusted_pre, r2_adjusted_ft,
@@ -92,7 +91,7 @@ def confound_columns(
         runs["site"] = held_out_errors(x_pre, x_ft, r, by_site, None, on_fit=on_fit)
     for task, table in tables.items():
         for name, run in runs.items():
-            _add(table, name, *_scores(run, task), groups)
+            _add(table, name, *_errors(run, task), groups)
         if task in confounds.exposed:
             exposed = confounds.exposed[task]
             for name, rows in (("unexposed", ~exposed), ("exposed", exposed)):
@@ -102,7 +101,7 @@ def confound_columns(
 
 
 def count_fits(tasks: int, folds: Sequence[Fold], confounds: Confounds) -> int:
-    """Fits of `extras`, for a progress bar."""
+    """Fits of `confound_columns`, for a progress bar."""
     count = len(folds) if confounds.adjust is not None else 0
     if confounds.sites is not None:
         count += len(np.unique(confounds.sites))
@@ -112,11 +111,11 @@ def count_fits(tasks: int, folds: Sequence[Fold], confounds: Confounds) -> int:
 def adjuster(
     table: pd.DataFrame,
 ) -> Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, "n a"]]:
-    """Numbers to adjust for, from a table of labels and the rows that are fitted.
+    """Columns of a regression on labels, as a function of the rows that are fitted.
 
     A number with at least ten distinct values becomes a cubic spline (linear beyond the fitted
     range), one with fewer stays as it is; where it is missing it takes the fitted median. A name
-    becomes an indicator per value; one that no fitted row has tells nothing.
+    becomes an indicator per value; one that no fitted row has is left out.
 
     Args:
         table: a row per row of the study.
@@ -211,28 +210,30 @@ def _indicators(values: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     return (values[:, None] == known).astype(np.float64)
 
 
-def _scores(held_out: HeldOutErrors, task: str) -> tuple[ProbeErrors, ProbeErrors, np.ndarray]:
-    sides = held_out.ridge["per_channel"]
+def _errors(held_out: HeldOutErrors, task: str) -> tuple[ProbeErrors, ProbeErrors, np.ndarray]:
+    """Before, after and baseline."""
+    sides = held_out.probes[RIDGE_VIEWS[0]]
     return sides[PRE], sides[task], held_out.baseline
 
 
 def _part(
     held_out: HeldOutErrors, task: str, rows: np.ndarray
 ) -> tuple[ProbeErrors, ProbeErrors, np.ndarray]:
-    """Errors over some of the rows; what others taught counts in proportion.
+    """Errors over some of the rows; influences by the fits in proportion to their share.
 
-    Which part of a patient's teaching went to whom is not kept, so that it is shared out evenly:
-    intervals of a part are approximate to that extent.
+    `ProbeErrors.fitted_influence` is a sum over all held-out rows, and not kept row by row, so that
+    the part of it that concerns some rows is taken as proportional to their share in the baseline:
+    intervals are approximate to that extent.
     """
-    before, after, baseline = _scores(held_out, task)
+    before, after, baseline = _errors(held_out, task)
     chosen = rows[:, None]
     part = np.where(chosen, baseline, 0.0)
     total = baseline.sum(axis=0)
     share = np.divide(part.sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
 
-    def only(scores: ProbeErrors) -> ProbeErrors:
-        error = np.where(chosen, scores.error, 0.0)
-        return ProbeErrors(error, scores.fitted_influence * share, scores.flipped_influence * share)
+    def only(errors: ProbeErrors) -> ProbeErrors:
+        error = np.where(chosen, errors.error, 0.0)
+        return ProbeErrors(error, errors.fitted_influence * share, errors.flipped_influence * share)
 
     return only(before), only(after), part
 

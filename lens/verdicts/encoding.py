@@ -1,9 +1,9 @@
-"""The other direction: how much of an embedding's variance each radiomic group explains.
+"""Encoding: the share of an embedding's variance that each group of radiomic features explains.
 
-The verdicts ask what of the radiomics the embedding tells; a feature that is kept may still be a
-vanishing part of the embedding. Here the embedding is predicted from the features, held-out
-patients, everything fitted inside the fold; its dimensions count by their variance. What no group
-explains is not radiomics, as far as ridge can tell.
+The verdicts predict the features from the embedding; a feature that is kept may still be a
+vanishing part of the embedding. Here the embedding is predicted from the features by ridge
+regression, and scored on held-out patients; its dimensions count by their variance. What all groups
+together leave unexplained is not radiomics, as far as a linear model can show.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ from lens.verdicts.variance_partition import (
     unique,
 )
 
-GROUPINGS = ("modality", "class", "filter")
-
 MAX_ROWS = 1500
-"""Rows that are looked at. Up to 64 subsets are fitted in each fold, at a cost that grows with the
+"""Rows that are used. Up to 64 subsets are fitted in each fold, at a cost that grows with the
 cube of the rows; more of them would only narrow the intervals."""
 
 
@@ -45,11 +43,11 @@ def encoding(
     *,
     on_fit: Callable[[], object] | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Shares of the variance of both embeddings, by three groupings of the features.
+    """Variance partition of both embeddings, by three groupings of the features.
 
-    The fits of the embedding before fine-tuning serve all tasks. Does not change under rotation of
-    an embedding nor under one scale factor, nor with the units of the features. Of a cohort with
-    more than `MAX_ROWS` rows, patients drawn at random up to that number stand for all.
+    Invariant to rotation and to one scale factor of an embedding, and to the units of the features.
+    The fits of the embedding before fine-tuning serve all tasks. Of a cohort with more than
+    `MAX_ROWS` rows, patients drawn at random up to that number are used.
 
     Args:
         x_pre: embeddings before fine-tuning.
@@ -58,7 +56,7 @@ def encoding(
         features: their parts, as in `lens.study.study.Study`.
         groups: patient of each row.
         folds: from `lens.verdicts.folds`.
-        on_fit: told after each fold of each grouping with at least two groups (`count_fits`).
+        on_fit: called after each fold of each grouping with at least two groups (`count_fits`).
 
     Returns:
         Task -> table with a row per grouping, group and stage (``pre, ft, delta``): ``grouping,
@@ -89,7 +87,7 @@ def _draw(groups: np.ndarray) -> Bool[np.ndarray, " n"]:
 
 
 def count_fits(features: pd.DataFrame, folds: Sequence[Fold]) -> int:
-    """Calls of `encoding` to `on_fit`, for a progress bar."""
+    """Calls of `on_fit` by `encoding`, for a progress bar."""
     return len(folds) * len(feature_groups(features))
 
 
@@ -97,7 +95,7 @@ def feature_groups(features: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
     """Grouping -> group -> columns.
 
     Modality (with the ROI where there are several), feature class, and image filter (``wavelet``
-    for all its bands). Where there are more than nine groups, the smallest go together as
+    for all its bands). Where there are more than nine groups, the smallest are joined as
     ``others``. A grouping with a single group is left out, unless all are: there has to be one.
     """
     several = features["roi"].nunique() > 1
@@ -130,12 +128,12 @@ def _table(
     tables = []
     for stage, subsets in (("pre", before), ("ft", after)):
         rows = _rows([*members], sizes, shapley(subsets, groups), total(subsets, groups))
-        for name, share in (("unique", unique), ("alone", alone)):
-            rows[name] = [*share(subsets, groups).value[:, 0], np.nan, np.nan]
+        for name, part in (("unique", unique), ("alone", alone)):
+            rows[name] = [*part(subsets, groups).value[:, 0], np.nan, np.nan]
         tables.append(rows.assign(stage=stage))
     shares = change(shapley_values, before, after, groups)
     delta = _rows([*members], sizes, shares, change(lambda g: g[-1:], before, after, groups))
-    # What none explains falls by as much as all explain more.
+    # What is unexplained falls by as much as all groups together gain.
     delta.loc[delta["group"] == "none", "shapley":"shapley_high"] -= 1.0
     for name in ("unique", "alone"):
         delta[name] = tables[1][name] - tables[0][name]
@@ -147,9 +145,9 @@ def _table(
 
 def _rows(names: list[str], sizes: list[int], parts: Part, whole: Part) -> pd.DataFrame:
     columns = {}
-    for name, each, every in zip(("shapley", "shapley_low", "shapley_high"), parts, whole,
-                                 strict=True):  # fmt: skip
-        columns[name] = [*each[:, 0], every[0, 0], np.nan]
+    names_of_ends = ("shapley", "shapley_low", "shapley_high")
+    for name, part, everything in zip(names_of_ends, parts, whole, strict=True):
+        columns[name] = [*part[:, 0], everything[0, 0], np.nan]
     table = pd.DataFrame({"group": [*names, "all", "none"], "n_features": [*sizes, sum(sizes), 0]})
     table = table.assign(**columns)
     ends = table.iloc[-2][["shapley", "shapley_high", "shapley_low"]].to_numpy(float)

@@ -1,22 +1,37 @@
-"""Estimates and tests from held-out errors: R2, its change, and whether the change is real.
+"""Held-out R2 and its change, each with an interval and the influence of every patient on it.
 
-**What a patient owes a score.** A cross-validated R2 moves with a patient in two ways: by the
-patient's own error while held out, and by what the patient taught the probes that scored others.
-Two encoders that carry the same information with other noise teach differently, so a test of
-held-out errors alone takes the luck of the fitted patients for a change: with 160 simulated
-patients, 120 dimensions and 48 features it raised a family-wise alarm in a third of the cohorts,
-and its 95% intervals covered 88%. All functions here use both parts
-(`Estimate.influence`).
+**Estimates.** With ``e_i`` the squared held-out error of row i, and ``b_i`` that of the fitted
+patients' mean, both averaged over repeats::
 
-An error of one patient by the noise in another counts twice that way, for the one who was scored
-and for the one who was fitted. The second count is estimated (`ProbeErrors.flipped_influence`) and
-taken off; without it intervals are up to a tenth wider than need be.
+    R2       = sum_i (b_i - e_i) / B,              B = sum_i b_i
+    delta R2 = sum_i (e_i before - e_i after) / B
 
-**Why no refitted bootstrap.** The sum of squares of these influences is the variance to which a
-patient bootstrap with refitted probes converges, weights drawn once for both encoders (the
-infinitesimal jackknife; Efron 2014), without drawing. Refits cost hundreds of times as much and
-need their penalties frozen: generalised cross-validation on a sample that holds patients twice
-takes the copies for evidence, and picks hardly any penalty.
+**Influence.** The influence function of an estimate T (Hampel 1974) is its derivative in the weight
+of one patient, ``I_i = dT / dw_i`` at equal weights. A cross-validated R2 depends on a patient in
+two ways: by the own error while held out, and by the fits that the patient took part in, which
+predicted others. For R2::
+
+    I_i = (b_i - e_i - R2 b_i) / B  -  (t_i - mean t) / B
+    t_i = d/dw_i sum_j e_j          (`ProbeErrors.fitted_influence`)
+
+and for delta R2 the difference of two. The rows of a patient are added up.
+
+**Variance.** ``var T = sum_i I_i^2``: the infinitesimal jackknife (Jaeckel 1972; Efron 2014), to
+which a bootstrap of patients with refitted probes converges, the same draw for both encoders.
+Drawing would cost hundreds of times as much, and would need frozen penalties: generalised
+cross-validation on a sample that holds patients twice takes the copies for evidence, and picks
+hardly any penalty.
+
+**Why the second term.** Two encoders that carry the same information with other noise fit
+differently. A test of held-out errors alone takes the luck of the fitted patients for a change:
+with 160 simulated patients, 120 dimensions and 48 features it raised a family-wise alarm in a third
+of the cohorts, and its 95% intervals covered 88%.
+
+**Correction.** ``t_i`` is a sum over j of products of an error of patient j and a residual of
+patient i. The noise in such a product is in the first term of ``I_j`` already, so that the sum of
+squares counts it twice. The second count is estimated from the same products with random signs
+(`ProbeErrors.flipped_influence`) and subtracted; without it intervals are up to a tenth wider than
+need be.
 """
 
 from __future__ import annotations
@@ -37,13 +52,15 @@ _COLUMNS = 512
 
 
 class Estimate(NamedTuple):
-    """A value per feature with its `LEVEL` interval, and what each patient adds to it.
+    """An estimate per feature: R2 or a change of R2.
 
     Attributes:
-        value, low, high: NaN where the feature does not vary over the held-out patients.
-        influence: of each patient on `value`, sums to zero; products of two estimates' influences
-            add up to about their covariance, and ``weights @ influence`` over bootstrap weights of
-            the patients gives draws of ``value``.
+        value: NaN where the feature does not vary over the held-out patients.
+        low, high: `LEVEL` interval, ``value -+ t sqrt(sum influence^2)`` with Student's t of
+            ``patients - 1`` degrees of freedom.
+        influence: of each patient on `value`, sums to zero over patients. Products of two
+            estimates' influences add up to about their covariance.
+        patients: that were held out, at least 2.
     """
 
     value: Float[np.ndarray, " k"]
@@ -54,20 +71,20 @@ class Estimate(NamedTuple):
 
 
 def r2_score(
-    scores: ProbeErrors, baseline: Float[np.ndarray, "n k"], groups: np.ndarray
+    errors: ProbeErrors, baseline: Float[np.ndarray, "n k"], groups: np.ndarray
 ) -> Estimate:
-    """Held-out ``1 - sum error / sum baseline`` of a probe.
+    """Held-out R2 of a probe, ``1 - sum error / sum baseline``.
 
     Args:
-        scores: of the probe.
+        errors: of the probe.
         baseline: squared errors of the fitted patients' mean, zero where a row is not scored.
-        groups: patient of each row.
+        groups: patient of each row (n,).
     """
     return _by_columns(
         lambda c: _estimate(
-            baseline[:, c] - scores.error[:, c],
-            scores.fitted_influence[:, c],
-            scores.flipped_influence[:, c],
+            baseline[:, c] - errors.error[:, c],
+            errors.fitted_influence[:, c],
+            errors.flipped_influence[:, c],
             baseline[:, c],
             groups,
         ),
@@ -78,9 +95,9 @@ def r2_score(
 def delta_r2(
     before: ProbeErrors, after: ProbeErrors, baseline: Float[np.ndarray, "n k"], groups: np.ndarray
 ) -> Estimate:
-    """Difference of held-out R2, after minus before, of the same patients: a paired interval.
+    """Change of held-out R2, after minus before, paired by patient.
 
-    Exactly zero, interval and all, if both are the same.
+    Exactly zero, interval and all, if both are the same. Arguments as in `r2_score`.
     """
     return _by_columns(
         lambda c: _estimate(
@@ -97,10 +114,9 @@ def delta_r2(
 def significance(
     estimate: Estimate, *, flips: int, seed: int, alternative: Alternative = "two-sided"
 ) -> Significance:
-    """Whether the values differ from zero (or exceed it), over all features together.
+    """p and q of ``value = 0``, or of ``value <= 0``, over all features of the estimate together.
 
-    Sign flips over patients with maxT, of everything that the patients owe the estimate: see
-    `lens.verdicts.sign_flips.influence_test`.
+    Sign flips of the patients' influences with maxT: `lens.verdicts.sign_flips.influence_test`.
     """
     return influence_test(
         estimate.value,
@@ -118,14 +134,14 @@ def select(estimate: Estimate, columns: np.ndarray) -> Estimate:
     return Estimate(*arrays, patients=estimate.patients)
 
 
-def beside(one: Estimate, other: Estimate) -> Estimate:
-    """Two estimates on the same patients as one of all their features, to be tested together."""
+def concatenate(one: Estimate, other: Estimate) -> Estimate:
+    """Two estimates on the same patients as one, so that their features are tested together."""
     arrays = (np.concatenate(pair, axis=-1) for pair in zip(one[:4], other[:4], strict=True))
     return Estimate(*arrays, patients=min(one.patients, other.patients))
 
 
 def _by_columns(estimate: Callable[[slice], Estimate], columns: int) -> Estimate:
-    """Block by block, so that intermediate results stay small where the scores are large."""
+    """Block by block, so that intermediate results stay small where the errors are large."""
     blocks = [estimate(slice(at, at + _COLUMNS)) for at in range(0, columns, _COLUMNS)]
     arrays = (
         np.concatenate(parts, axis=-1) for parts in zip(*(b[:4] for b in blocks), strict=True)
@@ -140,14 +156,23 @@ def _estimate(
     baseline: Float[np.ndarray, "n k"],
     groups: np.ndarray,
 ) -> Estimate:
+    """``sum gain / sum baseline`` with the influences of the module's docstring.
+
+    Args:
+        gain: squared error that is saved in each row.
+        fitted_influence: of each row on minus the sum of gains, by the fits that it took part in.
+        flipped_influence: the same with random signs of the errors.
+        baseline: squared errors of the fitted patients' mean.
+        groups: patient of each row.
+    """
     total = baseline.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.where(total > 0, gain.sum(axis=0) / total, np.nan)
         influence = (
             patient_sums(gain - value * baseline - _centred(fitted_influence), groups) / total
         )
-        twice = np.square(patient_sums(flipped_influence, groups) / total).sum(axis=0)
-        share = twice / np.square(influence).sum(axis=0)
+        counted_twice = np.square(patient_sums(flipped_influence, groups) / total).sum(axis=0)
+        share = counted_twice / np.square(influence).sum(axis=0)
     # At most half of a sum of squares can be a second count of the other half.
     influence *= np.sqrt(1.0 - np.clip(np.nan_to_num(share), 0.0, 0.5))
     patients = int((patient_sums(baseline, groups) > 0).any(axis=1).sum())

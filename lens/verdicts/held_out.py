@@ -1,50 +1,88 @@
-"""Held-out errors of every probe on every encoder: four corners of the MLP, and ridge.
+"""Held-out errors of every probe on every encoder, and what each patient adds to them.
 
-All that is fitted is fitted inside the fold, on patients who are not held out: imputation of
-missing features, both scalings, the shared MLP and its penalties, heads, ridge and its penalties.
+A probe reads the radiomic features from one encoder's embeddings: it is fitted on a fold's fitted
+rows and scored on its held-out rows. There are two kinds:
+
+- those in `PROBES`, fitted to each encoder by itself;
+- the shared MLP of the paper: its first layer is trained on one encoder and then frozen, and a
+  least-squares head on it is fitted and scored on the same or on another encoder.
+
+All that is fitted is fitted inside the fold: imputation of missing features, both scalings, the
+MLP and its penalties, heads, ridge and its penalties.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float
 
-from lens.probes.halving import Winner, halve, rounds
-from lens.probes.mlp import hidden
-from lens.probes.ridge import fitted_influence, predict, ridge
-from lens.probes.scaling import MinMax, fit_standardise, scale
-from lens.probes.training import Data
+from lens.probes.ridge import ALPHAS, fitted_influence, predict, ridge
 from lens.scratch import IN_MEMORY, Scratch
 from lens.settings import SweepConfig
+from lens.verdicts.fitting_time import count_work, measure, seconds
+from lens.verdicts.fold_mlp import common_sizes, project, train_mlp
+from lens.verdicts.fold_values import common_unit, impute, residuals
 from lens.verdicts.folds import Fold
 
-View = Literal["per_channel", "one_scale"]
-VIEWS: tuple[View, ...] = ("per_channel", "one_scale")
+
+@dataclass(frozen=True)
+class RidgeProbe:
+    per_channel: bool = True
+    alphas: tuple[float, ...] = ALPHAS
+
+    def fit(self, x: np.ndarray, r: np.ndarray) -> _FittedRidge:
+        return _FittedRidge(ridge(x, r, self.alphas, per_channel=self.per_channel))
+
+
+class _FittedRidge:
+    def __init__(self, fit: Any) -> None:
+        self.ridge = fit
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return predict(self.ridge, x)
+
+    def influence(self, x: np.ndarray, error: np.ndarray) -> np.ndarray:
+        return fitted_influence(self.ridge, x, error)
+
+
+Probe = Any
+
+PROBES: dict[str, Probe] = {
+    "per_channel": RidgeProbe(per_channel=True),
+    "one_scale": RidgeProbe(per_channel=False),
+}
+"""Probes that are fitted to each encoder by itself. The verdicts ask the two ridge probes
+(`RIDGE_VIEWS`); any other only adds its R2 to the verdicts' table."""
+
+RIDGE_VIEWS = ("per_channel", "one_scale")
 """Two ways to standardise embeddings before ridge. The first does not see a gain per channel, the
-second sees no rotation, neither a scale factor: a change that both see is none of these."""
+second sees neither a rotation nor a scale factor: a change that both see is none of these."""
+
+HEAD: Probe = RidgeProbe(alphas=(0.0,))
+"""Least squares with intercept, on the projected embeddings of the MLP."""
 
 PRE = "pre"
 
-PILOT = 10
-"""Epochs timed for an estimate."""
-
 
 class ProbeErrors(NamedTuple):
-    """A probe's squared errors, averaged over repeats; zero where a row is not scored.
+    """Squared held-out errors of a probe and their influences, averaged over repeats.
+
+    With ``e_jk`` the held-out error of row j for feature k (observed minus predicted), and ``w_i``
+    the weight of row i in the fits that it takes part in, 1 as a rule:
 
     Attributes:
-        error: of each row while it was held out.
-        teaching: what the row did, while it was fitted, to the sum of the others' errors
-            (`lens.probes.ridge.teaching`).
-        chance: `teaching` by others' errors with signs tossed per row: the part of its spread that
-            is noise upon noise, which the others' own errors hold as well.
+        error: ``e_jk^2``; zero where a row is not scored.
+        fitted_influence: ``d/dw_i sum_j e_jk^2`` over the held-out rows j of those fits, which is
+            ``-2 sum_j e_jk a_ji f_ik`` with ``f_ik`` the residual of row i in the fit and ``a_ji``
+            the weight of row i in the prediction of row j (`lens.probes.probe.FittedProbe`).
+            Negative where the row makes the predictions of others better.
+        flipped_influence: ``-2 sum_j s_j e_jk a_ji f_ik`` with random signs ``s_j`` of the rows,
+            the same for all probes and features. Its expected square is that of the noise in
+            `fitted_influence`, which the errors of the rows j hold as well.
     """
 
     error: Float[np.ndarray, "n k"]
@@ -54,24 +92,20 @@ class ProbeErrors(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldOutErrors:
-    """Everything the tests and intervals need: held-out errors per row and feature.
+    """Held-out errors per row and feature: all that the tests and intervals need.
 
     Features are in units of their standard deviation over all rows; no result depends on the unit.
 
     Attributes:
-        baseline: squared errors of the fitted patients' mean.
-        scored: rows that were held out at all.
-        ridge: view -> side (``pre`` or a task) -> scores.
-        mlp: (side where the MLP was trained, side where the head was solved and scored) -> scores;
-            for each task the four corners with ``pre``, or none where no MLP was asked for.
-        penalties: a row per fold, side and penalty pair: the search of `lens.probes.halving.halve`.
+        baseline: squared errors of the fitted patients' mean, zero where a row is not scored.
+        probes: name in `PROBES` -> encoder (``pre`` or a task) -> errors.
+        mlp: (encoder that the MLP was trained on, encoder that its head was fitted and scored on)
+            -> errors; for each task the four pairs with ``pre``, or none without an MLP.
     """
 
     baseline: Float[np.ndarray, "n k"]
-    scored: Bool[np.ndarray, " n"]
-    ridge: dict[View, dict[str, ProbeErrors]]
+    probes: dict[str, dict[str, ProbeErrors]]
     mlp: dict[tuple[str, str], ProbeErrors]
-    penalties: pd.DataFrame
 
 
 def held_out_errors(
@@ -87,13 +121,12 @@ def held_out_errors(
     on_fit: Callable[[], object] | None = None,
     scratch: Scratch = IN_MEMORY,
 ) -> HeldOutErrors:
-    """Fits every probe in every fold and collects the errors on held-out rows.
+    """Held-out errors of every probe, from a fit of each in every fold.
 
-    Ridge is fitted on each side in both `VIEWS`. The MLP is trained on each side with the same seed
-    and batches, its penalties chosen by `lens.probes.halving`; its first layer is read on the other
-    side too, with that side's own standardisation, so that scale and gains of the embedding do not
-    matter. Heads are least squares with intercept on the fitted rows. Whatever the number of tasks,
-    the side before fine-tuning is fitted once per fold.
+    The MLP is trained on each encoder with the same seed and batches, its penalties chosen by
+    `lens.probes.halving`; its first layer reads every embedding with that embedding's own
+    standardisation, so that scale and gains do not matter. Whatever the number of tasks, the
+    encoder before fine-tuning is fitted once per fold.
 
     Args:
         x_pre: embeddings before fine-tuning.
@@ -101,74 +134,36 @@ def held_out_errors(
         r: radiomic features in any units; NaN where missing, which is imputed by the median of the
             fitted rows and not scored.
         folds: from `lens.verdicts.folds.make_folds` or `single_fold`.
-        config: of the MLP; None leaves it out, with its four corners.
+        config: of the MLP; None leaves it out.
         seed: of the MLP's initialisation and batch order in the first fold, counted on from there.
-        back: also train it after fine-tuning; without, half of the corners and most of the work are
-            left out. No verdict needs them.
-        adjust: columns to adjust for, from the fold's fitted rows (`lens.verdicts.confounds`): what
-            they tell by least squares on these rows is taken out of features and embeddings before
-            any probe is fitted, so that every R2 is a partial one.
-        on_fit: told after each of the ``len(folds) * (1 + len(x_ft))`` fits (progress bars).
-        scratch: where the scores live: ``n * k`` numbers, three times for each of two ridge probes
-            a side and four corners a task.
+        back: also train it on the encoders after fine-tuning: most of the work, for no verdict.
+        adjust: columns to adjust for, from the fold's fitted rows (`lens.verdicts.confounds`): the
+            probes get the residuals of features and embeddings, so that every R2 is a partial one.
+        on_fit: called after each of the ``len(folds) * (1 + len(x_ft))`` fits (progress bars).
+        scratch: where the errors live, ``3 n k`` numbers for each probe and encoder.
     """
-    sides = {PRE: x_pre, **x_ft}
-    unit = _common_unit(r)
-    # A missing value has no error; zeros keep it out of every sum.
-    seen = np.isfinite(unit)
-    # The same for every probe, so that what two of them have in common cancels.
-    signs = np.random.default_rng(0).choice((-1.0, 1.0), size=len(r))
-    weight = 1.0 / _repeats(folds)
-    baseline, scored = np.zeros(r.shape), np.zeros(len(r), bool)
-    scores: dict[tuple[str, ...], ProbeErrors] = {}
-    tables = []
-
-    def add(key: tuple[str, ...], fold: Fold, design: np.ndarray, **options) -> None:
-        if key not in scores:
-            scores[key] = ProbeErrors(
-                *(scratch.keep(np.zeros(r.shape)) for _ in ProbeErrors._fields)
-            )
-        held_out = scores[key]
-        probe = ridge(design[fold.fitted], filled[fold.fitted], **options)
-        error = filled[fold.test] - predict(probe, design[fold.test])
-        error[~seen[fold.test]] = 0.0
-        held_out.error[fold.test] += weight * np.square(error)
-        held_out.fitted_influence[fold.fitted] += weight * fitted_influence(
-            probe, design[fold.test], error
-        )
-        error *= signs[fold.test, None]
-        held_out.flipped_influence[fold.fitted] += weight * fitted_influence(
-            probe, design[fold.test], error
-        )
-
-    sizes = _common_sizes(folds)
+    sides, unit, sizes = {PRE: x_pre, **x_ft}, common_unit(r), common_sizes(folds)
+    sums = _zeros(r.shape, [*sides], config is not None, back, scratch)
+    weight = 1.0 / len({fold.repeat for fold in folds})
     for number, fold in enumerate(folds):
-        filled, embeddings = _impute(unit, fold.fitted), sides
+        filled, embeddings = impute(unit, fold.fitted), sides
         if adjust is not None:
             columns = adjust(fold.fitted)
-            filled = _without(filled, columns, fold.fitted)
-            embeddings = {name: _without(x, columns, fold.fitted) for name, x in sides.items()}
-        deviation = filled[fold.test] - filled[fold.fitted].mean(axis=0)
-        baseline[fold.test] += weight * np.square(np.where(seen[fold.test], deviation, 0.0))
-        scored |= fold.test
+            filled = residuals(filled, columns, fold.fitted)
+            embeddings = {name: residuals(x, columns, fold.fitted) for name, x in sides.items()}
+        scorer = _Scorer(fold, filled, np.isfinite(unit), weight)
+        scorer.add_baseline(sums.baseline)
         for side, x in embeddings.items():
-            for view in VIEWS:
-                add((view, side), fold, x, per_channel=view == "per_channel")
-            if config is not None and (back or side == PRE):
-                winner = _train(x, filled, fold, sizes, config, seed=seed + number)
-                tables.append(winner.table.assign(fold=number, side=side))
-                for read in sides if side == PRE else (PRE, side):
-                    z = _project(winner, embeddings[read], fold)
-                    add(("mlp", side, read), fold, z, alphas=(0.0,))
+            for name, probe in PROBES.items():
+                scorer.add(sums.probes[name][side], probe, x)
+            heads = [pair for pair in sums.mlp if pair[0] == side]
+            if config is not None and heads:
+                mlp = train_mlp(x, filled, fold, sizes, config, seed=seed + number)
+                for pair in heads:
+                    scorer.add(sums.mlp[pair], HEAD, project(mlp, embeddings[pair[1]], fold))
             if on_fit:
                 on_fit()
-    return HeldOutErrors(
-        baseline=baseline,
-        scored=scored,
-        ridge={view: {side: scores[view, side] for side in sides} for view in VIEWS},
-        mlp={(key[1], key[2]): value for key, value in scores.items() if key[0] == "mlp"},
-        penalties=pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(),
-    )
+    return sums
 
 
 def estimate_seconds(
@@ -178,127 +173,87 @@ def estimate_seconds(
     folds: Sequence[Fold],
     config: SweepConfig | None,
 ) -> float:
-    """How long `hold_out` will take here, from one ridge fit and two short trainings of the MLP."""
-    fold, filled = folds[0], _impute(_common_unit(r), folds[0].fitted)
-    start = time.perf_counter()
-    probe = ridge(x_pre[fold.fitted], filled[fold.fitted])
-    fitted_influence(probe, x_pre[fold.test], filled[fold.test] - predict(probe, x_pre[fold.test]))
-    seconds = len(VIEWS) * (time.perf_counter() - start)
-    if config is not None:
-        pilot = replace(config, l1=config.l1[:1], l2=config.l2[:1])
-        times = []
-        for epochs in (1, 1, 1 + PILOT):  # the first compiles
-            start = time.perf_counter()
-            _train(x_pre, filled, fold, _common_sizes(folds), replace(pilot, epochs=epochs), seed=0)
-            times.append(time.perf_counter() - start)
-        epoch = max(times[2] - times[1], 0.0) / PILOT
-        pairs = len(config.l1) * len(config.l2)
-        calls = sum(count for _, count in rounds(pairs, config.epochs))
-        seconds += _epochs(pairs, config.epochs) * epoch + calls / 2 * max(times[1] - epoch, 0.0)
-    return seconds * len(folds) * (1 + tasks)
+    """Seconds that `held_out_errors` will take here, from the first fold before fine-tuning.
 
-
-def _epochs(pairs: int, epochs: int) -> int:
-    """Epochs of all pairs together in one search."""
-    schedule = rounds(pairs, epochs)
-    before = (0, *(goal for goal, _ in schedule))
-    return sum(count * (goal - last) for (goal, count), last in zip(schedule, before, strict=False))
-
-
-def _common_unit(r: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-    """Every feature centred and divided by its standard deviation over all rows.
-
-    Probes and scores are equivariant to shift and scale of a feature, so nothing leaks from
-    held-out rows; the common unit lets errors of different folds be added up.
+    Args:
+        x_pre: embeddings before fine-tuning.
+        tasks: number of encoders after it.
+        r, folds, config: as there.
     """
-    r = np.where(np.isfinite(r), r, np.nan).astype(np.float64)
-    centred = r - np.nanmean(r, axis=0)
-    deviation = np.sqrt(np.nanmean(np.square(centred), axis=0))
-    return centred / np.where(deviation > 0, deviation, 1.0)
+    fold = folds[0]
+    filled = impute(common_unit(r), fold.fitted)
 
+    def fit_probes() -> None:
+        for probe in PROBES.values():
+            fit = probe.fit(x_pre[fold.fitted], filled[fold.fitted])
+            fit.influence(x_pre[fold.test], filled[fold.test] - fit.predict(x_pre[fold.test]))
 
-def _impute(
-    r: Float[np.ndarray, "n k"], fitted: Bool[np.ndarray, " n"]
-) -> Float[np.ndarray, "n k"]:
-    """Missing values take the median over the fitted rows, 0 where these have none."""
-    missing = ~np.isfinite(r)
-    if not missing.any():
-        return r
-    columns = np.flatnonzero(missing.any(axis=0))
-    filled = r.copy()
-    for column in columns:
-        values = r[fitted, column]
-        values = values[np.isfinite(values)]
-        filled[missing[:, column], column] = np.median(values) if len(values) else 0.0
-    return filled
+    def train(epochs: int) -> None:
+        assert config is not None
+        pilot = replace(config, l1=config.l1[:1], l2=config.l2[:1], epochs=epochs)
+        train_mlp(x_pre, filled, fold, common_sizes(folds), pilot, seed=0)
 
-
-def _without(
-    values: Float[np.ndarray, "n k"],
-    columns: Float[np.ndarray, "n a"],
-    fitted: Bool[np.ndarray, " n"],
-) -> Float[np.ndarray, "n k"]:
-    """Values less what the columns and a constant tell of them, learnt on the fitted rows."""
-    values = values.astype(np.float64)
-    design = np.column_stack([np.ones(len(columns)), columns])
-    predicted, *_ = np.linalg.lstsq(design[fitted], values[fitted], rcond=None)
-    return values - design @ predicted
-
-
-def _repeats(folds: Sequence[Fold]) -> int:
-    return len({fold.repeat for fold in folds})
-
-
-class _Sizes(NamedTuple):
-    """Rows of every fold's arrays: equal sizes spare a compilation per fold."""
-
-    train: int
-    val: int
-
-
-def _common_sizes(folds: Sequence[Fold]) -> _Sizes:
-    train = min(int(fold.train.sum()) for fold in folds)
-    return _Sizes(train, max(int(fold.fitted.sum()) - train for fold in folds))
-
-
-def _train(
-    x: np.ndarray, r: np.ndarray, fold: Fold, sizes: _Sizes, config: SweepConfig, *, seed: int
-) -> Winner:
-    """The shared MLP of one side in one fold.
-
-    Folds differ by a few rows: what a fold has beyond the common train size helps to choose the
-    penalty instead, and validation arrays are filled up with rows of weight zero.
-    """
-    train = np.flatnonzero(fold.train)
-    val = np.r_[np.flatnonzero(fold.val), train[sizes.train :]]
-    train = train[: sizes.train]
-    fill = np.r_[val, np.full(sizes.val - len(val), val[0])]
-    low, high = r[train].min(axis=0), r[train].max(axis=0)
-    # A feature that is constant here has no range; it stays at 0 and teaches nothing.
-    scaled = scale(r, MinMax(low, np.where(high > low, high, low + 1.0))).astype(np.float32)
-    standard = _standardised(x, fold)
-    data = Data(
-        x=jnp.asarray(standard[train]),
-        r=jnp.asarray(scaled[train]),
-        x_val=jnp.asarray(standard[fill]),
-        r_val=jnp.asarray(scaled[fill]),
-        val_weight=jnp.asarray(np.arange(len(fill)) < len(val), jnp.float32),
-    )
-    return halve(data, config, seed=seed)
-
-
-def _standardised(x: np.ndarray, fold: Fold) -> Float[np.ndarray, "n d"]:
-    mean, std = fit_standardise(x[fold.fitted])
-    return ((x - mean) / std).astype(np.float32)
-
-
-def _project(winner: Winner, x: np.ndarray, fold: Fold) -> Float[np.ndarray, "n h"]:
-    z = hidden(jnp.asarray(_standardised(x, fold)), jnp.asarray(winner.w), jnp.asarray(winner.b))
-    return np.asarray(z, np.float64)
+    costs = measure(fit_probes, train if config else None)
+    return seconds(count_work(len(folds), 1 + tasks, config), costs)
 
 
 def mlp_column_names(task: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """``pre_pre, pre_ft, ft_pre, ft_ft``: column endings with the keys of `Held.mlp`."""
+    """``pre_pre, pre_ft, ft_pre, ft_ft``: column endings with the keys of `HeldOutErrors.mlp`."""
     for trained, trained_key in ((PRE, PRE), ("ft", task)):
         for read, read_key in ((PRE, PRE), ("ft", task)):
             yield f"{trained}_{read}", (trained_key, read_key)
+
+
+def _zeros(
+    shape: tuple[int, ...], sides: Sequence[str], with_mlp: bool, back: bool, scratch: Scratch
+) -> HeldOutErrors:
+    """Errors of no fold yet, with an entry for each probe and encoder."""
+
+    def zeros() -> ProbeErrors:
+        return ProbeErrors(*(scratch.keep(np.zeros(shape)) for _ in ProbeErrors._fields))
+
+    pairs = [(PRE, side) for side in sides]
+    if back:
+        pairs += [(task, read) for task in sides if task != PRE for read in (PRE, task)]
+    return HeldOutErrors(
+        np.zeros(shape),
+        {name: {side: zeros() for side in sides} for name in PROBES},
+        {pair: zeros() for pair in pairs} if with_mlp else {},
+    )
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Adds the errors of one fold to those of all folds.
+
+    Attributes:
+        fold: the fold.
+        r: features, imputed and adjusted.
+        seen: values that are not missing; only these are scored.
+        weight: of the fold, one over the number of repeats.
+    """
+
+    fold: Fold
+    r: Float[np.ndarray, "n k"]
+    seen: Bool[np.ndarray, "n k"]
+    weight: float
+
+    def add_baseline(self, baseline: Float[np.ndarray, "n k"]) -> None:
+        """Adds the squared errors of the fitted rows' mean."""
+        test = self.fold.test
+        error = self.r[test] - self.r[self.fold.fitted].mean(axis=0)
+        baseline[test] += self.weight * np.square(np.where(self.seen[test], error, 0.0))
+
+    def add(self, errors: ProbeErrors, probe: Probe, x: Float[np.ndarray, "n d"]) -> None:
+        """Fits the probe to the embeddings `x`, and adds its errors and their influences."""
+        fitted, test = self.fold.fitted, self.fold.test
+        fit = probe.fit(x[fitted], self.r[fitted])
+        error = self.r[test] - fit.predict(x[test])
+        # A missing value has no error; zeros keep it out of every sum.
+        error[~self.seen[test]] = 0.0
+        errors.error[test] += self.weight * np.square(error)
+        errors.fitted_influence[fitted] += self.weight * fit.influence(x[test], error)
+        # The same signs for every probe and fold, so that what two probes share cancels.
+        signs = np.random.default_rng(0).choice((-1.0, 1.0), size=len(x))
+        error *= signs[test, None]
+        errors.flipped_influence[fitted] += self.weight * fit.influence(x[test], error)

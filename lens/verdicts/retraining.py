@@ -1,4 +1,4 @@
-"""How far a change would move if fine-tuning were run again from another seed."""
+"""Prediction interval of the change of R2, were fine-tuning run again from another seed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import stats
 
 from lens.intervals import LEVEL
 
 
 class Band(NamedTuple):
-    """Where the change of R2 of one more fine-tuned encoder would lie, per feature.
+    """Change of R2 that one more fine-tuned encoder would make, per feature.
 
     Attributes:
         mean: of the changes over the encoders.
@@ -26,17 +26,13 @@ class Band(NamedTuple):
     high: Float[np.ndarray, " k"]
     encoders: int
 
-    def excludes_zero(self) -> Bool[np.ndarray, " k"]:
-        """Whether every retrained encoder is expected to change the feature, one way."""
-        return (self.low > 0) | (self.high < 0)
-
 
 def retraining_band(changes: Sequence[Float[np.ndarray, " k"]]) -> Band:
-    """Band from the change of R2 in each of several fine-tuned encoders.
+    """Prediction interval from the change of R2 in each of several fine-tuned encoders.
 
-    Seeds of fine-tuning are a random draw, and a reader wants to know of the next one:
-    ``mean +- t sd sqrt(1 + 1/s)`` with Student's t of ``s - 1`` degrees of freedom. With two
-    encoders t is 12.7, with three 4.3, with five 2.8. All encoders are scored on the same patients
+    ``mean +- t sd sqrt(1 + 1/s)`` for s encoders, with Student's t of ``s - 1`` degrees of freedom:
+    seeds of fine-tuning are a random draw, and the interval is for the next one. With two encoders
+    t is 12.7, with three 4.3, with five 2.8. All encoders are scored on the same patients
     and against the same encoder before fine-tuning, so that the spread is that of retraining alone.
 
     Args:

@@ -1,44 +1,39 @@
-"""One verdict per feature and task: lost, gained, moved, kept or absent.
+"""One verdict per feature and task, by rules on a table of evidence.
 
-The rules, at a level (5% by default) that holds family-wise for each question over all clusters of
-features. A cluster's medoid is tested; the members, near copies of it, carry its verdict.
+A cluster's medoid is tested; the other members, near copies of it, have the medoid's verdict. The
+level (5% by default) holds family-wise for each question over all clusters.
 
-1. **absent**: neither before nor after fine-tuning is the ridge probe's held-out error below that
-   of the mean (one-sided test, both sides in one family).
-2. **lost** / **gained**: the ridge probe's held-out error after fine-tuning is above / below that
-   before. Both standardisations must agree, the p value is the larger of the two: one does not
-   see a gain per channel, the other no rotation and no scale factor, so that neither of these
-   changes, which leave the information as it is, can ever be called a loss. R2 must change by at
-   least a margin, too: with enough patients a change that nobody cares about is beyond chance.
-   Where fine-tuning was run from several seeds, the band in which the next one's change would lie
-   must exclude zero (`lens.verdicts.retraining`).
-3. **moved**: neither lost nor gained, but the MLP trained before fine-tuning reads the feature
-   worse after it (pre/ft below pre/pre, one-sided test, by at least the margin), and at least half
-   of that drop is not a drop of the ridge probe's R2: the information is there in another basis.
-4. **kept**: nothing of this is shown. It does not say that nothing changed: how small a change the
-   cohort would show depends on its size.
+The ridge probe is asked in two standardisations (`lens.verdicts.held_out.RIDGE_VIEWS`): one does
+not see a gain per channel, the other neither a rotation nor a scale factor. None of these changes
+the information in an embedding, and none can be called a loss or a gain, since both must agree.
+The MLP sees a rotation: it was trained before fine-tuning, and reads the embedding after it as if
+nothing had happened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from lens.settings import DEFAULT_RULES, Rules
 from lens.verdicts.clusters import Clusters
-from lens.verdicts.estimates import beside, delta_r2, r2_score, select, significance
-from lens.verdicts.held_out import PRE, HeldOutErrors, mlp_column_names
-from lens.verdicts.retraining import retraining_band
-from lens.verdicts.sign_flips import Significance
+from lens.verdicts.estimates import Estimate
+from lens.verdicts.evidence import Estimates, estimate_task, evidence_table
+from lens.verdicts.held_out import HeldOutErrors
+
+VERDICTS = {
+    "lost": "the embeddings explain less of the feature after fine-tuning",
+    "gained": "the embeddings explain more of the feature after fine-tuning",
+    "moved": "as much of the feature is there after fine-tuning, in another basis",
+    "kept": "no change was shown",
+    "absent": "the embeddings explain nothing of the feature, before or after",
+}
+"""Verdicts in the order of a report, each with its meaning."""
 
 SINGLE_SPLIT = ("delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh")
 """Columns of `lens.paper.shift` whose names go to the verdicts' own; the former get ``_split``."""
-
-VERDICTS = ("lost", "gained", "moved", "kept", "absent")
 
 
 def judge(
@@ -51,91 +46,97 @@ def judge(
     *,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Verdict, change of R2 with interval and p values of every feature.
+    """Verdict of every feature, with the estimates and p values behind it.
 
     Args:
-        held: held-out errors.
-        task: key of the embeddings that `held` was made from.
+        held_out: held-out errors of every probe.
+        task: key of the embeddings after fine-tuning that `held_out` was made from.
         clusters: of the features, all of them.
-        groups: patient of each row.
+        groups: patient of each row (n,).
         rules: level and margin.
-        retrained: the same of encoders fine-tuned from other seeds, under the same `task`.
+        retrained: errors of encoders fine-tuned from other seeds, under the same `task`.
         seed: of the sign flips.
 
     Returns:
-        A row per feature: ``verdict, cluster, medoid`` (whether the feature is one), ridge's
-        ``delta_r2, delta_r2_low, delta_r2_high, p_maxt, q_bh, r2_ridge_pre, r2_ridge_ft`` with
-        ``_low`` and ``_high``, ``p_present_pre, p_present_ft`` (family-wise, against the mean), and
-        with an MLP ``p_moved`` and its corners ``r2_pre_pre, r2_pre_ft, r2_ft_pre, r2_ft_ft``
-        (where it was trained; where it was read), and with `retrained` encoders
-        ``retrained`` (their number, `held` with them), ``delta_r2_retrained`` with ``_low`` and
-        ``_high``. p and q are those of the medoid.
+        A row per feature: ``verdict, cluster, medoid`` (whether the feature is one); of the ridge
+        probe ``delta_r2, r2_ridge_pre, r2_ridge_ft``, each with ``_low`` and ``_high``; p and q of
+        the medoid, ``p_maxt, q_bh, p_present_pre, p_present_ft`` (`evidence_table`). With
+        retrained encoders ``retrained`` (their number, `held_out` included) and
+        ``delta_r2_retrained`` with ``_low`` and ``_high``; with an MLP its R2 by the encoder that
+        it was trained on and the one that it reads, ``r2_pre_pre, r2_pre_ft, r2_ft_pre,
+        r2_ft_ft``, and ``p_moved``; of any probe beyond ridge ``r2_<name>_pre, r2_<name>_ft``.
     """
-    ridge, base = held_out.ridge["per_channel"], held_out.baseline
-    table = pd.DataFrame({"cluster": clusters.ids})
-    table["medoid"] = np.isin(np.arange(len(table)), clusters.medoids)
-    changes = {
-        view: delta_r2(sides[PRE], sides[task], base, groups)
-        for view, sides in held_out.ridge.items()
-    }
-    change = changes["per_channel"]
-    table["delta_r2"], table["delta_r2_low"], table["delta_r2_high"] = change[:3]
-    found = {}
-    for name, side in ((PRE, PRE), ("ft", task)):
-        found[name] = r2_score(ridge[side], base, groups)
-        for suffix, values in zip(("", "_low", "_high"), found[name][:3], strict=True):
-            table[f"r2_ridge_{name}{suffix}"] = values
-
-    chosen, spread = clusters.medoids, clusters.ids
-    options: dict[str, Any] = {"flips": rules.flips, "seed": seed}
-    tests = [significance(select(change, chosen), **options) for change in changes.values()]
-    differ = Significance(*(np.maximum(a, b) for a, b in zip(*tests, strict=True)))
-    signs = [np.sign(change.value[chosen]) for change in changes.values()]
-    agree = signs[0] == signs[1]
-    both_sides = beside(*(select(found[name], chosen) for name in (PRE, "ft")))
-    present = significance(both_sides, alternative="greater", **options).p_maxt
-    present_pre, present_ft = present[: len(chosen)], present[len(chosen) :]
-    table["p_maxt"], table["q_bh"] = differ.p_maxt[spread], differ.q_bh[spread]
-    table["p_present_pre"], table["p_present_ft"] = present_pre[spread], present_ft[spread]
-
-    medoid = table.iloc[chosen]
-    delta = medoid["delta_r2"].to_numpy()
-    absent = np.minimum(present_pre, present_ft) > rules.level
-    changed = agree & (differ.p_maxt <= rules.level) & (np.abs(delta) >= rules.margin)
-    if retrained:
-        band = retraining_band([_change(each, task, groups) for each in (held_out, *retrained)])
-        table["retrained"], table["delta_r2_retrained"] = band.encoders, band.mean
-        table["delta_r2_retrained_low"], table["delta_r2_retrained_high"] = band.low, band.high
-        # The band lies on the side of this encoder's own change.
-        changed &= (band.excludes_zero() & (np.sign(band.mean) == np.sign(change.value)))[chosen]
-    moved = np.zeros(len(chosen), bool)
-    if held_out.mlp:
-        for name, key in mlp_column_names(task):
-            if key in held_out.mlp:
-                table[f"r2_{name}"] = r2_score(held_out.mlp[key], base, groups).value
-        fall = delta_r2(held_out.mlp[PRE, task], held_out.mlp[PRE, PRE], base, groups)
-        worse = significance(select(fall, chosen), alternative="greater", **options).p_maxt
-        table["p_moved"] = worse[spread]
-        drop = fall.value[chosen]
-        moved = (worse <= rules.level) & (drop >= rules.margin) & (-delta <= drop / 2)
-    verdict = np.select(
-        [absent, changed & (delta < 0), changed & (delta > 0), moved],
-        ["absent", "lost", "gained", "moved"],
-        "kept",
+    estimates = estimate_task(held_out, task, groups, retrained)
+    evidence = evidence_table(estimates, clusters.medoids, rules, seed=seed)
+    return pd.DataFrame(
+        {
+            "verdict": decide(evidence, rules)[clusters.ids],
+            "cluster": clusters.ids,
+            "medoid": np.isin(np.arange(len(clusters.ids)), clusters.medoids),
+            **_describe(estimates, evidence.iloc[clusters.ids]),
+        }
     )
-    table.insert(0, "verdict", verdict[spread])
-    return table
 
 
-def _change(held_out: HeldOutErrors, task: str, groups: np.ndarray) -> Float[np.ndarray, " k"]:
-    ridge = held_out.ridge["per_channel"]
-    return delta_r2(ridge[PRE], ridge[task], held_out.baseline, groups).value
+def decide(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
+    """Verdict of each row of evidence: the first whose rule holds, else ``kept``.
+
+    *Kept* does not say that nothing changed: how small a change would have been shown depends on
+    the number of patients.
+
+    Args:
+        evidence: columns of `lens.verdicts.evidence.evidence_table`.
+        rules: level and margin.
+    """
+    holds = {
+        "absent": absent(evidence, rules),
+        "lost": changed(evidence, rules) & (evidence["delta_r2"] < 0),
+        "gained": changed(evidence, rules) & (evidence["delta_r2"] > 0),
+        "moved": moved(evidence, rules),
+    }
+    return np.select([rule.to_numpy() for rule in holds.values()], [*holds], "kept")
+
+
+def absent(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
+    """R2 of the ridge probe is above zero neither before nor after fine-tuning."""
+    return evidence[["p_present_pre", "p_present_ft"]].min(axis=1) > rules.level
+
+
+def changed(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
+    """R2 of the ridge probe changed: lost or gained.
+
+    - The change is significant in both standardisations, and of the same sign.
+    - It is at least the margin: with enough patients a change that nobody cares about is beyond
+      chance.
+    - With encoders retrained from other seeds, the change that the next seed would make excludes
+      zero (`lens.verdicts.retraining`), on the side of this encoder's own change.
+    """
+    delta = evidence["delta_r2"]
+    agree = np.sign(delta) == np.sign(evidence["delta_r2_one_scale"])
+    shown = agree & (evidence["p_maxt"] <= rules.level) & (delta.abs() >= rules.margin)
+    if "retrained_mean" in evidence:
+        one_side = (evidence["retrained_low"] > 0) | (evidence["retrained_high"] < 0)
+        shown &= one_side & (np.sign(evidence["retrained_mean"]) == np.sign(delta))
+    return shown
+
+
+def moved(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
+    """The MLP trained before fine-tuning predicts the feature worse after it, ridge does not.
+
+    - Its R2 is significantly lower after fine-tuning, by at least the margin.
+    - At least half of that drop is no drop of the ridge probe's R2: the information is there.
+    """
+    if "frozen_drop" not in evidence:
+        return pd.Series(False, index=evidence.index)
+    drop = evidence["frozen_drop"]
+    in_another_basis = -evidence["delta_r2"] <= drop / 2
+    return (evidence["p_moved"] <= rules.level) & (drop >= rules.margin) & in_another_basis
 
 
 def with_verdicts(features: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """The rows of ``features.parquet``: the single split's columns, then those of the verdicts.
 
-    What the frozen projection and the single split say of the change of R2 keeps its values under
+    The single split's own change of R2, by the frozen projection, keeps its values under
     ``delta_r2_split`` (with ``_low`` and ``_high``), ``p_maxt_split`` and ``q_bh_split``.
 
     Args:
@@ -150,3 +151,30 @@ def with_verdicts(features: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFram
     }
     renamed = features.rename(columns=names)
     return renamed.merge(verdicts, on="column", how="left", validate="one_to_one")
+
+
+def _describe(estimates: Estimates, evidence: pd.DataFrame) -> dict[str, np.ndarray | int]:
+    """Columns of `judge` after the first three.
+
+    Args:
+        estimates: of all features.
+        evidence: of each feature's medoid, a row per feature.
+    """
+    columns = _with_ends("delta_r2", estimates.change)
+    columns |= _with_ends("r2_ridge_pre", estimates.before)
+    columns |= _with_ends("r2_ridge_ft", estimates.after)
+    for name in ("p_maxt", "q_bh", "p_present_pre", "p_present_ft"):
+        columns[name] = evidence[name].to_numpy()
+    if (band := estimates.band) is not None:
+        columns |= {"retrained": band.encoders, "delta_r2_retrained": band.mean}
+        columns |= {"delta_r2_retrained_low": band.low, "delta_r2_retrained_high": band.high}
+    columns |= {f"r2_{name}": values for name, values in estimates.mlp.items()}
+    if "p_moved" in evidence:
+        columns["p_moved"] = evidence["p_moved"].to_numpy()
+    for name, (before, after) in estimates.others.items():
+        columns |= {f"r2_{name}_pre": before, f"r2_{name}_ft": after}
+    return columns
+
+
+def _with_ends(name: str, estimate: Estimate) -> dict[str, np.ndarray | int]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

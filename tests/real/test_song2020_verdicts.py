@@ -13,7 +13,8 @@ import pytest
 
 from lens.settings import Rules
 from lens.verdicts.clusters import cluster_features
-from lens.verdicts.doctor import Settings, examine, summary
+from lens.verdicts.doctor import Settings, examine
+from lens.verdicts.doctor_summary import summary
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import held_out_errors
 from lens.verdicts.planted_changes import rotate
@@ -82,6 +83,6 @@ def test_the_doctor_says_that_this_cohort_can_answer(cohort) -> None:
     content = summary(found)
     assert sum(row["alarms"] for row in content["false_alarms"]) == 0
     assert content["answer"] in ("yes", "partly")
-    whole = found.plants[(found.plants["kind"] == "erased") & (found.plants["dose"] == 1.0)]
+    whole = found.planted[(found.planted["kind"] == "erased") & (found.planted["dose"] == 1.0)]
     assert (whole["detected"][whole["loss"] > 0.2] == 1).all()
     assert (whole["loss"] > 0.2).any()

@@ -33,7 +33,7 @@ def test_members_correlate_above_the_threshold_and_the_medoid_most(seed: int) ->
         assert rho[medoid, members].sum() >= inside.sum(axis=0).max() - 1e-9
 
 
-def test_near_copies_meet_and_strangers_do_not() -> None:
+def test_near_copies_share_a_cluster_and_independent_features_do_not() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 80))
     ids, medoids = cluster_features(np.c_[a, b, np.exp(a), -a, b + 0.01 * rng.normal(size=80)])

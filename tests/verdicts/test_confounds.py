@@ -56,7 +56,7 @@ def adjusted(held_out) -> pd.DataFrame:
 
 
 def test_a_feature_that_is_only_volume_has_no_partial_r2(adjusted: pd.DataFrame, held_out) -> None:
-    plain = r2_score(held_out.ridge["per_channel"][PRE], held_out.baseline, GROUPS).value
+    plain = r2_score(held_out.probes["per_channel"][PRE], held_out.baseline, GROUPS).value
     assert plain[0] > 0.8
     assert abs(adjusted["r2_adjusted_pre"][0]) < 0.05
     assert abs(adjusted["r2_adjusted_ft"][0]) < 0.05
@@ -75,7 +75,7 @@ def test_partial_r2_equals_a_plain_loop_in_scikit_learn() -> None:
     fitted, test = split != "test", split == "test"
     design = adjuster(LABELS)(fitted)
     run = held_out_errors(X, {}, R, single_fold(split), None, adjust=adjuster(LABELS))
-    found = r2_score(run.ridge["per_channel"][PRE], run.baseline, GROUPS).value
+    found = r2_score(run.probes["per_channel"][PRE], run.baseline, GROUPS).value
 
     def rest(values: np.ndarray) -> np.ndarray:
         return values - LinearRegression().fit(design[fitted], values[fitted]).predict(design)
@@ -98,7 +98,7 @@ def test_units_of_the_adjusters_do_not_matter_and_names_become_indicators() -> N
     np.testing.assert_array_equal(design[:, 5:7].sum(axis=1) == 0, site == "c")
 
 
-def test_a_held_out_label_does_not_move_the_others() -> None:
+def test_a_held_out_label_does_not_change_the_others() -> None:
     fitted = np.arange(N) < 180
     other = LABELS.copy()
     other.loc[200, "volume_ml"] = 1e4
@@ -110,7 +110,7 @@ def test_a_held_out_label_does_not_move_the_others() -> None:
 
 
 def test_exposed_patients_are_scored_apart() -> None:
-    # Of the exposed alone does the fine-tuned embedding tell the feature, as if learnt by heart.
+    # The fine-tuned embedding holds the feature of the exposed alone, as if learnt by heart.
     exposed = np.arange(N) % 2 == 0
     learnt = np.c_[ERASED, np.where(exposed, 3 * TEXTURE, 0.0)]
     held_out = held_out_errors(X, {"cls": learnt}, R, FOLDS, None)
@@ -120,7 +120,7 @@ def test_exposed_patients_are_scored_apart() -> None:
     assert abs(table["r2_exposed_pre"][1] - table["r2_unexposed_pre"][1]) < 0.1
     assert table["delta_r2_unexposed_high"][1] < table["delta_r2_exposed_low"][1]
     # The two parts make up the whole.
-    error, base = held_out.ridge["per_channel"]["cls"].error, held_out.baseline
+    error, base = held_out.probes["per_channel"]["cls"].error, held_out.baseline
     for name, rows in (("exposed", exposed), ("unexposed", ~exposed)):
         expected = 1 - error[rows].sum(axis=0) / base[rows].sum(axis=0)
         np.testing.assert_allclose(table[f"r2_{name}_ft"], expected)
@@ -129,13 +129,13 @@ def test_exposed_patients_are_scored_apart() -> None:
 def test_everybody_exposed_equals_the_whole(held_out) -> None:
     everyone = Confounds(exposed={"cls": np.ones(N, bool)})
     table = confound_columns(X, {"cls": ERASED}, R, GROUPS, FOLDS, held_out, everyone)["cls"]
-    whole = r2_score(held_out.ridge["per_channel"]["cls"], held_out.baseline, GROUPS)
+    whole = r2_score(held_out.probes["per_channel"]["cls"], held_out.baseline, GROUPS)
     np.testing.assert_allclose(table["r2_exposed_ft"], whole.value)
     assert not any("unexposed" in name for name in table)
 
 
-def test_what_only_tells_the_site_fails_at_another_site() -> None:
-    # A shift per site in one channel tells the site, and the site the feature.
+def test_an_embedding_that_knows_the_site_alone_fails_at_another_site() -> None:
+    # A shift in one channel marks one site, where the feature is higher.
     site = np.arange(N) % 4
     r = R.copy()
     r[:, 0] = 3.0 * (site == 2) + 0.3 * RNG.normal(size=N)
@@ -144,7 +144,7 @@ def test_what_only_tells_the_site_fails_at_another_site() -> None:
     confounds = Confounds(sites=site.astype(str))
     held_out = held_out_errors(x, {"cls": x}, r, FOLDS, None)
     table = confound_columns(x, {"cls": x}, r, GROUPS, FOLDS, held_out, confounds)["cls"]
-    plain = r2_score(held_out.ridge["per_channel"][PRE], held_out.baseline, GROUPS).value
+    plain = r2_score(held_out.probes["per_channel"][PRE], held_out.baseline, GROUPS).value
     assert plain[0] > 0.5
     assert table["r2_site_pre"][0] < plain[0] - 0.4
     assert table["r2_site_pre"][1] > 0.8

@@ -1,4 +1,4 @@
-"""Shares of variance: closed forms, other implementations, planted truths."""
+"""Variance partition: closed forms, other implementations, planted truths."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ FOLDS = make_folds(GROUPS, 3, 2, 0)
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 5), st.integers(0, 999))
 def test_shapley_values_equal_the_mean_over_all_orders(groups: int, seed: int) -> None:
-    worth = np.random.default_rng(seed).normal(size=2**groups)
-    worth[0] = 0
+    gain = np.random.default_rng(seed).normal(size=2**groups)
+    gain[0] = 0
     expected = np.zeros(groups)
     for order in itertools.permutations(range(groups)):
         subset = 0
         for group in order:
-            expected[group] += worth[subset | 1 << group] - worth[subset]
+            expected[group] += gain[subset | 1 << group] - gain[subset]
             subset |= 1 << group
-    found = shapley_values(worth)
+    found = shapley_values(gain)
     np.testing.assert_allclose(found, expected / math.factorial(groups), atol=1e-12)
-    np.testing.assert_allclose(found.sum(), worth[-1], atol=1e-12)
+    np.testing.assert_allclose(found.sum(), gain[-1], atol=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_the_penalty_is_the_one_with_the_least_gcv_error(data) -> None:
     np.testing.assert_allclose(kernel_ridge(kernel, centred).alpha, best)
 
 
-def test_shares_add_up_exactly_and_find_who_explains(data) -> None:
+def test_shapley_values_add_up_exactly_and_find_the_blocks_that_explain(data) -> None:
     blocks, y = data
     (subsets,) = fit_subsets(blocks, {"y": y}, FOLDS, whole=False).values()
     shares, whole = shapley(subsets, GROUPS), total(subsets, GROUPS)
@@ -136,7 +136,7 @@ def test_shares_add_up_exactly_and_find_who_explains(data) -> None:
     assert ((shares.low < shares.value) & (shares.value < shares.high)).all()
 
 
-def test_two_that_tell_the_same_share_it_and_neither_is_unique(data) -> None:
+def test_two_blocks_with_the_same_information_get_half_each_and_neither_is_unique(data) -> None:
     blocks, y = data
     (subsets,) = fit_subsets([blocks[0], blocks[0] * 7 + 1], {"y": y}, FOLDS, whole=False).values()
     shares = shapley(subsets, GROUPS).value
@@ -246,7 +246,7 @@ def test_groups_beyond_nine_go_together() -> None:
     assert {name: list(members) for name, members in one.items()} == {"class": ["glcm"]}
 
 
-def test_what_only_one_embedding_tells_is_unique_to_it() -> None:
+def test_what_only_one_embedding_holds_is_unique_to_it() -> None:
     rng = np.random.default_rng(4)
     latent = rng.normal(size=(N, 3))
     r = latent[:, [0, 1, 2]] + 0.2 * rng.normal(size=(N, 3))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import r2_score as sklearn_r2
 
-from lens.verdicts.estimates import beside, delta_r2, r2_score, select, significance
+from lens.verdicts.estimates import concatenate, delta_r2, r2_score, select, significance
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import PRE, ProbeErrors, held_out_errors
 
@@ -28,12 +29,12 @@ GROUPS = np.arange(90)
 
 @pytest.fixture(scope="module")
 def cohorts() -> list[tuple[ProbeErrors, ProbeErrors, np.ndarray]]:
-    """Ridge scores before and after for forty cohorts."""
+    """Held-out errors of ridge before and after, and baseline, of forty cohorts."""
     made = []
     for seed in range(40):
         pre, ft, r = cohort(seed, n=90, d=40, erased=0.6)
         held_out = held_out_errors(pre, {"t": ft}, r, make_folds(GROUPS, 5, 1, seed), None)
-        sides = held_out.ridge["per_channel"]
+        sides = held_out.probes["per_channel"]
         made.append((sides[PRE], sides["t"], held_out.baseline))
     return made
 
@@ -41,22 +42,42 @@ def cohorts() -> list[tuple[ProbeErrors, ProbeErrors, np.ndarray]]:
 def test_value_is_scikit_learns_r2_where_the_baseline_is_the_samples_mean() -> None:
     rng = np.random.default_rng(0)
     y, fitted = rng.normal(size=(50, 3)), rng.normal(size=(50, 3))
-    scores = ProbeErrors(np.square(y - fitted), *np.zeros((2, 50, 3)))
-    found = r2_score(scores, np.square(y - y.mean(axis=0)), np.arange(50))
+    errors = ProbeErrors(np.square(y - fitted), *np.zeros((2, 50, 3)))
+    found = r2_score(errors, np.square(y - y.mean(axis=0)), np.arange(50))
     np.testing.assert_allclose(found.value, sklearn_r2(y, fitted, multioutput="raw_values"))
-    assert ((found.low < found.value) & (found.value < found.high)).all()
+
+
+def test_the_interval_is_students_t_times_the_root_of_the_squared_influences() -> None:
+    """Twelve patients, the last two with two rows; closed form in plain loops."""
+    rng = np.random.default_rng(3)
+    error, base = rng.uniform(0.5, 2, size=(2, 14, 3))
+    fitted = rng.normal(size=(14, 3))
+    groups = np.r_[np.arange(12), 10, 11]
+    found = r2_score(ProbeErrors(error, fitted, np.zeros((14, 3))), base, groups)
+    for k in range(3):
+        r2 = 1 - error[:, k].sum() / base[:, k].sum()
+        influence = np.zeros(12)
+        for row, patient in enumerate(groups):
+            own = base[row, k] - error[row, k] - r2 * base[row, k]
+            by_the_fits = fitted[row, k] - fitted[:, k].mean()
+            influence[patient] += (own - by_the_fits) / base[:, k].sum()
+        half = stats.t.ppf(0.975, 11) * np.sqrt((influence**2).sum())
+        np.testing.assert_allclose(found.influence[:, k], influence, atol=1e-12)
+        np.testing.assert_allclose(
+            [found.value[k], found.low[k], found.high[k]], [r2, r2 - half, r2 + half]
+        )
 
 
 def test_influence_is_the_derivative_in_a_patients_weight() -> None:
     rng = np.random.default_rng(1)
     before, after, base = rng.uniform(0.5, 2, size=(3, 40, 5))
     none = np.zeros((40, 5))
-    scores = (ProbeErrors(error, none, none) for error in (before, after))
-    found = delta_r2(*scores, base, np.arange(40) // 2)
+    errors = (ProbeErrors(error, none, none) for error in (before, after))
+    found = delta_r2(*errors, base, np.arange(40) // 2)
     weights = np.ones(40)
     weights[[6, 7]] += 1e-6
-    moved = weights @ (before - after) / (weights @ base)
-    np.testing.assert_allclose(found.influence[3], (moved - found.value) / 1e-6, rtol=1e-3)
+    heavier = weights @ (before - after) / (weights @ base)
+    np.testing.assert_allclose(found.influence[3], (heavier - found.value) / 1e-6, rtol=1e-3)
     np.testing.assert_allclose(found.influence.sum(axis=0), 0, atol=1e-12)
 
 
@@ -111,8 +132,8 @@ def test_other_noise_without_loss_raises_no_alarms_beyond_the_level(cohorts) -> 
 def test_a_loss_is_found(cohorts) -> None:
     strongest = 12  # of the erased factor's features: R2 falls by about a third
     found = [
-        significance(delta_r2(*scores, GROUPS), flips=199, seed=0).p_maxt[strongest]
-        for scores in cohorts
+        significance(delta_r2(*errors, GROUPS), flips=199, seed=0).p_maxt[strongest]
+        for errors in cohorts
     ]
     assert (np.array(found) <= 0.05).mean() > 0.25
 
@@ -125,9 +146,9 @@ def test_no_signal_is_not_above_the_mean() -> None:
         held_out = held_out_errors(
             pre, {"t": ft}, r[order], make_folds(np.arange(60), 5, 1, seed), None
         )
-        sides = held_out.ridge["per_channel"]
+        sides = held_out.probes["per_channel"]
         one, two = (r2_score(sides[side], held_out.baseline, np.arange(60)) for side in (PRE, "t"))
-        p = significance(beside(one, two), flips=199, seed=seed, alternative="greater").p_maxt
+        p = significance(concatenate(one, two), flips=199, seed=seed, alternative="greater").p_maxt
         assert p.shape == (36,)
         alarms += p.min() <= 0.05
         assert one.value.mean() < 0.02

@@ -1,10 +1,11 @@
-"""Held-out errors: laws of the four corners and of what is fitted inside a fold."""
+"""Held-out errors: laws of probes, of the shared MLP, and of what is fitted inside a fold."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
@@ -14,9 +15,10 @@ from lens.verdicts.clusters import cluster_features
 from lens.verdicts.estimates import delta_r2, r2_score
 from lens.verdicts.folds import make_folds, single_fold
 from lens.verdicts.held_out import (
+    HEAD,
     PRE,
+    PROBES,
     HeldOutErrors,
-    estimate_seconds,
     held_out_errors,
     mlp_column_names,
 )
@@ -45,16 +47,16 @@ def held_out(planted: Planted, r: np.ndarray) -> HeldOutErrors:
 
 
 def test_the_same_embeddings_on_both_sides_give_exactly_nothing(held_out: HeldOutErrors) -> None:
-    pairs = [held_out.ridge[view] for view in held_out.ridge]
+    pairs = [held_out.probes[view] for view in held_out.probes]
     pairs.append({PRE: held_out.mlp[PRE, PRE], "same": held_out.mlp["same", "same"]})
     pairs.append({PRE: held_out.mlp[PRE, PRE], "same": held_out.mlp[PRE, "same"]})
-    for scores in pairs:
-        change = delta_r2(scores[PRE], scores["same"], held_out.baseline, GROUPS)
+    for errors in pairs:
+        change = delta_r2(errors[PRE], errors["same"], held_out.baseline, GROUPS)
         for values in change[:3]:
             np.testing.assert_array_equal(values, 0)
 
 
-def test_one_scale_for_the_embedding_changes_no_corner(held_out: HeldOutErrors) -> None:
+def test_one_scale_for_the_embedding_changes_no_r2_of_the_mlp(held_out: HeldOutErrors) -> None:
     def score(key):
         return r2_score(held_out.mlp[key], held_out.baseline, GROUPS).value
 
@@ -73,26 +75,26 @@ def test_ridge_equals_a_plain_loop_over_the_folds(
         probe = Ridge(alpha=alpha).fit((x[fold.fitted] - mean) / std, r[fold.fitted])
         error[fold.test] += (r[fold.test] - probe.predict((x[fold.test] - mean) / std)) ** 2 / 2
         base[fold.test] += (r[fold.test] - r[fold.fitted].mean(axis=0)) ** 2 / 2
-    found = r2_score(held_out.ridge["per_channel"][PRE], held_out.baseline, GROUPS).value
+    found = r2_score(held_out.probes["per_channel"][PRE], held_out.baseline, GROUPS).value
     np.testing.assert_allclose(found, 1 - error.sum(axis=0) / base.sum(axis=0), atol=1e-4)
     np.testing.assert_allclose(
         held_out.baseline / r.var(axis=0), base / r.var(axis=0) ** 2, rtol=1e-6
     )
 
 
-def test_erased_factors_fall_in_the_corners_that_read_after_fine_tuning(
+def test_erased_factors_fall_where_the_mlp_reads_the_encoder_after_fine_tuning(
     planted: Planted, held_out: HeldOutErrors
 ) -> None:
     erased = np.isin(planted.factor, planted.erased)
-    corners = {
+    r2 = {
         name: r2_score(held_out.mlp[key], held_out.baseline, GROUPS).value
         for name, key in mlp_column_names("cls")
     }
-    assert list(corners) == ["pre_pre", "pre_ft", "ft_pre", "ft_ft"]
-    assert corners["pre_pre"][erased].mean() > 0.4
+    assert list(r2) == ["pre_pre", "pre_ft", "ft_pre", "ft_ft"]
+    assert r2["pre_pre"][erased].mean() > 0.4
     for name in ("pre_ft", "ft_ft"):
-        assert corners[name][erased].mean() < 0.1
-        assert corners[name][~erased].mean() > 0.4
+        assert r2[name][erased].mean() < 0.1
+        assert r2[name][~erased].mean() > 0.4
 
 
 def test_other_tasks_do_not_change_a_tasks_scores(
@@ -104,19 +106,19 @@ def test_other_tasks_do_not_change_a_tasks_scores(
     for _, key in mlp_column_names("cls"):
         np.testing.assert_array_equal(alone.mlp[key].error, held_out.mlp[key].error)
     np.testing.assert_array_equal(
-        alone.ridge["one_scale"]["cls"].fitted_influence,
-        held_out.ridge["one_scale"]["cls"].fitted_influence,
+        alone.probes["one_scale"]["cls"].fitted_influence,
+        held_out.probes["one_scale"]["cls"].fitted_influence,
     )
 
 
-def test_without_the_way_back_the_other_corners_stay(
+def test_without_training_after_fine_tuning_the_other_errors_stay(
     planted: Planted, r: np.ndarray, held_out: HeldOutErrors
 ) -> None:
     folds = make_folds(GROUPS, 3, 2, 0)
     there = held_out_errors(planted.pre, {"cls": planted.ft}, r, folds, CONFIG, back=False)
     assert set(there.mlp) == {(PRE, PRE), (PRE, "cls")}
-    for key, scores in there.mlp.items():
-        np.testing.assert_array_equal(scores.error, held_out.mlp[key].error)
+    for key, errors in there.mlp.items():
+        np.testing.assert_array_equal(errors.error, held_out.mlp[key].error)
     without = judge(there, "cls", cluster_features(r), GROUPS, Rules(flips=99))
     whole = judge(held_out, "cls", cluster_features(r), GROUPS, Rules(flips=99))
     assert without["verdict"].tolist() == whole["verdict"].tolist()
@@ -132,7 +134,7 @@ def test_a_held_out_value_changes_no_other_error(planted: Planted, r: np.ndarray
     other = held_out_errors(planted.pre, sides, changed, single_fold(split), CONFIG)
     rest = np.setdiff1d(np.arange(70, 90), [75])
     for before, after in (
-        (plain.ridge["per_channel"]["cls"], other.ridge["per_channel"]["cls"]),
+        (plain.probes["per_channel"]["cls"], other.probes["per_channel"]["cls"]),
         (plain.mlp[PRE, "cls"], other.mlp[PRE, "cls"]),
     ):
         # Errors are in units of a deviation that the value moved; ratios to the baseline are not.
@@ -141,7 +143,7 @@ def test_a_held_out_value_changes_no_other_error(planted: Planted, r: np.ndarray
             v.error[rest, 3] / h.baseline[rest, 3] for v, h in ((before, plain), (after, other))
         )
         np.testing.assert_allclose(*ratio, rtol=0.02)
-    assert (plain.scored == (split == "test")).all()
+    assert ((plain.baseline > 0).any(axis=1) == (split == "test")).all()
 
 
 def test_a_missing_value_is_imputed_inside_the_fold_and_not_scored(
@@ -151,22 +153,21 @@ def test_a_missing_value_is_imputed_inside_the_fold_and_not_scored(
     holes = r.copy()
     holes[5, 0] = holes[80, 0] = np.nan
     held_out = held_out_errors(planted.pre, {}, holes, single_fold(split), None)
-    scores = held_out.ridge["per_channel"][PRE]
-    assert held_out.baseline[80, 0] == scores.error[80, 0] == 0
+    errors = held_out.probes["per_channel"][PRE]
+    assert held_out.baseline[80, 0] == errors.error[80, 0] == 0
     assert held_out.baseline[79, 0] > 0
     filled = holes.copy()
     filled[5, 0] = np.nanmedian(holes[:70, 0])
     filled[80, 0] = 0
     expected = held_out_errors(planted.pre, {}, filled, single_fold(split), None)
     ratio = (
-        v.ridge["per_channel"][PRE].error[70:80, 0] / v.baseline[70:80, 0]
+        v.probes["per_channel"][PRE].error[70:80, 0] / v.baseline[70:80, 0]
         for v in (held_out, expected)
     )
     np.testing.assert_allclose(*ratio, rtol=1e-8)
 
 
 def test_heads_are_least_squares_on_the_projection(planted: Planted, r: np.ndarray) -> None:
-    # A linear first layer is not ours; a ReLU of a huge bias is linear in x, as is its head.
     split = np.repeat(["train", "val", "test"], [60, 10, 20])
     config = replace(CONFIG, hidden=24 * 40, epochs=1, l1=(0.0,), l2=(0.0,))
     wide = held_out_errors(planted.pre, {}, r, single_fold(split), config)
@@ -178,6 +179,37 @@ def test_heads_are_least_squares_on_the_projection(planted: Planted, r: np.ndarr
     np.testing.assert_allclose(wide.mlp[PRE, PRE].fitted_influence, 0, atol=1e-6)
 
 
-def test_an_estimate_of_the_time_is_of_the_right_order(planted: Planted, r: np.ndarray) -> None:
-    seconds = estimate_seconds(planted.pre, 1, r, make_folds(GROUPS, 3, 1, 0), CONFIG)
-    assert 1e-3 < seconds < 600
+def test_a_probe_in_the_registry_gets_its_columns(
+    planted: Planted, r: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And changes no other; least squares stands for any probe that is not ridge."""
+    folds, clusters = make_folds(GROUPS, 3, 1, 0), cluster_features(r)
+
+    def table():
+        held_out = held_out_errors(planted.pre, {"cls": planted.ft}, r, folds, None)
+        return judge(held_out, "cls", clusters, GROUPS, Rules(flips=99)), held_out
+
+    default, _ = table()
+    monkeypatch.setitem(PROBES, "plain", HEAD)
+    more, held_out = table()
+    assert [*more] == [*default, "r2_plain_pre", "r2_plain_ft"]
+    pd.testing.assert_frame_equal(more[[*default]], default)
+    for side, column in ((PRE, "r2_plain_pre"), ("cls", "r2_plain_ft")):
+        x, error = {PRE: planted.pre, "cls": planted.ft}[side].astype(float), np.zeros_like(r)
+        for fold in folds:
+            fit = LinearRegression().fit(x[fold.fitted], r[fold.fitted])
+            error[fold.test] = (r[fold.test] - fit.predict(x[fold.test])) / r.std(axis=0)
+        expected = 1 - np.square(error).sum(axis=0) / held_out.baseline.sum(axis=0)
+        np.testing.assert_allclose(more[column], expected, atol=1e-6)
+
+
+def test_columns_without_further_probes(planted: Planted, r: np.ndarray) -> None:
+    folds = make_folds(GROUPS, 3, 1, 0)
+    held_out = held_out_errors(planted.pre, {"cls": planted.ft}, r, folds, None)
+    table = judge(held_out, "cls", cluster_features(r), GROUPS, Rules(flips=9))
+    assert [*table] == [
+        "verdict", "cluster", "medoid", "delta_r2", "delta_r2_low", "delta_r2_high",
+        "r2_ridge_pre", "r2_ridge_pre_low", "r2_ridge_pre_high",
+        "r2_ridge_ft", "r2_ridge_ft_low", "r2_ridge_ft_high",
+        "p_maxt", "q_bh", "p_present_pre", "p_present_ft",
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Verdicts on planted changes whose truth is known."""
+"""The rules on evidence made by hand, and verdicts on planted changes whose truth is known."""
 
 from __future__ import annotations
 
@@ -10,13 +10,108 @@ from lens.settings import Rules, SweepConfig
 from lens.verdicts.clusters import cluster_features
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import HeldOutErrors, held_out_errors
-from lens.verdicts.rules import VERDICTS, judge
+from lens.verdicts.rules import VERDICTS, decide, judge
 from tests.planted import Planted, plant
 
 N = 200
 GROUPS = np.arange(N)
 RULES = Rules(flips=999)
 CONFIG = SweepConfig(hidden=8, l1=(0.0, 1e-6), l2=(0.0, 1e-5), epochs=60)
+
+EXPLAINED = {"p_present_pre": 0.001, "p_present_ft": 0.001}
+LOSS = EXPLAINED | {"delta_r2": -0.3, "delta_r2_one_scale": -0.2, "p_maxt": 0.01}
+DROP = EXPLAINED | {
+    "delta_r2": 0.0, "delta_r2_one_scale": 0.0, "p_maxt": 1.0, "frozen_drop": 0.4, "p_moved": 0.01,
+}  # fmt: skip
+RETRAINED = {"retrained_mean": -0.25, "retrained_low": -0.4, "retrained_high": -0.1}
+
+
+def verdict(evidence: dict[str, float], rules: Rules = RULES) -> str:
+    (found,) = decide(pd.DataFrame([evidence]), rules)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, "lost"),
+        ({"delta_r2": 0.3, "delta_r2_one_scale": 0.2}, "gained"),
+        ({"delta_r2_one_scale": 0.2}, "kept"),
+        ({"delta_r2": 0.3}, "kept"),
+        ({"p_maxt": 0.05}, "lost"),
+        ({"p_maxt": 0.051}, "kept"),
+        ({"delta_r2": -0.01}, "lost"),
+        ({"delta_r2": -0.0099}, "kept"),
+        ({"delta_r2": 0.0, "delta_r2_one_scale": 0.0}, "kept"),
+        ({"delta_r2": np.nan, "delta_r2_one_scale": np.nan, "p_maxt": 1.0}, "kept"),
+        # The margin is about the reported standardisation alone.
+        ({"delta_r2_one_scale": -0.001}, "lost"),
+    ],
+)
+def test_lost_and_gained_need_both_standardisations_the_level_and_the_margin(
+    change: dict[str, float], expected: str
+) -> None:
+    assert verdict(LOSS | change) == expected
+
+
+@pytest.mark.parametrize(
+    ("pre", "ft", "expected"),
+    [(0.05, 0.9, "lost"), (0.9, 0.05, "lost"), (0.051, 0.051, "absent"), (1.0, 1.0, "absent")],
+)
+def test_absent_is_above_the_level_on_both_sides_and_comes_before_any_change(
+    pre: float, ft: float, expected: str
+) -> None:
+    assert verdict(LOSS | {"p_present_pre": pre, "p_present_ft": ft}) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, "moved"),
+        ({"p_moved": 0.05}, "moved"),
+        ({"p_moved": 0.051}, "kept"),
+        ({"frozen_drop": 0.01}, "moved"),
+        ({"frozen_drop": 0.0099}, "kept"),
+        ({"frozen_drop": -0.4}, "kept"),
+        # At least half of the drop is no drop of ridge: a ridge loss of up to half of it.
+        ({"delta_r2": -0.2}, "moved"),
+        ({"delta_r2": -0.21}, "kept"),
+        ({"delta_r2": -0.4}, "kept"),
+        ({"delta_r2": 0.3}, "moved"),
+        # What ridge shows to be lost or gained is not called moved.
+        ({"delta_r2": -0.2, "delta_r2_one_scale": -0.2, "p_maxt": 0.01}, "lost"),
+        ({"delta_r2": 0.2, "delta_r2_one_scale": 0.2, "p_maxt": 0.01}, "gained"),
+        ({"p_present_pre": 0.9, "p_present_ft": 0.9}, "absent"),
+    ],
+)
+def test_moved_is_a_drop_of_the_frozen_mlp_of_which_ridge_has_at_most_half(
+    change: dict[str, float], expected: str
+) -> None:
+    assert verdict(DROP | change) == expected
+
+
+@pytest.mark.parametrize(
+    ("retrained", "expected"),
+    [
+        ({}, "lost"),
+        ({"retrained_high": 0.0}, "kept"),
+        ({"retrained_high": 0.1}, "kept"),
+        # Other seeds gain what this one loses.
+        ({"retrained_mean": 0.2, "retrained_low": 0.1, "retrained_high": 0.3}, "kept"),
+    ],
+)
+def test_a_change_must_hold_for_the_next_seed(retrained: dict[str, float], expected: str) -> None:
+    assert verdict(LOSS | RETRAINED | retrained) == expected
+
+
+def test_every_row_is_decided_by_itself_at_the_level_and_margin_of_the_rules() -> None:
+    rows = [LOSS, DROP | {"p_maxt": 0.2}, DROP | {"p_moved": 1.0}]
+    table = pd.DataFrame(rows).fillna({"frozen_drop": 0.0, "p_moved": 1.0})
+    assert decide(table, RULES).tolist() == ["lost", "moved", "kept"]
+    assert decide(table[::-1], RULES).tolist() == ["kept", "moved", "lost"]
+    assert decide(table, Rules(level=0.001)).tolist() == ["kept"] * 3
+    assert decide(table, Rules(margin=0.35)).tolist() == ["kept", "moved", "kept"]
+    assert set(decide(table, RULES)) <= set(VERDICTS)
 
 
 @pytest.fixture(scope="module")
