@@ -54,6 +54,8 @@ class RunRecord:
         self._earlier = {**_files(previous), **_files({"stages": self._done})}
         self._written: list[Path] = []
         self._compiling = CompileTimer()
+        # A file system's clock may be a few milliseconds late.
+        self._began = time.time() - 0.1
         self.record: dict[str, Any] = {
             "config": dict(config),
             "versions": {"python": platform.python_version(), "radiomic-lens": lens.__version__}
@@ -105,7 +107,10 @@ class RunRecord:
         )
 
     def wrote(self, *paths: Path) -> None:
-        """Names files or folders that belong to this run and are written anew each time."""
+        """Names files or folders that are written anew in each run.
+
+        Of a folder, the files that were written since the run began are its own.
+        """
         self._written += paths
 
     def note(self, stage: str, content: Mapping[str, Any]) -> None:
@@ -125,7 +130,12 @@ class RunRecord:
         A file that an earlier run recorded and nobody changed since is deleted. Every other file
         of the folder that is not of this run is named under ``not_of_this_run``.
         """
-        self.record["files"] = cache.recorded(self._written, self.folder)
+        written = cache.recorded(self._written, self.folder)
+        self.record["files"] = {
+            name: facts
+            for name, facts in written.items()
+            if (self.folder / name).stat().st_mtime >= self._began
+        }
         ours = _files(self.record)
         for name, facts in self._earlier.items():
             if name not in ours and cache.intact({name: facts}, self.folder):
