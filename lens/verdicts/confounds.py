@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,6 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from sklearn.preprocessing import SplineTransformer
 
-from lens.errors import InputError
-from lens.files import read_table
 from lens.verdicts.estimates import Estimate, delta_r2, r2_score
 from lens.verdicts.folds import Fold, leave_site_out
 from lens.verdicts.held_out import PRE, RIDGE_VIEWS, HeldOutErrors, ProbeErrors, held_out_errors
@@ -131,65 +128,6 @@ def adjuster(
         return np.concatenate(parts, axis=1)
 
     return columns
-
-
-def read_labels(path: Path, ids: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Columns of a table of labels (``cohort.csv``, say) in the order of the study's rows.
-
-    Args:
-        path: table with ``patient_id``, and ``study_id`` where a patient's rows differ.
-        ids: of the study.
-        columns: to take.
-
-    Raises:
-        InputError: a column or a patient is missing, a patient has two values, a column is empty.
-    """
-    table = read_table(path)
-    for column in ("patient_id", *columns):
-        if column not in table.columns:
-            raise InputError(f"{path}: no column {column}; found {', '.join(table.columns[:20])}")
-    keys = [key for key in ids.columns if key in table.columns]
-    known = table[[*keys, *columns]].drop_duplicates()
-    twice = known.loc[known.duplicated(keys), keys]
-    if len(twice):
-        raise InputError(f"{path}: several rows of {'/'.join(twice.iloc[0])} differ")
-    merged = ids.merge(known, how="left", on=keys, indicator=True, validate="many_to_one")
-    lost = merged.loc[merged["_merge"] == "left_only", "patient_id"]
-    if len(lost):
-        raise InputError(
-            f"{path}: patient {lost.iloc[0]} and {len(lost) - 1} more of the study are missing"
-        )
-    labels = merged[list(columns)]
-    for column in columns:
-        if labels[column].isna().all():
-            raise InputError(f"{path}: column {column} is empty")
-    return labels
-
-
-def read_exposure(path: Path, ids: pd.DataFrame) -> Bool[np.ndarray, " n"]:
-    """Rows of patients on whom the fine-tuned weights depend.
-
-    Args:
-        path: table of ``patient_id`` and ``used`` (``patients.csv`` of experiments.finetune), or of
-            ``patient_id`` and ``split``, whose train and val patients count. Patients who are not
-            in it are not exposed; a patient with several rows is if any of them is.
-        ids: of the study.
-
-    Raises:
-        InputError: the columns are missing, or `used` is neither true nor false.
-    """
-    table = read_table(path)
-    if "patient_id" not in table.columns or not {"used", "split"} & set(table.columns):
-        raise InputError(f"{path}: columns patient_id and used (or split) are needed")
-    if "used" in table.columns:
-        text = table["used"].astype(str).str.lower()
-        unknown = ~text.isin(["true", "false", "1", "0"])
-        if unknown.any():
-            raise InputError(f"{path}: used is {table['used'][unknown].iloc[0]!r}, not true, false")
-        used = text.isin(["true", "1"])
-    else:
-        used = table["split"].isin(["train", "val"])
-    return ids["patient_id"].isin(table.loc[used, "patient_id"]).to_numpy()
 
 
 def _curve(values: np.ndarray, fitted: np.ndarray) -> np.ndarray:

@@ -1,4 +1,9 @@
-"""Tests of many features at once: sign flips over patients, maxT, Benjamini-Hochberg."""
+"""p and q values of many features at once, from sign flips over patients.
+
+Family-wise error is controlled by maxT (Westfall and Young 1993): a feature's statistic is compared
+with the largest one over all features in each sign-flipped sample, which keeps the correlation of
+the features. The false discovery rate is that of Benjamini and Hochberg (1995).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +22,9 @@ class Significance(NamedTuple):
     """p and q values per feature.
 
     Attributes:
-        p_maxt: family-wise: the chance that any feature would reach this one's statistic.
-        q_bh: false discovery rate at which the feature would be called, by Benjamini and Hochberg.
+        p_maxt: family-wise p: the chance under the null hypothesis that any feature would reach
+            this one's statistic.
+        q_bh: false discovery rate at which the feature would be called.
     """
 
     p_maxt: Float[np.ndarray, " k"]
@@ -34,12 +40,11 @@ def sign_flip_test(
     *,
     flips: int,
     seed: int,
-    alternative: Alternative = "two-sided",
 ) -> Significance:
-    """Whether each feature's difference is centred on zero.
+    """p and q of the null hypothesis that the differences are symmetric about zero, two-sided.
 
-    If pre and ft are exchangeable for every patient, the sign of a patient's difference is a coin's
-    toss, the same for all features, which keeps their correlation. The statistic is Student's t;
+    Under exchangeability of the two sides the sign of a patient's difference is random, the same
+    for all features. The statistic is Student's t of the patients' sums;
     ``p = (1 + #{null >= observed}) / (1 + flips)``.
 
     Args:
@@ -47,14 +52,13 @@ def sign_flip_test(
         groups: patient of each row; the rows of a patient are added up and flipped together.
         flips: random sign vectors; the smallest p is ``1 / (1 + flips)``.
         seed: of the flips.
-        alternative: ``greater`` tests whether the differences lie above zero.
 
     Returns:
         Values of 1 where a feature has no difference in any patient, as with the same data twice.
     """
     total = patient_sums(difference, groups)
     unit = _unit_columns(total)
-    return _flip(unit, unit.sum(axis=0), flips=flips, seed=seed, alternative=alternative)
+    return _flip(unit, unit.sum(axis=0), flips=flips, seed=seed, alternative="two-sided")
 
 
 def influence_test(
@@ -66,18 +70,19 @@ def influence_test(
     seed: int,
     alternative: Alternative = "two-sided",
 ) -> Significance:
-    """Whether estimates differ from zero, from what each patient adds to them (the wild bootstrap).
+    """p and q of estimates that are zero under the null hypothesis, from the patients' influences.
 
-    The statistic is Student's t, the value over the root of the sum of squared influences. Its null
-    distribution comes from the same influences with a coin's toss for the sign of each patient, the
-    same for all features: they hold no trace of the value, so that a strong effect does not widen
-    its own null distribution, as it does in `sign_flip_test`.
+    The statistic is Student's t, ``value / sqrt(p / (p - 1) sum influence^2)`` for p patients. Its
+    null distribution is that of ``sum sign * influence`` with a random sign per patient, the same
+    for all features (a wild bootstrap; Wu 1986). Influences are centred, so that a strong effect
+    does not widen its own null distribution, as it does in `sign_flip_test`.
 
     Args:
         value: estimates; NaN counts as zero.
         influence: of each patient on each value, sums to zero over patients.
         patients: number behind the estimates, at least 2: how well their spread is known.
-        flips, seed, alternative: as in `sign_flip_test`.
+        flips, seed: as in `sign_flip_test`.
+        alternative: ``greater`` tests against values at or below zero.
     """
     influence = np.nan_to_num(influence)
     error = np.linalg.norm(influence, axis=0) * np.sqrt(patients / (patients - 1))
@@ -152,7 +157,7 @@ def _signs(flips: int, patients: int, seed: int) -> Iterator[Float[np.ndarray, "
 
 
 def patient_sums(values: Float[np.ndarray, "n k"], groups: np.ndarray) -> Float[np.ndarray, "p k"]:
-    """Sums over the rows of each patient, patients in sorted order."""
+    """Sum over the rows of each patient, patients in sorted order."""
     _, patient = np.unique(groups, return_inverse=True)
     total = np.zeros((int(patient.max()) + 1, values.shape[1]))
     np.add.at(total, patient, values)

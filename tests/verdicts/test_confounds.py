@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
+from lens.context import read_exposure, read_labels
 from lens.errors import InputError
 from lens.probes.ridge import ridge
 from lens.verdicts.confounds import (
@@ -16,8 +17,6 @@ from lens.verdicts.confounds import (
     adjuster,
     confound_columns,
     count_fits,
-    read_exposure,
-    read_labels,
 )
 from lens.verdicts.estimates import r2_score
 from lens.verdicts.folds import leave_site_out, make_folds, single_fold
