@@ -49,7 +49,7 @@ def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
         config: grid, width and optimiser; `seeds` and `mode` are not used.
         seed: of the initialisation and the batch order.
     """
-    grid = pd.DataFrame(list(itertools.product(config.l1, config.l2)), columns=["l1", "l2"])
+    grid = pd.DataFrame(list(itertools.product(config.l1_grid, config.l2)), columns=["l1", "l2"])
     grid["seed"] = seed
     d, k = data.x.shape[1], data.r.shape[1]
     stack = choose_stack(len(grid), d, config.width, k, wanted=config.stack)

@@ -3,14 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import linalg
+from scipy.spatial.distance import cdist, pdist
+
+from lens.probes.checks import check_rows
+from lens.probes.scaling import column_means, fit_channels, standardise
+from lens.probes.spectral import Solution, decompose, decompose_kernel, solve
 
 ALPHAS = tuple(np.geomspace(1e-6, 1e3, 28).tolist())
-"""Penalties, in units of the number of patients; a group's kernel has that for its trace."""
+"""Penalties, in units of the number of patients; the trace of a kernel is that number at most."""
+
+
+@dataclass(frozen=True)
+class KernelRidgeProbe:
+    """Kernel ridge regression with a Gaussian kernel of standardised embeddings.
+
+    ``exp(-||x - x'||^2 / (2 w^2))``, every dimension in its own standard deviations and `w` the
+    median distance of two fitted rows (the median heuristic: Garreau et al. 2017). It also reads
+    what is curved in the embedding, which ridge does not. Kernel and targets are centred, for an
+    intercept: equals ``sklearn.kernel_ridge.KernelRidge`` behind ``KernelCenterer`` at the same
+    penalties. Each target has the one that GCV prefers.
+
+    Attributes:
+        alphas: penalties to choose from, relative to the number of rows; ties go to the larger.
+    """
+
+    alphas: tuple[float, ...] = ALPHAS
+
+    def fit(self, x: Float[np.ndarray, "n d"], r: Float[np.ndarray, "m k"]) -> FittedKernelRidge:
+        """See `lens.probes.probe.Probe`."""
+        check_rows(x=x, r=r)
+        x, r = np.asarray(x, np.float64), np.asarray(r, np.float64)
+        x_mean, x_std = fit_channels(x, per_channel=True)
+        rows = standardise(x, x_mean, x_std)
+        # Rows that are all the same have no distance; any width serves.
+        width = float(np.median(pdist(rows))) or 1.0 if len(rows) > 1 else 1.0
+        kernel = _gaussian(rows, rows, width)
+        means = kernel.mean(axis=0)
+        spectrum = decompose_kernel(_centre(kernel, means))
+        intercept = column_means(r)
+        solution = solve(spectrum, r - intercept, self.alphas)
+        return FittedKernelRidge(x_mean, x_std, rows, width, means, intercept, solution)
+
+
+@dataclass(frozen=True)
+class FittedKernelRidge:
+    """A fitted `KernelRidgeProbe`.
+
+    Attributes:
+        x_mean, x_std: of the fitted rows.
+        rows: these, standardised.
+        width: of the kernel, in standard deviations.
+        kernel_means: of the kernel's columns over the fitted rows, which centre it.
+        intercept: mean of the fitted targets.
+        solution: penalties, fitted values and residuals.
+    """
+
+    x_mean: Float[np.ndarray, " d"]
+    x_std: Float[np.ndarray, " d"]
+    rows: Float[np.ndarray, "n d"]
+    width: float
+    kernel_means: Float[np.ndarray, " n"]
+    intercept: Float[np.ndarray, " k"]
+    solution: Solution
+
+    @property
+    def alpha(self) -> Float[np.ndarray, " k"]:
+        """Penalty of each target: fitted values are ``K (K + alpha)^-1 y`` of the centred ones."""
+        return self.solution.alpha
+
+    def predict(self, x: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m k"]:
+        """See `lens.probes.probe.FittedProbe`."""
+        return self._kernel(x) @ self.solution.dual() + self.intercept
+
+    def leverage(self) -> Float[np.ndarray, "n k"]:
+        """See `lens.probes.probe.FittedProbe`."""
+        return self.solution.leverage()
+
+    def influence(
+        self, x: Float[np.ndarray, "m d"], error: Float[np.ndarray, "m k"]
+    ) -> Float[np.ndarray, "n k"]:
+        """See `lens.probes.probe.FittedProbe`."""
+        u, s = self.solution.spectrum
+        return self.solution.influence(u.T @ (self._kernel(x).T @ error) / s[:, None], error)
+
+    def _kernel(self, x: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m n"]:
+        """Centred kernel of other rows with the fitted ones."""
+        rows = standardise(x, self.x_mean, self.x_std)
+        return _centre(_gaussian(rows, self.rows, self.width), self.kernel_means)
+
+
+def _gaussian(
+    a: Float[np.ndarray, "m d"], b: Float[np.ndarray, "n d"], width: float
+) -> Float[np.ndarray, "m n"]:
+    return np.exp(-0.5 / width**2 * cdist(a, b, "sqeuclidean"))
+
+
+def _centre(
+    kernel: Float[np.ndarray, "m n"], means: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "m n"]:
+    """Kernel of the features less their mean over the fitted rows (Schoelkopf et al. 1998)."""
+    return kernel - kernel.mean(axis=1, keepdims=True) - means + means.mean()
 
 
 class KernelRidge(NamedTuple):
@@ -35,11 +132,8 @@ def kernel_ridge(
         y: centred targets.
         alphas: in units of n; ties go to the larger.
     """
-    values, vectors = linalg.eigh(kernel, overwrite_a=True, check_finite=False)
-    values = np.maximum(values, 0.0)
-    scores = vectors.T @ y
-    alpha = _penalties(values, np.square(scores), np.zeros(y.shape[1]), len(y), alphas)
-    return KernelRidge(vectors @ (scores / (values[:, None] + alpha)), alpha)
+    solution = solve(decompose_kernel(kernel), y, alphas)
+    return KernelRidge(solution.dual(), solution.alpha)
 
 
 def narrow_ridge(
@@ -51,35 +145,6 @@ def narrow_ridge(
         x: centred predictors.
         y, alphas: as there.
     """
-    values, vectors = linalg.eigh(x.T @ x, overwrite_a=True, check_finite=False)
-    kept = values > 1e-12 * max(values[-1], np.finfo(np.float64).tiny)
-    values, vectors = values[kept], vectors[:, kept]
-    scores = vectors.T @ (x.T @ y) / np.sqrt(values)[:, None]
-    power = np.square(scores)
-    beyond = np.maximum(np.square(y).sum(axis=0) - power.sum(axis=0), 0.0)
-    alpha = _penalties(values, power, beyond, len(y), alphas)
-    return vectors @ (np.sqrt(values)[:, None] * scores / (values[:, None] + alpha))
-
-
-def _penalties(
-    values: Float[np.ndarray, " r"],
-    power: Float[np.ndarray, "r t"],
-    beyond: Float[np.ndarray, " t"],
-    n: int,
-    alphas: Sequence[float],
-) -> Float[np.ndarray, " t"]:
-    """The penalty of each target by generalised cross-validation.
-
-    Args:
-        values: eigenvalues of the kernel; the other ``n - r`` are zero.
-        power: squared scores of the targets along their directions.
-        beyond: squared length of the targets in no direction.
-        n: rows.
-        alphas: in units of n.
-    """
-    grid = np.sort(np.asarray(alphas))[::-1]
-    left = n * grid[:, None] / (values + n * grid[:, None])
-    # The constant takes a degree of freedom; its direction is one of those without a value.
-    free = left.sum(axis=1, keepdims=True) + (n - len(values)) - 1.0
-    missed = np.square(left) @ power + beyond
-    return n * grid[(missed / np.square(np.maximum(free, 1e-9 * n))).argmin(axis=0)]
+    spectrum, v = decompose(x)
+    solution = solve(spectrum, y, alphas)
+    return v @ (solution.components / spectrum.s[:, None])

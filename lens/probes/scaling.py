@@ -1,11 +1,13 @@
-"""Scaling of radiomic features: fitted on train patients, applied to all."""
+"""Scaling of radiomic features and of embeddings: fitted on some patients, applied to all."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from lens.probes.checks import AnyArray
 
 
 class MinMax(NamedTuple):
@@ -46,10 +48,33 @@ def fit_standardise(
     return mean.astype(np.float32), np.where(std <= noise, 1.0, std).astype(np.float32)
 
 
+def fit_channels(
+    x: Float[np.ndarray, "n d"], *, per_channel: bool
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+    """Mean and standard deviation per dimension in float64; 1 where a dimension is constant.
+
+    Args:
+        x: embeddings, float64.
+        per_channel: each dimension's own deviation; otherwise the root of their mean variance.
+    """
+    mean = column_means(x)
+    centred = x - mean
+    variance = np.full(len(x), 1.0 / len(x)) @ np.square(centred)
+    if not per_channel:
+        variance = np.full_like(variance, variance.mean())
+    # Embeddings come in float32: a spread below its resolution is rounding, not a channel.
+    noise = np.finfo(np.float32).eps * np.abs(centred).max(axis=0, initial=0.0)
+    std = np.sqrt(variance)
+    return mean, np.where(std <= noise, 1.0, std)
+
+
+def column_means(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
+    """Mean of each column in float64."""
+    return np.ones(len(values)) @ values / len(values)
+
+
 def standardise(
-    x: Float[Array, "n d"],
-    mean: Float[Array | np.ndarray, " d"],
-    std: Float[Array | np.ndarray, " d"],
-) -> Float[Array, "n d"]:
-    """Embeddings with zero mean and unit standard deviation over the train patients."""
+    x: Float[AnyArray, "n d"], mean: Float[AnyArray, " d"], std: Float[AnyArray, " d"]
+) -> Float[Any, "n d"]:
+    """Embeddings with zero mean and unit standard deviation over the fitted rows."""
     return (x - mean) / std

@@ -68,9 +68,7 @@ def sweep(
     """
     _check(x_train, r_train, x_val, r_val, config)
     grid = pd.DataFrame(
-        list(
-            itertools.product(config.l1, config.l2, range(seed, seed + config.seeds))
-        ),
+        list(itertools.product(config.l1_grid, config.l2, range(seed, seed + config.seeds))),
         columns=["l1", "l2", "seed"],
     )
     paper = config.mode == "paper"
@@ -189,5 +187,5 @@ def _check(
             raise ValueError(f"{name} has no rows")
         if not np.isfinite(values).all():
             raise ValueError(f"{name} has values that are not finite")
-    if min(*config.l1, *config.l2) < 0:
+    if min(*config.l1_grid, *config.l2) < 0:
         raise ValueError("penalties must not be negative")
