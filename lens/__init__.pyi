@@ -1,3 +1,5 @@
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
 from .paper.importance import importance as importance
 from .paper.shift import shift as shift
 from .probes.decoder import decode as decode

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from lens.errors import InputError
-from lens.files import read_table
 from lens.study.study import Study
-from lens.verdicts.confounds import Confounds, read_exposure, read_labels
+from lens.study.tables import TableSource, name_of, to_table
+from lens.verdicts.confounds import Confounds
 from lens.verdicts.folds import leave_site_out
 
 
@@ -41,22 +40,22 @@ class Context:
 def read_context(
     study: Study,
     *,
-    labels: Path | None = None,
+    labels: TableSource | None = None,
     adjust: Sequence[str] = (),
     site: str | None = None,
-    exposure: Mapping[str, Path] | None = None,
-    repeatability: Path | None = None,
+    exposure: Mapping[str, TableSource] | None = None,
+    repeatability: TableSource | None = None,
     seed: int = 0,
 ) -> Context:
     """The context that the tables give, on the study's rows.
 
     Args:
         study: the joined tables.
-        labels: table of ``patient_id`` and label columns, for `adjust` and `site`.
+        labels: a path or table of ``patient_id`` and label columns, for `adjust` and `site`.
         adjust: its columns to adjust for.
         site: its column that names the site.
-        exposure: task -> table of the patients whom its fine-tuning saw.
-        repeatability: table of ``column`` and ``icc``.
+        exposure: task -> a path or table of the patients whom its fine-tuning saw.
+        repeatability: a path or table of ``column`` and ``icc``.
         seed: of the folds by site.
 
     Raises:
@@ -73,26 +72,86 @@ def read_context(
     return Context(Confounds(adjust=adjusted, exposed=exposed, sites=sites), ceiling, site)
 
 
-def read_ceiling(path: Path, columns: pd.Series) -> Float[np.ndarray, " k"]:
+def read_labels(source: TableSource, ids: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Columns of a table of labels (``cohort.csv``, say) in the order of the study's rows.
+
+    Args:
+        source: a path or table with ``patient_id``, and ``study_id`` where a patient's rows differ.
+        ids: of the study.
+        columns: to take.
+
+    Raises:
+        InputError: a column or a patient is missing, a patient has two values, a column is empty.
+    """
+    table, name = to_table(source, "labels"), name_of(source, "labels")
+    for column in ("patient_id", *columns):
+        if column not in table.columns:
+            raise InputError(f"{name}: no column {column}; found {', '.join(table.columns[:20])}")
+    keys = [key for key in ids.columns if key in table.columns]
+    known = table[[*keys, *columns]].drop_duplicates()
+    twice = known.loc[known.duplicated(keys), keys]
+    if len(twice):
+        raise InputError(f"{name}: several rows of {'/'.join(twice.iloc[0])} differ")
+    merged = ids.merge(known, how="left", on=keys, indicator=True, validate="many_to_one")
+    lost = merged.loc[merged["_merge"] == "left_only", "patient_id"]
+    if len(lost):
+        raise InputError(
+            f"{name}: patient {lost.iloc[0]} and {len(lost) - 1} more of the study are missing"
+        )
+    labels = merged[list(columns)]
+    for column in columns:
+        if labels[column].isna().all():
+            raise InputError(f"{name}: column {column} is empty")
+    return labels
+
+
+def read_exposure(source: TableSource, ids: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+    """Rows of patients on whom the fine-tuned weights depend.
+
+    Args:
+        source: a path or table of ``patient_id`` and ``used`` (``patients.csv`` of
+            experiments.finetune), or of ``patient_id`` and ``split``, whose train and val patients
+            count. Patients who are not in it are not exposed; a patient with several rows is if any
+            of them is.
+        ids: of the study.
+
+    Raises:
+        InputError: the columns are missing, or `used` is neither true nor false.
+    """
+    table, name = to_table(source, "exposure"), name_of(source, "exposure")
+    if "patient_id" not in table.columns or not {"used", "split"} & set(table.columns):
+        raise InputError(f"{name}: columns patient_id and used (or split) are needed")
+    if "used" in table.columns:
+        text = table["used"].astype(str).str.lower()
+        unknown = ~text.isin(["true", "false", "1", "0"])
+        if unknown.any():
+            raise InputError(f"{name}: used is {table['used'][unknown].iloc[0]!r}, not true, false")
+        used = text.isin(["true", "1"])
+    else:
+        used = table["split"].isin(["train", "val"])
+    return ids["patient_id"].isin(table.loc[used, "patient_id"]).to_numpy()
+
+
+def read_ceiling(source: TableSource, columns: pd.Series) -> Float[np.ndarray, " k"]:
     """Intraclass correlations of a repeatability table in the order of `columns`, else NaN.
 
     Raises:
         InputError: a column is missing, or the table has none of the features.
     """
-    table = read_table(path)
+    table, name = to_table(source, "repeatability"), name_of(source, "repeatability")
     if not {"column", "icc"} <= set(table.columns):
-        raise InputError(f"{path}: columns column and icc are needed, as from --perturb")
+        raise InputError(f"{name}: columns column and icc are needed, as from --perturb")
     known = table.drop_duplicates("column").set_index("column")["icc"]
     if not columns.isin(known.index).any():
-        raise InputError(f"{path}: has none of the {len(columns)} features, such as {columns[0]}")
+        raise InputError(f"{name}: has none of the {len(columns)} features, such as {columns[0]}")
     return known.reindex(columns).to_numpy(np.float64)
 
 
-def _sites(path: Path, column: str, study: Study, seed: int) -> np.ndarray:
-    values = read_labels(path, study.ids, [column])[column]
+def _sites(source: TableSource, column: str, study: Study, seed: int) -> np.ndarray:
+    values, name = read_labels(source, study.ids, [column])[column], name_of(source, "labels")
     if values.isna().any():
         patient = study.ids["patient_id"][values.isna()].iloc[0]
-        raise InputError(f"{path}: patient {patient} has no {column}")
+        raise InputError(f"{name}: patient {patient} has no {column}")
     sites = values.astype(str).to_numpy(str)
     try:
         leave_site_out(study.ids["patient_id"].to_numpy(), sites, seed)

@@ -45,10 +45,10 @@ class SweepConfig:
     stack: int = 0
     """MLPs trained in one program; 0 chooses by devices and memory."""
 
-    def __post_init__(self) -> None:
-        if not self.l1:
-            grid = PAPER_L1_GRID if self.mode == "paper" else L1_GRID
-            object.__setattr__(self, "l1", grid)
+    @property
+    def l1_grid(self) -> tuple[float, ...]:
+        """L1 penalties: as given, or those of the mode."""
+        return self.l1 or (PAPER_L1_GRID if self.mode == "paper" else L1_GRID)
 
     @property
     def width(self) -> int:
@@ -121,7 +121,7 @@ class Settings:
             return "memory must not be negative"
         if not 0 < rules.level < 1 or not rules.margin >= 0:
             return "level must lie between 0 and 1, margin must not be negative"
-        if not all(penalty >= 0 for penalty in (*mlp.l1, *mlp.l2)):
+        if not all(penalty >= 0 for penalty in (*mlp.l1_grid, *mlp.l2)):
             return "l1 and l2 must not be negative"
         return ""
 

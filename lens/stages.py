@@ -64,7 +64,7 @@ def train(study: Study, settings: Settings, *, bar: Bar = silent) -> Trained:
     train, val, mlp = study.rows("train"), study.rows("val"), settings.mlp
     scaling = fit_min_max(study.r[train])
     r = scale(study.r, scaling)
-    with bar(len(mlp.l1) * len(mlp.l2) * mlp.seeds * mlp.epochs, "sweep", "epoch") as advance:
+    with bar(len(mlp.l1_grid) * len(mlp.l2) * mlp.seeds * mlp.epochs, "sweep", "epoch") as advance:
         result = sweep(
             study.x_pre[train], r[train], study.x_pre[val], r[val], mlp,
             seed=settings.seed, on_epochs=advance,

@@ -47,7 +47,7 @@ def count_work(folds: int, encoders: int, config: SweepConfig | None) -> Work:
     fits = folds * encoders
     if config is None:
         return Work(fits, 0, 0)
-    schedule = rounds(len(config.l1) * len(config.l2), config.epochs)
+    schedule = rounds(len(config.l1_grid) * len(config.l2), config.epochs)
     reached = (0, *(goal for goal, _ in schedule))
     epochs = sum(
         pairs * (goal - last) for (goal, pairs), last in zip(schedule, reached, strict=False)

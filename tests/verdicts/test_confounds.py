@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from lens.context import read_exposure, read_labels
 from lens.errors import InputError
-from lens.probes.ridge import ridge
+from lens.probes.ridge import RidgeProbe
 from lens.verdicts.confounds import (
     Confounds,
     adjuster,
@@ -81,7 +81,7 @@ def test_partial_r2_equals_a_plain_loop_in_scikit_learn() -> None:
 
     x, r = rest(X), rest(R)
     mean, std = x[fitted].mean(axis=0), x[fitted].std(axis=0)
-    alpha = ridge(x[fitted], r[fitted]).alpha
+    alpha = RidgeProbe().fit(x[fitted], r[fitted]).alpha
     probe = Ridge(alpha=alpha).fit((x[fitted] - mean) / std, r[fitted])
     error = np.square(r[test] - probe.predict((x[test] - mean) / std)).sum(axis=0)
     np.testing.assert_allclose(found, 1 - error / np.square(r[test]).sum(axis=0), atol=1e-6)

@@ -1,0 +1,279 @@
+"""The whole analysis in one call: what did fine-tuning change, in radiomic features?"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import jax
+import pandas as pd
+
+import lens
+from lens import cache, stages
+from lens.context import Context, read_context
+from lens.errors import InputError
+from lens.files import write_failures, write_json, write_table
+from lens.paper.shift import Shift
+from lens.progress import silent, tqdm_bar
+from lens.report.page import write_report
+from lens.report.power import write_findings
+from lens.report.results import write_projection, write_shift, write_study
+from lens.settings import DEFAULTS, Settings, changed, flat
+from lens.study.load import load_study
+from lens.study.study import Study
+from lens.study.tables import EmbeddingSource, TableSource, is_table
+from lens.summary import summarise
+from lens.verdicts.doctor import Findings
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What fine-tuning on one task changed.
+
+    Attributes:
+        shift: decoders, and the tables by feature, feature group and modality.
+        encoding: variance of the embeddings that each group of features explains.
+        similarity: the two embeddings as a whole.
+    """
+
+    shift: Shift
+    encoding: pd.DataFrame
+    similarity: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Result of `compare`.
+
+    Attributes:
+        study: the joined tables: what was analysed, dropped and set aside.
+        settings: as used.
+        trained: the sweep with its frozen projection, and the scaling of the features.
+        tasks: task -> its results.
+        context: what was looked at around the verdicts.
+        doctor: what the cohort can show; None where it was not asked.
+        seconds: taken by each stage.
+    """
+
+    study: Study
+    settings: Settings
+    trained: stages.Trained
+    tasks: dict[str, TaskResult]
+    context: Context = field(default_factory=Context)
+    doctor: Findings | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def verdicts(self) -> pd.DataFrame:
+        """A row per task and feature: ``task``, then the columns of ``features.parquet``."""
+        return self._stacked(lambda result: result.shift.features)
+
+    @property
+    def groups(self) -> pd.DataFrame:
+        """The paper's Table 1: ``task``, then the columns of ``groups.csv``."""
+        return self._stacked(lambda result: result.shift.groups)
+
+    @property
+    def modalities(self) -> pd.DataFrame:
+        """The paper's Figure 2: ``task``, then the columns of ``modalities.csv``."""
+        return self._stacked(lambda result: result.shift.modalities)
+
+    def summary(self) -> str:
+        """The result in sentences, a paragraph per task."""
+        return "\n\n".join(
+            " ".join(summarise(task, result.shift.features, self.study, self.settings.rules))
+            for task, result in self.tasks.items()
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the run folder that the main job writes, page and figures included.
+
+        Args:
+            folder: where to; files of an earlier run there are replaced by name.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        write_study(folder, self.study)
+        write_projection(folder, self.trained.sweep.projection, self.trained.scaling)
+        write_table(self.trained.sweep.table, folder / "sweep.parquet")
+        for task, result in self.tasks.items():
+            write_shift(folder / task, result.shift)
+            write_table(result.similarity, folder / task / "similarity.csv")
+            write_table(result.encoding, folder / task / "encoding.csv")
+        if self.doctor is not None:
+            write_findings(folder / "doctor", self.doctor, {"notes": self.study.notes})
+        write_failures(self.study.set_aside, folder / "failures.csv")
+        write_json(folder / "run.json", self._record())
+        write_report(folder)
+        return folder
+
+    def report(self, folder: str | Path | None = None) -> Path:
+        """Writes everything as `save` does and gives the page, ``report.html``.
+
+        Args:
+            folder: where to; a new temporary folder if none is given.
+        """
+        return self.save(folder or tempfile.mkdtemp(prefix="radiomic-lens-")) / "report.html"
+
+    def __repr__(self) -> str:
+        patients, features = self.study.ids["patient_id"].nunique(), len(self.study.features)
+        lines = [f"Comparison of {patients} patients and {features} features"]
+        lines += [f"  {task}: {counts}" for task, counts in self._counts().items()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        paragraphs = "".join(f"<p>{escape(text)}</p>" for text in self.summary().split("\n\n"))
+        counts = pd.DataFrame(
+            {task: r.shift.features["verdict"].value_counts() for task, r in self.tasks.items()}
+        )
+        return paragraphs + counts.fillna(0).astype(int).T.to_html()
+
+    def _counts(self) -> dict[str, str]:
+        return {
+            task: ", ".join(
+                f"{count} {verdict}"
+                for verdict, count in result.shift.features["verdict"].value_counts().items()
+            )
+            for task, result in self.tasks.items()
+        }
+
+    def _stacked(self, table: Any) -> pd.DataFrame:
+        parts = [table(result).assign(task=task) for task, result in self.tasks.items()]
+        stacked = pd.concat(parts, ignore_index=True)
+        return stacked[["task", *(name for name in stacked if name != "task")]]
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "config": flat(self.settings)
+            | {"adjust": self.context.adjust, "site": self.context.site},
+            "versions": {"python": platform.python_version(), "radiomic-lens": lens.__version__}
+            | cache.libraries(),
+            "machine": platform.platform(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+            "stages": {
+                name: {"seconds": seconds, "compile_seconds": 0.0, "reused": False}
+                for name, seconds in self.seconds.items()
+            },
+            "tasks": dict.fromkeys(self.tasks, "all"),
+            "scopes": {"all": stages.facts(self.study, self.settings) | {"folder": "."}},
+            "inputs": {},
+            "device": str(jax.devices()[0]),
+            "seeds": {"first": self.settings.seed, "count": self.settings.mlp.seeds},
+            "notes": [],
+        }
+
+
+def compare(
+    pre: EmbeddingSource | Study,
+    ft: EmbeddingSource | Mapping[str, EmbeddingSource] | None = None,
+    radiomics: TableSource | None = None,
+    *,
+    split: TableSource | None = None,
+    rois: Sequence[str] = (),
+    modalities: Sequence[str] = (),
+    retrained: Mapping[str, Sequence[EmbeddingSource]] | None = None,
+    labels: TableSource | None = None,
+    adjust: Sequence[str] = (),
+    site: str | None = None,
+    exposure: Mapping[str, TableSource] | None = None,
+    repeatability: TableSource | None = None,
+    doctor: bool = False,
+    settings: Settings = DEFAULTS,
+    progress: bool = True,
+    **options: Any,
+) -> Comparison:
+    """Compares an encoder before and after fine-tuning, feature by feature.
+
+    The main job, ``radiomic-lens sweep``, is this call with files around it::
+
+        comparison = lens.compare("before.npz", {"cls": "after.npz"}, "radiomics.csv")
+        comparison.verdicts.to_csv("verdicts.csv")
+        comparison.report("runs/mine")
+
+    Args:
+        pre: embeddings before fine-tuning: a path, a table with ``patient_id``, or
+            ``(ids, array)`` with ``array (n, d)`` of NumPy, of torch, or nested lists; or a
+            `Study`, which holds all tables.
+        ft: the same after fine-tuning, per task; a single one is task ``ft``.
+        radiomics: a path or table of radiomic features, in their own units.
+        split: a path or table of ``patient_id`` and ``split``; without it, 7:1:2 by patient.
+        rois, modalities: parts of the radiomics table to analyse; none means all.
+        retrained: task -> embeddings of encoders fine-tuned on it from other seeds.
+        labels: a path or table of ``patient_id`` and label columns, for `adjust` and `site`.
+        adjust: its columns to adjust for (partial R2).
+        site: its column that names the site.
+        exposure: task -> a path or table of the patients whom its fine-tuning saw.
+        repeatability: a path or table of ``column`` and ``icc``.
+        doctor: also plant known changes, to tell what the cohort can show (minutes).
+        settings: how to compare.
+        progress: show bars.
+        options: single settings by name, such as ``folds=3, hidden=32, seed=1``
+            (`lens.Settings` and the groups in it).
+
+    Returns:
+        A `Comparison`.
+
+    Raises:
+        InputError: a table or setting cannot be used; it is named with the remedy.
+        TypeError: a setting of an unknown name.
+    """
+    settings = changed(settings, **options).settled()
+    if problem := settings.problem():
+        raise InputError(problem)
+    if isinstance(pre, Study):
+        if ft is not None or radiomics is not None:
+            raise InputError("a Study holds all tables; ft and radiomics go with tables in pre")
+        study = pre
+    elif ft is None or radiomics is None:
+        raise InputError("pre is a table of embeddings, so that ft and radiomics are needed too")
+    else:
+        study = load_study(
+            pre, _by_task(ft), radiomics, split=split, rois=rois, modalities=modalities,
+            seed=settings.seed, retrained=retrained,
+        )  # fmt: skip
+    context = read_context(
+        study, labels=labels, adjust=adjust, site=site, exposure=exposure,
+        repeatability=repeatability, seed=settings.seed,
+    )  # fmt: skip
+    return _compare(study, settings, context, doctor=doctor, progress=progress)
+
+
+def _by_task(ft: Any) -> dict[str, Any]:
+    """Task -> embeddings; a single table is task ``ft``."""
+    return {"ft": ft} if is_table(ft) else dict(ft)
+
+
+def _compare(
+    study: Study, settings: Settings, context: Context, *, doctor: bool, progress: bool
+) -> Comparison:
+    bar, scratch = tqdm_bar if progress else silent, stages.scratch_of(settings)
+    clock, seconds = [time.perf_counter()], {}
+
+    def lap(stage: str) -> None:
+        clock.append(time.perf_counter())
+        seconds[stage] = round(clock[-1] - clock[-2], 2)
+
+    trained = stages.train(study, settings, bar=bar)
+    lap("sweep")
+    verdicts = stages.judge_tasks(study, settings, context, bar=bar, scratch=scratch)
+    lap("cross-validation")
+    encoding = stages.encode(study, settings, bar=bar)
+    lap("encoding")
+    findings = stages.diagnose(study, settings, bar=bar) if doctor else None
+    tasks = {}
+    for task in study.x_ft:
+        frozen = (trained.sweep.projection, trained.scaling)
+        result, similarity = stages.compare_single_split(
+            study, frozen, task, verdicts[task], settings, scratch=scratch
+        )
+        tasks[task] = TaskResult(result, encoding[task], similarity)
+        lap(f"shift {task}")
+    return Comparison(study, settings, trained, tasks, context, findings, seconds)

@@ -1,0 +1,221 @@
+"""The public call: every form of input, the same numbers as the main job, results that print."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import lens
+from experiments.main_job.config import Config, ContextFlags, TableFlags
+from experiments.sweep import job
+from lens import cache
+from lens.errors import InputError
+from lens.settings import PAPER_L1_GRID, changed
+from tests.planted import Planted, plant
+
+SMALL: dict[str, Any] = {
+    "hidden": 6, "epochs": 5, "l1": (1e-6,), "l2": (1e-5,), "folds": 3, "repeats": 1,
+    "bootstraps": 30, "flips": 200,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    return plant(n=120, d=16)
+
+
+@pytest.fixture(scope="module")
+def tables(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return planted.write(tmp_path_factory.mktemp("tables"))
+
+
+@pytest.fixture(scope="module")
+def labels(planted: Planted) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    site = np.array(["a", "b"])[np.arange(120) % 2]
+    used = np.arange(120) % 3 > 0
+    return pd.DataFrame(
+        {"patient_id": planted.ids, "age": rng.normal(60, 9, 120), "site": site, "used": used}
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(tables: dict[str, Path], labels: pd.DataFrame) -> lens.Comparison:
+    """From paths, with everything that can be looked at around the verdicts."""
+    return lens.compare(
+        tables["pre"], {"cls": tables["ft"]}, tables["radiomics"], labels=labels, adjust=["age"],
+        site="site", exposure={"cls": labels}, progress=False, **SMALL,
+    )  # fmt: skip
+
+
+def test_the_answer_is_the_planted_truth(compared: lens.Comparison, planted: Planted) -> None:
+    verdicts = compared.verdicts
+    erased = verdicts["column"].map(
+        dict(zip(planted.radiomics.columns[1:], planted.factor == 0, strict=True))
+    )
+    assert (verdicts.loc[erased, "verdict"] == "lost").all()
+    assert not verdicts.loc[~erased, "verdict"].isin(["lost", "gained"]).any()
+    assert (verdicts["task"] == "cls").all()
+    assert len(verdicts) == planted.radiomics.shape[1] - 1
+
+
+def frame(planted: Planted, x: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(x, columns=[f"e{i}" for i in range(x.shape[1])]).assign(
+        patient_id=planted.ids
+    )
+
+
+FORMS = {
+    "paths as text": lambda p, t: (str(t["pre"]), {"cls": str(t["ft"])}, str(t["radiomics"])),
+    "arrays with ids": lambda p, t: ((p.ids, p.pre), {"cls": (p.ids, p.ft)}, p.radiomics),
+    "lists": lambda p, t: (
+        (p.ids.tolist(), p.pre.tolist()), {"cls": (list(p.ids), p.ft.tolist())},
+        {name: values.tolist() for name, values in p.radiomics.items()},
+    ),
+    "tensors": lambda p, t: (
+        (p.ids, torch.tensor(p.pre, requires_grad=True)), {"cls": (p.ids, torch.tensor(p.ft))},
+        p.radiomics,
+    ),
+    "tables": lambda p, t: (
+        frame(p, p.pre), {"cls": frame(p, p.ft).set_index("patient_id")},
+        p.radiomics.set_index("patient_id"),
+    ),
+    "mappings": lambda p, t: (
+        {"patient_id": p.ids, "embeddings": p.pre},
+        {"cls": {"patient_id": p.ids, "embeddings": p.ft}}, p.radiomics.iloc[::-1],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_input_gives_the_same_numbers(
+    planted: Planted, tables: dict[str, Path], compared: lens.Comparison, form: str
+) -> None:
+    before = planted.radiomics.copy()
+    pre, ft, radiomics = FORMS[form](planted, tables)
+    found = lens.compare(pre, ft, radiomics, progress=False, **SMALL).verdicts
+    shared = [name for name in found if name in compared.verdicts]
+    pd.testing.assert_frame_equal(
+        found[shared], compared.verdicts[shared], check_exact=True, check_dtype=False
+    )
+    pd.testing.assert_frame_equal(planted.radiomics, before)
+
+
+def test_a_single_table_after_fine_tuning_is_a_task(planted: Planted) -> None:
+    found = lens.compare(
+        (planted.ids, planted.pre), (planted.ids, planted.ft), planted.radiomics, progress=False,
+        **SMALL,
+    )  # fmt: skip
+    assert list(found.tasks) == ["ft"]
+
+
+def test_a_study_is_welcome(tables: dict[str, Path], compared: lens.Comparison) -> None:
+    study = lens.load_study(tables["pre"], {"cls": tables["ft"]}, tables["radiomics"])
+    found = lens.compare(study, progress=False, **SMALL)
+    assert (found.verdicts["verdict"] == compared.verdicts["verdict"]).all()
+    with pytest.raises(InputError, match="a Study holds all tables"):
+        lens.compare(study, {"cls": tables["ft"]}, progress=False)
+
+
+def test_the_main_job_writes_the_same_numbers(
+    tables: dict[str, Path], labels: pd.DataFrame, compared: lens.Comparison, tmp_path: Path
+) -> None:
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    config = Config(
+        tables=TableFlags(
+            pre=(str(tables["pre"]),), ft=(f"cls={tables['ft']}",), radiomics=tables["radiomics"]
+        ),
+        context=ContextFlags(
+            labels=tmp_path / "labels.csv", adjust=("age",), site="site",
+            exposure=(f"cls={tmp_path / 'labels.csv'}",),
+        ),
+        out=tmp_path / "job",
+    )  # fmt: skip
+    assert job(changed(config, **SMALL)) == 0
+    saved = compared.save(tmp_path / "call")
+    files = cache.recorded([saved], saved)
+    theirs = cache.recorded([tmp_path / "job"], tmp_path / "job")
+    # The job also keeps what its stages hand on; the record and the page tell how long it took.
+    own = {"run.json", "report.html"}
+    handed_on = {"cls/verdicts.parquet", "cls/exposure.csv"}
+    assert set(theirs) - set(files) == handed_on
+    different = {name for name in files if files[name] != theirs[name]}
+    assert different <= own, different
+
+
+def test_results_print_and_are_saved(compared: lens.Comparison, tmp_path: Path) -> None:
+    text = repr(compared)
+    assert text.startswith("Comparison of 120 patients and 48 features\n  cls: ")
+    assert len(text) < 300
+    assert "8 in" in compared.summary()
+    assert "lost" in compared.summary()
+    assert "<table" in compared._repr_html_()
+    page = compared.report(tmp_path / "page")
+    assert page == tmp_path / "page" / "report.html"
+    assert "report.html" in {path.name for path in compared.report().parent.iterdir()}
+    assert set(compared.groups["stage"]) == {"pre", "ft", "delta"}
+    assert {"modality", "roi", "group"} <= set(compared.modalities)
+
+
+WRONG = {
+    "p.pre, {'cls': (p.ids, p.ft)}, p.radiomics": "pre: an array without ids",
+    "(p.ids, p.pre), {'cls': p.ft}, p.radiomics": "ft['cls']: an array without ids",
+    "3, {'cls': (p.ids, p.ft)}, p.radiomics": "pre: int is no table; welcome are a path",
+    "(p.ids, p.pre), {}, p.radiomics": "at least one task",
+    "(p.ids, p.pre), None, p.radiomics": "ft and radiomics are needed too",
+    "(p.ids, p.pre), 5, p.radiomics": "ft['ft']: int is no table; welcome are a path",
+    "(p.ids, p.pre), {'cls': (p.ids, p.ft)}, p.pre": "radiomics: an array has neither ids",
+    "(p.ids[:-1], p.pre), {'cls': (p.ids, p.ft)}, p.radiomics": "pre: ",
+    "'absent.npz', {'cls': (p.ids, p.ft)}, p.radiomics": "absent.npz: no such file",
+}
+
+
+def test_a_wrong_input_is_one_sentence() -> None:
+    """In a process of its own, where no shape or type is checked but by our own code."""
+    script = """
+import sys
+import lens
+import lens.errors
+from tests.planted import plant
+
+p = plant(n=30, d=4)
+for arguments in sys.argv[1:]:
+    try:
+        lens.compare(*eval(f"({arguments})"), progress=False)
+    except lens.errors.InputError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *WRONG], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(WRONG)
+    for line, message in zip(lines, WRONG.values(), strict=True):
+        assert message in line
+
+
+def test_settings_go_by_their_names(planted: Planted) -> None:
+    tables = ((planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, planted.radiomics)
+    with pytest.raises(TypeError, match="no setting 'fold'"):
+        lens.compare(*tables, fold=3)
+    with pytest.raises(InputError, match="folds is 1"):
+        lens.compare(*tables, folds=1)
+    with pytest.raises(InputError, match="adjust and site are columns"):
+        lens.compare(*tables, adjust=["age"])
+
+
+def test_the_papers_mode_has_the_papers_grid(planted: Planted) -> None:
+    options = SMALL | {"folds": 0, "epochs": 1}
+    del options["l1"]
+    tables = ((planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, planted.radiomics)
+    found = lens.compare(*tables, mode="paper", progress=False, **options)
+    assert found.trained.sweep.table["l1"].tolist() == list(PAPER_L1_GRID)
+    assert not found.tasks["cls"].shift.decoders["pre"].b.any()
