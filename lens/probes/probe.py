@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 
+@runtime_checkable
 class FittedProbe(Protocol):
     """A probe after `Probe.fit` on n rows with k targets."""
 
@@ -57,6 +58,7 @@ class FittedProbe(Protocol):
         ...
 
 
+@runtime_checkable
 class Probe(Protocol):
     """How to fit one. An implementation is a small frozen dataclass that holds its settings."""
 

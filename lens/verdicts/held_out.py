@@ -1,7 +1,7 @@
 """Held-out errors of every probe on every encoder, and what each patient adds to them.
 
-A probe reads the radiomic features from one encoder's embeddings: it is fitted on a fold's fitted
-rows and scored on its held-out rows. There are two kinds:
+A probe predicts the radiomic features from one encoder's embeddings: it is fitted on a fold's
+fitted rows and scored on its held-out rows. There are two kinds:
 
 - those in `PROBES`, fitted to each encoder by itself;
 - the shared MLP of the paper: its first layer is trained on one encoder and then frozen, and a
@@ -15,41 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lens.probes.ridge import ALPHAS, fitted_influence, predict, ridge
+from lens.probes.probe import Probe
+from lens.probes.ridge import RidgeProbe
 from lens.scratch import IN_MEMORY, Scratch
 from lens.settings import SweepConfig
 from lens.verdicts.fitting_time import count_work, measure, seconds
 from lens.verdicts.fold_mlp import common_sizes, project, train_mlp
 from lens.verdicts.fold_values import common_unit, impute, residuals
 from lens.verdicts.folds import Fold
-
-
-@dataclass(frozen=True)
-class RidgeProbe:
-    per_channel: bool = True
-    alphas: tuple[float, ...] = ALPHAS
-
-    def fit(self, x: np.ndarray, r: np.ndarray) -> _FittedRidge:
-        return _FittedRidge(ridge(x, r, self.alphas, per_channel=self.per_channel))
-
-
-class _FittedRidge:
-    def __init__(self, fit: Any) -> None:
-        self.ridge = fit
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        return predict(self.ridge, x)
-
-    def influence(self, x: np.ndarray, error: np.ndarray) -> np.ndarray:
-        return fitted_influence(self.ridge, x, error)
-
-
-Probe = Any
 
 PROBES: dict[str, Probe] = {
     "per_channel": RidgeProbe(per_channel=True),
@@ -71,16 +49,15 @@ PRE = "pre"
 class ProbeErrors(NamedTuple):
     """Squared held-out errors of a probe and their influences, averaged over repeats.
 
-    With ``e_jk`` the held-out error of row j for feature k (observed minus predicted), and ``w_i``
-    the weight of row i in the fits that it takes part in, 1 as a rule:
+    With ``e_jk`` the held-out error of row j for feature k (observed minus predicted), ``w_i`` the
+    weight of row i in the fits that it takes part in, ``f_ik`` its residual there, and ``a_jik``
+    its weight in the prediction of row j (`lens.probes.probe.FittedProbe`):
 
     Attributes:
         error: ``e_jk^2``; zero where a row is not scored.
-        fitted_influence: ``d/dw_i sum_j e_jk^2`` over the held-out rows j of those fits, which is
-            ``-2 sum_j e_jk a_ji f_ik`` with ``f_ik`` the residual of row i in the fit and ``a_ji``
-            the weight of row i in the prediction of row j (`lens.probes.probe.FittedProbe`).
-            Negative where the row makes the predictions of others better.
-        flipped_influence: ``-2 sum_j s_j e_jk a_ji f_ik`` with random signs ``s_j`` of the rows,
+        fitted_influence: ``d/dw_i sum_j e_jk^2 = -2 sum_j e_jk a_jik f_ik`` over the held-out rows
+            j of those fits. Negative where row i makes the predictions of others better.
+        flipped_influence: ``-2 sum_j s_j e_jk a_jik f_ik`` with random signs ``s_j`` of the rows,
             the same for all probes and features. Its expected square is that of the noise in
             `fitted_influence`, which the errors of the rows j hold as well.
     """
@@ -190,7 +167,7 @@ def estimate_seconds(
 
     def train(epochs: int) -> None:
         assert config is not None
-        pilot = replace(config, l1=config.l1[:1], l2=config.l2[:1], epochs=epochs)
+        pilot = replace(config, l1=config.l1_grid[:1], l2=config.l2[:1], epochs=epochs)
         train_mlp(x_pre, filled, fold, common_sizes(folds), pilot, seed=0)
 
     costs = measure(fit_probes, train if config else None)

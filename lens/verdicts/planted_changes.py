@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lens.probes.ridge import predict, ridge
+from lens.probes.ridge import RidgeProbe
 
 _NEGLIGIBLE = 0.05
 """A direction of the predicted features with less than this share of the leading one's deviation is
@@ -159,7 +159,8 @@ def remove(
     if not 0 <= dose <= 1:
         raise ValueError(f"dose is {dose}, it must be between 0 and 1")
     deviation = r.std(axis=0)
-    predicted = predict(ridge(x, r / np.where(deviation > 0, deviation, 1.0)), x)
+    probe = RidgeProbe().fit(x, r / np.where(deviation > 0, deviation, 1.0))
+    predicted = probe.predict(x)
     u, s, _ = np.linalg.svd(predicted - predicted.mean(axis=0), full_matrices=False)
     u = u[:, s > _NEGLIGIBLE * s[0]]
     centred = x - x.mean(axis=0, dtype=np.float64)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
-from lens.probes.ridge import ridge
+from lens.probes.ridge import RidgeProbe
 from lens.settings import Rules, SweepConfig
 from lens.verdicts.clusters import cluster_features
 from lens.verdicts.estimates import delta_r2, r2_score
@@ -71,7 +71,7 @@ def test_ridge_equals_a_plain_loop_over_the_folds(
     x, error, base = planted.pre.astype(float), np.zeros_like(r), np.zeros_like(r)
     for fold in make_folds(GROUPS, 3, 2, 0):
         mean, std = x[fold.fitted].mean(axis=0), x[fold.fitted].std(axis=0)
-        alpha = ridge(planted.pre[fold.fitted], r[fold.fitted]).alpha
+        alpha = RidgeProbe().fit(planted.pre[fold.fitted], r[fold.fitted]).alpha
         probe = Ridge(alpha=alpha).fit((x[fold.fitted] - mean) / std, r[fold.fitted])
         error[fold.test] += (r[fold.test] - probe.predict((x[fold.test] - mean) / std)) ** 2 / 2
         base[fold.test] += (r[fold.test] - r[fold.fitted].mean(axis=0)) ** 2 / 2
