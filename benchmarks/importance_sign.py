@@ -80,7 +80,7 @@ def plant(config: Config, seed: int) -> Cohort:
 def measure(cohort: Cohort, hidden: int, config: Config, seed: int) -> dict[str, Any]:
     """Importance and held-out R2 of every feature before and after, and with halved embeddings."""
     from lens.paper.importance import importance
-    from lens.paper.shift import r2
+    from lens.paper.scores import r2
     from lens.probes.decoder import decode, predict
     from lens.probes.mlp import project
     from lens.probes.scaling import fit_min_max, scale

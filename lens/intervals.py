@@ -16,16 +16,23 @@ Z_VALUE = 1.959963984540054
 
 
 class Interval(NamedTuple):
-    """Lower and upper end per column (or a scalar pair)."""
+    """Lower and upper ends, arrays of one shape; of a single quantity, scalars."""
 
     low: np.ndarray
     high: np.ndarray
 
 
 def percentile_interval(samples: Float[np.ndarray, " b *axes"]) -> Interval:
-    """Percentile interval over bootstrap samples, samples without a value left out."""
+    """Percentile interval at `LEVEL` over bootstrap samples, those without a value (NaN) left out.
+
+    Args:
+        samples: a bootstrap sample per row, in any unit.
+
+    Returns:
+        Ends of shape `axes`; NaN where no sample has a value.
+    """
     tail = 50 * (1 - LEVEL)
-    # The NaN-skipping form is some ten times slower; a column without any value gives NaN.
+    # The form that skips NaN is some ten times slower; it warns of a column without any value.
     percentile = np.nanpercentile if np.isnan(samples).any() else np.percentile
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         low, high = percentile(samples, [tail, 100 - tail], axis=0)

@@ -1,4 +1,4 @@
-"""Bootstrap of the test patients with decoders held fixed."""
+"""Paired bootstrap of the test patients, with projection and decoders held fixed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def bootstrap_scores(
     variance: Float[np.ndarray, " k"],
     weights: Float[np.ndarray, "b n"],
 ) -> dict[str, Float[np.ndarray, "b k"]]:
-    """Scores of each bootstrap sample of the test patients; the decoders stay as they are.
+    """The scores of `lens.paper.scores.decoder_scores` in each bootstrap sample.
 
     Args:
-        residual: observed minus decoded.
+        residual: observed minus decoded, of the test patients.
         deviation: observed minus the mean of the train and validation patients.
-        variance: of each column over the train patients.
-        weights: times each row is drawn.
+        variance: of each feature over the train patients.
+        weights: of `patient_weights`.
 
     Returns:
         ``r2``, ``mse`` and ``mse_z`` in float32; R2 is NaN in a sample without any deviation.

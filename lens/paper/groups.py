@@ -1,4 +1,4 @@
-"""Summaries by feature group (the paper's Table 1) and by modality and class (its Figure 2)."""
+"""Scores by feature group (the paper's Table 1) and by modality and class (its Figure 2)."""
 
 from __future__ import annotations
 
@@ -9,83 +9,49 @@ import pandas as pd
 from jaxtyping import Float
 
 from lens.intervals import percentile_interval
+from lens.paper.scores import SCORES, STAGES
 
 CLASSES = ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm")
-STAGES = ("pre", "ft", "delta")
-SCORES = ("r2", "mse", "mse_z")
+"""PyRadiomics' feature classes in the paper's order."""
+
+Masks = Mapping[tuple[str, ...], np.ndarray]
+"""Names of a group -> boolean mask (k,) of its features."""
+
+Samples = Mapping[str, Mapping[str, Float[np.ndarray, "b k"]]]
+"""Stage -> score -> bootstrap samples."""
 
 
-Groups = Mapping[tuple[str, ...], np.ndarray]
-"""Group labels -> boolean mask over the columns."""
+def by_feature_group(features: pd.DataFrame, samples: Samples) -> pd.DataFrame:
+    """The layout of the paper's Table 1: within each ROI the classes, then the image filters.
 
+    Args:
+        features: a row per feature: ``roi, image, feature_class`` and each score before (``_pre``)
+            and after (``_ft``) fine-tuning.
+        samples: of the same features, with the stage ``delta`` of paired differences.
 
-def summaries(
-    table: pd.DataFrame,
-    samples: Mapping[str, Mapping[str, np.ndarray]],
-    groups: Groups,
-    keys: tuple[str, ...],
-) -> pd.DataFrame:
-    """Median and mean of each score over the columns of each group, with intervals.
-
-    The row of stage ``delta`` holds the median (mean) of the columns' differences, which is not the
-    difference of the medians.
+    Returns:
+        A row per ``roi, group`` and ``stage``: ``n_features``, then of each score the median and
+        mean over the group's features, each with ``_low`` and ``_high``. Of the stage ``delta``
+        they are of the features' differences: not the difference of the medians.
     """
-    rows = []
-    for labels, mask in groups.items():
-        for stage in STAGES:
-            row: dict[str, object] = dict(zip(keys, labels, strict=True))
-            row |= {"stage": stage, "n_features": int(mask.sum())}
-            for score in SCORES:
-                values = _stage_values(table, score, stage)[mask]
-                drawn = samples[stage][score][:, mask]
-                for name, reduce in (("median", median), ("mean", mean)):
-                    low, high = percentile_interval(reduce(drawn))
-                    row[f"{score}_{name}"] = float(reduce(values[None])[0])
-                    row[f"{score}_{name}_low"], row[f"{score}_{name}_high"] = (
-                        float(low),
-                        float(high),
-                    )
-            rows.append(row)
-    return pd.DataFrame(rows)
+    return _summarise(features, samples, _group_masks(features), ("roi", "group"))
 
 
-def feature_groups(table: pd.DataFrame) -> Groups:
-    """The paper's groups within each ROI: the six classes, then the image filters."""
-    groups = {}
-    filters = table["image"].str.split("-").str[0]
-    for roi in table["roi"].unique():
-        inside = (table["roi"] == roi).to_numpy()
-        for name in _present(table["feature_class"], CLASSES):
-            groups[roi, name] = inside & (table["feature_class"] == name).to_numpy()
-        for name in _present(filters, ("original", "wavelet")):
-            groups[roi, name] = inside & (filters == name).to_numpy()
-    return {key: mask for key, mask in groups.items() if mask.any()}
+def by_modality(features: pd.DataFrame, samples: Samples) -> pd.DataFrame:
+    """The content of the paper's Figure 2: all features of a modality and ROI, then its classes.
 
+    Args:
+        features: as in `by_feature_group`, with ``modality``.
+        samples: as there.
 
-def modality_groups(table: pd.DataFrame) -> Groups:
-    groups = {}
-    for modality, roi in table[["modality", "roi"]].drop_duplicates().itertuples(index=False):
-        inside = ((table["modality"] == modality) & (table["roi"] == roi)).to_numpy()
-        groups[modality, roi, "all"] = inside
-        for name in _present(table["feature_class"], CLASSES):
-            groups[modality, roi, name] = inside & (table["feature_class"] == name).to_numpy()
-    return {key: mask for key, mask in groups.items() if mask.any()}
-
-
-def _present(values: pd.Series, first: tuple[str, ...]) -> list[str]:
-    """Distinct values, the well-known ones first and in their usual order."""
-    found = set(values)
-    return [v for v in first if v in found] + sorted(found - set(first))
-
-
-def _stage_values(table: pd.DataFrame, score: str, stage: str) -> np.ndarray:
-    if stage == "delta":
-        return (table[f"{score}_ft"] - table[f"{score}_pre"]).to_numpy()
-    return table[f"{score}_{stage}"].to_numpy()
+    Returns:
+        A row per ``modality, roi, group`` and ``stage``, with the columns of `by_feature_group`.
+    """
+    return _summarise(features, samples, _modality_masks(features), ("modality", "roi", "group"))
 
 
 def median(values: Float[np.ndarray, "b k"]) -> Float[np.ndarray, " b"]:
-    """Median over the columns that have a value; NaN where none has.
+    """Median over the features that have a value; NaN where none has.
 
     ``np.nanmedian`` goes row by row, which takes ten times as long.
     """
@@ -96,8 +62,69 @@ def median(values: Float[np.ndarray, "b k"]) -> Float[np.ndarray, " b"]:
 
 
 def mean(values: Float[np.ndarray, "b k"]) -> Float[np.ndarray, " b"]:
-    """Mean over the columns that have a value; NaN where none has."""
+    """Mean over the features that have a value; NaN where none has."""
     known = np.isfinite(values)
     count = known.sum(axis=1)
     total = np.where(known, values, 0.0).sum(axis=1)
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+
+
+def _summarise(
+    features: pd.DataFrame, samples: Samples, masks: Masks, names: tuple[str, ...]
+) -> pd.DataFrame:
+    rows = []
+    for labels, mask in masks.items():
+        for stage in STAGES:
+            row: dict[str, object] = dict(zip(names, labels, strict=True))
+            row |= {"stage": stage, "n_features": int(mask.sum())}
+            for score in SCORES:
+                values = _stage_values(features, score, stage)[mask]
+                row |= _summary(score, values, samples[stage][score][:, mask])
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _summary(
+    score: str, values: Float[np.ndarray, " g"], samples: Float[np.ndarray, "b g"]
+) -> dict[str, float]:
+    """Median and mean over the features of a group, each with its percentile interval."""
+    found = {}
+    for name, reduce in ((f"{score}_median", median), (f"{score}_mean", mean)):
+        low, high = percentile_interval(reduce(samples))
+        found[name] = float(reduce(values[None])[0])
+        found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    return found
+
+
+def _stage_values(features: pd.DataFrame, score: str, stage: str) -> Float[np.ndarray, " k"]:
+    if stage == "delta":
+        return (features[f"{score}_ft"] - features[f"{score}_pre"]).to_numpy()
+    return features[f"{score}_{stage}"].to_numpy()
+
+
+def _group_masks(features: pd.DataFrame) -> Masks:
+    masks = {}
+    filters = features["image"].str.split("-").str[0]
+    for roi in features["roi"].unique():
+        inside = (features["roi"] == roi).to_numpy()
+        for name in _in_order(features["feature_class"], CLASSES):
+            masks[roi, name] = inside & (features["feature_class"] == name).to_numpy()
+        for name in _in_order(filters, ("original", "wavelet")):
+            masks[roi, name] = inside & (filters == name).to_numpy()
+    return {labels: mask for labels, mask in masks.items() if mask.any()}
+
+
+def _modality_masks(features: pd.DataFrame) -> Masks:
+    masks = {}
+    for modality, roi in features[["modality", "roi"]].drop_duplicates().itertuples(index=False):
+        inside = ((features["modality"] == modality) & (features["roi"] == roi)).to_numpy()
+        masks[modality, roi, "all"] = inside
+        for name in _in_order(features["feature_class"], CLASSES):
+            masks[modality, roi, name] = inside & (features["feature_class"] == name).to_numpy()
+    return {labels: mask for labels, mask in masks.items() if mask.any()}
+
+
+def _in_order(values: pd.Series, first: tuple[str, ...]) -> list[str]:
+    """Distinct values, the well-known ones first and in their usual order."""
+    found = set(values)
+    return [v for v in first if v in found] + sorted(found - set(first))

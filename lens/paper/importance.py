@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lens.probes.decoder import AnyArray
+from lens.probes.decoder import AnyArray, Decoder, decode, predict
 
 
 def importance(theta: Float[AnyArray, "k h"]) -> Float[np.ndarray, " k"]:
@@ -19,33 +19,81 @@ def importance(theta: Float[AnyArray, "k h"]) -> Float[np.ndarray, " k"]:
     return np.linalg.norm(np.asarray(theta, np.float64), axis=1)
 
 
-def explained_sd(
-    theta: Float[np.ndarray, "k h"],
-    z: Float[np.ndarray, "n h"],
-    r: Float[np.ndarray, "n k"],
-) -> Float[np.ndarray, " k"]:
-    """Standard deviation of the decoded feature over that of the feature itself.
+class DecoderFit(NamedTuple):
+    """A least-squares decoder with the patients that it was solved on.
 
-    ``sqrt(theta_k' Cov(Z) theta_k) / SD(R_k)``: does not change under any invertible linear map of
-    `z` with the decoder solved again, nor with the unit of `r`. It is what the decoder says, not
-    what it is right about: near one for noise, if there are many hidden units.
+    Attributes:
+        decoder: its weights, intercepts and rank.
+        z: projected embeddings of the fitted patients.
+        r: their radiomic features, scaled.
+        residual: observed minus decoded features.
+        intercept: whether the decoder has one.
+    """
+
+    decoder: Decoder
+    z: Float[np.ndarray, "n h"]
+    r: Float[np.ndarray, "n k"]
+    residual: Float[np.ndarray, "n k"]
+    intercept: bool
+
+
+def fit_decoder(
+    z: Float[np.ndarray, "n h"], r: Float[np.ndarray, "n k"], *, intercept: bool = True
+) -> DecoderFit:
+    """Solves the decoder (`lens.probes.decoder.decode`) and keeps what its statistics need.
 
     Args:
-        theta: decoder weights.
-        z, r: projected embeddings and features of the fitted patients.
+        z: projected embeddings, one row per patient, float64.
+        r: scaled radiomic features (unitless), same rows.
+        intercept: fit one; the paper does not.
     """
-    decoded = np.square((z - z.mean(axis=0)) @ theta.T).mean(axis=0)
-    return np.sqrt(decoded) / r.std(axis=0)
+    decoder = decode(z, r, intercept=intercept)
+    return DecoderFit(decoder, z, r, r - predict(decoder, z), intercept)
 
 
-def importance_debiased(
-    theta: Float[np.ndarray, "k h"],
-    z: Float[np.ndarray, "n h"],
-    residual: Float[np.ndarray, "n k"],
-    *,
-    rank: int,
-    intercept: bool = True,
-) -> Float[np.ndarray, " k"]:
+class ImportanceErrors(NamedTuple):
+    """Standard errors of importance before fine-tuning, after it, and of their difference."""
+
+    pre: Float[np.ndarray, " k"]
+    ft: Float[np.ndarray, " k"]
+    delta: Float[np.ndarray, " k"]
+
+
+def importance_errors(pre: DecoderFit, ft: DecoderFit) -> ImportanceErrors:
+    """Standard errors of importance, from the least-squares covariance of the weights.
+
+    ``Cov(theta_k) = s_kk (z'z)^-1``, and for two encoders on the same patients
+    ``Cov(theta_k, phi_k) = s_kl (z'z)^-1 z'y (y'y)^-1`` with the residual covariance ``s``. The
+    error of the norm follows by the delta method, so the difference accounts for the patients'
+    noise that both decoders share. Homoscedastic residuals are assumed; the projection is fixed.
+
+    Returns:
+        NaN where no degrees of freedom are left.
+    """
+    n, k = pre.r.shape
+    free = n - max(pre.decoder.rank, ft.decoder.rank) - int(pre.intercept)
+    if free < 1:
+        return ImportanceErrors(*(np.full(k, np.nan) for _ in ImportanceErrors._fields))
+    a, b = _influence(pre), _influence(ft)
+    var_pre = _dot(pre.residual, pre.residual) / free * _dot(a, a)
+    var_ft = _dot(ft.residual, ft.residual) / free * _dot(b, b)
+    covariance = _dot(pre.residual, ft.residual) / free * _dot(a, b)
+    var_delta = np.maximum(var_pre + var_ft - 2 * covariance, 0.0)
+    return ImportanceErrors(np.sqrt(var_pre), np.sqrt(var_ft), np.sqrt(var_delta))
+
+
+def explained_sd(fit: DecoderFit) -> Float[np.ndarray, " k"]:
+    """Standard deviation of the decoded feature over that of the feature itself.
+
+    ``sqrt(theta_k' Cov(Z) theta_k) / SD(R_k)`` over the fitted patients: does not change under any
+    invertible linear map of `z` with the decoder solved again, nor with the unit of `r`. It is the
+    spread of the decoder's output, right or wrong: near one for noise, if there are many hidden
+    units.
+    """
+    return np.sqrt(_decoded_variance(fit, fit.z.mean(axis=0))) / fit.r.std(axis=0)
+
+
+def importance_debiased(fit: DecoderFit) -> Float[np.ndarray, " k"]:
     """Squared importance on whitened `z`, less the part that noise alone would give; at least 0.
 
     ``||theta_k||^2 - sigma_k^2 tr((Z'Z)^-1)`` with ``Cov(Z) = 1``, in which basis
@@ -53,75 +101,37 @@ def importance_debiased(
     change under any invertible linear map of `z` with the decoder solved again; in the squared unit
     of the features. With no signal its expectation before the floor is zero.
 
-    Args:
-        theta: least-squares weights.
-        z: projected embeddings of the fitted patients.
-        residual: observed minus decoded, same rows.
-        rank: numerical rank of `z`.
-        intercept: whether the decoder has one.
-
     Returns:
         NaN where no degree of freedom is left to estimate the noise.
     """
-    n, centre = len(z), z.mean(axis=0) if intercept else 0.0
-    free = n - rank - int(intercept)
+    n, rank = len(fit.z), fit.decoder.rank
+    free = n - rank - int(fit.intercept)
     if free < 1:
-        return np.full(len(theta), np.nan)
-    decoded = np.square((z - centre) @ theta.T).mean(axis=0)
-    noise = np.square(residual).sum(axis=0) / free
-    return np.maximum(decoded - noise * rank / n, 0.0)
+        return np.full(fit.r.shape[1], np.nan)
+    noise = np.square(fit.residual).sum(axis=0) / free
+    return np.maximum(_decoded_variance(fit, _centre(fit)) - noise * rank / n, 0.0)
 
 
-class Fit(NamedTuple):
-    """What an importance's standard error needs of a decoder's fit.
-
-    Attributes:
-        z: projected embeddings of the fitted patients, centred if an intercept was fitted.
-        residual: observed minus decoded, same rows.
-        theta: decoder weights.
-        rank: numerical rank of `z`.
-    """
-
-    z: Float[np.ndarray, "n h"]
-    residual: Float[np.ndarray, "n k"]
-    theta: Float[np.ndarray, "k h"]
-    rank: int
-
-
-def importance_error(
-    pre: Fit, ft: Fit, *, intercept: bool
-) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Standard errors of importance before, after, and of their difference.
-
-    With least squares ``Cov(theta_k) = s_kk (z'z)^-1``, and for two encoders on the same patients
-    ``Cov(theta_k, phi_k) = s_kl (z'z)^-1 z'y (y'y)^-1`` with the residual covariance ``s``. The
-    error of the norm follows by the delta method, so the difference accounts for the patients'
-    noise that both decoders share. Homoscedastic residuals are assumed; the projection is fixed.
-
-    Returns:
-        Three arrays; NaN where no degrees of freedom are left.
-    """
-    n = len(pre.z)
-    a, b = _direction(pre), _direction(ft)
-    used = max(pre.rank, ft.rank) + int(intercept)
-    if n <= used:
-        return tuple(np.full(len(pre.theta), np.nan) for _ in range(3))  # type: ignore[return-value]
-
-    def residual_covariance(first: Fit, second: Fit) -> np.ndarray:
-        return np.einsum("nk,nk->k", first.residual, second.residual) / (n - used)
-
-    var_pre = residual_covariance(pre, pre) * np.einsum("nk,nk->k", a, a)
-    var_ft = residual_covariance(ft, ft) * np.einsum("nk,nk->k", b, b)
-    covariance = residual_covariance(pre, ft) * np.einsum("nk,nk->k", a, b)
-    var_delta = np.maximum(var_pre + var_ft - 2 * covariance, 0.0)
-    return np.sqrt(var_pre), np.sqrt(var_ft), np.sqrt(var_delta)
-
-
-def _direction(fit: Fit) -> Float[np.ndarray, "n k"]:
+def _influence(fit: DecoderFit) -> Float[np.ndarray, "n k"]:
     """``z (z'z)^+ theta_k / |theta_k|``: the influence of each patient on the importance."""
-    norm = np.linalg.norm(fit.theta, axis=1)
-    unit = np.divide(
-        fit.theta, norm[:, None], where=norm[:, None] > 0, out=np.zeros_like(fit.theta)
-    )
+    theta = fit.decoder.theta
+    norm = np.linalg.norm(theta, axis=1)
+    unit = np.divide(theta, norm[:, None], where=norm[:, None] > 0, out=np.zeros_like(theta))
+    z = fit.z - _centre(fit)
     # rcond as in the decoder: directions that it left out carry no weight here either.
-    return np.linalg.lstsq(fit.z.T, unit.T, rcond=float(np.finfo(np.float32).eps))[0]
+    return np.linalg.lstsq(z.T, unit.T, rcond=float(np.finfo(np.float32).eps))[0]
+
+
+def _decoded_variance(
+    fit: DecoderFit, centre: Float[np.ndarray, " h"] | float
+) -> Float[np.ndarray, " k"]:
+    return np.square((fit.z - centre) @ fit.decoder.theta.T).mean(axis=0)
+
+
+def _centre(fit: DecoderFit) -> Float[np.ndarray, " h"] | float:
+    """What the decoder's fit subtracts from `z`: nothing without an intercept."""
+    return fit.z.mean(axis=0) if fit.intercept else 0.0
+
+
+def _dot(a: Float[np.ndarray, "n k"], b: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
+    return np.einsum("nk,nk->k", a, b)

@@ -1,8 +1,10 @@
-"""What fine-tuning changed: decoders, importance and scores of both encoders."""
+"""Change of importance and scores from before to after fine-tuning, on one split."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,20 +12,25 @@ from jaxtyping import Float
 
 from lens.intervals import Z_VALUE, percentile_interval
 from lens.paper.bootstrap import bootstrap_scores, patient_weights
-from lens.paper.groups import SCORES, STAGES, feature_groups, modality_groups, summaries
+from lens.paper.groups import Samples, by_feature_group, by_modality
 from lens.paper.importance import (
-    Fit,
+    DecoderFit,
     explained_sd,
+    fit_decoder,
     importance,
     importance_debiased,
-    importance_error,
+    importance_errors,
 )
-from lens.probes.decoder import Decoder, decode, predict
+from lens.paper.scores import SCORES, STAGES, decoder_scores
+from lens.probes.decoder import Decoder, predict
 from lens.probes.mlp import Projection, project
 from lens.probes.scaling import MinMax, scale
 from lens.scratch import IN_MEMORY, Scratch
 from lens.study.study import Study
 from lens.verdicts.sign_flips import sign_flip_test
+
+Columns = dict[str, Float[np.ndarray, " k"]]
+"""Name -> value of each feature, as they go into the table."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,8 @@ class Shift:
     Attributes:
         decoders: ``pre`` and ``ft``.
         features: a row per radiomic column (see `shift`).
-        groups: a row per ROI, feature group and stage: the layout of the paper's Table 1.
-        modalities: a row per modality, ROI, feature class and stage: the paper's Fig. 2.
+        groups: of `lens.paper.groups.by_feature_group`, the paper's Table 1.
+        modalities: of `lens.paper.groups.by_modality`, the paper's Fig. 2.
     """
 
     decoders: dict[str, Decoder]
@@ -55,7 +62,7 @@ def shift(
     seed: int = 0,
     scratch: Scratch = IN_MEMORY,
 ) -> Shift:
-    """Compares the encoder before and after fine-tuning on `task`.
+    """Change of importance, R2 and MSE of every feature by fine-tuning on `task`.
 
     The projection stays frozen; a decoder per encoder is solved on train and validation patients
     and scored on test patients: R2 against the mean of train and validation, ``mse`` in the scaled
@@ -80,65 +87,96 @@ def shift(
         scratch: where the samples live: ``draws * k`` numbers of 4 bytes, nine times.
     """
     r = scale(study.r, scaling)
-    fitted, test, train = study.rows("train", "val"), study.rows("test"), study.rows("train")
+    test = study.rows("test")
     patients = study.ids["patient_id"].to_numpy()[test]
-    weights = patient_weights(patients, draws, seed)
-    deviation = r[test] - r[fitted].mean(axis=0)
-    variance = r[train].var(axis=0)
-
-    decoders, fits, errors, samples = {}, {}, {}, {}
-    table = study.features.copy()
-    for stage, x in (("pre", study.x_pre), ("ft", study.x_ft[task])):
-        z = project(projection, x).astype(np.float64)
-        decoder = decode(z[fitted], r[fitted], intercept=intercept)
-        residual = r[test] - predict(decoder, z[test])
-        errors[stage] = np.square(residual)
-        drawn = bootstrap_scores(residual, deviation, variance, weights)
-        samples[stage] = {name: scratch.keep(values) for name, values in drawn.items()}
-        decoders[stage] = decoder
-        fits[stage] = Fit(
-            z[fitted] - (z[fitted].mean(axis=0) if intercept else 0.0),
-            r[fitted] - predict(decoder, z[fitted]),
-            decoder.theta,
-            decoder.rank,
-        )
-        table[f"importance_{stage}"] = importance(decoder.theta)
-        table[f"importance_debiased_{stage}"] = importance_debiased(
-            decoder.theta, z[fitted], fits[stage].residual, rank=decoder.rank, intercept=intercept
-        )
-        table[f"explained_sd_{stage}"] = explained_sd(decoder.theta, z[fitted], r[fitted])
-        table[f"r2_{stage}"] = r2(residual, deviation)
-        table[f"mse_{stage}"] = errors[stage].mean(axis=0)
-        table[f"mse_z_{stage}"] = table[f"mse_{stage}"] / variance
-    samples["delta"] = {
-        name: scratch.keep(samples["ft"][name] - samples["pre"][name]) for name in SCORES
+    decoded = {
+        stage: _decode(project(projection, x).astype(np.float64), r, study, intercept)
+        for stage, x in (("pre", study.x_pre), ("ft", study.x_ft[task]))
     }
+    deviation = r[test] - r[study.rows("train", "val")].mean(axis=0)
+    variance = r[study.rows("train")].var(axis=0)
+    weights = patient_weights(patients, draws, seed)
+    samples = _bootstrap(decoded, deviation, variance, weights, scratch)
 
-    table["delta_importance"] = table["importance_ft"] - table["importance_pre"]
-    standard_errors = importance_error(fits["pre"], fits["ft"], intercept=intercept)
-    for stage, standard_error in zip(STAGES, standard_errors, strict=True):
-        name = "delta_importance" if stage == "delta" else f"importance_{stage}"
-        table[f"{name}_low"] = table[name] - Z_VALUE * standard_error
-        table[f"{name}_high"] = table[name] + Z_VALUE * standard_error
-    table["delta_r2"] = table["r2_ft"] - table["r2_pre"]
-    for stage in STAGES:
-        name = "delta_r2" if stage == "delta" else f"r2_{stage}"
-        table[f"{name}_low"], table[f"{name}_high"] = percentile_interval(samples[stage]["r2"])
-    difference = errors["pre"] - errors["ft"]
-    table["p_maxt"], table["q_bh"] = sign_flip_test(difference, patients, flips=flips, seed=seed)
+    columns: Columns = {}
+    for stage, one in decoded.items():
+        found = _importances(one.fit) | decoder_scores(one.residual, deviation, variance)
+        columns |= {f"{name}_{stage}": values for name, values in found.items()}
+    columns |= _importance_intervals(columns, decoded["pre"].fit, decoded["ft"].fit)
+    columns |= _r2_intervals(columns, samples)
+    difference = np.square(decoded["pre"].residual) - np.square(decoded["ft"].residual)
+    columns["p_maxt"], columns["q_bh"] = sign_flip_test(
+        difference, patients, flips=flips, seed=seed
+    )
+    features = study.features.assign(**columns)
     return Shift(
-        decoders=decoders,
-        features=table,
-        groups=summaries(table, samples, feature_groups(table), ("roi", "group")),
-        modalities=summaries(table, samples, modality_groups(table), ("modality", "roi", "group")),
+        decoders={stage: one.fit.decoder for stage, one in decoded.items()},
+        features=features,
+        groups=by_feature_group(features, samples),
+        modalities=by_modality(features, samples),
     )
 
 
-def r2(
-    residual: Float[np.ndarray, "n k"], deviation: Float[np.ndarray, "n k"]
-) -> Float[np.ndarray, " k"]:
-    """``1 - sum residual^2 / sum deviation^2``; NaN where the deviation is zero in all rows."""
-    total = np.square(deviation).sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        score = 1.0 - np.square(residual).sum(axis=0) / total
-    return np.where(total > 0, score, np.nan)
+class _Decoded(NamedTuple):
+    """An encoder's decoder: its fit to the train and validation patients, and its test residual."""
+
+    fit: DecoderFit
+    residual: Float[np.ndarray, "n k"]
+
+
+def _decode(
+    z: Float[np.ndarray, "n h"], r: Float[np.ndarray, "n k"], study: Study, intercept: bool
+) -> _Decoded:
+    fitted, test = study.rows("train", "val"), study.rows("test")
+    fit = fit_decoder(z[fitted], r[fitted], intercept=intercept)
+    return _Decoded(fit, r[test] - predict(fit.decoder, z[test]))
+
+
+def _bootstrap(
+    decoded: Mapping[str, _Decoded],
+    deviation: Float[np.ndarray, "n k"],
+    variance: Float[np.ndarray, " k"],
+    weights: Float[np.ndarray, "b n"],
+    scratch: Scratch,
+) -> Samples:
+    """Scores in every bootstrap sample before and after, and their paired differences."""
+    samples = {}
+    for stage, one in decoded.items():
+        drawn = bootstrap_scores(one.residual, deviation, variance, weights)
+        samples[stage] = {name: scratch.keep(values) for name, values in drawn.items()}
+    samples["delta"] = {
+        name: scratch.keep(samples["ft"][name] - samples["pre"][name]) for name in SCORES
+    }
+    return samples
+
+
+def _importances(fit: DecoderFit) -> Columns:
+    return {
+        "importance": importance(fit.decoder.theta),
+        "importance_debiased": importance_debiased(fit),
+        "explained_sd": explained_sd(fit),
+    }
+
+
+def _importance_intervals(columns: Columns, pre: DecoderFit, ft: DecoderFit) -> Columns:
+    """Change of importance, and normal intervals of importance and its change."""
+    found = {"delta_importance": columns["importance_ft"] - columns["importance_pre"]}
+    for stage, error in zip(STAGES, importance_errors(pre, ft), strict=True):
+        name = _column("importance", stage)
+        value = columns[name] if name in columns else found[name]
+        found[f"{name}_low"] = value - Z_VALUE * error
+        found[f"{name}_high"] = value + Z_VALUE * error
+    return found
+
+
+def _r2_intervals(columns: Columns, samples: Samples) -> Columns:
+    """Change of R2, and percentile intervals of R2 and its change."""
+    found = {"delta_r2": columns["r2_ft"] - columns["r2_pre"]}
+    for stage in STAGES:
+        name = _column("r2", stage)
+        found[f"{name}_low"], found[f"{name}_high"] = percentile_interval(samples[stage]["r2"])
+    return found
+
+
+def _column(score: str, stage: str) -> str:
+    return f"delta_{score}" if stage == "delta" else f"{score}_{stage}"

@@ -1,6 +1,6 @@
-"""How similar two embeddings of the same patients are as a whole: context for the feature tables.
+"""Similarity of two embeddings of the same patients as a whole: context for the feature tables.
 
-None of these says which information changed; each ignores other kinds of change (its invariances).
+No statistic shows which information changed; each ignores other kinds of change (its invariances).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def similarity(
     *,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """All statistics with intervals by a delete-a-group jackknife over patients.
+    """Every statistic, with intervals by a delete-a-group jackknife over patients.
 
     Args:
         x_pre, x_ft: embeddings of the same rows.
@@ -56,11 +56,7 @@ def similarity(
     rows = []
     for statistic in STATISTICS:
         value = statistic.compute(x_pre, x_ft)
-        left_out = np.array(
-            [statistic.compute(x_pre[part != p], x_ft[part != p]) for p in np.unique(part)]
-        )
-        count = len(left_out)
-        error = np.sqrt((count - 1) / count * np.square(left_out - left_out.mean()).sum())
+        error = _jackknife_error(statistic, x_pre, x_ft, part)
         rows.append(
             {
                 "statistic": statistic.name,
@@ -136,6 +132,17 @@ STATISTICS = (
 )
 
 
+def _jackknife_error(
+    statistic: Statistic, x_pre: np.ndarray, x_ft: np.ndarray, part: np.ndarray
+) -> float:
+    """Standard error from the values with each part of the patients left out."""
+    values = np.array(
+        [statistic.compute(x_pre[part != p], x_ft[part != p]) for p in np.unique(part)]
+    )
+    count = len(values)
+    return np.sqrt((count - 1) / count * np.square(values - values.mean()).sum())
+
+
 def _gram(x: np.ndarray) -> np.ndarray:
     x = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
     kernel = x @ x.T
@@ -144,6 +151,7 @@ def _gram(x: np.ndarray) -> np.ndarray:
 
 
 def _hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
+    """Unbiased HSIC (Song et al. 2012) of kernels with zero diagonals."""
     n = len(k)
     trace = np.einsum("ij,ij->", k, l)
     sums = k.sum() * l.sum() / ((n - 1) * (n - 2))
@@ -152,6 +160,7 @@ def _hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
+    """Centred, of unit Frobenius norm."""
     x = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
     return x / np.linalg.norm(x)
 
@@ -163,8 +172,9 @@ def _reduced(x: np.ndarray) -> np.ndarray:
 
 
 def _leading(x: np.ndarray) -> np.ndarray:
+    """Orthonormal scores of the patients on the leading principal components."""
     u, s, _ = np.linalg.svd(
         x.astype(np.float64) - x.mean(axis=0, dtype=np.float64), full_matrices=False
     )
-    held_out = np.cumsum(np.square(s)) / np.square(s).sum()
-    return u[:, : max(1, min(int(np.searchsorted(held_out, 0.9)) + 1, len(x) // 4))]
+    explained = np.cumsum(np.square(s)) / np.square(s).sum()
+    return u[:, : max(1, min(int(np.searchsorted(explained, 0.9)) + 1, len(x) // 4))]

@@ -1,4 +1,4 @@
-"""What the shift says about planted studies."""
+"""The paper's analysis of planted studies."""
 
 from __future__ import annotations
 
