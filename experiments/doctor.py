@@ -66,7 +66,7 @@ def job(config: Config) -> int:
     """Runs the job and gives the exit code."""
     from experiments.common.flags import pairs
     from lens.errors import InputError
-    from lens.report.power import write_findings
+    from lens.report.results import write_findings
     from lens.study.load import load_study
     from lens.verdicts.doctor_summary import table
 

@@ -22,8 +22,7 @@ from lens.files import write_failures, write_json, write_table
 from lens.paper.shift import Shift
 from lens.progress import silent, tqdm_bar
 from lens.report.page import write_report
-from lens.report.power import write_findings
-from lens.report.results import write_projection, write_shift, write_study
+from lens.report.results import write_findings, write_projection, write_shift, write_study
 from lens.settings import DEFAULTS, Settings, changed, flat
 from lens.study.load import load_study
 from lens.study.study import Study

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lens.report.ranking import label
+from lens.report.words import label
 from lens.settings import Rules
 from lens.study.study import Study
 

@@ -18,8 +18,13 @@ from lens.context import Context, read_context
 from lens.errors import CaseError
 from lens.files import file_hash, read_table, write_failures, write_table
 from lens.progress import tqdm_bar
-from lens.report.power import write_findings
-from lens.report.results import read_projection, write_projection, write_shift, write_study
+from lens.report.results import (
+    read_projection,
+    write_findings,
+    write_projection,
+    write_shift,
+    write_study,
+)
 from lens.study.load import load_study
 from lens.study.study import Study
 

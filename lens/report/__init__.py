@@ -1,1 +1,1 @@
-"""Tables, figures and the page of a run folder."""
+"""The tables, figures and page of a run folder."""

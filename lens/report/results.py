@@ -1,4 +1,4 @@
-"""The tables of a run folder: written after the analysis, read back for the report."""
+"""The tables of a run folder: which there are, written after the analysis, read for the report."""
 
 from __future__ import annotations
 
@@ -12,17 +12,69 @@ import numpy as np
 import pandas as pd
 
 from lens.errors import InputError
-from lens.files import read_table, write_arrays, write_table
+from lens.files import read_table, write_arrays, write_json, write_table
 from lens.paper.shift import Shift
 from lens.probes.decoder import Decoder
 from lens.probes.mlp import ACTIVATION, Projection
 from lens.probes.scaling import MinMax
+from lens.report.figures import save
+from lens.report.power_figure import power_figure
 from lens.study.study import Study
+from lens.verdicts.doctor import Findings
+from lens.verdicts.doctor_summary import summary
+
+RUN_FILES = {
+    "run.json": "settings, versions, stages and scopes of the run",
+    "failures.csv": "patients set aside, with the reason",
+}
+"""Files of the run folder, with what they hold; absent without a patient set aside: the last."""
+
+SCOPE_FILES = {
+    "split.csv": "patients and their split",
+    "dropped.csv": "radiomic columns left out, with the reason",
+    "sweep.parquet": "losses over the grid of penalties",
+    "projection.npz": "the frozen projection and the scaling of the features",
+    "doctor/doctor.json": "what the cohort can show",
+    "doctor/doctor.csv": "the planted changes",
+    "doctor/doctor-features.csv": "the clusters of features of the doctor",
+}
+"""Files of a scope, in the run folder or in ``scopes/<name>``; absent without a doctor: its own."""
+
+TASK_FILES = {
+    "verdicts.parquet": "verdict of every feature with its evidence",
+    "features.parquet": "verdict, scores and importance of every feature",
+    "groups.csv": "scores by feature group, the paper's Table 1",
+    "modalities.csv": "scores by modality and class, the paper's Figure 2",
+    "decoders.npz": "weights of the decoders before and after fine-tuning",
+    "similarity.csv": "similarity of the embeddings as a whole",
+    "encoding.csv": "variance of the embeddings explained by each group of features",
+    "exposure.csv": "patients whom fine-tuning saw",
+}
+"""Files of a task, in ``<task>``; absent without a table of exposure: the last."""
+
+FILES = RUN_FILES | SCOPE_FILES | TASK_FILES
+
+COLUMNS = {
+    "split.csv": ("patient_id", "split"),
+    "sweep.parquet": ("l1", "l2", "seed", "val_loss", "selected"),
+    "doctor/doctor.csv": ("kind", "detected", "loss"),
+    "features.parquet": (
+        "column", "modality", "roi", "image", "feature_class", "feature", "verdict", "cluster",
+        "medoid", "delta_r2", "delta_r2_split", "delta_importance", "r2_pre", "r2_ft",
+    ),
+    "groups.csv": ("roi", "group", "stage", "n_features", "r2_median"),
+    "modalities.csv": ("modality", "roi", "group", "stage", "n_features", "r2_median"),
+    "similarity.csv": ("statistic", "value", "value_low", "value_high"),
+    "encoding.csv": ("grouping", "group", "stage", "n_features", "shapley"),
+}  # fmt: skip
+"""Columns without which a table cannot be shown."""
+
+REMEDY = "run the same command again"
 
 
 @dataclass(frozen=True)
 class TaskTables:
-    """Tables of one task: of `lens.paper` and of `lens.verdicts.encoding`."""
+    """Tables of one task: of `lens.verdicts`, of `lens.paper` and of `lens.verdicts.encoding`."""
 
     features: pd.DataFrame
     groups: pd.DataFrame
@@ -40,25 +92,25 @@ class Scope:
         sweep: a row per penalty pair and seed.
         split: ``patient_id, split``.
         dropped: radiomic columns left out, with the reason.
-        doctor: of `lens.verdicts.doctor_summary.summary`, None where the doctor was not asked.
-        plants: its planted changes; no rows without it.
+        doctor: of `lens.verdicts.doctor_summary.summary`; empty where the doctor was not asked.
+        planted: its planted changes; no rows without it.
     """
 
     facts: dict[str, Any]
     sweep: pd.DataFrame
     split: pd.DataFrame
     dropped: pd.DataFrame
-    doctor: dict[str, Any] | None
-    plants: pd.DataFrame
+    doctor: dict[str, Any]
+    planted: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a run folder says.
+    """The tables of a run folder.
 
     Attributes:
         run: content of ``run.json``.
-        scopes: by name; ``run["tasks"]`` says which is a task's.
+        scopes: by name; ``run["tasks"]`` holds the name of each task's scope.
         tasks: task name -> tables.
         failures: patients set aside.
     """
@@ -67,6 +119,24 @@ class Results:
     scopes: dict[str, Scope]
     tasks: dict[str, TaskTables]
     failures: pd.DataFrame
+
+    def tables(self, name: str) -> list[pd.DataFrame]:
+        """The tables of a name that have rows: one per scope or task, or the only one of the run.
+
+        Raises:
+            KeyError: no table has this name.
+        """
+        owners = (self, *self.scopes.values(), *self.tasks.values())
+        found = [vars(owner)[name] for owner in owners if name in vars(owner)]
+        if not all(isinstance(table, pd.DataFrame) for table in found) or not found:
+            raise KeyError(f"no table is called {name}")
+        return [table for table in found if len(table)]
+
+
+def write_study(folder: Path, study: Study) -> None:
+    """Writes ``split.csv`` and ``dropped.csv`` of a scope."""
+    write_table(study.ids.assign(split=study.split), folder / "split.csv")
+    write_table(study.dropped, folder / "dropped.csv")
 
 
 def write_projection(folder: Path, projection: Projection, scaling: MinMax) -> None:
@@ -80,18 +150,20 @@ def write_projection(folder: Path, projection: Projection, scaling: MinMax) -> N
 
 
 def read_projection(folder: Path) -> tuple[Projection, MinMax]:
-    """Reads what `write_projection` wrote."""
-    with np.load(folder / "projection.npz", allow_pickle=False) as content:
-        return (
-            Projection(*(content[name] for name in Projection._fields)),
-            MinMax(*(content[name] for name in MinMax._fields)),
-        )
+    """Reads what `write_projection` wrote.
 
-
-def write_study(folder: Path, study: Study) -> None:
-    """Writes ``split.csv`` and ``dropped.csv``."""
-    write_table(study.ids.assign(split=study.split), folder / "split.csv")
-    write_table(study.dropped, folder / "dropped.csv")
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = folder / "projection.npz"
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return (
+                Projection(*(content[name] for name in Projection._fields)),
+                MinMax(*(content[name] for name in MinMax._fields)),
+            )
+    except Exception as error:  # a damaged archive fails in many ways, with one remedy
+        raise _unusable(path, "projection.npz", f"not readable ({error})") from error
 
 
 def write_shift(folder: Path, result: Shift) -> None:
@@ -105,53 +177,100 @@ def write_shift(folder: Path, result: Shift) -> None:
     write_table(result.modalities, folder / "modalities.csv")
 
 
+def write_findings(folder: Path, findings: Findings, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes ``doctor.json``, ``doctor.csv``, ``doctor-features.csv`` and the figure of power.
+
+    Args:
+        folder: where to.
+        findings: of `lens.verdicts.doctor.examine`.
+        facts: what else to keep in ``doctor.json``.
+
+    Returns:
+        The summary.
+    """
+    content = summary(findings)
+    write_table(findings.planted, folder / "doctor.csv")
+    write_table(findings.features, folder / "doctor-features.csv")
+    save(power_figure(findings.planted, content["detectable"]), folder, "doctor")
+    write_json(folder / "doctor.json", {**content, **facts})
+    return content
+
+
 def read_results(folder: Path) -> Results:
     """Reads a finished run folder.
 
     Raises:
-        InputError: the folder is not that of a finished run.
+        InputError: the folder is not that of a finished run, or a file is missing or damaged.
     """
     if not (folder / "run.json").is_file():
         raise InputError(f"{folder}: no run.json; this is not the folder of a finished run")
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    if "tasks" not in run:
-        raise InputError(f"{folder}: the run has not finished; start the same command again")
+    run = _read_json(folder, "run.json")
+    if not {"tasks", "scopes"} <= set(run):
+        raise InputError(f"{folder}: the run has not finished; {REMEDY}")
     return Results(
         run=run,
-        scopes={name: _read_scope(folder, facts) for name, facts in run["scopes"].items()},
+        scopes={name: _read_scope(folder / facts["folder"], facts)
+                for name, facts in run["scopes"].items()},
         tasks={task: _read_task(folder / task) for task in run["tasks"]},
-        failures=_read_list(folder / "failures.csv", ()),
-    )
+        failures=_read_list(folder, "failures.csv")
+        if (folder / "failures.csv").is_file() else pd.DataFrame(),
+    )  # fmt: skip
 
 
-def _decoder_arrays(stage: str, decoder: Decoder) -> Mapping[str, np.ndarray]:
-    return {f"theta_{stage}": decoder.theta, f"intercept_{stage}": decoder.b}
-
-
-def _read_scope(run: Path, facts: dict[str, Any]) -> Scope:
-    folder = run / facts["folder"]
-    doctor = folder / "doctor" / "doctor.json"
-    found = doctor.is_file()
+def _read_scope(folder: Path, facts: dict[str, Any]) -> Scope:
+    examined = (folder / "doctor").is_dir()
     return Scope(
         facts=facts,
-        sweep=read_table(folder / "sweep.parquet"),
-        split=read_table(folder / "split.csv"),
-        dropped=_read_list(folder / "dropped.csv", ("column", "reason")),
-        doctor=json.loads(doctor.read_text(encoding="utf-8")) if found else None,
-        plants=read_table(doctor.with_suffix(".csv")) if found else pd.DataFrame(),
+        sweep=_read_table(folder, "sweep.parquet"),
+        split=_read_table(folder, "split.csv"),
+        dropped=_read_list(folder, "dropped.csv"),
+        doctor=_read_json(folder, "doctor/doctor.json") if examined else {},
+        planted=_read_table(folder, "doctor/doctor.csv") if examined else pd.DataFrame(),
     )
 
 
 def _read_task(folder: Path) -> TaskTables:
     return TaskTables(
-        features=read_table(folder / "features.parquet"),
-        groups=read_table(folder / "groups.csv"),
-        modalities=read_table(folder / "modalities.csv"),
-        similarity=read_table(folder / "similarity.csv"),
-        encoding=read_table(folder / "encoding.csv"),
+        features=_read_table(folder, "features.parquet"),
+        groups=_read_table(folder, "groups.csv"),
+        modalities=_read_table(folder, "modalities.csv"),
+        similarity=_read_table(folder, "similarity.csv"),
+        encoding=_read_table(folder, "encoding.csv"),
     )
 
 
-def _read_list(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A table that may be absent or without rows."""
-    return pd.read_csv(path, dtype=str) if path.is_file() else pd.DataFrame(columns=list(columns))
+def _read_table(folder: Path, name: str) -> pd.DataFrame:
+    try:
+        table = read_table(folder / name)
+    except InputError as error:
+        problem = str(error).removeprefix(f"{folder / name}: ")
+        raise _unusable(folder / name, name, problem) from error
+    if missing := [column for column in COLUMNS[name] if column not in table]:
+        raise _unusable(folder / name, name, f"no column {missing[0]}")
+    return table
+
+
+def _read_list(folder: Path, name: str) -> pd.DataFrame:
+    """A table of texts that may be without rows."""
+    try:
+        return pd.read_csv(folder / name, dtype=str)
+    except (OSError, ValueError) as error:
+        raise _unusable(folder / name, name, f"not readable as a table ({error})") from error
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unusable(folder / name, name, f"not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise _unusable(folder / name, name, "not a JSON object")
+    return content
+
+
+def _unusable(path: Path, name: str, problem: str) -> InputError:
+    return InputError(f"{path} ({FILES[name]}): {problem}; {REMEDY}")
+
+
+def _decoder_arrays(stage: str, decoder: Decoder) -> Mapping[str, np.ndarray]:
+    return {f"theta_{stage}": decoder.theta, f"intercept_{stage}": decoder.b}

@@ -1,4 +1,4 @@
-"""What a report says of the verdicts: counts, the features behind them, and a figure."""
+"""Section: a verdict per feature, with counts, the largest changes and a figure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lens.report.figures import STYLE
-from lens.report.ranking import label
+from lens.report.section import Need, Report, Section
+from lens.report.words import label
 from lens.verdicts.rules import VERDICTS
 
 SHOWN = 8
 """Clusters listed of each verdict."""
 
-# Okabe and Ito's palette: told apart with any colour vision.
+UNCHANGED = ("kept", "absent")
+"""Verdicts whose features are counted and not listed."""
+
+# Okabe and Ito's palette: distinct with any colour vision.
 VERDICT_COLOURS = {
     "lost": "#d55e00",
     "gained": "#009e73",
@@ -28,8 +33,23 @@ VERDICT_COLOURS = {
 }
 
 
+def render(report: Report) -> Markup:
+    """A figure and tables per task, and how a verdict is reached."""
+    level, margin = report.config["level"], report.config["margin"]
+    tasks = []
+    for task in report.tasks:
+        features = task.tables.features
+        figure = report.draw(verdict_figure(features), f"{task.name}-verdicts")
+        content = evidence(features, level, margin)
+        tasks.append({"name": task.name, "scope": task.scope, "figure": figure, **content})
+    return report.fill("verdicts.html", tasks=tasks, verdicts=[*VERDICTS])
+
+
+SECTION = Section("verdicts", (Need("features", ("verdict",)),), render)
+
+
 def evidence(features: pd.DataFrame, level: float, margin: float) -> dict[str, Any]:
-    """Content of the verdict section of one task.
+    """Counts and listed features of one task.
 
     Args:
         features: rows of ``features.parquet``.
@@ -38,10 +58,10 @@ def evidence(features: pd.DataFrame, level: float, margin: float) -> dict[str, A
     """
     return {
         "counts": _counts(features),
-        "verdicts": VERDICTS,
         "changed": [
             (verdict, _listed(features, verdict), int((features["verdict"] == verdict).sum()))
-            for verdict in ("lost", "gained", "moved")
+            for verdict in VERDICTS
+            if verdict not in UNCHANGED
         ],
         "clusters": int(features["cluster"].nunique()),
         "ceiling": bool(features["r2_ceiling"].notna().any()),
@@ -62,8 +82,8 @@ def verdict_figure(features: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.4 + 0.32 * len(order)))
         axes = figure.subplots()
-        # The rare and telling verdicts are drawn last, on top.
-        for verdict in reversed(VERDICTS):
+        # The rare verdicts, of a change, are drawn last, on top.
+        for verdict in reversed([*VERDICTS]):
             mask = (features["verdict"] == verdict).to_numpy()
             axes.scatter(
                 change[mask],
@@ -147,10 +167,10 @@ def _within_seeds(features: pd.DataFrame, level: float, margin: float) -> int:
 
 
 def _disagreement(features: pd.DataFrame, margin: float) -> dict[str, Any]:
-    """Where the paper's change of importance points the other way than the change of R2.
+    """Features whose importance, the paper's score, changed in the other direction than R2.
 
-    Only features whose R2 changed beyond its interval, and by the margin, count: the sign of a
-    change that is nothing says nothing.
+    Only features whose R2 changed beyond its interval, and by the margin, count: below that the
+    sign of a change is chance.
     """
     sure = (features["delta_r2_low"] > 0) | (features["delta_r2_high"] < 0)
     sure &= features["delta_r2"].abs() >= margin

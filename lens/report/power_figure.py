@@ -1,52 +1,26 @@
-"""What the doctor found, written down: tables, and a figure of power against the loss of R2."""
+"""Figure of power against the loss of R2, from planted changes."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lens.files import write_json, write_table
-from lens.report.figures import COLOURS, STYLE, save
-from lens.verdicts.doctor import Findings
-from lens.verdicts.doctor_summary import summary
+from lens.report.figures import COLOURS, STYLE
 from lens.verdicts.power import POWER, power_curve
 
 
-def write_findings(folder: Path, findings: Findings, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes ``doctor.json``, ``doctor.csv``, ``doctor-features.csv`` and the figure.
-
-    Args:
-        folder: where to.
-        findings: of `lens.verdicts.doctor.examine`.
-        facts: what else to keep in ``doctor.json``.
-
-    Returns:
-        The summary.
-    """
-    content = summary(findings)
-    write_table(findings.planted, folder / "doctor.csv")
-    write_table(findings.features, folder / "doctor-features.csv")
-    save(power_figure(findings.planted, content["detectable"]), folder, "doctor")
-    write_json(folder / "doctor.json", {**content, **facts})
-    return content
-
-
-def power_figure(plants: pd.DataFrame, detectable: float | None) -> Figure:
+def power_figure(planted: pd.DataFrame, detectable: float | None) -> Figure:
     """Expected power by loss of R2, and above it which planted erasures were called lost.
 
     Args:
-        plants: of `lens.verdicts.doctor.Findings`.
+        planted: of `lens.verdicts.doctor.Findings`.
         detectable: of `lens.verdicts.doctor_summary.summary`.
     """
-    erased = plants[plants["kind"] == "erased"]
+    erased = planted[planted["kind"] == "erased"]
     called = erased["detected"] == 1
-    loss, power = power_curve(plants)
+    loss, power = power_curve(planted)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.4))
         axes = figure.subplots()

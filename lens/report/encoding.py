@@ -1,0 +1,62 @@
+"""Section: the part of the embedding's variance that each group of radiomic features explains."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from lens.report.figures import COLOURS, STAGE_NAMES, STYLE
+from lens.report.rows import by_stage
+from lens.report.section import Need, Report, Section
+from lens.verdicts.encoding import MAX_ROWS
+
+
+def render(report: Report) -> Markup:
+    """A figure and a table of one task."""
+    (task,) = report.tasks
+    encoding = task.tables.encoding
+    return report.fill(
+        "encoding.html",
+        task=task,
+        figure=report.draw(encoding_figure(encoding), f"{task.name}-encoding"),
+        encoding=by_stage(encoding, ["grouping", "group"]),
+        limit=MAX_ROWS,
+    )
+
+
+SECTION = Section("encoding", (Need("encoding"),), render)
+
+
+def encoding_figure(encoding: pd.DataFrame) -> Figure:
+    """Shapley shares of an embedding's variance before and after, a panel per grouping."""
+    groupings = list(dict.fromkeys(encoding["grouping"]))
+    shares = encoding[encoding["group"] != "none"]
+    sizes = [shares.loc[shares["grouping"] == name, "group"].nunique() for name in groupings]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 1.0 + 0.42 * sum(sizes)), layout="constrained")
+        panels = figure.subplots(
+            len(groupings), 1, sharex=True, squeeze=False, height_ratios=sizes
+        )[:, 0]  # fmt: skip
+        for axes, grouping in zip(panels, groupings, strict=True):
+            part = shares[shares["grouping"] == grouping]
+            names = list(dict.fromkeys(part["group"]))
+            for shift, stage in ((-0.14, "pre"), (0.14, "ft")):
+                rows = part[part["stage"] == stage].set_index("group").loc[names]
+                value = rows["shapley"].to_numpy()
+                ends = np.abs(rows[["shapley_low", "shapley_high"]].to_numpy().T - value)
+                axes.errorbar(
+                    value, np.arange(len(names)) + shift, xerr=ends, fmt="o", ms=4, lw=1.2,
+                    color=COLOURS[stage], label=STAGE_NAMES[stage],
+                )  # fmt: skip
+            axes.axvline(0, color="black", lw=0.8)
+            axes.set_yticks(range(len(names)), names)
+            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.set_title(f"By {grouping}")
+            axes.grid(axis="x", color="#dddddd", lw=0.6)
+            axes.set_axisbelow(True)
+        panels[-1].set_xlabel("Share of the embedding's variance explained (Shapley)")
+        panels[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    return figure

@@ -1,0 +1,108 @@
+"""Section: the features with the largest gains and losses on one split, and the most stable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import matplotlib as mpl
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from lens.report.figures import COLOURS, STYLE
+from lens.report.section import Need, Report, Section
+from lens.report.words import label
+
+COUNT = 5
+"""Features of each kind."""
+
+
+def render(report: Report) -> Markup:
+    """A figure, if any feature is explained at all, and a table of one task."""
+    (task,) = report.tasks
+    features = task.tables.features
+    ranking = rank(features, paper=report.config["mode"] == "paper")
+    figure = None
+    if any(len(rows) for _, rows in ranking.blocks()):
+        figure = report.draw(feature_changes(ranking), f"{task.name}-features")
+    return report.fill(
+        "largest_changes.html",
+        task=task,
+        figure=figure,
+        value_name=ranking.value_name,
+        ranking=[
+            (kind, [row | {"label": label(row)} for row in rows.to_dict("records")])
+            for kind, rows in ranking.blocks()
+        ],
+        called=int((features["q_bh_split"] < 0.05).sum()),
+    )
+
+
+SECTION = Section("largest changes", (Need("features", ("delta_r2_split",)),), render)
+
+
+class Ranking(NamedTuple):
+    """Rows of ``features.parquet``, best example first.
+
+    Attributes:
+        gains, losses, stable: up to five rows each.
+        value: column that ranks.
+        value_name: its name on the page.
+    """
+
+    gains: pd.DataFrame
+    losses: pd.DataFrame
+    stable: pd.DataFrame
+    value: str
+    value_name: str
+
+    def blocks(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """The three blocks with their kind."""
+        yield from (("gain", self.gains), ("loss", self.losses), ("stable", self.stable))
+
+
+def rank(features: pd.DataFrame, *, paper: bool) -> Ranking:
+    """Ranks by change of R2 on the single split, or by change of importance as the paper does.
+
+    Only features that are explained at all are ranked: the interval of R2 lies above zero after
+    fine-tuning (gains), before it (losses), or at both ends (stable). Otherwise the largest changes
+    would be those between two useless decoders.
+    """
+    value = "delta_importance" if paper else "delta_r2_split"
+    before, after = features["r2_pre_low"] > 0, features["r2_ft_low"] > 0
+    change = features[value]
+    gains = features[after & (change > 0)].sort_values(value, ascending=False)
+    losses = features[before & (change < 0)].sort_values(value)
+    both = features[before & after]
+    stable = both.reindex(both[value].abs().sort_values(kind="stable").index)
+    name = "Change of importance (paper's score)" if paper else "Change of test R2"
+    return Ranking(gains.head(COUNT), losses.head(COUNT), stable.head(COUNT), value, name)
+
+
+def feature_changes(ranking: Ranking) -> Figure:
+    """The listed features' change with its interval, in three blocks."""
+    blocks = [(name, rows) for name, rows in ranking.blocks() if len(rows)]
+    total = sum(len(rows) for _, rows in blocks)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 1.2 + 0.27 * (total + len(blocks))))
+        axes = figure.subplots()
+        position = 0.0
+        ticks: list[float] = []
+        names: list[str] = []
+        for kind, rows in blocks:
+            for row in rows.to_dict("records"):
+                value = row[ranking.value]
+                low, high = row[f"{ranking.value}_low"], row[f"{ranking.value}_high"]
+                axes.plot([low, high], [position] * 2, color=COLOURS[kind], lw=2, alpha=0.6)
+                axes.plot(value, position, "o", color=COLOURS[kind], ms=5)
+                ticks.append(position)
+                names.append(label(row))
+                position += 1
+            position += 0.7
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set_yticks(ticks, names, fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"{ranking.value_name}, with 95% interval")
+        axes.set_title("Largest gains, largest losses, most stable")
+    return figure

@@ -1,0 +1,20 @@
+"""Section: patients set aside and radiomic columns dropped, with the reasons."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from lens.report.section import Report, Section
+
+
+def render(report: Report) -> Markup:
+    """Two lists; each says so where nothing was left out."""
+    results = report.results
+    return report.fill(
+        "left_out.html",
+        failures=results.failures.to_dict("records"),
+        dropped={name: scope.dropped.to_dict("records") for name, scope in results.scopes.items()},
+    )
+
+
+SECTION = Section("left out", (), render)
