@@ -156,5 +156,5 @@ def _sites(source: TableSource, column: str, study: Study, seed: int) -> np.ndar
     try:
         leave_site_out(study.ids["patient_id"].to_numpy(), sites, seed)
     except ValueError as error:
-        raise InputError(f"site column {column}: {error}") from error
+        raise InputError(f"site {column}: {error}") from error
     return sites

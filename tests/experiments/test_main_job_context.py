@@ -99,7 +99,7 @@ def test_another_site_or_adjustment_makes_the_columns_anew(
     ("extra", "message"),
     [
         (["--adjust", "psa"], "cohort.csv: no column psa"),
-        (["--site", "hospital"], "--site hospital: all patients are at one site"),
+        (["--site", "hospital"], "site hospital: all patients are at one site"),
         (["--exposure", "reg=x.csv"], "--exposure of task 'reg'"),
     ],
 )
