@@ -22,7 +22,7 @@ from lens.files import write_failures, write_json, write_table
 from lens.paper.shift import Shift
 from lens.progress import silent, tqdm_bar
 from lens.report.page import write_report
-from lens.report.results import write_findings, write_projection, write_shift, write_study
+from lens.report.results import write_findings, write_shift, write_study, write_sweep
 from lens.settings import DEFAULTS, Settings, changed, flat
 from lens.study.load import load_study
 from lens.study.study import Study
@@ -101,8 +101,7 @@ class Comparison:
         """
         folder = Path(folder)
         write_study(folder, self.study)
-        write_projection(folder, self.trained.sweep.projection, self.trained.scaling)
-        write_table(self.trained.sweep.table, folder / "sweep.parquet")
+        write_sweep(folder, *self.trained)
         for task, result in self.tasks.items():
             write_shift(folder / task, result.shift)
             write_table(result.similarity, folder / task / "similarity.csv")

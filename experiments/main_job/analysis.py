@@ -21,9 +21,9 @@ from lens.progress import tqdm_bar
 from lens.report.results import (
     read_projection,
     write_findings,
-    write_projection,
     write_shift,
     write_study,
+    write_sweep,
 )
 from lens.study.load import load_study
 from lens.study.study import Study
@@ -161,8 +161,7 @@ class _Stages:
 
     def _sweep(self) -> None:
         trained = stages.train(self.study, self.plan.settings, bar=tqdm_bar)
-        write_projection(self.part.folder, trained.sweep.projection, trained.scaling)
-        write_table(trained.sweep.table, self.part.folder / "sweep.parquet")
+        write_sweep(self.part.folder, *trained)
 
     def _cross_validate(self) -> None:
         scratch = stages.scratch_of(self.plan.settings, self.record.folder)

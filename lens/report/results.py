@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lens.errors import InputError
+from lens.errors import FAILURE_COLUMNS, InputError
 from lens.files import read_table, write_arrays, write_json, write_table
 from lens.paper.shift import Shift
 from lens.probes.decoder import Decoder
 from lens.probes.mlp import ACTIVATION, Projection
 from lens.probes.scaling import MinMax
+from lens.probes.sweep import Sweep
 from lens.report.figures import save
 from lens.report.power_figure import power_figure
 from lens.study.study import Study
@@ -55,6 +56,8 @@ TASK_FILES = {
 FILES = RUN_FILES | SCOPE_FILES | TASK_FILES
 
 COLUMNS = {
+    "failures.csv": FAILURE_COLUMNS,
+    "dropped.csv": ("column", "reason"),
     "split.csv": ("patient_id", "split"),
     "sweep.parquet": ("l1", "l2", "seed", "val_loss", "selected"),
     "doctor/doctor.csv": ("kind", "detected", "loss"),
@@ -68,6 +71,9 @@ COLUMNS = {
     "encoding.csv": ("grouping", "group", "stage", "n_features", "shapley"),
 }  # fmt: skip
 """Columns without which a table cannot be shown."""
+
+LISTS = ("failures.csv", "dropped.csv")
+"""Tables of text that may be without rows."""
 
 REMEDY = "run the same command again"
 
@@ -139,6 +145,12 @@ def write_study(folder: Path, study: Study) -> None:
     write_table(study.dropped, folder / "dropped.csv")
 
 
+def write_sweep(folder: Path, sweep: Sweep, scaling: MinMax) -> None:
+    """Writes ``sweep.parquet`` and ``projection.npz`` of a scope."""
+    write_table(sweep.table, folder / "sweep.parquet")
+    write_projection(folder, sweep.projection, scaling)
+
+
 def write_projection(folder: Path, projection: Projection, scaling: MinMax) -> None:
     """Writes ``projection.npz``: all that turns embeddings into projected ones, and the scaling."""
     write_arrays(
@@ -207,23 +219,25 @@ def read_results(folder: Path) -> Results:
     run = _read_json(folder, "run.json")
     if not {"tasks", "scopes"} <= set(run):
         raise InputError(f"{folder}: the run has not finished; {REMEDY}")
+    scopes = {name: _read_scope(folder, run, facts) for name, facts in run["scopes"].items()}
+    failed = (folder / "failures.csv").is_file()
     return Results(
         run=run,
-        scopes={name: _read_scope(folder / facts["folder"], facts)
-                for name, facts in run["scopes"].items()},
+        scopes=scopes,
         tasks={task: _read_task(folder / task) for task in run["tasks"]},
-        failures=_read_list(folder, "failures.csv")
-        if (folder / "failures.csv").is_file() else pd.DataFrame(),
-    )  # fmt: skip
+        failures=_read_table(folder, "failures.csv") if failed else pd.DataFrame(),
+    )
 
 
-def _read_scope(folder: Path, facts: dict[str, Any]) -> Scope:
-    examined = (folder / "doctor").is_dir()
+def _read_scope(folder: Path, run: dict[str, Any], facts: dict[str, Any]) -> Scope:
+    folder = folder / facts["folder"]
+    # A run that did not ask for the doctor must not show what an earlier one left in the folder.
+    examined = run["config"].get("doctor", (folder / "doctor").is_dir())
     return Scope(
         facts=facts,
         sweep=_read_table(folder, "sweep.parquet"),
         split=_read_table(folder, "split.csv"),
-        dropped=_read_list(folder, "dropped.csv"),
+        dropped=_read_table(folder, "dropped.csv"),
         doctor=_read_json(folder, "doctor/doctor.json") if examined else {},
         planted=_read_table(folder, "doctor/doctor.csv") if examined else pd.DataFrame(),
     )
@@ -240,22 +254,14 @@ def _read_task(folder: Path) -> TaskTables:
 
 
 def _read_table(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / name
     try:
-        table = read_table(folder / name)
-    except InputError as error:
-        problem = str(error).removeprefix(f"{folder / name}: ")
-        raise _unusable(folder / name, name, problem) from error
+        table = pd.read_csv(path, dtype=str) if name in LISTS else read_table(path)
+    except (OSError, ValueError) as error:  # `InputError` is a `ValueError`
+        raise _unusable(path, name, str(error).removeprefix(f"{path}: ")) from error
     if missing := [column for column in COLUMNS[name] if column not in table]:
-        raise _unusable(folder / name, name, f"no column {missing[0]}")
+        raise _unusable(path, name, f"no column {missing[0]}")
     return table
-
-
-def _read_list(folder: Path, name: str) -> pd.DataFrame:
-    """A table of texts that may be without rows."""
-    try:
-        return pd.read_csv(folder / name, dtype=str)
-    except (OSError, ValueError) as error:
-        raise _unusable(folder / name, name, f"not readable as a table ({error})") from error
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

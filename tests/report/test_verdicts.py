@@ -1,4 +1,4 @@
-"""What the report says of the verdicts follows from the features table."""
+"""The section of the verdicts follows from the features table."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lens.report.evidence import evidence, verdict_figure
-from lens.verdicts.rules import with_verdicts
+from lens.report.verdicts import UNCHANGED, VERDICT_COLOURS, evidence, verdict_figure
+from lens.verdicts.rules import VERDICTS, with_verdicts
 
 
 @pytest.fixture
@@ -61,14 +61,18 @@ def test_a_cluster_is_listed_once_and_the_largest_change_first(features: pd.Data
     assert rows[0]["label"] == "T2 gland, original GLDM F2"
 
 
-def test_opposite_signs_are_told_where_the_change_is_sure_and_not_tiny(
-    features: pd.DataFrame,
-) -> None:
-    predicted = evidence(features, 0.05, 0.005)["disagreement"]
+def test_opposite_signs_count_where_the_change_is_sure_and_not_tiny(features: pd.DataFrame) -> None:
+    found = evidence(features, 0.05, 0.005)["disagreement"]
     # Two lost near copies with a growing importance, and one that grew by 0.01.
-    assert (predicted["count"], predicted["of"]) == (3, 5)
-    assert [row["delta_r2"] for row in predicted["examples"]] == [-0.5, 0.01]
+    assert (found["count"], found["of"]) == (3, 5)
+    assert [row["delta_r2"] for row in found["examples"]] == [-0.5, 0.01]
     assert evidence(features, 0.05, 0.45)["disagreement"]["count"] == 1
+
+
+def test_every_verdict_has_a_colour_and_changes_are_listed(features: pd.DataFrame) -> None:
+    assert set(VERDICT_COLOURS) == set(VERDICTS)
+    listed = [verdict for verdict, _, _ in evidence(features, 0.05, 0.01)["changed"]]
+    assert listed == [verdict for verdict in VERDICTS if verdict not in UNCHANGED]
 
 
 def test_the_figure_holds_every_feature_with_a_value(features: pd.DataFrame) -> None:

@@ -1,0 +1,30 @@
+"""A finished run folder, small and without a doctor."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lens.comparison import compare
+from tests.planted import plant
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all tests, to be left as it is."""
+    folder = tmp_path_factory.mktemp("report")
+    paths = plant(n=120, d=12).write(folder)
+    ft = {"cls": paths["ft"], "same": paths["pre"]}
+    options = {"hidden": 8, "l1": (0.0, 1e-6), "l2": (0.0,), "epochs": 5, "folds": 2, "repeats": 1}
+    result = compare(
+        paths["pre"], ft, paths["radiomics"], progress=False, flips=200, bootstraps=50, **options
+    )
+    return result.save(folder / "run")
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))

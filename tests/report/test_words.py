@@ -1,0 +1,32 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from markupsafe import Markup
+
+from lens.report.words import interval, label, number
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.125, 2, "0.12"), (-0.5, 2, "−0.50"), (-0.001, 2, "0.00"), (1e-9, 4, "0.0000"),
+        (math.nan, 2, "–"), (None, 2, "–"), (-1234.5, 1, "−1234.5"),
+    ],
+)  # fmt: skip
+def test_numbers_have_fixed_digits_and_a_true_minus(value, digits: int, text: str) -> None:
+    assert number(value, digits) == text
+
+
+def test_an_interval_follows_its_value() -> None:
+    row = {"r2": -0.25, "r2_low": -0.5, "r2_high": math.nan}
+    assert interval(row, "r2") == Markup("−0.25 <small>[−0.50, –]</small>")
+
+
+def test_classes_are_written_as_radiologists_do() -> None:
+    row = {"modality": "t2", "roi": "gland", "image": "wavelet-LLH", "feature": "Idmn"}
+    assert label(row | {"feature_class": "glcm"}) == "T2 gland, wavelet-LLH GLCM Idmn"
+    assert label(row | {"feature_class": "shape"}) == "T2 gland, wavelet-LLH shape Idmn"
