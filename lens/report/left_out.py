@@ -8,7 +8,7 @@ from lens.report.section import Report, Section
 
 
 def render(report: Report) -> Markup:
-    """Two lists; each says so where nothing was left out."""
+    """Two lists, each with a sentence where nothing was left out."""
     results = report.results
     return report.fill(
         "left_out.html",

@@ -57,7 +57,7 @@ def test_a_need_of_no_known_table_is_a_mistake(finished: Path, tmp_path: Path) -
 
 
 def test_the_doctor_and_the_confounds_are_shown_where_they_were_asked(finished: Path) -> None:
-    """Neither was here; their own sections say so by their needs."""
+    """Neither was here."""
     html = (finished / "report.html").read_text(encoding="utf-8")
     assert "What this cohort can show" not in html
     assert "<h3>Confounds</h3>" not in html
