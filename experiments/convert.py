@@ -29,6 +29,7 @@ class Config:
 
 
 def job(config: Config) -> int:
+    """Converts the weights and gives the exit code."""
     from encoders.checkpoints import load_foreign, provenance, save
     from lens.errors import InputError
 

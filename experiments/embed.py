@@ -49,6 +49,7 @@ class Config:
 
 
 def job(config: Config) -> int:
+    """Embeds the cohort and gives the exit code."""
     from encoders.checkpoints import load
     from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
     from lens.cohort import parse_labels, read_manifest

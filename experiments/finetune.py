@@ -52,6 +52,7 @@ class Config(TrainingConfig):
 
 
 def job(config: Config) -> int:
+    """Fine-tunes every seed and gives the exit code."""
     from experiments.common.run_record import RunRecord
     from experiments.common.training import read_data, run_seeds, write_patients
     from lens.cohort.manifest import MODALITIES, ROIS

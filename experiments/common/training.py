@@ -292,5 +292,6 @@ class CurveWriter:
         )
 
     def close(self) -> None:
+        """Ends the event file."""
         if self._writer is not None:
             self._writer.close()

@@ -71,7 +71,14 @@ class Shapes(NamedTuple):
 
 
 class Tissues(NamedTuple):
-    """What fills the shapes, as drawn for one patient."""
+    """What fills the shapes, as drawn for one patient.
+
+    Attributes:
+        peripheral, transition: tissue of the two zones.
+        nodules: in the transition zone.
+        contrast: of the lesion to the tissue around it (0 to 1).
+        texture: by tissue.
+    """
 
     peripheral: Tissue
     transition: Tissue

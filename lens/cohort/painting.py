@@ -56,7 +56,17 @@ class Ellipsoid(NamedTuple):
 
 
 class Anatomy(NamedTuple):
-    """One patient's shapes and tissue properties, as drawn."""
+    """One patient's shapes and tissue properties, as drawn.
+
+    Attributes:
+        radii: semi-axes of the gland in mm (3,).
+        warp: of the gland's surface, a row per axis: strength, then the wave.
+        transition: the transition zone.
+        peripheral: tissue of the peripheral zone.
+        nodules: in the transition zone.
+        lesions: none, or one and more.
+        texture: by tissue.
+    """
 
     radii: np.ndarray
     warp: np.ndarray
@@ -122,6 +132,7 @@ def voxel_centres(grid: sitk.Image, place: np.ndarray) -> Points:
 
 
 def on_grid(array: np.ndarray, grid: sitk.Image) -> sitk.Image:
+    """An array (z, y, x, or flat) as an image on `grid`; values are rounded to 16 bits."""
     whole = array if array.dtype == np.uint8 else np.rint(array).astype(np.int16)
     image = sitk.GetImageFromArray(whole.reshape(grid.GetSize()[::-1]))
     image.CopyInformation(grid)
@@ -162,6 +173,7 @@ def draw_nodule(transition: Ellipsoid, rng: np.random.Generator) -> Ellipsoid:
 
 
 def vary(tissue: Tissue, rng: np.random.Generator, spread: float) -> Tissue:
+    """A tissue with each signal times a factor of its own, 1 - `spread` to 1 + `spread`."""
     return Tissue(*(np.array(tissue) * rng.uniform(1 - spread, 1 + spread, 3)).tolist())
 
 

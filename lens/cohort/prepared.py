@@ -23,7 +23,14 @@ SUFFIXES = (".mha", ".mhd", ".nii.gz", ".nii", ".nrrd")
 
 
 class Note(NamedTuple):
-    """A cell that was not taken as it stood, or a choice made between files."""
+    """A cell that was not taken as it stood, or a choice made between files.
+
+    Attributes:
+        patient_id, study_id: whose cell; the latter may be empty.
+        column: of the manifest.
+        found: what there was.
+        taken: what the manifest has.
+    """
 
     patient_id: str
     study_id: str

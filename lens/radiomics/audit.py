@@ -29,7 +29,15 @@ KEYS = ("patient_id", "study_id")
 
 
 class Image(NamedTuple):
-    """A row of `gray_levels`."""
+    """Gray levels of one image in one region: a row of `gray_levels`.
+
+    Attributes:
+        patient_id, study_id: whose image.
+        modality, roi, image: which image (``original``, ``wavelet-LLH``, ...) and region.
+        bins: gray levels between the lowest and the highest.
+        occupied: gray levels that have a voxel.
+        voxels: of the region.
+    """
 
     patient_id: str
     study_id: str

@@ -80,7 +80,14 @@ REMEDY = "run the same command again"
 
 @dataclass(frozen=True)
 class TaskTables:
-    """Tables of one task: of `lens.verdicts`, of `lens.paper` and of `lens.verdicts.encoding`."""
+    """Tables of one task, as its folder holds them.
+
+    Attributes:
+        features: a row per radiomic feature, of `lens.paper.shift` and `lens.verdicts.rules`.
+        groups, modalities: of `lens.paper.groups`.
+        similarity: of `lens.paper.similarity`.
+        encoding: of `lens.verdicts.encoding`.
+    """
 
     features: pd.DataFrame
     groups: pd.DataFrame

@@ -46,6 +46,7 @@ class Settings(PlantedSettings):
     """What is planted and how it is judged, with the seed of all changes and tests."""
 
     seed: int = 0
+    """Of all changes, folds and tests."""
 
 
 @dataclass(frozen=True)
