@@ -42,6 +42,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/pyright --project pyright-tests.toml
 
 wheel-test: $(VENV)/.test
 	$(BIN)/python -m tests.wheel_check

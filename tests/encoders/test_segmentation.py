@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +71,7 @@ class Reference(torch.nn.Module):
         return up(logits, SIZE), up(auxiliary, SIZE)
 
 
-def copy_convolution(layer: nnx.Module, source: torch.nn.Module) -> None:
+def copy_convolution(layer: Any, source: torch.nn.Module) -> None:
     """A convolution or linear layer's parameters, or those of a convolution with its norm."""
     if isinstance(source, torch.nn.Sequential):
         copy_convolution(layer.conv, source[0])

@@ -102,7 +102,7 @@ def scalars(folder: Path, tag: str) -> dict[int, float]:
         content = path.read_bytes()
         while len(content) >= 12:
             (size,) = struct.unpack("<Q", content[:8])
-            event = event_pb2.Event.FromString(content[12 : 12 + size])
+            event = event_pb2.Event.FromString(content[12 : 12 + size])  # pyright: ignore[reportAttributeAccessIssue]
             content = content[16 + size :]
             for value in event.summary.value:
                 if value.tag == tag:

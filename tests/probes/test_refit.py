@@ -170,14 +170,14 @@ def test_work_is_that_of_the_formula() -> None:
     assert wide + gram <= cost["flops"] <= 1.2 * (wide + gram)
 
     r = rng.normal(size=(N, k))
-    before = refits._solve._cache_size()
+    before = refits._solve._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
     for seed in (0, 1):
         weights = patient_weights(np.arange(N), 7, seed)
         weights[0] = 1.0  # all patients, so that both calls have as many
         memory = memory_of(2, k * 2 * (h + 1))
         for block in lens.refit({"pre": z, "ft": z}, r, weights, memory=memory):
             assert len(block["pre"].theta) in (1, 2)
-    assert refits._solve._cache_size() == before + 1
+    assert refits._solve._cache_size() == before + 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_refuses_weights_that_cannot_be() -> None:

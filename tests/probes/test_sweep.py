@@ -216,10 +216,10 @@ def test_an_epoch_costs_its_arithmetic_and_no_more() -> None:
 
 
 def test_compiles_once_for_the_whole_grid(data) -> None:
-    advance.clear_cache()
+    advance.clear_cache()  # pyright: ignore[reportAttributeAccessIssue]
     for l2 in ((0.0, 1e-2), (1e-3, 1e-4)):
         sweep(*data, SweepConfig(**{**vars(SMALL), "l2": l2, "seeds": 2}))
-    assert advance._cache_size() == 1
+    assert advance._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_stacks_follow_memory() -> None:

@@ -17,7 +17,7 @@ SHAPE = (20, 28, 28)
 def ellipsoid(centre=(10, 14, 14), radii=(4, 7, 6), shape=SHAPE) -> np.ndarray:
     grid = np.indices(shape)
     distance = sum(((g - c) / r) ** 2 for g, c, r in zip(grid, centre, radii, strict=True))
-    return (distance <= 1).astype(np.uint8)
+    return (distance <= 1).astype(np.uint8)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def texture(seed: int, *, mean=1200.0, sd=200.0, shape=SHAPE) -> np.ndarray:

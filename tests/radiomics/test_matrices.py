@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from radiomics import cMatrices, glcm
+from radiomics import cMatrices, glcm  # pyright: ignore[reportAttributeAccessIssue]
 
 from lens.radiomics.matrices import DIRECTIONS, counted_by_numpy
 from tests.radiomics.phantoms import ellipsoid, texture

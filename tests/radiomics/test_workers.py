@@ -62,7 +62,7 @@ def scheduler():
         scheduler_kwargs={"dashboard": False},
         memory_limit=None,
     ) as cluster:
-        yield cluster.scheduler_address
+        yield cluster.scheduler_address  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_running_scheduler_does_the_work_and_keeps_running(scheduler, tmp_path):

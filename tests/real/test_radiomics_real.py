@@ -40,7 +40,7 @@ def published(folder: Path, feature_class: str, case: str) -> tuple[dict, dict[s
     settings = ast.literal_eval(column["diagnostics_Configuration_Settings"])
     assert column["diagnostics_Configuration_EnabledImageTypes"] == "{'Original': {}}"
     values = column[column.index.str.startswith("original_")].astype(float)
-    return settings, values.to_dict()
+    return settings, values.to_dict()  # pyright: ignore[reportReturnType]
 
 
 def flat(image: sitk.Image, mask: sitk.Image) -> sitk.Image:

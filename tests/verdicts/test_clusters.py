@@ -23,7 +23,7 @@ def features(seed: int, n: int = 60) -> np.ndarray:
 def test_members_correlate_above_the_threshold_and_the_medoid_most(seed: int) -> None:
     r = features(seed)
     ids, medoids = cluster_features(r)
-    rho = np.abs(spearmanr(r).statistic)
+    rho = np.abs(spearmanr(r).statistic)  # pyright: ignore[reportAttributeAccessIssue]
     assert ids[0] == 0
     assert ids[medoids].tolist() == list(range(len(medoids)))
     for cluster, medoid in enumerate(medoids):

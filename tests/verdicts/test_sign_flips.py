@@ -14,8 +14,8 @@ def test_p_equals_full_enumeration_for_few_patients() -> None:
     rng = np.random.default_rng(0)
     d = rng.normal(0.5, 1.0, size=(8, 3))
     flips = np.array(list(itertools.product((-1, 1), repeat=8)))
-    null = np.array([np.abs(stats.ttest_1samp(d * s[:, None], 0).statistic) for s in flips])
-    observed = np.abs(stats.ttest_1samp(d, 0).statistic)
+    null = np.array([np.abs(stats.ttest_1samp(d * s[:, None], 0).statistic) for s in flips])  # pyright: ignore[reportAttributeAccessIssue]
+    observed = np.abs(stats.ttest_1samp(d, 0).statistic)  # pyright: ignore[reportAttributeAccessIssue]
     exact = (null.max(axis=1)[:, None] >= observed - 1e-9).mean(axis=0)
     found = sign_flip_test(d, np.arange(8), flips=20_000, seed=1).p_maxt
     np.testing.assert_allclose(found, exact, atol=0.015)
@@ -76,7 +76,7 @@ def test_influences_of_a_mean_give_students_test() -> None:
     options = {"flips": 20_000, "seed": 8}
     for alternative in ("two-sided", "greater"):
         found = influence_test(mean, (d - mean) / 40, 40, alternative=alternative, **options)
-        exact = stats.ttest_1samp(d, 0, alternative=alternative).pvalue
+        exact = stats.ttest_1samp(d, 0, alternative=alternative).pvalue  # pyright: ignore[reportAttributeAccessIssue]
         # Monte Carlo error of 20,000 flips, and normal data for a test that does not ask for it.
         np.testing.assert_allclose(found.p_maxt, exact, atol=0.004)
 
