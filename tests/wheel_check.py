@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import SimpleITK as sitk
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lens", "encoders", "experiments")
@@ -131,6 +132,11 @@ def check_sweep(command: Path, folder: Path) -> None:
 def check_without_pyradiomics(command: Path, folder: Path) -> None:
     """The job that needs PyRadiomics says in one line what to install, with exit code 1."""
     say("radiomic-lens radiomics, without PyRadiomics")
+    image = np.random.default_rng(0).normal(100, 20, (12, 24, 24)).astype(np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(image), folder / "t2.nii.gz")
+    mask = np.zeros(image.shape, np.uint8)
+    mask[3:9, 6:18, 6:18] = 1
+    sitk.WriteImage(sitk.GetImageFromArray(mask), folder / "gland.nii.gz")
     (folder / "cohort.csv").write_text("patient_id,t2,gland\np000,t2.nii.gz,gland.nii.gz\n")
     flags = ("--cohort", "cohort.csv", "--out", "R.parquet")
     done = run(command, "radiomics", *flags, cwd=folder, code=1)
