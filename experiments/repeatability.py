@@ -31,7 +31,7 @@ def job(config: Config) -> int:
     """Repeats to their correlation; gives the exit code."""
     from lens.files import write_table
     from lens.radiomics.repeatability import repeatability
-    from lens.study.tables import read_test_retest
+    from lens.study.repeats import read_test_retest
 
     table = read_test_retest(config.table)
     result = repeatability(table)

@@ -1,9 +1,9 @@
-"""Devices and cores: how many MLPs go into one program, and who trains which.
+"""Sharing out the work: how many MLPs go into one program, and who trains which.
 
-On a CPU an MLP fills the caches already, and a stack of them is slower than one after another; but
-steps so small leave cores idle in turn, so that as many programs run at a time as there are cores.
-An accelerator wants one program with many MLPs; the devices of a host share them out, and the
-processes of `jax.distributed` the grid.
+On a CPU one MLP fills the caches already, and a stack of them is slower than one after another; but
+steps so small leave cores idle, so that one program per core runs at a time. An accelerator wants
+one program with many MLPs. The devices of a host share out each stack, and the processes of
+`jax.distributed` the grid.
 """
 
 from __future__ import annotations
@@ -16,36 +16,23 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Float, Int
-from joblib import cpu_count
+
+from lens.machine import cpu_count
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_MEMORY_SHARE = 0.25
+"""Of a device's memory for weights and moments; the rest is for data and activations."""
 
-def over_devices(function: Callable[..., Result], split: int) -> Callable[..., Result]:
-    """Gives every device its share of a stack: of the first `split` arguments, of all results."""
-    devices = jax.local_devices()
-    if len(devices) == 1:
-        return function
-
-    def call(*arguments: Any) -> Result:
-        whole, split_up = PartitionSpec(), PartitionSpec("mlps")
-        return jax.shard_map(
-            function,
-            mesh=jax.make_mesh(
-                (len(devices),), ("mlps",), axis_types=(AxisType.Auto,), devices=devices
-            ),
-            in_specs=(split_up,) * split + (whole,) * (len(arguments) - split),
-            out_specs=split_up,
-        )(*arguments)
-
-    return call
+_COPIES = 4
+"""Arrays of the weights' size that training holds: weights, gradient, two moments."""
 
 
 def choose_stack(
     mlps: int, d: int, h: int, k: int, *, wanted: int = 0, memory: float | None = None
 ) -> int:
-    """How many MLPs to train side by side in one program: a multiple of the number of devices.
+    """Number of MLPs to train in one program: a multiple of the number of devices.
 
     One per device on a CPU; on an accelerator as many as fit in a quarter of its memory, with
     weights, gradient and two moments each.
@@ -63,22 +50,26 @@ def choose_stack(
         if jax.default_backend() == "cpu":
             return devices
         memory = float((jax.devices()[0].memory_stats() or {}).get("bytes_limit", 8e9))
-    per_mlp = 4 * 4 * (d * h + h * k + h + k)
-    return devices * int(max(1, min(-(-mlps // devices), 0.25 * memory // per_mlp)))
+    bytes_per_mlp = _COPIES * 4 * (d * h + h * k + h + k)
+    fitting = _MEMORY_SHARE * memory // bytes_per_mlp
+    return devices * int(max(1, min(-(-mlps // devices), fitting)))
 
 
 def own_rows(rows: int) -> Int[np.ndarray, " n"]:
-    """The rows that this process trains: all, or its share where `jax.distributed` has several."""
+    """Rows of the grid that this process trains: its share where `jax.distributed` has several.
+
+    All processes get as many; where they do not divide the grid, the last row fills up.
+    """
     padded = np.arange(-(-rows // jax.process_count()) * jax.process_count())
     return np.minimum(padded, rows - 1).reshape(-1, jax.process_count())[:, jax.process_index()]
 
 
 def gather_rows(values: Float[np.ndarray, "n ..."], rows: int) -> Float[np.ndarray, "rows ..."]:
-    """The results of all rows, in every process, from those that each has for the rows of `mine`.
+    """Results of all rows of the grid, in every process.
 
     Args:
-        values: in the order of `mine`, perhaps with more behind.
-        rows: of all processes together.
+        values: results of this process, in the order of `own_rows`; more may follow.
+        rows: size of the grid.
     """
     values = values[: -(-rows // jax.process_count())]
     if jax.process_count() > 1:
@@ -96,13 +87,39 @@ def to_chunks(rows: Int[np.ndarray, " n"], stack: int) -> list[Int[np.ndarray, "
 def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """`work` of every item, in order, `workers` of them at a time.
 
-    Compile what all items need before: threads would do it once each.
+    What it compiles must be compiled before: threads would compile it once each.
     """
     with ThreadPoolExecutor(workers()) as pool:
         return list(pool.map(work, items))
 
 
 def workers() -> int:
-    """How many programs run best beside each other: on a single CPU device one per core."""
+    """Number of programs to run at a time: one per core on a single CPU device, otherwise one."""
     cpu = jax.default_backend() == "cpu" and jax.local_device_count() == 1
     return cpu_count() if cpu else 1
+
+
+def over_devices(function: Callable[..., Result], split: int, axis: str) -> Callable[..., Result]:
+    """The function with its work split over this process's devices, along a leading axis.
+
+    Args:
+        function: from arrays to arrays, all of whose results have the axis.
+        split: number of leading arguments that have the axis; the others go whole to each device.
+        axis: its name; its length must be a multiple of the number of devices.
+    """
+    devices = jax.local_devices()
+    if len(devices) == 1:
+        return function
+
+    def call(*arguments: Any) -> Result:
+        whole, part = PartitionSpec(), PartitionSpec(axis)
+        return jax.shard_map(
+            function,
+            mesh=jax.make_mesh(
+                (len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices
+            ),
+            in_specs=(part,) * split + (whole,) * (len(arguments) - split),
+            out_specs=part,
+        )(*arguments)
+
+    return call

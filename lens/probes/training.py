@@ -16,9 +16,12 @@ from lens.probes.mlp import MLP, init, penalty, reconstruction_loss
 
 
 class Data(NamedTuple):
-    """Standardised embeddings and scaled features of train and validation patients.
+    """What the MLPs of a stack are trained and validated on.
 
-    `val_weight` is 0 for rows that only fill the arrays up to a common size; none means 1 each.
+    Attributes:
+        x, x_val: standardised embeddings of train and of validation patients.
+        r, r_val: scaled features, same rows.
+        val_weight: 0 for rows that only fill the arrays up to a common size; None means 1 each.
     """
 
     x: Float[Array, "n d"]
@@ -99,7 +102,7 @@ def advance(
         epochs = jax.vmap(epoch, in_axes=(0, 0, None, None))
         return jax.lax.fori_loop(first, last, lambda i, s: epochs(s, points, data, i), state)
 
-    return over_devices(train, 2)(state, points, data, first, last)
+    return over_devices(train, 2, "mlps")(state, points, data, first, last)
 
 
 @jax.jit
@@ -117,7 +120,7 @@ def evaluate(data: Data, state: State) -> tuple[Float[Array, " mlps"], Float[Arr
     def stacked(mlp: MLP, data: Data) -> tuple[Array, Array]:
         return jax.vmap(losses, in_axes=(0, None))(mlp, data)
 
-    return over_devices(stacked, 1)(state.mlp, data)
+    return over_devices(stacked, 1, "mlps")(state.mlp, data)
 
 
 def adam(state: State, gradient: MLP, number: Int[Array, ""], rate: float) -> State:

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from lens.errors import InputError
+from lens.study.study import SPLITS
+from lens.study.tables import TableSource, name_of, to_table
 
 MIN_PATIENTS = {"train": 1, "val": 1, "test": 2}
 """R2 on the test patients needs two of them; the others need one."""
+FEWEST_GIVEN = {"train": 2, "val": 1, "test": 2}
+"""Fewest rows of each part in a split that the user gives."""
 
 
 def split_patients(
@@ -53,3 +57,36 @@ def split_patients(
     order = np.random.default_rng(seed).permutation(n)
     of_patient = {patients[index]: name for index, name in zip(order, names, strict=True)}
     return np.array([of_patient[str(patient)] for patient in patient_ids])
+
+
+def read_split(source: TableSource, patient_ids: Sequence[str] | np.ndarray) -> np.ndarray:
+    """The split that a table gives, ``"train"``, ``"val"`` or ``"test"`` per row, (n,) text.
+
+    Args:
+        source: a file, or a table in memory, with ``patient_id`` and ``split``.
+        patient_ids: one per row (n,).
+
+    Raises:
+        InputError: no such columns, a patient in two parts or in none, another name than these
+            three, or a part with too few rows.
+    """
+    path = name_of(source, "split")
+    table = to_table(source, "split")
+    if not {"patient_id", "split"} <= set(table.columns):
+        raise InputError(f"{path}: columns patient_id and split are needed")
+    unknown = set(table["split"].unique()) - set(SPLITS)
+    if unknown:
+        raise InputError(f"{path}: split {sorted(map(str, unknown))[0]!r}; use {', '.join(SPLITS)}")
+    by_patient = table.drop_duplicates(["patient_id", "split"]).set_index("patient_id")["split"]
+    twice = by_patient.index[by_patient.index.duplicated()]
+    if len(twice):
+        raise InputError(f"{path}: patient {twice[0]} is in two splits; a patient belongs to one")
+    missing = [patient for patient in patient_ids if patient not in by_patient.index]
+    if missing:
+        raise InputError(f"{path}: no split for patient {missing[0]} and {len(missing) - 1} more")
+    assigned = by_patient.loc[list(patient_ids)].to_numpy(str)
+    for name, least in FEWEST_GIVEN.items():
+        count = int((assigned == name).sum())
+        if count < least:
+            raise InputError(f"{path}: {count} patient(s) in {name}, at least {least} are needed")
+    return assigned

@@ -12,7 +12,7 @@ from scipy.stats import f_oneway
 from experiments.repeatability import Config, job
 from lens.errors import InputError
 from lens.radiomics.repeatability import icc, repeatability
-from lens.study.tables import read_test_retest
+from lens.study.repeats import read_test_retest
 
 # Shrout and Fleiss (1979), table 2: six targets, four judges.
 SHROUT_FLEISS = np.array(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +27,7 @@ def paths(planted: Planted, tmp_path: Path) -> dict[str, Path]:
     return planted.write(tmp_path)
 
 
-def load(paths: dict[str, Path], **options):
+def load(paths: Mapping[str, Any], **options):
     return load_study(paths["pre"], {"cls": paths["ft"]}, paths["radiomics"], **options)
 
 
@@ -313,3 +315,26 @@ def test_refuses_a_bad_split(paths: dict[str, Path], tmp_path: Path, rows, messa
     pd.DataFrame(rows, columns=["patient_id", "split"]).to_csv(tmp_path / "split.csv", index=False)
     with pytest.raises(InputError, match=message):
         load(paths, split=tmp_path / "split.csv")
+
+
+@pytest.mark.parametrize(("holes", "kept"), [(8, True), (9, False)])
+def test_a_column_may_miss_a_fifth_of_the_patients(
+    planted: Planted, paths: dict[str, Path], holes: int, kept: bool
+) -> None:
+    """The bound itself: 8 of 40 patients are a fifth, 9 are less than a quarter."""
+    column = "t2.gland.original_glcm_F0"
+    planted.radiomics.loc[: holes - 1, column] = np.nan
+    study = load(paths | {"radiomics": planted.radiomics})
+    assert (column in set(study.features["column"])) == kept
+    assert len(study.ids) == 40
+
+
+@pytest.mark.parametrize(("holes", "kept"), [(9, True), (10, False)])
+def test_a_patient_may_lack_a_fifth_of_the_features(
+    planted: Planted, paths: dict[str, Path], holes: int, kept: bool
+) -> None:
+    """9 of 48 features are less than a fifth, 10 are less than a quarter."""
+    planted.radiomics.iloc[4, 1 : 1 + holes] = np.nan
+    study = load(paths | {"radiomics": planted.radiomics})
+    assert ("P0004" in set(study.ids["patient_id"])) == kept
+    assert len(study.features) == 48
