@@ -151,7 +151,11 @@ class Comparison:
     def _record(self) -> dict[str, Any]:
         return {
             "config": flat(self.settings)
-            | {"adjust": self.context.adjust, "site": self.context.site},
+            | {
+                "adjust": self.context.adjust,
+                "site": self.context.site,
+                "doctor": self.doctor is not None,
+            },
             "versions": {"python": platform.python_version(), "radiomic-lens": lens.__version__}
             | cache.libraries(),
             "machine": platform.platform(),

@@ -116,7 +116,7 @@ class Settings:
             if count < 1:
                 return f"{name} is {count}; counts must be positive"
         if self.folds is not None and (self.folds < 0 or self.folds == 1):
-            return f"folds is {self.folds}: 2 or more, or 0 for the split alone"
+            return f"folds {self.folds}: 2 or more, or 0 for the split alone"
         if self.memory is not None and not self.memory >= 0:
             return "memory must not be negative"
         if not 0 < rules.level < 1 or not rules.margin >= 0:

@@ -56,7 +56,7 @@ def study_folds(study: Study, settings: Settings) -> tuple[Fold, ...]:
     try:
         return make_folds(patients, settings.folds, settings.repeats or 1, settings.seed)
     except ValueError as error:
-        raise InputError(f"{settings.folds} folds: {error}") from error
+        raise InputError(f"folds {settings.folds}: {error}") from error
 
 
 def train(study: Study, settings: Settings, *, bar: Bar = silent) -> Trained:

@@ -206,7 +206,7 @@ def test_settings_go_by_their_names(planted: Planted) -> None:
     tables = ((planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, planted.radiomics)
     with pytest.raises(TypeError, match="no setting 'fold'"):
         lens.compare(*tables, fold=3)
-    with pytest.raises(InputError, match="folds is 1"):
+    with pytest.raises(InputError, match="folds 1: 2 or more"):
         lens.compare(*tables, folds=1)
     with pytest.raises(InputError, match="adjust and site are columns"):
         lens.compare(*tables, adjust=["age"])

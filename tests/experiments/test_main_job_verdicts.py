@@ -149,7 +149,7 @@ def test_without_folds_the_split_is_the_only_fold(flags: list[object], tmp_path:
     [
         (["--folds", "1"], "--folds 1: 2 or more, or 0"),
         (["--level", "1.5"], "--level must lie between 0 and 1"),
-        (["--folds", "200"], "--folds 200: 160 patients are too few"),
+        (["--folds", "200"], "folds 200: 160 patients are too few"),
     ],
 )
 def test_refuses(flags: list[object], extra: list[str], message: str, tmp_path: Path) -> None:
