@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from lens.report import (
-    confounds,
-    doctor,
-    encoding,
-    groups,
+    confounds_section,
+    doctor_section,
+    encoding_section,
+    groups_section,
     headings,
-    largest_changes,
-    left_out,
-    modalities,
-    paper_table,
-    run_facts,
-    similarity,
-    sweep,
-    verdicts,
+    largest_changes_section,
+    left_out_section,
+    modalities_section,
+    paper_table_section,
+    run_facts_section,
+    similarity_section,
+    sweep_section,
+    verdicts_section,
 )
 from lens.report.section import Section, by_task
 
 SECTIONS: tuple[Section, ...] = (
-    verdicts.SECTION,
-    doctor.SECTION,
+    verdicts_section.SECTION,
+    doctor_section.SECTION,
     by_task(
         "beyond the verdicts",
         headings.beyond_verdicts,
-        (confounds.SECTION, encoding.SECTION),
+        (confounds_section.SECTION, encoding_section.SECTION),
     ),
-    paper_table.SECTION,
+    paper_table_section.SECTION,
     by_task(
         "the paper's analysis by task",
         headings.task,
-        (groups.SECTION, modalities.SECTION, largest_changes.SECTION, similarity.SECTION),
+        (
+            groups_section.SECTION,
+            modalities_section.SECTION,
+            largest_changes_section.SECTION,
+            similarity_section.SECTION,
+        ),
     ),
-    sweep.SECTION,
-    left_out.SECTION,
-    run_facts.SECTION,
+    sweep_section.SECTION,
+    left_out_section.SECTION,
+    run_facts_section.SECTION,
 )

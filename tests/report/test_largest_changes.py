@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lens.report.largest_changes import rank
+from lens.report.largest_changes_section import rank
 
 FEATURES = pd.DataFrame(
     {

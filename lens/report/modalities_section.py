@@ -14,7 +14,7 @@ def render(report: Report) -> Markup:
     """A figure of the modalities of one task."""
     (task,) = report.tasks
     figure = report.draw(modality_dumbbells(task.tables.modalities), f"{task.name}-modalities")
-    return report.fill("modalities.html", task=task, figure=figure)
+    return report.fill("modalities_section.html", task=task, figure=figure)
 
 
 SECTION = Section("modalities", (Need("modalities"),), render)

@@ -19,7 +19,7 @@ def render(report: Report) -> Markup:
     (task,) = report.tasks
     encoding = task.tables.encoding
     return report.fill(
-        "encoding.html",
+        "encoding_section.html",
         task=task,
         figure=report.draw(encoding_figure(encoding), f"{task.name}-encoding"),
         encoding=by_stage(encoding, ["grouping", "group"]),

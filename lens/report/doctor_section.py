@@ -16,7 +16,7 @@ def render(report: Report) -> Markup:
     """An answer, a figure and a table per scope that was examined."""
     scopes = report.results.scopes
     return report.fill(
-        "doctor.html",
+        "doctor_section.html",
         scopes=[_scope(report, name, scope) for name, scope in scopes.items() if scope.doctor],
         several=len(scopes) > 1,
     )

@@ -15,7 +15,7 @@ def render(report: Report) -> Markup:
     """A figure and a table of the groups of one task."""
     (task,) = report.tasks
     return report.fill(
-        "groups.html",
+        "groups_section.html",
         task=task,
         figure=report.draw(group_dumbbells(task.tables.groups), f"{task.name}-groups"),
         groups=by_stage(task.tables.groups, ["roi", "group"]),

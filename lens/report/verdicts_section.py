@@ -42,7 +42,7 @@ def render(report: Report) -> Markup:
         figure = report.draw(verdict_figure(features), f"{task.name}-verdicts")
         content = evidence(features, level, margin)
         tasks.append({"name": task.name, "scope": task.scope, "figure": figure, **content})
-    return report.fill("verdicts.html", tasks=tasks, verdicts=[*VERDICTS])
+    return report.fill("verdicts_section.html", tasks=tasks, verdicts=[*VERDICTS])
 
 
 SECTION = Section("verdicts", (Need("features", ("verdict",)),), render)

@@ -20,7 +20,9 @@ CONFOUNDS = {
 def render(report: Report) -> Markup:
     """A table of the confounds of one task."""
     (task,) = report.tasks
-    return report.fill("confounds.html", task=task, confounds=confounds(task.tables.features))
+    return report.fill(
+        "confounds_section.html", task=task, confounds=confounds(task.tables.features)
+    )
 
 
 SECTION = Section(

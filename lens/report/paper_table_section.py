@@ -15,7 +15,7 @@ def render(report: Report) -> Markup:
         modalities = task.tables.modalities
         overall = by_stage(modalities[modalities["group"] == "all"], ["roi", "modality"])
         rows += [row | {"task": task} for row in overall]
-    return report.fill("paper_table.html", rows=rows)
+    return report.fill("paper_table_section.html", rows=rows)
 
 
 SECTION = Section("the paper's analysis", (Need("modalities"),), render)

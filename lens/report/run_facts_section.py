@@ -9,7 +9,7 @@ from lens.report.section import Report, Section
 
 def render(report: Report) -> Markup:
     """A list of facts."""
-    return report.fill("run_facts.html", scopes=report.scopes)
+    return report.fill("run_facts_section.html", scopes=report.scopes)
 
 
 SECTION = Section("run facts", (), render)

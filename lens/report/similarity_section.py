@@ -10,7 +10,9 @@ from lens.report.section import Need, Report, Section
 def render(report: Report) -> Markup:
     """A table of one task."""
     (task,) = report.tasks
-    return report.fill("similarity.html", statistics=task.tables.similarity.to_dict("records"))
+    return report.fill(
+        "similarity_section.html", statistics=task.tables.similarity.to_dict("records")
+    )
 
 
 SECTION = Section("similarity", (Need("similarity"),), render)

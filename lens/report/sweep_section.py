@@ -20,7 +20,7 @@ from lens.report.section import Need, Report, Section
 def render(report: Report) -> Markup:
     """A figure per scope."""
     return report.fill(
-        "sweep.html",
+        "sweep_section.html",
         scopes=[_scope(report, name, scope) for name, scope in report.results.scopes.items()],
     )
 

@@ -11,7 +11,7 @@ def render(report: Report) -> Markup:
     """Two lists, each with a sentence where nothing was left out."""
     results = report.results
     return report.fill(
-        "left_out.html",
+        "left_out_section.html",
         failures=results.failures.to_dict("records"),
         dropped={name: scope.dropped.to_dict("records") for name, scope in results.scopes.items()},
     )

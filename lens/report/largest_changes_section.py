@@ -27,7 +27,7 @@ def render(report: Report) -> Markup:
     if any(len(rows) for _, rows in ranking.blocks()):
         figure = report.draw(feature_changes(ranking), f"{task.name}-features")
     return report.fill(
-        "largest_changes.html",
+        "largest_changes_section.html",
         task=task,
         figure=figure,
         value_name=ranking.value_name,
