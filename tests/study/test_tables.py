@@ -191,7 +191,10 @@ def test_messages_name_the_table_in_memory(planted: Planted) -> None:
     refused = [
         ({"ft": {"cls": planted.ft}}, r"^ft\['cls'\]: an array without ids"),
         ({"ft": {"cls": narrow}}, r"^ft\['cls'\]: embeddings have 4 dimensions, pre has 6"),
-        ({"ft": pre}, "^ft: one table where tasks are expected"),
+        (
+            {"ft": dict(zip(("patient_id", "embeddings"), pre, strict=True))},
+            "^ft: one table where tasks are expected",
+        ),
         ({"ft": {}}, "^no fine-tuned embeddings given"),
         ({"retrained": {"cls": [pre, 3]}}, r"^retrained\['cls'\]\[1\]: int is no table"),
         ({"radiomics": planted.pre}, "^radiomics: an array has neither ids nor names"),
