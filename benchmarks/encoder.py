@@ -7,7 +7,6 @@ a process that does nothing else.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import tyro
 
 from benchmarks import harness
+from lens.machine import cpu_count
 
 Variant = Literal["ours", "torch", "torch-channels-last"]
 VARIANTS: tuple[Variant, ...] = ("ours", "torch", "torch-channels-last")
@@ -88,7 +88,7 @@ def _torch(config: Config, x: np.ndarray, backward: bool, *, last: bool) -> Call
     from encoders.convnext import ConvNeXtV2Config
     from tests.encoders.reference import Reference
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cpu_count())
     ours = ConvNeXtV2Config.named(config.size)
     model = Reference(ours.depths, ours.widths, ours.strides)
     layout = torch.channels_last_3d if last else torch.contiguous_format

@@ -107,7 +107,7 @@ def _seed(config: Config, cached: Any, seed: int) -> dict[str, dict[str, Any]]:
 def _pretrain(
     config: Config, cached: Any, rows: dict[str, np.ndarray], start: Any, seed: int
 ) -> tuple[Any, dict[str, Any]]:
-    from encoders import TrainingSettings, load, pretrain, save
+    from encoders import MaskingSettings, Tracking, TrainingSettings, load, pretrain, save
     from lens.files import write_json
 
     folder = config.folder / f"seed-{seed}/pretraining"
@@ -119,14 +119,14 @@ def _pretrain(
             cached.volumes(),
             train_rows=rows["train"],
             val_rows=rows["val"],
-            width=config.pretrain_width,
+            masking=MaskingSettings(width=config.pretrain_width),
             settings=TrainingSettings(
                 epochs=config.pretrain_epochs,
                 batch_size=config.batch,
                 learning_rate=config.pretrain_rate,
                 seed=seed,
             ),
-            folder=folder / "checkpoints",
+            tracking=Tracking(folder / "checkpoints"),
         )
         save(folder / "encoder", encoder)
         losses = history.curves.validation
@@ -152,16 +152,17 @@ def _finetune(
     freeze: bool,
     part: str,
 ) -> dict[str, Any]:
-    from encoders import TrainingSettings, finetune
+    from encoders import HeadSettings, Tracking, TrainingSettings, finetune
     from experiments.finetune import score
+    from lens.cohort.manifest import MODALITIES
     from lens.files import write_json
 
     done = config.folder / part / "result.json"
     if not done.is_file():
         began = time.perf_counter()
         mask = task == "segmentation"
-        channels = ("t2", "", "") if task == "regression" else ("t2", "dwi", "adc")
-        volumes = cached.volumes(channels)
+        seen = ("t2",) if task == "regression" else MODALITIES
+        volumes = cached.volumes([name if name in seen else "" for name in MODALITIES])
         labels = (
             cached.masks(TASKS[task])
             if mask
@@ -182,9 +183,10 @@ def _finetune(
                 freeze=freeze,
                 seed=seed,
             ),
-            decoder_width=config.decoder_width,
-            auxiliary_width=config.decoder_width // 2,
-            folder=config.folder / part / "checkpoints",
+            head=HeadSettings(
+                decoder_width=config.decoder_width, auxiliary_width=config.decoder_width // 2
+            ),
+            tracking=Tracking(config.folder / part / "checkpoints"),
         )
         result = score(tuned, history, volumes, labels, rows["test"], config.batch)
         result["chance"] = _chance(task, labels, rows["test"])

@@ -8,7 +8,6 @@ is that of a process that does nothing else.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import tyro
 
 from benchmarks import harness
+from lens.machine import cpu_count
 
 Job = Literal["classification", "pretraining"]
 JOBS: tuple[Job, ...] = ("classification", "pretraining")
@@ -69,14 +69,13 @@ def _ours(config: Config, job: Job, x: np.ndarray, y: np.ndarray) -> Callable[[]
     from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
     from encoders.heads import ClassificationHead
     from encoders.pretraining import Pretrainer
-    from encoders.steps import TrainingSettings, compiled, start
+    from encoders.settings import TrainingSettings
+    from encoders.steps import compiled, start
     from encoders.tasks import Classifier
 
     encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.size), rngs=nnx.Rngs(0))
     model = (
-        Classifier(
-            encoder, ClassificationHead(encoder.config.widths[-1], CLASSES, rngs=nnx.Rngs(0))
-        )
+        Classifier(encoder, ClassificationHead(encoder.config.features, CLASSES, rngs=nnx.Rngs(0)))
         if job == "classification"
         else Pretrainer(encoder, patch=PATCH, width=config.width, rngs=nnx.Rngs(0))
     )
@@ -99,7 +98,7 @@ def _torch(config: Config, job: Job, x: np.ndarray, y: np.ndarray) -> Callable[[
     from encoders.convnext import ConvNeXtV2Config
     from tests.encoders.reference import Reference
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cpu_count())
     ours = ConvNeXtV2Config.named(config.size)
     encoder = Reference(ours.depths, ours.widths, ours.strides)
     if job == "classification":

@@ -5,4 +5,7 @@ from .convnext import ConvNeXtV2Config as ConvNeXtV2Config
 from .embedding import embed as embed
 from .finetuning import finetune as finetune
 from .pretraining import pretrain as pretrain
-from .steps import TrainingSettings as TrainingSettings
+from .settings import HeadSettings as HeadSettings
+from .settings import MaskingSettings as MaskingSettings
+from .settings import TrainingSettings as TrainingSettings
+from .training import Tracking as Tracking

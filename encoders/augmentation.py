@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from functools import partial
 from math import ceil
 
@@ -11,43 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from encoders.settings import Augmentation
+
 # Cosines along each axis that make up the bias field; the slowest is the constant.
 _WAVES = 3
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Strengths; at 0 a change is left out. All draws are uniform and differ between volumes.
-
-    Attributes:
-        flip: probability that left and right are exchanged.
-        rotation: largest angle in the plane of the slices, either way, in degrees; voxels are
-            square in that plane.
-        zoom: largest magnification in all axes is ``1 + zoom``, the smallest its inverse.
-        intensity_scale: largest relative change of a channel's contrast, ``1 ± intensity_scale``.
-        intensity_shift: largest change of a channel's brightness, in the units of the input,
-            which are standard deviations for z-scored channels.
-        bias_field: largest root mean square of the logarithm of a smooth field that multiplies
-            a channel's intensities, counted from its darkest voxel.
-        smoothing: largest standard deviation of a Gaussian in the plane, in voxels.
-    """
-
-    flip: float = 0.5
-    rotation: float = 10.0
-    zoom: float = 0.1
-    intensity_scale: float = 0.1
-    intensity_shift: float = 0.1
-    bias_field: float = 0.1
-    smoothing: float = 0.5
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{field.name} is {value}; a strength is a number from 0 up")
-        for name in ("flip", "intensity_scale"):
-            if getattr(self, name) > 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, at most 1")
 
 
 @partial(jax.jit, static_argnames="settings")

@@ -1,34 +1,34 @@
-"""A cohort's embeddings: patients read ahead, embedded in batches, kept as soon as known."""
+"""A cohort's embeddings: cases read ahead, embedded in batches, kept as soon as they are made."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Bool, Float, Float32
 from tqdm import tqdm
 
-from encoders.convnext import ConvNeXtV2
+from encoders.case_cache import CaseCache
 from encoders.embedding import embed, embed_windows
-from encoders.weights import parameters
+from encoders.encoder import Encoder, encoder_hash
+from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool
 from lens.cohort import Case, CaseFiles, Cohort, read_case, stack, stack_mask
+from lens.cohort.manifest import MODALITIES
 from lens.errors import CaseError, InputError
-from lens.files import file_hash, write_arrays
+from lens.files import write_arrays
 
-Pool = Literal["global", "gland", "lesion"]
+CODE = (__name__, "encoders.families")
+"""Modules behind an embedding: those of every family of encoders among them."""
 
 
 @dataclass(frozen=True)
 class CohortEmbeddings:
-    """One row per study that could be embedded, in the manifest's order.
+    """Embeddings of the studies that could be embedded, in the manifest's order.
 
     Attributes:
         patient_id: of each row.
@@ -62,9 +62,9 @@ class EmbeddingSettings:
         labels: region -> the mask values that make it; every value above zero by default.
     """
 
-    shape: tuple[int, int, int] = (64, 224, 224)
-    spacing_mm: tuple[float, float, float] = (0.5, 0.5, 1.0)
-    modalities: tuple[str, ...] = ("t2", "dwi", "adc")
+    shape: tuple[int, int, int] = INPUT_SHAPE
+    spacing_mm: tuple[float, float, float] = SPACING_MM
+    modalities: tuple[str, ...] = MODALITIES
     pool: Pool = "global"
     stages: tuple[int, ...] = ()
     windows: bool = False
@@ -73,22 +73,22 @@ class EmbeddingSettings:
 
 def embed_cohort(
     cohort: Cohort,
-    encoder: ConvNeXtV2,
+    encoder: Encoder,
     *,
     settings: EmbeddingSettings = EmbeddingSettings(),
     batch_size: int = 4,
     cache: Path | None = None,
     progress: bool = False,
 ) -> tuple[CohortEmbeddings, tuple[CaseError, ...]]:
-    """Embeds every case of a cohort that can be read.
+    """Embeddings of every case of a cohort that can be read.
 
     Args:
         cohort: from `lens.cohort.read_manifest`.
         encoder: the encoder.
         settings: grid, channels and pooling.
         batch_size: volumes per pass.
-        cache: folder of finished cases, keyed by the content of images, encoder and settings; a
-            second run reads them from there, an interrupted one goes on.
+        cache: folder of finished cases, keyed by ids, the content of images, encoder, settings and
+            code; a second run reads them from there, an interrupted one goes on.
         progress: show a progress bar.
 
     Returns:
@@ -98,42 +98,58 @@ def embed_cohort(
         InputError: the settings do not fit the encoder, or no case could be embedded.
     """
     _check(encoder, settings)
-    keys = _Keys(encoder, settings, cache)
+    facts = (type(encoder).__qualname__, encoder.config, settings)
+    kept = None if cache is None else CaseCache(cache, CODE, *facts, encoder_hash(encoder))
     rows: dict[int, np.ndarray] = {}
     errors = list(cohort.set_aside)
     with tqdm(total=len(cohort.cases), desc="embed", unit="case", disable=not progress) as bar:
-        todo = []
         for index, files in enumerate(cohort.cases):
-            done = keys.find(files)
-            if done is None:
-                todo.append((index, files))
-            else:
-                rows[index] = done
+            if kept and (path := kept.find(files)):
+                rows[index] = np.load(path)["embedding"]
                 bar.update()
-        members = _read_ahead(todo, settings)
-        while batch := list(islice(members, batch_size)):
-            good = [(index, read) for index, read in batch if isinstance(read, _Read)]
-            errors += [read for _, read in batch if isinstance(read, CaseError)]
-            for (index, _), row in zip(
-                good, _rows(encoder, good, settings, batch_size), strict=True
-            ):
-                files = cohort.cases[index]
-                if np.isfinite(row).all():
-                    rows[index] = row
-                    keys.keep(files, row)
-                else:
-                    errors.append(_not_finite(files))
-            bar.update(len(batch))
+        todo = [pair for pair in enumerate(cohort.cases) if pair[0] not in rows]
+        for index, made in _embedded(todo, encoder, settings, batch_size):
+            if isinstance(made, CaseError):
+                errors.append(made)
+            else:
+                rows[index] = made
+                if kept:
+                    kept.keep(cohort.cases[index], embedding=made)
+            bar.update()
     if not rows:
         raise InputError(f"{cohort.path}: no case could be embedded; the first: {errors[0]}")
+    return _in_order(cohort, rows), tuple(errors)
+
+
+def _in_order(cohort: Cohort, rows: Mapping[int, np.ndarray]) -> CohortEmbeddings:
     used = [cohort.cases[index] for index in sorted(rows)]
     studies = tuple(files.study_id or "" for files in used)
-    embeddings = CohortEmbeddings(
+    return CohortEmbeddings(
         tuple(files.patient_id for files in used),
         studies if any(studies) else None,
         np.stack([rows[index] for index in sorted(rows)]),
     )
-    return embeddings, tuple(errors)
+
+
+def _embedded(
+    todo: Sequence[tuple[int, CaseFiles]],
+    encoder: Encoder,
+    settings: EmbeddingSettings,
+    batch_size: int,
+) -> Iterator[tuple[int, np.ndarray | CaseError]]:
+    """The embedding of each case, or why there is none."""
+    cases = dict(todo)
+    members = _read_ahead(todo, settings)
+    while batch := list(islice(members, batch_size)):
+        good: list[tuple[int, _Read]] = []
+        for index, read in batch:
+            if isinstance(read, _Read):
+                good.append((index, read))
+            else:
+                yield index, read
+        rows = _rows(encoder, [read for _, read in good], settings, batch_size)
+        for (index, _), row in zip(good, rows, strict=True):
+            yield index, row if np.isfinite(row).all() else _not_finite(cases[index])
 
 
 @dataclass(frozen=True)
@@ -142,41 +158,7 @@ class _Read:
     mask: Bool[np.ndarray, "d h w"] | None
 
 
-class _Keys:
-    """Finished cases on disk, each under the hash of all it depends on."""
-
-    def __init__(
-        self, encoder: ConvNeXtV2, settings: EmbeddingSettings, folder: Path | None
-    ) -> None:
-        self._folder = folder
-        self._known: dict[int, str] = {}
-        digest = hashlib.sha256(json.dumps([asdict(encoder.config), asdict(settings)]).encode())
-        if folder is not None:
-            for name, parameter in sorted(parameters(encoder).items()):
-                digest.update(name.encode())
-                digest.update(np.ascontiguousarray(parameter[...]).tobytes())
-        self._common = digest.hexdigest()
-
-    def find(self, files: CaseFiles) -> np.ndarray | None:
-        path = self._path(files)
-        return np.load(path)["embedding"] if path is not None and path.is_file() else None
-
-    def keep(self, files: CaseFiles, row: np.ndarray) -> None:
-        path = self._path(files)
-        if path is not None:
-            write_arrays(path, embedding=row)
-
-    def _path(self, files: CaseFiles) -> Path | None:
-        if self._folder is None:
-            return None
-        if id(files) not in self._known:
-            named = {**files.images, **files.masks}
-            parts = [self._common, *(f"{name} {file_hash(p)}" for name, p in named.items())]
-            self._known[id(files)] = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-        return self._folder / f"{self._known[id(files)]}.npz"
-
-
-def _check(encoder: ConvNeXtV2, settings: EmbeddingSettings) -> None:
+def _check(encoder: Encoder, settings: EmbeddingSettings) -> None:
     config = encoder.config
     if len(settings.modalities) != config.in_channels:
         raise InputError(
@@ -242,14 +224,13 @@ def _full_shape(case: Case, settings: EmbeddingSettings) -> tuple[int, int, int]
 
 
 def _rows(
-    encoder: ConvNeXtV2,
-    batch: Sequence[tuple[int, _Read]],
+    encoder: Encoder,
+    reads: Sequence[_Read],
     settings: EmbeddingSettings,
     batch_size: int,
 ) -> Sequence[np.ndarray]:
-    if not batch:
+    if not reads:
         return []
-    reads = [read for _, read in batch]
     stages = settings.stages or None
     if settings.windows:
         return [

@@ -87,6 +87,11 @@ class ConvNeXtV2Config:
         return cls(**(layout | changes))  # type: ignore[arg-type]
 
     @property
+    def features(self) -> int:
+        """Numbers of an embedding."""
+        return self.widths[-1]
+
+    @property
     def total_strides(self) -> tuple[int, ...]:
         """Voxels of the input per voxel of each stage's feature map, along each axis."""
         return tuple(STEM * prod(self.strides[:stage]) for stage in range(len(self.depths)))
@@ -170,8 +175,27 @@ class ConvNeXtV2(nnx.Module):
 
     def pool(self, last: Float[Array, "n *spatial f"]) -> Float[Array, "n f"]:
         """The embedding of the last stage's feature map."""
-        mean = last.astype(jnp.float32).mean(axis=tuple(range(1, last.ndim - 1)))
+        return self.normalise(last.astype(jnp.float32).mean(axis=tuple(range(1, last.ndim - 1))))
+
+    def normalise(self, mean: Float[Array, "n f"]) -> Float[Array, "n f"]:
+        """The final LayerNorm of means of the last stage's map, float32."""
         return self.norm(mean).astype(jnp.float32)
+
+    def layers_above(self, path: tuple[str | int, ...]) -> int:
+        """Layers from a parameter up to the head, its own included.
+
+        Blocks are one layer each, through all stages, and the stem is one. A downsampling belongs
+        to the block after it, the final LayerNorm to the last block.
+        """
+        module, *place = path
+        blocks = sum(self.config.depths)
+        if module == "blocks":
+            stage, block = (int(index) for index in place[:2])
+            return blocks - sum(self.config.depths[:stage]) - block
+        if module == "downsamples":
+            stage = int(place[0])
+            return blocks - sum(self.config.depths[:stage]) + (stage == 0)
+        return 1
 
 
 class Downsample(nnx.Module):

@@ -11,14 +11,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from tqdm import tqdm
 
-from encoders.convnext import ConvNeXtV2
+from encoders.encoder import Encoder
+from encoders.settings import INPUT_SHAPE
 
 Volumes = Float[np.ndarray | Array, "n ..."] | Iterable[Float[np.ndarray | Array, "..."]]
 Masks = Bool[np.ndarray | Array, "n ..."] | Iterable[Bool[np.ndarray | Array, "..."]]
 
 
 def embed(
-    encoder: ConvNeXtV2,
+    encoder: Encoder,
     volumes: Volumes,
     *,
     masks: Masks | None = None,
@@ -26,7 +27,7 @@ def embed(
     batch_size: int = 8,
     progress: bool = False,
 ) -> Float[np.ndarray, "n f"]:
-    """Embeds volumes.
+    """Embeddings of volumes, in batches.
 
     Args:
         encoder: the encoder; a 2D one reads slice by slice, and the embeddings are averaged.
@@ -63,14 +64,14 @@ def embed(
 
 
 def embed_windows(
-    encoder: ConvNeXtV2,
+    encoder: Encoder,
     volume: Float[np.ndarray | Array, "d h w c"],
     *,
-    window: tuple[int, int, int] = (64, 224, 224),
+    window: tuple[int, int, int] = INPUT_SHAPE,
     mask: Bool[np.ndarray, "d h w"] | None = None,
     stages: Sequence[int] | None = None,
 ) -> Float[np.ndarray, " f"]:
-    """Embeds one volume of any size by windows that overlap by half.
+    """Embedding of one volume of any size, by windows that overlap by half.
 
     The feature maps of the windows are averaged where they overlap, then pooled as `embed` does.
     For a volume of the window's size the result is that of `embed`.
@@ -136,7 +137,7 @@ def roi_mean(
 
 
 def _embed_batch(
-    encoder: ConvNeXtV2, stages: tuple[int, ...], x: np.ndarray, mask: np.ndarray | None
+    encoder: Encoder, stages: tuple[int, ...], x: np.ndarray, mask: np.ndarray | None
 ) -> np.ndarray:
     slices = encoder.config.dims == 2 and x.ndim == 5
     maps = encoder.stages(x.reshape(-1, *x.shape[2:]) if slices else x)
@@ -145,7 +146,7 @@ def _embed_batch(
 
 
 def _pool(
-    encoder: ConvNeXtV2,
+    encoder: Encoder,
     stages: tuple[int, ...],
     maps: tuple[Array, ...],
     mask: Array | np.ndarray | None,
@@ -155,7 +156,7 @@ def _pool(
     for stage, features in zip(stages, maps, strict=True):
         mean = _mean(features, mask)
         last = stage == len(encoder.config.widths)
-        parts.append(encoder.norm(mean).astype(jnp.float32) if last else mean)
+        parts.append(encoder.normalise(mean) if last else mean)
     return np.concatenate(jax.device_get(parts), axis=-1)
 
 
@@ -168,7 +169,7 @@ def _mean(features: Float[Array, "n *grid c"], mask: Array | None) -> Float[Arra
 
 
 def _check_stages(
-    encoder: ConvNeXtV2, stages: Sequence[int] | None, *, masked: bool
+    encoder: Encoder, stages: Sequence[int] | None, *, masked: bool
 ) -> tuple[int, ...]:
     count = len(encoder.config.widths)
     chosen = tuple(stages or (count,))

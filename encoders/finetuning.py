@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
-from encoders.convnext import ConvNeXtV2
 from encoders.embedding import embed
+from encoders.encoder import Encoder, EncoderConfig, encoder_hash
 from encoders.heads import ClassificationHead, RegressionHead
+from encoders.rows import Rows
 from encoders.sampling import balanced_order, plain_order
 from encoders.segmentation import UPerNet
-from encoders.steps import DEFAULT, Learner, TrainingSettings
-from encoders.tasks import Classifier, Embedded, MaskLoss, Regressor, Segmenter, Task
-from encoders.training import Curves, Rows, Validation, encoder_hash, predict, train
+from encoders.settings import (
+    DEFAULT_HEAD,
+    DEFAULT_TRAINING,
+    HeadSettings,
+    MaskLoss,
+    Task,
+    TrainingSettings,
+)
+from encoders.steps import Learner
+from encoders.tasks import Classifier, Embedded, Regressor, Segmenter
+from encoders.training import DEFAULT_TRACKING, Curves, Tracking, Validation, predict, train
 from lens.files import array_hash
 
 
 @dataclass(frozen=True)
 class History:
-    """What a fine-tuning did.
+    """Curves, head and labels of a fine-tuning.
 
     Attributes:
         task: which.
@@ -39,7 +48,7 @@ class History:
     task: Task
     curves: Curves
     head: nnx.Module
-    last: tuple[ConvNeXtV2, nnx.Module]
+    last: tuple[Encoder, nnx.Module]
     classes: Shaped[np.ndarray, " classes"] | None
     label_mean: float
     label_sd: float
@@ -51,13 +60,13 @@ class History:
 
     def predict(
         self,
-        encoder: ConvNeXtV2,
+        encoder: Encoder,
         volumes: Rows,
         rows: Int[np.ndarray, " n"] | None = None,
         *,
         batch_size: int = 8,
     ) -> Shaped[np.ndarray, "n ..."]:
-        """What encoder and head say of volumes.
+        """Predictions of encoder and head for volumes.
 
         Args:
             encoder: the fine-tuned encoder.
@@ -77,28 +86,23 @@ class History:
 
 
 def finetune(
-    encoder: ConvNeXtV2,
+    encoder: Encoder,
     volumes: Rows | Float[Array, "n ..."],
     labels: Rows | Shaped[np.ndarray, "n ..."],
     *,
     task: Task,
     train_rows: Int[np.ndarray, " t"] | None = None,
     val_rows: Int[np.ndarray, " v"] | None = None,
-    settings: TrainingSettings = DEFAULT,
-    loss: MaskLoss = "dice",
-    decoder_width: int = 512,
-    auxiliary_width: int = 256,
-    folder: Path | None = None,
-    every: int | None = None,
-    observe: Callable[[Curves], None] | None = None,
-    progress: bool = True,
-) -> tuple[ConvNeXtV2, History]:
-    """Fine-tunes a copy of the encoder with a head.
+    settings: TrainingSettings = DEFAULT_TRAINING,
+    head: HeadSettings = DEFAULT_HEAD,
+    tracking: Tracking = DEFAULT_TRACKING,
+) -> tuple[Encoder, History]:
+    """A copy of the encoder, fine-tuned with a head.
 
     A frozen encoder without augmentation embeds the volumes once, before the head is trained.
     Classification samples its classes equally often, and weighs them equally in validation;
     regression fits the label standardised over the training rows. Segmentation trains UPerNet on
-    the four stages.
+    four stages.
 
     Args:
         encoder: where to start; it is left as it is.
@@ -109,13 +113,8 @@ def finetune(
         train_rows: of the volumes; all if not given.
         val_rows: volumes that choose the best epoch; without them the last epoch is taken.
         settings: rate, epochs, seed and so on.
-        loss: of a segmentation; ``dice-ce`` adds the cross entropy of the voxels.
-        decoder_width: channels of UPerNet.
-        auxiliary_width: channels of its auxiliary head.
-        folder: of checkpoints; a run that was cut off goes on from there.
-        every: steps between checkpoints; one per epoch if not given.
-        observe: is told the curves so far after each epoch.
-        progress: show a progress bar.
+        head: loss and widths of a segmentation.
+        tracking: checkpoints and progress.
 
     Returns:
         The fine-tuned encoder and the history with the trained head.
@@ -127,52 +126,32 @@ def finetune(
     """
     if len(labels) != len(volumes):
         raise ValueError(f"{len(labels)} labels for {len(volumes)} volumes")
-    train_rows = np.arange(len(volumes)) if train_rows is None else np.asarray(train_rows)
-    val_rows = np.arange(0) if val_rows is None else np.asarray(val_rows)
-    settings = replace(settings, batch_size=min(settings.batch_size, len(train_rows)))
+    rows = _rows(len(volumes), train_rows, val_rows)
+    settings = replace(settings, batch_size=min(settings.batch_size, len(rows.train)))
     if settings.batch_size < 2:
         raise ValueError("fine-tuning needs batches of at least 2 volumes, for BatchNorm")
-    target = _target(task, labels, train_rows, val_rows)
-    used = np.concatenate([train_rows, val_rows])
-    rngs = nnx.Rngs(settings.seed)
-    if task == "segmentation":
-        widths = encoder.config.widths
-        head = UPerNet(widths, 2, width=decoder_width, auxiliary_width=auxiliary_width, rngs=rngs)
-    elif target.classes is None:
-        head = RegressionHead(encoder.config.widths[-1], rngs=rngs)
-    else:
-        head = ClassificationHead(encoder.config.widths[-1], len(target.classes), rngs=rngs)
-    reader: ConvNeXtV2 | Embedded = encoder
+    target = _target(task, labels, rows)
+    built = _built_head(task, target, encoder.config, head, settings.seed)
+    reader: Encoder | Embedded = encoder
     if settings.freeze and settings.augmentation is None and task != "segmentation":
         reader = Embedded(encoder.config)
-        volumes = _embeddings(encoder, volumes, used, settings.batch_size)
+        volumes = _embeddings(encoder, volumes, rows.used, settings.batch_size)
     best, last, curves = train(
-        _learner(reader, head, loss),
+        _learner(reader, built, head.loss),
         {"volumes": volumes, target.name: target.values},
         settings,
-        order=_order(target, train_rows, settings),
-        validation=_validation(target, val_rows),
-        folder=folder,
-        every=every,
-        facts={
-            "task": task,
-            "loss": loss,
-            "encoder": encoder_hash(encoder),
-            "rows": array_hash(train_rows, val_rows),
-            "labels": _hash_rows(target.values, used),
-        },
-        observe=observe,
+        order=_order(target, rows.train, settings),
+        validation=_validation(target, rows.val),
+        facts=_facts(encoder, task, head, rows, target),
         title=task,
-        progress=progress,
+        tracking=tracking,
     )
-    ends = [best.encoder, last.encoder]
-    if isinstance(reader, Embedded):
-        ends = [nnx.clone(encoder), nnx.clone(encoder)]
-    return ends[0], History(
+    trained = [encoder if reader is not encoder else each.encoder for each in (best, last)]
+    return nnx.clone(trained[0]), History(
         task,
         curves,
         _head(best),
-        (ends[1], _head(last)),
+        (nnx.clone(trained[1]), _head(last)),
         target.classes,
         target.mean,
         target.sd,
@@ -180,8 +159,27 @@ def finetune(
 
 
 @dataclass(frozen=True)
+class _Rows:
+    """Rows to train on, and rows that choose the epoch."""
+
+    train: np.ndarray
+    val: np.ndarray
+
+    @property
+    def used(self) -> np.ndarray:
+        return np.concatenate([self.train, self.val])
+
+
+def _rows(count: int, train: np.ndarray | None, val: np.ndarray | None) -> _Rows:
+    return _Rows(
+        np.arange(count) if train is None else np.asarray(train),
+        np.arange(0) if val is None else np.asarray(val),
+    )
+
+
+@dataclass(frozen=True)
 class _Target:
-    """What the loss compares with.
+    """Values that the loss compares with.
 
     Attributes:
         name: its place in a batch.
@@ -196,17 +194,16 @@ class _Target:
     sd: float = 1.0
 
 
-def _target(task: Task, labels: Rows, train_rows: np.ndarray, val_rows: np.ndarray) -> _Target:
+def _target(task: Task, labels: Rows, rows: _Rows) -> _Target:
     if task == "segmentation":
         return _Target("masks", labels)
-    labels = np.asarray(labels)
-    used = np.concatenate([train_rows, val_rows])
+    labels, used = np.asarray(labels), rows.used
     if task == "classification":
-        return _classes(labels, train_rows, used)
+        return _classes(labels, rows.train, used)
     values = labels.astype(np.float64)
     if not np.isfinite(values[used]).all():
         raise ValueError(f"{(~np.isfinite(values[used])).sum()} labels are not finite numbers")
-    mean, sd = float(values[train_rows].mean()), float(values[train_rows].std())
+    mean, sd = float(values[rows.train].mean()), float(values[rows.train].std())
     if sd == 0:
         raise ValueError(f"every volume has the same label, {mean:g}; nothing to learn")
     return _Target("targets", ((values - mean) / sd).astype(np.float32), mean=mean, sd=sd)
@@ -223,23 +220,48 @@ def _classes(labels: np.ndarray, train_rows: np.ndarray, used: np.ndarray) -> _T
     return _Target("targets", targets, classes=classes)
 
 
+def _built_head(
+    task: Task, target: _Target, config: EncoderConfig, head: HeadSettings, seed: int
+) -> nnx.Module:
+    rngs = nnx.Rngs(seed)
+    if task == "segmentation":
+        widths, inside = config.widths, head.decoder_width
+        return UPerNet(widths, 2, width=inside, auxiliary_width=head.auxiliary_width, rngs=rngs)
+    if target.classes is None:
+        return RegressionHead(config.features, rngs=rngs)
+    return ClassificationHead(config.features, len(target.classes), rngs=rngs)
+
+
+def _facts(
+    encoder: Encoder, task: Task, head: HeadSettings, rows: _Rows, target: _Target
+) -> dict[str, Any]:
+    """What the run depends on besides its settings."""
+    return {
+        "task": task,
+        "loss": head.loss,
+        "encoder": encoder_hash(encoder),
+        "rows": array_hash(rows.train, rows.val),
+        "labels": _hash_rows(target.values, rows.used),
+    }
+
+
 def _embeddings(
-    encoder: ConvNeXtV2, volumes: Rows, used: Int[np.ndarray, " u"], batch_size: int
+    encoder: Encoder, volumes: Rows, used: Int[np.ndarray, " u"], batch_size: int
 ) -> Float[np.ndarray, "n f"]:
     """The embeddings of the volumes in `used`; zeros for others."""
     rows = np.unique(used)
-    out = np.zeros((len(volumes), encoder.config.widths[-1]), np.float32)
+    out = np.zeros((len(volumes), encoder.config.features), np.float32)
     out[rows] = embed(encoder, (volumes[row] for row in rows), batch_size=batch_size)
     return out
 
 
-def _learner(encoder: ConvNeXtV2 | Embedded, head: nnx.Module, loss: MaskLoss = "dice") -> Learner:
+def _learner(encoder: Encoder | Embedded, head: nnx.Module, loss: MaskLoss = "dice") -> Learner:
     if isinstance(head, RegressionHead):
         return Regressor(encoder, head)
     if isinstance(head, ClassificationHead):
         return Classifier(encoder, head)
     assert isinstance(head, UPerNet)
-    assert isinstance(encoder, ConvNeXtV2)
+    assert not isinstance(encoder, Embedded)
     return Segmenter(encoder, head, loss)
 
 

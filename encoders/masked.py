@@ -11,14 +11,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from encoders.convnext import Block, ConvNeXtV2, PatchConv, enlarge, initial
+from encoders.convnext import Block, ConvNeXtV2Config, PatchConv, enlarge, initial
+from encoders.encoder import Encoder
 
 # Added to the variance of a patch: a patch of one value, such as the padding, has target zero.
 EPSILON = 1e-6
 
 
 class MaskedOutput(NamedTuple):
-    """What a masked autoencoder made of a batch.
+    """Prediction and loss of a masked autoencoder on a batch.
 
     Attributes:
         loss: mean squared error over the voxels of the masked patches, in units of the variance
@@ -36,7 +37,7 @@ class MaskedAutoencoder(nnx.Module):
     """The FCMAE of ConvNeXt V2: a masked encoder and a decoder of one block.
 
     The encoder sees some patches, as sparse convolutions would. Its last feature map passes a
-    linear layer to `width`; a learnt token stands for the masked positions; one ConvNeXt block and
+    linear layer to `width`; a learned token stands for the masked positions; one ConvNeXt block and
     a linear layer predict all voxels. Targets are the patches, each scaled to mean 0 and variance 1
     over its voxels and channels.
 
@@ -49,7 +50,7 @@ class MaskedAutoencoder(nnx.Module):
 
     def __init__(
         self,
-        encoder: ConvNeXtV2,
+        encoder: Encoder,
         *,
         patch: int | tuple[int, ...] = 16,
         width: int = 512,
@@ -59,7 +60,8 @@ class MaskedAutoencoder(nnx.Module):
 
         Args:
             encoder: the encoder to train; it is used, not copied.
-            patch: sides of a patch in voxels, multiples of the encoder's total stride.
+            patch: sides of a patch in voxels, multiples of the encoder's total stride; one number
+                for all of them alike.
             width: channels of the decoder.
             rngs: of the decoder's initial values.
 
@@ -67,7 +69,8 @@ class MaskedAutoencoder(nnx.Module):
             ValueError: a side of the patch is no multiple of the total stride.
         """
         config = encoder.config
-        self.patch = (patch,) * config.dims if isinstance(patch, int) else tuple(patch)
+        sides = (patch,) if isinstance(patch, int) else tuple(patch)
+        self.patch = sides * config.dims if len(sides) == 1 else sides
         stride = config.total_strides[-1]
         if len(self.patch) != config.dims or any(side < 1 or side % stride for side in self.patch):
             raise ValueError(
@@ -76,11 +79,12 @@ class MaskedAutoencoder(nnx.Module):
             )
         self.encoder = encoder
         one = (1,) * config.dims
-        self.inward = PatchConv(config.widths[-1], width, one, config, rngs=rngs)
+        layout = ConvNeXtV2Config(dims=config.dims, dtype=config.dtype)
+        self.inward = PatchConv(config.features, width, one, layout, rngs=rngs)
         self.token = nnx.Param(initial(rngs.params(), (width,)))
-        self.block = Block(width, config, rngs=rngs)
+        self.block = Block(width, layout, rngs=rngs)
         voxels = stride**config.dims * config.in_channels
-        self.outward = PatchConv(width, voxels, one, config, rngs=rngs)
+        self.outward = PatchConv(width, voxels, one, layout, rngs=rngs)
 
     def __call__(
         self,

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from encoders.convnext import ConvNeXtV2
+from encoders.encoder import Encoder, encoder_hash
 from encoders.masked import MaskedAutoencoder, normalised_patches, patches
+from encoders.rows import Rows
 from encoders.sampling import plain_order
-from encoders.steps import DEFAULT, Batch, Learner, TrainingSettings
-from encoders.training import Curves, Rows, Validation, encoder_hash, train, validate
+from encoders.settings import (
+    DEFAULT_MASKING,
+    DEFAULT_TRAINING,
+    MaskingSettings,
+    TrainingSettings,
+)
+from encoders.steps import Batch, Learner
+from encoders.training import DEFAULT_TRACKING, Curves, Tracking, Validation, train, validate
 from lens.files import array_hash
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What a pre-training did.
+    """Curves and last encoder of a pre-training.
 
     Attributes:
         curves: losses and rates; the loss is the squared error of masked voxels, in units of the
@@ -32,7 +38,7 @@ class Pretraining:
 
     curves: Curves
     start: float
-    last: ConvNeXtV2
+    last: Encoder
 
 
 class Pretrainer(MaskedAutoencoder, Learner):
@@ -52,35 +58,25 @@ class Pretrainer(MaskedAutoencoder, Learner):
 
 
 def pretrain(
-    encoder: ConvNeXtV2,
+    encoder: Encoder,
     volumes: Rows | Float[Array, "n ..."],
     *,
     train_rows: Int[np.ndarray, " t"] | None = None,
     val_rows: Int[np.ndarray, " v"] | None = None,
-    patch: int | tuple[int, ...] = 16,
-    ratio: float = 0.6,
-    width: int = 512,
-    settings: TrainingSettings = DEFAULT,
-    folder: Path | None = None,
-    every: int | None = None,
-    observe: Callable[[Curves], None] | None = None,
-    progress: bool = True,
-) -> tuple[ConvNeXtV2, Pretraining]:
-    """Pre-trains a copy of the encoder: volumes are filled in from the patches that are not masked.
+    masking: MaskingSettings = DEFAULT_MASKING,
+    settings: TrainingSettings = DEFAULT_TRAINING,
+    tracking: Tracking = DEFAULT_TRACKING,
+) -> tuple[Encoder, Pretraining]:
+    """A copy of the encoder, pre-trained to fill in volumes from the patches it is shown.
 
     Args:
         encoder: where to start; it is left as it is.
         volumes: ``(N, D, H, W, C)`` float32: an array, a memory map, or anything indexed by rows.
         train_rows: of the volumes; all if not given.
         val_rows: volumes that choose the best epoch; without them the last epoch is taken.
-        patch: sides of a patch in voxels.
-        ratio: share of masked patches.
-        width: channels of the decoder.
+        masking: patches, and width of the decoder.
         settings: rate, epochs, seed and so on; `freeze` would leave nothing to pre-train.
-        folder: of checkpoints; a run that was cut off goes on from there.
-        every: steps between checkpoints; one per epoch if not given.
-        observe: is told the curves after each epoch.
-        progress: show a progress bar.
+        tracking: checkpoints and progress.
 
     Returns:
         The encoder of the best epoch, and the history.
@@ -95,35 +91,37 @@ def pretrain(
     if not len(train_rows):
         raise ValueError("there is no volume to pre-train on")
     settings = replace(settings, batch_size=min(settings.batch_size, len(train_rows)))
-    length = -(-len(train_rows) // settings.batch_size) * settings.batch_size
     validation = None
     if val_rows is not None and len(val_rows):
         validation = Validation(np.asarray(val_rows), np.ones(len(val_rows)))
-    model = Pretrainer(nnx.clone(encoder), patch=patch, width=width, rngs=nnx.Rngs(settings.seed))
-    model.ratio = ratio
+    model = Pretrainer(
+        nnx.clone(encoder), patch=masking.patch, width=masking.width, rngs=nnx.Rngs(settings.seed)
+    )
+    model.ratio = masking.ratio
     data = {"volumes": volumes}
     best, last, curves = train(
         model,
         data,
         settings,
-        order=lambda epoch: train_rows[
-            plain_order(len(train_rows), length, (settings.seed, epoch))
-        ],
+        order=_order(train_rows, settings),
         validation=validation,
-        folder=folder,
-        every=every,
         facts={
             "task": "pre-training",
             "encoder": encoder_hash(encoder),
             "patch": model.patch,
-            "ratio": ratio,
-            "width": width,
+            "ratio": masking.ratio,
+            "width": masking.width,
             "rows": array_hash(train_rows, np.asarray(val_rows if val_rows is not None else [])),
         },
-        observe=observe,
         title="pre-train",
-        progress=progress,
+        tracking=tracking,
     )
     model.eval()
     start = float("nan") if validation is None else validate(model, data, validation, settings)
     return best.encoder, Pretraining(curves, start, last.encoder)
+
+
+def _order(rows: np.ndarray, settings: TrainingSettings) -> Callable[[int], np.ndarray]:
+    """Epoch -> rows; whole batches, so a few volumes come twice in an epoch."""
+    length = -(-len(rows) // settings.batch_size) * settings.batch_size
+    return lambda epoch: rows[plain_order(len(rows), length, (settings.seed, epoch))]

@@ -1,4 +1,4 @@
-"""What a model learns by: its loss per sample, and the step that every training repeats.
+"""The step that every training repeats, for any model with a loss per sample.
 
 A step's randomness follows from the seed and the step's number alone.
 """
@@ -6,7 +6,7 @@ A step's randomness follows from the seed and the step's number alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -17,7 +17,9 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
-from encoders.augmentation import Augmentation, augment
+from encoders.augmentation import augment
+from encoders.encoder import reconfigure
+from encoders.settings import Augmentation, TrainingSettings
 
 Batch = dict[str, Array]
 
@@ -26,8 +28,7 @@ class Learner(nnx.Module):
     """A model that can be trained.
 
     Attributes:
-        encoder: a `ConvNeXtV2`, which layer-wise rates and freezing are about, or what stands for
-            one.
+        encoder: an `Encoder`, to which layer-wise rates and freezing apply, or what stands for one.
     """
 
     encoder: Any
@@ -38,46 +39,6 @@ class Learner(nnx.Module):
 
 
 Model = TypeVar("Model", bound=Learner)
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train.
-
-    Attributes:
-        epochs: passes over the training samples.
-        batch_size: samples per step.
-        learning_rate: of AdamW, the highest of the schedule: linear warm-up, then cosine to 0.
-        weight_decay: of AdamW, on kernels; biases, scales and response norms are not decayed.
-        warm_up: its share of all steps.
-        layer_decay: factor of the rate from each block to the one before it; 1 trains all alike.
-        freeze: leave the encoder as it is and train what was added to it.
-        drop_path: stochastic depth of the encoder's last block (linear from 0) while it trains.
-        augmentation: of each batch, on the device; None for none.
-        seed: of the order of the samples, augmentation, masks and stochastic depth.
-    """
-
-    epochs: int = 100
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warm_up: float = 0.1
-    layer_decay: float = 1.0
-    freeze: bool = False
-    drop_path: float = 0.0
-    augmentation: Augmentation | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs {self.epochs} and batch_size {self.batch_size}: at least 1")
-        if self.learning_rate <= 0 or not 0 < self.layer_decay <= 1:
-            raise ValueError("learning_rate is positive, layer_decay between 0 and 1")
-        if not 0 <= self.warm_up < 1 or not 0 <= self.drop_path < 1:
-            raise ValueError("warm_up and drop_path are shares below 1")
-
-
-DEFAULT = TrainingSettings()
 
 
 @jax.tree_util.register_dataclass
@@ -112,7 +73,7 @@ def start(model: Learner, settings: TrainingSettings) -> tuple[nnx.GraphDef, Sta
     """The state before the first step, on every device, and the rest of the model."""
     drop_path = 0.0 if settings.freeze else settings.drop_path
     model = nnx.clone(model)
-    model.encoder.config = replace(model.encoder.config, drop_path=drop_path)
+    reconfigure(model.encoder, drop_path=drop_path)
     model.train()
     graph, params, rest = nnx.split(model, _trained(settings.freeze), ...)
     state = State(params, rest, _adamw(settings.weight_decay).init(params), jnp.zeros((), int))
@@ -146,7 +107,8 @@ def _compiled(graph: nnx.GraphDef, recipe: _Recipe) -> Callable[..., tuple[State
 
         (value, rest), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, moments = optimiser.update(gradient, state.optimiser, state.params)
-        scales = layer_scales(state.params, recipe.layer_decay)
+        encoder = nnx.merge(graph, state.params, state.rest, copy=True).encoder
+        scales = layer_scales(state.params, encoder, recipe.layer_decay)
         updates = jax.tree.map(lambda update, scale: scale * rate * update, updates, scales)
         params = optax.apply_updates(state.params, updates)
         return State(params, rest, moments, state.step + 1), value
@@ -154,26 +116,18 @@ def _compiled(graph: nnx.GraphDef, recipe: _Recipe) -> Callable[..., tuple[State
     return step
 
 
-def layer_scales(params: PyTree, decay: float) -> PyTree:
-    """The factor on each parameter's rate: ``decay ** (blocks + 1 - layer)``.
+def layer_scales(params: PyTree, encoder: Any, decay: float) -> PyTree:
+    """The factor on each parameter's rate: ``decay ** layers`` between it and the head.
 
-    The stem is layer 0, the blocks of the encoder are 1, 2, ... through all stages, a downsampling
-    belongs to the block after it and the final norm to the last block; all that is no part of the
-    encoder is one layer above the last block and keeps the full rate.
+    Args:
+        params: of a `Learner`; what is no part of its encoder keeps the full rate.
+        encoder: that encoder, which counts the layers (`Encoder.layers_above`).
+        decay: factor from each layer to the one before it.
     """
-    paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    blocks = sorted({p[1:3] for p in paths if p[:1] == ("blocks",)})
-    number = {block: index + 1 for index, block in enumerate(blocks)}
 
     def scale(path: tuple, _: Array) -> float:
-        name = _names(path)
-        if name[:1] == ("blocks",):
-            layer = number[name[1:3]]
-        elif name[:1] == ("downsamples",):
-            layer = number[name[1], 0] if name[1] else 0
-        else:
-            layer = len(blocks) if name else len(blocks) + 1
-        return decay ** (len(blocks) + 1 - layer)
+        inside = _names(path)
+        return decay ** encoder.layers_above(inside) if inside else 1.0
 
     return jax.tree_util.tree_map_with_path(scale, params)
 

@@ -1,8 +1,6 @@
-"""What is trained: an encoder with a head, and the loss of each sample."""
+"""An encoder with a head, and its loss of each sample: classes, a quantity, or masks."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +8,13 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
+from encoders.encoder import Encoder, EncoderConfig
 from encoders.heads import ClassificationHead, RegressionHead
 from encoders.segmentation import UPerNet, dice_cross_entropy, dice_loss
+from encoders.settings import MaskLoss, Task
 from encoders.steps import Batch, Learner
 
-Task = Literal["classification", "regression", "segmentation"]
-MaskLoss = Literal["dice", "dice-ce"]
+__all__ = ["Classifier", "Embedded", "MaskLoss", "Regressor", "Segmenter", "Task"]
 
 AUXILIARY_WEIGHT = 0.4
 _MASK_LOSSES = {"dice": dice_loss, "dice-ce": dice_cross_entropy}
@@ -25,7 +23,7 @@ _MASK_LOSSES = {"dice": dice_loss, "dice-ce": dice_cross_entropy}
 class Embedded(nnx.Module):
     """Stands for a frozen encoder where the volumes are its embeddings already."""
 
-    def __init__(self, config: ConvNeXtV2Config) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         self.config = config
 
     def __call__(
@@ -37,7 +35,7 @@ class Embedded(nnx.Module):
 class Classifier(Learner):
     """Cross entropy of a class per volume, in nats; ``batch["targets"]`` counts classes from 0."""
 
-    def __init__(self, encoder: ConvNeXtV2 | Embedded, head: ClassificationHead) -> None:
+    def __init__(self, encoder: Encoder | Embedded, head: ClassificationHead) -> None:
         self.encoder, self.head = encoder, head
 
     def losses(self, batch: Batch, key: PRNGKeyArray, *, training: bool) -> Float[Array, " b"]:
@@ -52,7 +50,7 @@ class Classifier(Learner):
 class Regressor(Learner):
     """Squared error of the standardised label, ``batch["targets"]``."""
 
-    def __init__(self, encoder: ConvNeXtV2 | Embedded, head: RegressionHead) -> None:
+    def __init__(self, encoder: Encoder | Embedded, head: RegressionHead) -> None:
         self.encoder, self.head = encoder, head
 
     def losses(self, batch: Batch, key: PRNGKeyArray, *, training: bool) -> Float[Array, " b"]:
@@ -70,7 +68,7 @@ class Segmenter(Learner):
     ``batch["masks"]`` is (b, D, H, W).
     """
 
-    def __init__(self, encoder: ConvNeXtV2, head: UPerNet, loss: MaskLoss = "dice") -> None:
+    def __init__(self, encoder: Encoder, head: UPerNet, loss: MaskLoss = "dice") -> None:
         self.encoder, self.head, self.loss = encoder, head, loss
 
     def losses(self, batch: Batch, key: PRNGKeyArray, *, training: bool) -> Float[Array, " b"]:

@@ -6,11 +6,11 @@ that a run that was killed goes on from its checkpoint to the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,38 +20,19 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 from tqdm import tqdm
 
-from encoders.convnext import ConvNeXtV2
-from encoders.progress import Progress, restore, save_progress
-from encoders.steps import (
-    Batch,
-    Learner,
-    Model,
-    State,
-    TrainingSettings,
-    compiled,
-    shardings,
-    start,
-)
-from encoders.weights import parameters
+from encoders.rows import Rows
+from encoders.settings import TrainingSettings
+from encoders.steps import Batch, Learner, Model, State, compiled, shardings, start
+from encoders.training_checkpoints import TrainingRecord, restore_training, save_training
 from lens.errors import InputError
-from lens.files import array_hash
 
 VALIDATION_STREAM = 2**31 - 1
 """Folded into the seed's key for validation; no step reaches this number."""
 
 
-@runtime_checkable
-class Rows(Protocol):
-    """Samples along the first axis: an array, a memory map, or files read when asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Any, /) -> Any: ...
-
-
 @dataclass(frozen=True)
 class Validation:
-    """What the best epoch is chosen by: the weighted mean loss of these samples.
+    """Samples whose weighted mean loss chooses the best epoch.
 
     Attributes:
         rows: of the data.
@@ -64,7 +45,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class Curves:
-    """What a training did.
+    """Losses and rates of a training.
 
     Attributes:
         loss: mean training loss of each epoch.
@@ -81,6 +62,26 @@ class Curves:
     rate: Float[np.ndarray, " steps"] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Tracking:
+    """How a training is kept and followed; none of it changes a number.
+
+    Attributes:
+        folder: of checkpoints; a run that was cut off goes on from there. None for none.
+        every: steps between checkpoints; None for one per epoch.
+        observe: progress callback, called with the curves so far after each epoch.
+        progress: show a progress bar.
+    """
+
+    folder: Path | None = None
+    every: int | None = None
+    observe: Callable[[Curves], None] | None = None
+    progress: bool = True
+
+
+DEFAULT_TRACKING = Tracking()
+
+
 def train(
     model: Model,
     data: Mapping[str, Rows],
@@ -88,14 +89,11 @@ def train(
     *,
     order: Callable[[int], Int[np.ndarray, " rows"]],
     validation: Validation | None = None,
-    folder: Path | None = None,
-    every: int | None = None,
     facts: Mapping[str, Any] | None = None,
-    observe: Callable[[Curves], None] | None = None,
     title: str = "train",
-    progress: bool = True,
+    tracking: Tracking = DEFAULT_TRACKING,
 ) -> tuple[Model, Model, Curves]:
-    """Trains a copy of a model.
+    """A copy of a model, trained.
 
     The batch is spread over all visible devices. With a folder, the state is written there, whole
     or not at all, and a run that was cut off goes on from it to bitwise the same curve (on the
@@ -105,17 +103,14 @@ def train(
         model: what to train; it is left as it is.
         data: name -> samples; ``volumes`` and what the model's loss compares with. They stay where
             they are; the rows of a batch are moved.
-        settings: how.
+        settings: rate, epochs, seed and so on.
         order: epoch -> its rows, a multiple of the batch size, always as many; a function of the
             epoch alone.
         validation: samples that choose the best epoch; without them the last one is the best.
-        folder: of the checkpoints.
-        every: steps between checkpoints; one per epoch if not given.
         facts: what else the run depends on (JSON); a checkpoint made with other facts or settings
             is refused.
-        observe: is told the curves so far after each epoch.
         title: of the progress bar.
-        progress: show it.
+        tracking: checkpoints and progress.
 
     Returns:
         The model of the best epoch and that of the last one, in evaluation mode, and the curves.
@@ -123,55 +118,128 @@ def train(
     Raises:
         InputError: the loss is not finite, or the folder holds another run.
     """
-    rows = order(0)
-    steps = len(rows) // settings.batch_size
+    steps = len(order(0)) // settings.batch_size
     total = settings.epochs * steps
     rates = _rates(settings, total)
-    graph, state = start(model, settings)
-    step = compiled(graph, settings)
-    _, spread = shardings(settings.batch_size)
-    root = jax.random.key(settings.seed)
     facts = {"settings": asdict(settings), "steps": total, **(facts or {})}
-    done = Progress(facts)
-    best = _on_host(state) if validation is not None else None
-    if folder is not None:
-        state, best, done = restore(folder, state, best, done)
-    pending: list[Array] = []
-    bar = tqdm(total=total, initial=done.step, desc=title, unit="step", disable=not progress)
+    run = _Run(model, data, settings, validation, TrainingRecord(facts))
+    if tracking.folder is not None:
+        run.restore(tracking.folder)
+    first = run.record.step
+    bar = tqdm(total=total, initial=first, desc=title, unit="step", disable=not tracking.progress)
     with bar:
-        for number in range(done.step, total):
-            epoch, position = divmod(number, steps)
-            if position == 0 or number == done.step:
-                rows = order(epoch).reshape(steps, settings.batch_size)
-            batch = {name: jax.device_put(d[rows[position]], spread) for name, d in data.items()}
-            state, loss = step(state, batch, root, rates[number])
-            pending.append(loss)
-            if len(pending) > 2:
-                # Two steps ahead are enough to keep a device busy; more would only hold memory.
-                pending[-3].block_until_ready()
+        for number, rows in _batches(order, settings, first, total):
+            run.step(rows, rates[number])
             bar.update()
-            over = position == steps - 1
-            due = number + 1 == total or (over if every is None else (number + 1) % every == 0)
-            if not (over or due):
-                continue
-            done = done.after(number + 1, np.asarray(jax.device_get(pending), float).tolist())
-            pending = []
-            _check_finite(done, settings)
+            made = number + 1
+            over = made % steps == 0
+            due = made == total or (over if tracking.every is None else made % tracking.every == 0)
+            if over or due:
+                run.read_losses()
             if over:
-                done, best = _close_epoch(
-                    done, steps, graph, state, best, data, settings, validation
-                )
-                bar.set_postfix(loss=f"{done.loss[-1]:.3f}", val=f"{done.validation[-1]:.3f}")
-            if due and folder is not None:
-                save_progress(folder, state, best, done)
-            if over and observe is not None:
-                observe(_curves(done, rates))
-    last = nnx.merge(graph, state.params, state.rest)
-    chosen = last if best is None else nnx.merge(graph, *jax.tree.map(jnp.asarray, best))
-    for trained in (last, chosen):
-        trained.eval()
-        trained.encoder.config = model.encoder.config
-    return chosen, last, _curves(done, rates)
+                run.close_epoch(steps)
+                bar.set_postfix(run.scores())
+            if due and tracking.folder is not None:
+                run.save(tracking.folder)
+            if over and tracking.observe is not None:
+                tracking.observe(_curves(run.record, rates))
+    return *run.models(), _curves(run.record, rates)
+
+
+class _Run:
+    """A training in progress: the state of the last step, the best epoch's, and the record."""
+
+    def __init__(
+        self,
+        model: Learner,
+        data: Mapping[str, Rows],
+        settings: TrainingSettings,
+        validation: Validation | None,
+        record: TrainingRecord,
+    ) -> None:
+        self._config = model.encoder.config
+        self._data, self._settings, self._validation = data, settings, validation
+        self._graph, self._state = start(model, settings)
+        self._best = None if validation is None else _on_host(self._state)
+        self._step = compiled(self._graph, settings)
+        self._spread = shardings(settings.batch_size)[1]
+        self._root = jax.random.key(settings.seed)
+        self._pending: list[Array] = []
+        self.record = record
+
+    def restore(self, folder: Path) -> None:
+        self._state, self._best, self.record = restore_training(
+            folder, self._state, self._best, self.record
+        )
+
+    def save(self, folder: Path) -> None:
+        save_training(folder, self._state, self._best, self.record)
+
+    def step(self, rows: Int[np.ndarray, " b"], rate: np.floating) -> None:
+        """Starts a step; its loss is read later."""
+        batch = {name: jax.device_put(d[rows], self._spread) for name, d in self._data.items()}
+        self._state, loss = self._step(self._state, batch, self._root, rate)
+        self._pending.append(loss)
+        if len(self._pending) > 2:
+            # Two steps ahead are enough to keep a device busy; more would only hold memory.
+            self._pending[-3].block_until_ready()
+
+    def read_losses(self) -> None:
+        """Records the losses of the steps since the last call.
+
+        Raises:
+            InputError: one is not finite.
+        """
+        losses = np.asarray(jax.device_get(self._pending), float).tolist()
+        self.record = self.record.after(self.record.step + len(losses), losses)
+        self._pending = []
+        _check_finite(self.record, self._settings)
+
+    def close_epoch(self, steps: int) -> None:
+        """Scores the epoch of the last `steps` steps, and keeps its model if the best so far."""
+        loss = float(np.mean(self.record.step_loss[-steps:]))
+        if self._validation is None:
+            self.record = self.record.close(loss, float("nan"), best=True)
+            return
+        model = nnx.merge(self._graph, self._state.params, self._state.rest, copy=True)
+        model.eval()
+        score = validate(model, self._data, self._validation, self._settings)
+        better = not self.record.validation or score < min(self.record.validation)
+        if better:
+            self._best = _on_host(self._state)
+        self.record = self.record.close(loss, score, best=better)
+
+    def scores(self) -> dict[str, str]:
+        """Losses of the last epoch, for a progress bar."""
+        return {
+            "loss": f"{self.record.loss[-1]:.3f}",
+            "val": f"{self.record.validation[-1]:.3f}",
+        }
+
+    def models(self) -> tuple[Any, Any]:
+        """The model of the best epoch and that of the last one, in evaluation mode."""
+        last = nnx.merge(self._graph, self._state.params, self._state.rest)
+        chosen = last
+        if self._best is not None:
+            chosen = nnx.merge(self._graph, *jax.tree.map(jnp.asarray, self._best))
+        for trained in (last, chosen):
+            trained.eval()
+            trained.encoder.config = self._config
+        return chosen, last
+
+
+def _batches(
+    order: Callable[[int], Int[np.ndarray, " rows"]],
+    settings: TrainingSettings,
+    first: int,
+    total: int,
+) -> Iterator[tuple[int, Int[np.ndarray, " b"]]]:
+    """The number and the rows of each step from `first` on."""
+    steps = total // settings.epochs
+    for epoch in range(first // steps, settings.epochs):
+        batches = order(epoch).reshape(steps, settings.batch_size)
+        for number in range(max(first, epoch * steps), (epoch + 1) * steps):
+            yield number, batches[number % steps]
 
 
 def validate(
@@ -199,7 +267,7 @@ def validate(
 def predict(
     model: nnx.Module, volumes: Rows, rows: Int[np.ndarray, " n"], *, batch_size: int = 8
 ) -> Shaped[np.ndarray, "n ..."]:
-    """What the model's `predict` says of these rows, batch by batch, over all devices."""
+    """Predictions of the model for these rows, batch by batch, over all devices."""
     graph, state = nnx.split(model)
     batch_size = min(batch_size, max(len(rows), 1))
     _, spread = shardings(batch_size)
@@ -211,12 +279,6 @@ def predict(
     return np.concatenate(out)
 
 
-def encoder_hash(encoder: ConvNeXtV2) -> str:
-    """SHA-256 over the parameters, as 64 hex digits."""
-    named = sorted(parameters(encoder).items())
-    return array_hash(*(np.asarray(parameter[...]) for _, parameter in named))
-
-
 def _rates(settings: TrainingSettings, total: int) -> Float[np.ndarray, " steps"]:
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, max(1, round(settings.warm_up * total)), max(2, total)
@@ -224,48 +286,25 @@ def _rates(settings: TrainingSettings, total: int) -> Float[np.ndarray, " steps"
     return np.asarray(schedule(np.arange(1, total + 1)), np.float32)
 
 
-def _close_epoch(
-    done: Progress,
-    steps: int,
-    graph: nnx.GraphDef,
-    state: State,
-    best: PyTree,
-    data: Mapping[str, Rows],
-    settings: TrainingSettings,
-    validation: Validation | None,
-) -> tuple[Progress, PyTree]:
-    """Scores the epoch, and keeps its model where it is the best so far."""
-    loss = float(np.mean(done.step_loss[-steps:]))
-    if validation is None:
-        return done.close(loss, float("nan"), best=True), None
-    model = nnx.merge(graph, state.params, state.rest, copy=True)
-    model.eval()
-    score = validate(model, data, validation, settings)
-    better = not done.validation or score < min(done.validation)
-    if better:
-        best = _on_host(state)
-    return done.close(loss, score, best=better), best
-
-
 def _on_host(state: State) -> PyTree:
     """The model's arrays, copied: on a CPU, JAX hands out the memory of the state itself."""
     return jax.tree.map(np.array, jax.device_get((state.params, state.rest)))
 
 
-def _curves(done: Progress, rates: Float[np.ndarray, " steps"]) -> Curves:
+def _curves(record: TrainingRecord, rates: Float[np.ndarray, " steps"]) -> Curves:
     """The finished epochs."""
     return Curves(
-        np.array(done.loss),
-        np.array(done.validation),
-        done.best_epoch,
-        np.array(done.step_loss),
-        rates[: done.step],
+        np.array(record.loss),
+        np.array(record.validation),
+        record.best_epoch,
+        np.array(record.step_loss),
+        rates[: record.step],
     )
 
 
-def _check_finite(done: Progress, settings: TrainingSettings) -> None:
-    if not np.isfinite(done.step_loss).all():
-        at = int(np.flatnonzero(~np.isfinite(done.step_loss))[0]) + 1
+def _check_finite(record: TrainingRecord, settings: TrainingSettings) -> None:
+    if not np.isfinite(record.step_loss).all():
+        at = int(np.flatnonzero(~np.isfinite(record.step_loss))[0]) + 1
         raise InputError(
             f"the training loss is not finite at step {at}, with a rate of up to "
             f"{settings.learning_rate:g}; lower --learning-rate, or look for extreme intensities"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,11 +12,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from encoders.training import Rows
+from encoders.case_cache import CaseCache
+from encoders.rows import Rows
 from lens.cohort import CaseFiles, Cohort, read_case, stack, stack_mask
 from lens.cohort.manifest import MODALITIES, ROIS
 from lens.errors import CaseError, InputError
-from lens.files import write_arrays
 
 IN_MEMORY = 4 << 30
 """Bytes up to which the volumes of a cohort are held in memory."""
@@ -56,11 +54,12 @@ def cache_cohort(
     spacing_mm: tuple[float, float, float],
     progress: bool = True,
 ) -> tuple[CachedCohort, tuple[CaseError, ...]]:
-    """Reads every case that is not in the cache yet; an interrupted reading goes on.
+    """Volumes and masks of every case; what is not in the cache yet is read into it.
 
     Args:
         cohort: from `lens.cohort.read_manifest`.
-        cache: folder, one file per case, named after what its content depends on.
+        cache: folder, one file per case, keyed by ids, the content of its files, the settings and
+            the code; a file there that is damaged is made again.
         shape: (D, H, W) in voxels.
         spacing_mm: (x, y, z).
         progress: show a progress bar.
@@ -72,8 +71,8 @@ def cache_cohort(
     Raises:
         InputError: no case can be used.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    read = partial(_read, cache=cache, shape=shape, spacing_mm=spacing_mm)
+    kept = CaseCache(cache, (__name__,), shape, spacing_mm)
+    read = partial(_read, kept=kept, shape=shape, spacing_mm=spacing_mm)
     with ThreadPoolExecutor(2) as pool:
         results = list(
             tqdm(
@@ -132,29 +131,15 @@ def _mask(file: Path, roi: str) -> np.ndarray:
 def _read(
     files: CaseFiles,
     *,
-    cache: Path,
+    kept: CaseCache,
     shape: tuple[int, int, int],
     spacing_mm: tuple[float, float, float],
 ) -> Path | CaseError:
-    named = {**files.images, **files.masks}
-    depends = [shape, spacing_mm, [[name, _stamp(path)] for name, path in named.items()]]
-    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
-    path = cache / f"{key}.npz"
-    if path.is_file():
+    if path := kept.find(files):
         return path
     try:
         case = read_case(files, spacing_mm=spacing_mm)
     except CaseError as error:
         return error
     masks = {roi: stack_mask(case, roi, shape=shape) for roi in ROIS}
-    write_arrays(path, volume=stack(case, shape=shape), **masks)
-    return path
-
-
-def _stamp(path: Path) -> list[Any]:
-    """Place, size and time of a file, or of a folder's files: changed by any rewrite."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [
-        str(path.absolute()),
-        *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files),
-    ]
+    return kept.keep(files, volume=stack(case, shape=shape), **masks)

@@ -21,7 +21,7 @@ class Config:
     """Reads PyTorch (.pth, .pt) or .safetensors and writes a folder that loads without torch."""
 
     source: tyro.conf.Positional[Path]
-    """The file to read; what it is, is told by its content."""
+    """The file to read, recognised by its content."""
     out: tyro.conf.Positional[Path]
     """The folder to write; an encoder that is there already is replaced."""
     partial: bool = False

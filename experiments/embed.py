@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool
 from experiments.common.cli import list_set_aside, run
 
 log = logging.getLogger(__name__)
@@ -25,16 +25,17 @@ class Config:
     """A checkpoint folder, a PyTorch file or .safetensors."""
     out: Path
     """The .npz to write: patient_id (n,), embeddings (n, d), and study_id if the cohort has it."""
-    shape: tuple[int, int, int] = (64, 224, 224)
+    shape: tuple[int, int, int] = INPUT_SHAPE
     """Depth, height and width of the encoder's input, in voxels."""
-    spacing: tuple[float, float, float] = (0.5, 0.5, 1.0)
+    spacing: tuple[float, float, float] = SPACING_MM
     """Voxel size along x, y, z, in mm."""
     label: tuple[str, ...] = ()
     """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
     default."""
-    modalities: tuple[str, ...] = ("t2", "dwi", "adc")
-    """The encoder's channels in order; a name that the cohort lacks gives zeros."""
-    pool: Literal["global", "gland", "lesion"] = "global"
+    modalities: tuple[str, ...] = ()
+    """The encoder's channels in order, default t2 dwi adc; a name that the cohort lacks gives
+    zeros."""
+    pool: Pool = "global"
     """Average over the whole crop, or over this region."""
     stage: tuple[int, ...] = ()
     """Stages of the encoder, 1 to 4, side by side; the last one (the paper's) if not given."""
@@ -43,7 +44,7 @@ class Config:
     batch_size: int = 4
     """Volumes per pass."""
     cache: Path | None = None
-    """Folder of finished patients; beside the output if not given (OUT.parts)."""
+    """Folder of finished patients; OUT.parts if not given."""
     partial: bool = False
     """Accept an encoder file that does not match fully; the rest stays at random."""
 
@@ -53,6 +54,7 @@ def job(config: Config) -> int:
     from encoders.checkpoints import load
     from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
     from lens.cohort import parse_labels, read_manifest
+    from lens.cohort.manifest import MODALITIES
     from lens.errors import InputError
 
     if config.out.suffix != ".npz":
@@ -65,7 +67,7 @@ def job(config: Config) -> int:
         settings=EmbeddingSettings(
             shape=config.shape,
             spacing_mm=config.spacing,
-            modalities=config.modalities,
+            modalities=config.modalities or MODALITIES,
             pool=config.pool,
             stages=config.stage,
             windows=config.windows,

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import tyro
 
+from encoders.settings import HeadSettings, Task
 from experiments.common.cli import list_set_aside, run
-from experiments.common.training import TrainingConfig
+from experiments.common.training_flags import TrainingConfig
 
 log = logging.getLogger(__name__)
 
 PERMUTATION_STREAM = 1 << 20
-"""Beside the seed, so that the permutation is drawn from numbers of its own."""
+"""Added to the seed, so that the permutation is drawn from numbers of its own."""
 
 
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 @dataclass(frozen=True, kw_only=True)
 class Config(TrainingConfig):
     """Fine-tunes on the training patients; an interrupted run goes on where it was.
@@ -31,22 +34,19 @@ class Config(TrainingConfig):
     patients) and TensorBoard's event files, and OUT/patients.csv and metrics.json over the seeds.
     """
 
-    task: Literal["classification", "regression", "segmentation"]
+    task: Task
     """Which head and loss."""
     label: str
     """Column of the manifest: a class, a number (its unit is that of the metrics), or a region."""
-    channels: tuple[str, ...] = ("t2", "dwi", "adc")
-    """Modalities that are given; the others are zeros. The paper's volume regression: t2."""
+    channels: tuple[str, ...] = ()
+    """Modalities that are given, all by default; the others are zeros. The paper's volume
+    regression: t2."""
     freeze: bool = False
     """Train the head alone (a linear probe of the encoder)."""
     layer_decay: float = 1.0
     """Factor of the rate from each block to the one before it."""
-    loss: Literal["dice", "dice-ce"] = "dice"
-    """Of a segmentation: Dice, or Dice plus cross entropy."""
-    decoder_width: int = 512
-    """Channels of UPerNet (segmentation)."""
-    auxiliary_width: int = 256
-    """Channels of its auxiliary head."""
+    head: HeadSettings = field(default_factory=HeadSettings)
+    """Head of a segmentation."""
     control: Literal["none", "permuted-labels"] = "none"
     """permuted-labels: the labels of train and val patients are exchanged among them, by seed."""
 
@@ -54,107 +54,106 @@ class Config(TrainingConfig):
 def job(config: Config) -> int:
     """Fine-tunes every seed and gives the exit code."""
     from experiments.common.run_record import RunRecord
-    from experiments.common.training import read_data, run_seeds, write_patients
-    from lens.cohort.manifest import MODALITIES, ROIS
-    from lens.errors import InputError
-    from lens.files import write_json
+    from experiments.common.training_data import read_data, write_patients
+    from experiments.common.training_runs import run_seeds
+    from lens.cohort.manifest import MODALITIES
 
-    if config.task == "segmentation" and config.label not in ROIS:
-        raise InputError(f"--label {config.label}: regions are {' and '.join(ROIS)}")
-    if not config.channels or set(config.channels) - set(MODALITIES):
-        raise InputError(f"--channels {config.channels}: modalities are {', '.join(MODALITIES)}")
-    record = RunRecord(config.out, dataclasses.asdict(config))
+    _check(config)
+    out = config.run.out
+    record = RunRecord(out, dataclasses.asdict(config))
     data = read_data(config, None if config.task == "segmentation" else config.label)
-    volumes = data.cached.volumes([name if name in config.channels else "" for name in MODALITIES])
-    sources = {seed: _sources(config, data, seed) for seed in _seeds(config)}
+    seen = config.channels or MODALITIES
+    volumes = data.cached.volumes([name if name in seen else "" for name in MODALITIES])
+    sources = {seed: _sources(config, data, seed) for seed in config.run.each}
     patients = np.array([files.patient_id for files in data.cached.cases])
     permuted = {
         f"label_of_seed_{seed}": patients[order]
         for seed, order in sources.items()
         if config.control != "none"
     }
-    write_patients(config, data, **permuted)
+    write_patients(out / "patients.csv", data, **permuted)
 
     def one(seed: int, folder: Path) -> dict[str, Any]:
         return _one(config, seed, folder, data, volumes, sources[seed])
 
-    results = run_seeds(config, record, one)
-    summary = {
-        "task": config.task,
-        "label": config.label,
-        "control": config.control,
-        "frozen": config.freeze,
-        "init": config.init,
-        "over_seeds": _over_seeds(results),
-        "seeds": results,
-    }
-    write_json(config.out / "metrics.json", summary)
-    for name, values in summary["over_seeds"].items():
-        log.info(
-            "%s: %.4g (standard deviation over %d seeds %s)",
-            name, values["mean"], values["n"],
-            "unknown" if values["sd"] is None else f"{values['sd']:.2g}",
-        )  # fmt: skip
+    _summarise(config, run_seeds(config, record, one))
     record.finish(patients=len(data.split))
-    return list_set_aside(data.set_aside, config.out / "failures.csv")
+    return list_set_aside(data.set_aside, out / "failures.csv")
+
+
+def _check(config: Config) -> None:
+    from lens.cohort.manifest import MODALITIES, ROIS
+    from lens.errors import InputError
+
+    if config.task == "segmentation" and config.label not in ROIS:
+        raise InputError(f"--label {config.label}: regions are {' and '.join(ROIS)}")
+    if set(config.channels) - set(MODALITIES):
+        raise InputError(f"--channels {config.channels}: modalities are {', '.join(MODALITIES)}")
 
 
 def _one(
     config: Config, seed: int, folder: Path, data: Any, volumes: Any, source: np.ndarray
 ) -> dict[str, Any]:
-    from encoders.checkpoints import save
+    """Trains one seed, writes its encoders and metrics, and gives the metrics."""
     from encoders.finetuning import finetune
-    from experiments.common.training import CurveWriter, initial_encoder, training_settings
-    from lens.files import write_json
+    from experiments.common.training_runs import initial_encoder, tracked
 
     encoder, origin = initial_encoder(config, seed)
     truth = _labels(config, data, np.arange(len(source)))
-    writer = CurveWriter(folder)
-    tuned, history = finetune(
-        encoder,
-        volumes,
-        truth if config.control == "none" else _labels(config, data, source),
-        task=config.task,
-        train_rows=data.rows("train"),
-        val_rows=data.rows("val"),
-        settings=training_settings(
-            config,
-            seed,
-            # A zoom would change the volume that is to be measured.
-            {"zoom": 0.0} if config.task == "regression" else {},
-            freeze=config.freeze,
-            layer_decay=config.layer_decay,
-        ),
-        loss=config.loss,
-        decoder_width=config.decoder_width,
-        auxiliary_width=config.auxiliary_width,
-        folder=folder / "checkpoints",
-        every=config.checkpoint_steps,
-        observe=writer,
-    )
-    writer.close()
+    # A zoom would change the volume that is to be measured.
+    augmentation = {"zoom": 0.0} if config.task == "regression" else {}
+    with tracked(config, folder) as tracking:
+        tuned, history = finetune(
+            encoder,
+            volumes,
+            truth if config.control == "none" else _labels(config, data, source),
+            task=config.task,
+            train_rows=data.rows("train"),
+            val_rows=data.rows("val"),
+            settings=config.training.settings(
+                seed, augmentation, freeze=config.freeze, layer_decay=config.layer_decay
+            ),
+            head=config.head,
+            tracking=tracking,
+        )
+    batch = config.training.batch
     metrics = {
         "seed": seed,
-        "n_train": len(data.rows("train")),
-        "n_val": len(data.rows("val")),
+        **data.sizes(),
         "best_epoch": history.curves.best_epoch + 1,
-        "test": score(tuned, history, volumes, truth, data.rows("test"), config.batch),
+        "test": score(tuned, history, volumes, truth, data.rows("test"), batch),
     }
+    _write(config, folder, (tuned, history.last[0]), origin, metrics)
+    return metrics
+
+
+def _write(
+    config: Config,
+    folder: Path,
+    encoders: tuple[Any, Any],
+    origin: dict[str, Any],
+    metrics: dict[str, Any],
+) -> None:
+    """The best and the last encoder with their facts, and the metrics."""
+    from encoders.checkpoints import save
+    from lens.cohort.manifest import MODALITIES
+    from lens.files import write_json
+
     facts = {
         "origin": "fine-tuned", **origin, "task": config.task, "label": config.label,
-        "channels": config.channels, "control": config.control, "frozen": config.freeze,
-        "seed": seed, "best_epoch": metrics["best_epoch"],
+        "channels": config.channels or MODALITIES, "control": config.control,
+        "frozen": config.freeze, "seed": metrics["seed"], "best_epoch": metrics["best_epoch"],
     }  # fmt: skip
-    save(folder / "encoder", tuned, facts)
-    save(folder / "encoder-last", history.last[0], facts | {"epoch": "last"})
+    best, last = encoders
+    save(folder / "encoder", best, facts)
+    save(folder / "encoder-last", last, facts | {"epoch": "last"})
     write_json(folder / "metrics.json", metrics)
-    return metrics
 
 
 def score(
     encoder: Any, history: Any, volumes: Any, truth: Any, rows: np.ndarray, batch_size: int
 ) -> dict[str, Any]:
-    """How encoder and head do on these rows; masks are compared batch by batch.
+    """Metrics of encoder and head on these rows; masks are compared batch by batch.
 
     Args:
         encoder, history: from `encoders.finetune`.
@@ -184,12 +183,8 @@ def score(
     )
 
 
-def _seeds(config: Config) -> range:
-    return range(config.seed, config.seed + config.seeds)
-
-
 def _sources(config: Config, data: Any, seed: int) -> np.ndarray:
-    """Whose label each case is given: its own, or in the control another one's of train and val."""
+    """The case whose label each case gets: itself, or in the control another of train and val."""
     order = np.arange(len(data.split))
     if config.control == "permuted-labels":
         rows = np.flatnonzero(data.split != "test")
@@ -204,8 +199,33 @@ def _labels(config: Config, data: Any, source: np.ndarray) -> Any:
         return data.cached.masks(config.label, source)
     labels = np.array([data.cached.cases[row].labels[config.label] for row in source])
     if config.task == "regression" and labels.dtype.kind != "f":
-        raise InputError(f"{config.cohort}: {config.label} is not a number for every patient")
+        raise InputError(
+            f"{config.images.cohort}: {config.label} is not a number for every patient"
+        )
     return labels
+
+
+def _summarise(config: Config, results: dict[int, dict[str, Any]]) -> None:
+    """Writes and logs the metrics over the seeds."""
+    from lens.files import write_json
+
+    over_seeds = _over_seeds(results)
+    summary = {
+        "task": config.task,
+        "label": config.label,
+        "control": config.control,
+        "frozen": config.freeze,
+        "init": config.start.init,
+        "over_seeds": over_seeds,
+        "seeds": results,
+    }
+    write_json(config.run.out / "metrics.json", summary)
+    for name, values in over_seeds.items():
+        log.info(
+            "%s: %.4g (standard deviation over %d seeds %s)",
+            name, values["mean"], values["n"],
+            "unknown" if values["sd"] is None else f"{values['sd']:.2g}",
+        )  # fmt: skip
 
 
 def _over_seeds(results: dict[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:

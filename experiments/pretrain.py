@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 
+from encoders.settings import MaskingSettings
 from experiments.common.cli import list_set_aside, run
-from experiments.common.training import TrainingConfig
+from experiments.common.training_flags import TrainingConfig
 
 log = logging.getLogger(__name__)
 
 
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 @dataclass(frozen=True, kw_only=True)
 class Config(TrainingConfig):
     """Pre-trains on the training patients; an interrupted run goes on where it was.
@@ -27,73 +30,71 @@ class Config(TrainingConfig):
     TensorBoard's event files, and OUT/patients.csv.
     """
 
-    patch: tuple[int, ...] = (16, 16, 16)
-    """Sides of a masked patch, in voxels."""
-    ratio: float = 0.6
-    """Share of masked patches."""
-    width: int = 512
-    """Channels of the decoder."""
-    modalities: tuple[str, ...] = ("t2", "dwi", "adc")
-    """The encoder's channels in order; a name that the cohort lacks gives zeros."""
+    masking: MaskingSettings = field(default_factory=MaskingSettings)
+    """Masked autoencoder."""
+    modalities: tuple[str, ...] = ()
+    """The encoder's channels in order, default t2 dwi adc; a name that the cohort lacks gives
+    zeros."""
 
 
 def job(config: Config) -> int:
     """Pre-trains every seed and gives the exit code."""
     from experiments.common.run_record import RunRecord
-    from experiments.common.training import read_data, run_seeds, write_patients
+    from experiments.common.training_data import read_data, write_patients
+    from experiments.common.training_runs import run_seeds
+    from lens.cohort.manifest import MODALITIES
     from lens.files import write_json
 
-    record = RunRecord(config.out, dataclasses.asdict(config))
+    out = config.run.out
+    record = RunRecord(out, dataclasses.asdict(config))
     data = read_data(config)
-    volumes = data.cached.volumes(config.modalities)
-    write_patients(config, data)
+    modalities = config.modalities or MODALITIES
+    volumes = data.cached.volumes(modalities)
+    write_patients(out / "patients.csv", data)
 
     def one(seed: int, folder: Path) -> dict[str, Any]:
-        return _one(config, seed, folder, data, volumes)
+        return _one(config, seed, folder, data, volumes, modalities)
 
     results = run_seeds(config, record, one)
-    write_json(config.out / "metrics.json", {"seeds": results})
+    write_json(out / "metrics.json", {"seeds": results})
     for seed, metrics in results.items():
         log.info(
             "seed %d: masked loss on validation %.4f, before training %.4f",
             seed, metrics["val_loss"], metrics["val_loss_start"],
         )  # fmt: skip
     record.finish(patients=len(data.split))
-    return list_set_aside(data.set_aside, config.out / "failures.csv")
+    return list_set_aside(data.set_aside, out / "failures.csv")
 
 
-def _one(config: Config, seed: int, folder: Path, data: Any, volumes: Any) -> dict[str, Any]:
+def _one(
+    config: Config, seed: int, folder: Path, data: Any, volumes: Any, modalities: tuple[str, ...]
+) -> dict[str, Any]:
+    """Trains one seed, writes its encoders and metrics, and gives the metrics."""
     from encoders.checkpoints import save
     from encoders.pretraining import pretrain
-    from experiments.common.training import CurveWriter, initial_encoder, training_settings
+    from experiments.common.training_runs import initial_encoder, tracked
     from lens.files import write_json
 
     encoder, origin = initial_encoder(config, seed)
-    writer = CurveWriter(folder)
-    trained, history = pretrain(
-        encoder,
-        volumes,
-        train_rows=data.rows("train"),
-        val_rows=data.rows("val"),
-        patch=config.patch,
-        ratio=config.ratio,
-        width=config.width,
-        settings=training_settings(config, seed),
-        folder=folder / "checkpoints",
-        every=config.checkpoint_steps,
-        observe=writer,
-    )
-    writer.close()
+    with tracked(config, folder) as tracking:
+        trained, history = pretrain(
+            encoder,
+            volumes,
+            train_rows=data.rows("train"),
+            val_rows=data.rows("val"),
+            masking=config.masking,
+            settings=config.training.settings(seed),
+            tracking=tracking,
+        )
     metrics = {
         "seed": seed,
-        "n_train": len(data.rows("train")),
-        "n_val": len(data.rows("val")),
+        **data.sizes(),
         "best_epoch": history.curves.best_epoch + 1,
         "val_loss": float(np.min(history.curves.validation)),
         "val_loss_start": history.start,
         "train_loss": float(history.curves.loss[-1]),
     }
-    facts = {"origin": "masked autoencoder", **origin, **metrics, "modalities": config.modalities}
+    facts = {"origin": "masked autoencoder", **origin, **metrics, "modalities": modalities}
     save(folder / "encoder", trained, facts)
     save(folder / "encoder-last", history.last, facts | {"epoch": "last"})
     write_json(folder / "metrics.json", metrics)

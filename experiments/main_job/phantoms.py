@@ -116,13 +116,13 @@ def _pretrain(plan: Plan, cohort: CachedCohort, split: np.ndarray, checkpoint: P
         cohort.volumes(),
         train_rows=np.flatnonzero(split == "train"),
         val_rows=_validation(plan, split),
-        width=DECODER_WIDTH,
+        masking=encoders.MaskingSettings(width=DECODER_WIDTH),
         settings=encoders.TrainingSettings(
             epochs=plan.phantom.pretrain_epochs,
             learning_rate=PRETRAIN_RATE,
             seed=plan.settings.seed,
         ),
-        folder=checkpoint.parent.parent / "training" / checkpoint.name,
+        tracking=encoders.Tracking(checkpoint.parent.parent / "training" / checkpoint.name),
     )
     facts: dict[str, Any] = {"origin": "masked autoencoder, train patients"}
     if not plan.phantom.quick:
@@ -166,9 +166,10 @@ def _finetuning(
                 learning_rate=FINETUNE_RATE,
                 seed=plan.settings.seed,
             ),
-            decoder_width=SEGMENTER_WIDTH,
-            auxiliary_width=SEGMENTER_WIDTH,
-            folder=checkpoints[name].parent.parent / "training" / name,
+            head=encoders.HeadSettings(
+                decoder_width=SEGMENTER_WIDTH, auxiliary_width=SEGMENTER_WIDTH
+            ),
+            tracking=encoders.Tracking(checkpoints[name].parent.parent / "training" / name),
         )
         encoders.save(
             checkpoints[name], tuned, {"origin": f"fine-tuned on {label}, train patients"}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from encoders.augmentation import Augmentation, _warp, augment
+from encoders.augmentation import _warp, augment
+from encoders.settings import Augmentation
 
 
 def only(**strengths: float) -> Augmentation:

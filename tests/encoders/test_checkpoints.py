@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 import encoders
 from encoders.checkpoints import load_ours
 from encoders.convnext import ConvNeXtV2
-from encoders.weights import convert, parameters
+from encoders.convnext_weights import convert
+from encoders.encoder import parameters
 from lens.errors import InputError
 from tests.encoders.reference import Reference, arrays, randomise
 

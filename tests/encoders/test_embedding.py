@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
+from encoders.convnext_weights import convert
 from encoders.embedding import embed, embed_windows, roi_mean
-from encoders.weights import convert
 from tests.encoders.reference import Reference, arrays, randomise
 
 

@@ -11,8 +11,8 @@ from flax import nnx
 from scipy.special import erf
 
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
+from encoders.encoder import parameters
 from encoders.masked import MaskedAutoencoder, normalised_patches, patches, random_masks
-from encoders.weights import parameters
 
 GRID = (2, 3, 3)
 

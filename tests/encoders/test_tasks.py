@@ -13,13 +13,15 @@ from encoders.finetuning import finetune
 from encoders.metrics import classification_metrics, overlap, regression_metrics
 from encoders.pretraining import Pretrainer, pretrain
 from encoders.segmentation import UPerNet, dice_loss
-from encoders.steps import TrainingSettings
+from encoders.settings import HeadSettings, MaskingSettings, TrainingSettings
 from encoders.tasks import Segmenter
+from encoders.training import Tracking
 from tests.encoders.planted import balls, small_encoder
 
 TRAIN, VAL, TEST = np.arange(64), np.arange(64, 80), np.arange(80, 160)
 SETTINGS = TrainingSettings(epochs=12, batch_size=16, learning_rate=3e-3)
-RUN = {"train_rows": TRAIN, "val_rows": VAL, "settings": SETTINGS, "progress": False}
+QUIET = Tracking(progress=False)
+RUN = {"train_rows": TRAIN, "val_rows": VAL, "settings": SETTINGS, "tracking": QUIET}
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +74,9 @@ def four_stages() -> ConvNeXtV2:
 def test_segmentation(data, four_stages):
     x, _, masks = data
     tuned, history = finetune(
-        four_stages, x, masks, task="segmentation", decoder_width=8, auxiliary_width=8, **RUN
-    )
+        four_stages, x, masks, task="segmentation",
+        head=HeadSettings(decoder_width=8, auxiliary_width=8), **RUN,
+    )  # fmt: skip
     found = history.predict(tuned, x, TEST)
     assert found.shape == masks[TEST].shape
     assert found.dtype == bool
@@ -110,7 +113,7 @@ def test_pretraining_lowers_the_masked_loss():
     x = grid @ rng.uniform(0, 1, (3, 160)) + 0.1 * rng.normal(size=(16, 16, 16, 160))
     x = np.moveaxis(x, -1, 0)[..., None].astype(np.float32)
     encoder = small_encoder()
-    trained, history = pretrain(encoder, x, patch=8, width=8, **RUN)
+    trained, history = pretrain(encoder, x, masking=MaskingSettings(patch=(8,), width=8), **RUN)
     assert history.curves.validation.min() < 0.7 * history.start
     assert history.start == pytest.approx(1.0, abs=0.05)
     assert not np.array_equal(trained.blocks[0][0].grn.gamma[...], encoder.blocks[0][0].grn.gamma)

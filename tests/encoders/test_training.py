@@ -13,17 +13,24 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from encoders.encoder import parameters
 from encoders.finetuning import finetune
 from encoders.sampling import balanced_order, plain_order
-from encoders.steps import TrainingSettings, layer_scales
-from encoders.weights import parameters
+from encoders.settings import TrainingSettings
+from encoders.steps import layer_scales
+from encoders.training import Tracking
 from lens.errors import InputError
 from tests.encoders.planted import balls, small_encoder
 
 TRAIN, VAL = np.arange(48), np.arange(48, 64)
 # One graph and one recipe throughout, so that the step is compiled once.
 SETTINGS = TrainingSettings(epochs=4, batch_size=16, learning_rate=3e-3, drop_path=0.1)
-RUN = {"task": "regression", "train_rows": TRAIN, "val_rows": VAL, "progress": False}
+RUN = {
+    "task": "regression",
+    "train_rows": TRAIN,
+    "val_rows": VAL,
+    "tracking": Tracking(progress=False),
+}
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +83,19 @@ def test_resumes_to_the_same_run(data, whole, tmp_path, every, last, next_epoch)
         if len(curves.loss) == last + 1:
             raise Killed
 
-    run = {**RUN, "settings": SETTINGS, "folder": tmp_path / "run", "every": every}
+    run = {**RUN, "settings": SETTINGS}
+    tracking = Tracking(tmp_path / "run", every, progress=False)
     with pytest.raises(Killed):
-        finetune(small_encoder(), data[0], data[1], observe=stop, **run)
+        finetune(
+            small_encoder(), data[0], data[1], **run | {"tracking": replace(tracking, observe=stop)}
+        )
     seen = []
-    resumed = finetune(small_encoder(), data[0], data[1], observe=seen.append, **run)
+    run["tracking"] = replace(tracking, observe=seen.append)
+    resumed = finetune(small_encoder(), data[0], data[1], **run)
     assert_same_run(resumed, whole)
     # What is done is not done again.
     assert [len(curves.loss) for curves in seen] == list(range(next_epoch + 1, 5))
-    finished = finetune(small_encoder(), data[0], data[1], observe=seen.append, **run)
+    finished = finetune(small_encoder(), data[0], data[1], **run)
     assert_same_run(finished, whole)
     assert len(seen) == 4 - next_epoch
 
@@ -92,16 +103,18 @@ def test_resumes_to_the_same_run(data, whole, tmp_path, every, last, next_epoch)
 def test_another_run_is_not_continued(data, whole, tmp_path):
     x, radius, _ = data
     short = replace(SETTINGS, epochs=1)
-    finetune(small_encoder(), x, radius, settings=short, folder=tmp_path / "run", **RUN)
+    run = RUN | {"tracking": Tracking(tmp_path / "run", progress=False)}
+    finetune(small_encoder(), x, radius, settings=short, **run)
     with pytest.raises(InputError, match=r"another run \(settings.epochs 1 there, 4 now"):
-        finetune(small_encoder(), x, radius, settings=SETTINGS, folder=tmp_path / "run", **RUN)
+        finetune(small_encoder(), x, radius, settings=SETTINGS, **run)
     with pytest.raises(InputError, match=r"another run \(labels"):
-        finetune(small_encoder(), x, radius**2, settings=short, folder=tmp_path / "run", **RUN)
+        finetune(small_encoder(), x, radius**2, settings=short, **run)
     for file in (tmp_path / "run").rglob("*"):
         if file.is_file() and file.stat().st_size > 100:
             file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(InputError, match="cannot be read"):
-        finetune(small_encoder(), x, radius, settings=short, folder=tmp_path / "run", **RUN)
+        run = RUN | {"tracking": Tracking(tmp_path / "run", progress=False)}
+    finetune(small_encoder(), x, radius, settings=short, **run)
 
 
 def test_best_epoch_is_the_one_returned(data, whole):
@@ -174,7 +187,7 @@ def test_layer_decay_scales_the_first_update(data):
         np.testing.assert_allclose(moved[0.5][name], full * 0.5**layer, atol=3e-7, err_msg=name)
         seen += np.abs(full).max() > 1e-4
     assert seen > 5
-    scales = layer_scales({"head": jnp.ones(2), "encoder": {"norm": jnp.ones(1)}}, 0.5)
+    scales = layer_scales({"head": jnp.ones(2), "encoder": {"norm": jnp.ones(1)}}, start, 0.5)
     assert scales["head"] == 1.0
 
 

@@ -14,18 +14,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tyro
 from flax import nnx
 from tensorboardX.proto import event_pb2
 
 import encoders
 from encoders.checkpoints import load_ours
-from encoders.training import encoder_hash
+from encoders.encoder import encoder_hash
 from encoders.volumes import CachedCohort
-from experiments.common.training import TrainingData
+from experiments.common.training_data import TrainingData
 from experiments.finetune import Config as FinetuneConfig
 from experiments.finetune import _sources
 from experiments.finetune import job as finetune_job
-from experiments.main_job.inputs import cohort_split
+from experiments.main_job.images import cohort_split
 from lens.cohort import read_case, read_manifest, stack, stack_mask, write_phantoms
 from lens.errors import InputError
 
@@ -50,6 +51,14 @@ def shared(tmp_path_factory, manifest) -> Path:
     config = encoders.ConvNeXtV2Config(depths=(1,), widths=(8,), strides=())
     encoders.save(folder / "encoder", encoders.ConvNeXtV2(config, rngs=nnx.Rngs(0)))
     return folder
+
+
+def flags(*switches: str, **values: object) -> FinetuneConfig:
+    """The settings that the command line makes of these flags."""
+    words = list(switches)
+    for name, value in values.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return tyro.cli(FinetuneConfig, args=words)
 
 
 def command(job: str, manifest: Path, shared: Path, out: Path) -> list[str]:
@@ -174,6 +183,7 @@ def test_cached_volumes_are_those_of_the_cases(manifest, shared, tmp_path):
     for rows in (np.array([3, 1, 3]), slice(2, 4), [5]):
         np.testing.assert_array_equal(stored[rows], memory[rows])
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    assert len(before) == 2 * 10
     volumes.cache_cohort(
         cohort, tmp_path / "cache", shape=SHAPE, spacing_mm=SPACING, progress=False
     )
@@ -186,7 +196,7 @@ def test_permuted_labels_stay_on_their_side(manifest, shared, tmp_path):
     cases = read_manifest(manifest).cases
     split = np.array(["train"] * 6 + ["test"] * 3 + ["val"] * 2)
     data = TrainingData(CachedCohort(cases, ()), split, ())
-    config = FinetuneConfig(
+    config = flags(
         cohort=manifest, out=tmp_path, task="regression", label="volume_ml",
         control="permuted-labels",
     )  # fmt: skip
@@ -199,10 +209,10 @@ def test_permuted_labels_stay_on_their_side(manifest, shared, tmp_path):
 
 
 def test_seeds_and_control_are_recorded(manifest, shared, tmp_path):
-    config = FinetuneConfig(
-        cohort=manifest, out=tmp_path / "run", task="classification", label="pirads",
-        init=str(shared / "encoder"), cache=shared / "volumes", shape=SHAPE, spacing=SPACING,
-        epochs=1, batch=4, seeds=2, control="permuted-labels", freeze=True, augment=False,
+    config = flags(
+        "--freeze", "--no-augment", cohort=manifest, out=tmp_path / "run", task="classification",
+        label="pirads", init=shared / "encoder", cache=shared / "volumes", shape=SHAPE,
+        spacing=SPACING, epochs=1, batch=4, seeds=2, control="permuted-labels",
     )  # fmt: skip
     assert finetune_job(config) == 3
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
@@ -238,8 +248,8 @@ def test_seeds_and_control_are_recorded(manifest, shared, tmp_path):
 def test_what_cannot_be_trained_is_refused(manifest, shared, tmp_path, changes, message):
     settings = {
         "cohort": manifest, "out": tmp_path / "run", "task": "regression", "label": "volume_ml",
-        "init": str(shared / "encoder"), "cache": shared / "volumes", "shape": SHAPE,
+        "init": shared / "encoder", "cache": shared / "volumes", "shape": SHAPE,
         "spacing": SPACING, "epochs": 1, "batch": 4,
     }  # fmt: skip
     with pytest.raises(InputError, match=message):
-        finetune_job(FinetuneConfig(**{**settings, **changes}))
+        finetune_job(flags(**{**settings, **changes}))

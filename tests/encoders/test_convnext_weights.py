@@ -8,7 +8,8 @@ from transformers import ConvNextV2Config as HubConfig
 from transformers import ConvNextV2ForImageClassification
 
 from encoders.convnext import ConvNeXtV2
-from encoders.weights import convert, parameters
+from encoders.convnext_weights import convert
+from encoders.encoder import parameters
 from lens.errors import InputError
 from tests.encoders.reference import Reference, arrays, as_sparse, as_timm, randomise
 
@@ -40,7 +41,7 @@ def test_every_parameter_is_taken(dense):
     assert match.full
     assert set(match.matched.values()) == set(dense)
     assert set(match.matched) == set(parameters(encoder))
-    assert match.beside == ()
+    assert match.ignored == ()
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_prefixes(dense, prefix):
     state = {prefix + name: array for name, array in dense.items()}
     state |= {"head.0.weight": np.zeros((256, 32)), "decode_head.conv.weight": np.zeros((4, 4))}
     encoder, match = convert(state)
-    assert match.beside == ("head.0.weight", "decode_head.conv.weight")
+    assert match.ignored == ("head.0.weight", "decode_head.conv.weight")
     assert_same(encoder, convert(dense)[0])
 
 
@@ -61,7 +62,7 @@ def test_sparse_form_is_the_dense_encoder(dense, dense_2d, dims, prefix):
     encoder, match = convert(as_sparse(state, prefix))
     assert match.full
     assert match.defaulted == ("norm.bias", "norm.scale")
-    assert {"mask_token", "proj.weight", "pred.bias"} <= set(match.beside)
+    assert {"mask_token", "proj.weight", "pred.bias"} <= set(match.ignored)
     assert_same(encoder, convert(state)[0], but=("norm.bias", "norm.scale"))
     np.testing.assert_array_equal(encoder.norm.scale[...], 1)
 
@@ -69,7 +70,7 @@ def test_sparse_form_is_the_dense_encoder(dense, dense_2d, dims, prefix):
 @pytest.mark.parametrize("conv_mlp", [False, True])
 def test_timm_names(dense_2d, conv_mlp):
     encoder, match = convert(as_timm(dense_2d, conv_mlp=conv_mlp))
-    assert match.beside == ("head.fc.weight",)
+    assert match.ignored == ("head.fc.weight",)
     assert_same(encoder, convert(dense_2d)[0])
 
 
@@ -79,7 +80,7 @@ def test_hugging_face_classifier():
     )
     _, match = convert(arrays(model))
     assert match.full
-    assert set(match.beside) == {"classifier.weight", "classifier.bias"}
+    assert set(match.ignored) == {"classifier.weight", "classifier.bias"}
 
 
 def test_half_precision_is_widened(dense):
@@ -93,7 +94,7 @@ def test_of_teacher_and_student_the_teacher_is_taken(dense):
     teacher = {f"teacher.backbone.{name}": array for name, array in dense.items()}
     encoder, match = convert(student | teacher)
     assert match.full
-    assert set(match.beside) == set(student)
+    assert set(match.ignored) == set(student)
     assert_same(encoder, convert(dense)[0])
     assert_same(convert(student)[0], convert(student | {"head.weight": np.ones((2, 2))})[0])
 

@@ -17,8 +17,8 @@ Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What is known of a training besides its arrays.
+class TrainingRecord:
+    """Losses and facts of a training so far: all that a checkpoint holds besides arrays.
 
     The order of the data is a function of the seed (in `facts`) and the step.
 
@@ -38,11 +38,11 @@ class Progress:
     validation: Sequence[float] = ()
     best_epoch: int = field(default=0)
 
-    def after(self, step: int, losses: Sequence[float]) -> Progress:
+    def after(self, step: int, losses: Sequence[float]) -> TrainingRecord:
         """With the losses of further steps."""
         return replace(self, step=step, step_loss=[*self.step_loss, *losses])
 
-    def close(self, loss: float, validation: float, *, best: bool) -> Progress:
+    def close(self, loss: float, validation: float, *, best: bool) -> TrainingRecord:
         """With an epoch finished."""
         number = len(self.loss)
         return replace(
@@ -53,23 +53,23 @@ class Progress:
         )
 
 
-def save_progress(folder: Path, state: PyTree, best: PyTree, progress: Progress) -> None:
+def save_training(folder: Path, state: PyTree, best: PyTree, record: TrainingRecord) -> None:
     """Writes a checkpoint; the one before is removed once the new one is complete."""
     import orbax.checkpoint as ocp
 
     with _manager(folder) as manager:
         manager.save(
-            progress.step,
+            record.step,
             args=ocp.args.Composite(
                 arrays=ocp.args.StandardSave(_by_name((state, best))),
-                progress=ocp.args.JsonSave(asdict(progress)),
+                progress=ocp.args.JsonSave(asdict(record)),
             ),
         )
 
 
-def restore(
-    folder: Path, state: Tree, best: PyTree, start: Progress
-) -> tuple[Tree, PyTree, Progress]:
+def restore_training(
+    folder: Path, state: Tree, best: PyTree, start: TrainingRecord
+) -> tuple[Tree, PyTree, TrainingRecord]:
     """The last complete checkpoint, or the arguments where there is none.
 
     Raises:
@@ -83,10 +83,10 @@ def restore(
             return state, best, start
         try:
             read = manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
-            progress = Progress(**read.progress)
+            record = TrainingRecord(**read.progress)
         except Exception as error:  # Orbax raises many kinds; to the user they are one
             raise _damaged(folder, error) from error
-        _check_same(folder, progress.facts, start.facts)
+        _check_same(folder, record.facts, start.facts)
         target = _by_name((state, best))
         try:
             arrays = manager.restore(
@@ -101,7 +101,7 @@ def restore(
     state, best = jax.tree.unflatten(
         tree, [_like(arrays[name], leaf) for name, leaf in zip(target, leaves, strict=True)]
     )
-    return state, best, progress
+    return state, best, record
 
 
 def _manager(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Foreign weights: one table from the names people use to ours, and the change of layout.
+"""ConvNeXt V2 from foreign weights: a table of the names people use, and the change of layout.
 
 A state dict is recognised by its names and shapes, never by its file name. The table covers the
 published names (also ProFound's, dense and sparse), timm's and Hugging Face's; whatever wraps
@@ -16,6 +16,8 @@ import numpy as np
 from flax import nnx
 
 from encoders.convnext import KERNEL, ConvNeXtV2, ConvNeXtV2Config
+from encoders.encoder import parameters
+from encoders.state_dicts import Match
 from lens.errors import InputError
 
 _BLOCK = r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\."
@@ -59,43 +61,11 @@ _WRAPPERS = re.compile(
     r"(?:module|model|state_dict|encoder|backbone|convnextv2|student|teacher|_orig_mod)\."
 )
 
+_DEPTHWISE = re.compile(r"blocks\.(\d+)\.(\d+)\.depthwise\.kernel")
+"""The parameter that only this family has, with its stage and block."""
+
 _ENCODER_PARTS = ("downsample_layers.", "stages.", "stem.", "embeddings.", "norm.", "layernorm.")
 """A name that starts so belongs to an encoder; if the table lacks it, it is another encoder's."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """How the names of a file met the parameters of the encoder.
-
-    Attributes:
-        matched: our parameter and the file's, one pair per parameter that was taken.
-        missing: our parameters that the file lacks.
-        unexpected: names of the file that look like an encoder's and fit nowhere.
-        mismatched: parameters of another shape, each with both shapes.
-        beside: names of the file that are no part of an encoder: heads, decoders.
-        defaulted: the final LayerNorm where an autoencoder's file has none; it starts as identity.
-    """
-
-    matched: dict[str, str]
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-    mismatched: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
-    defaulted: tuple[str, ...] = ()
-
-    @property
-    def full(self) -> bool:
-        """Every parameter of the encoder is there, with its shape, and nothing contradicts it."""
-        return not (self.missing or self.unexpected or self.mismatched)
-
-    def __str__(self) -> str:
-        lines = [f"{len(self.matched)} parameters matched"]
-        for title in ("missing", "unexpected", "mismatched", "defaulted", "beside"):
-            names = getattr(self, title)
-            if names:
-                shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-                lines.append(f"{len(names)} {title}: {shown}")
-        return "; ".join(lines)
 
 
 @dataclass(frozen=True)
@@ -105,11 +75,16 @@ class _Source:
     arrays: dict[str, np.ndarray]
     names: dict[str, str]
     unexpected: list[str] = field(default_factory=list)
-    beside: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
     @property
     def sparse(self) -> bool:
         return any(name.endswith(".kernel") for name in self.names.values())
+
+
+def recognises(state: Mapping[str, np.ndarray]) -> bool:
+    """Whether a depthwise kernel is there under any known name."""
+    return any(_DEPTHWISE.fullmatch(our_name(name) or "") for name in state)
 
 
 def convert(state: Mapping[str, np.ndarray], *, partial: bool = False) -> tuple[ConvNeXtV2, Match]:
@@ -127,27 +102,17 @@ def convert(state: Mapping[str, np.ndarray], *, partial: bool = False) -> tuple[
         InputError: no encoder in it, or not a full match while `partial` is False.
     """
     source = _rename(state)
-    encoder = abstract(_infer_config(source))
+    config = _infer_config(source)
+    encoder = nnx.eval_shape(lambda: ConvNeXtV2(config, rngs=nnx.Rngs(0)))
     match = _fill(encoder, source)
     if not match.full and not partial:
         raise InputError(f"the file does not hold this encoder completely: {match}")
     if len(match.matched) < len(parameters(encoder)):
-        started = parameters(ConvNeXtV2(encoder.config, rngs=nnx.Rngs(0)))
+        started = parameters(ConvNeXtV2(config, rngs=nnx.Rngs(0)))
         for name, parameter in parameters(encoder).items():
             if name not in match.matched:
                 parameter.set_value(started[name][...])
     return encoder, match
-
-
-def abstract(config: ConvNeXtV2Config) -> ConvNeXtV2:
-    """The encoder with shapes in place of parameters, to be filled: starts in no time."""
-    return nnx.eval_shape(lambda: ConvNeXtV2(config, rngs=nnx.Rngs(0)))
-
-
-def parameters(encoder: ConvNeXtV2) -> dict[str, nnx.Param]:
-    """The encoder's parameters by dotted name, e.g. ``blocks.0.1.grn.gamma``."""
-    flat = nnx.to_flat_state(nnx.state(encoder, nnx.Param))
-    return {".".join(map(str, path)): parameter for path, parameter in flat}
 
 
 def our_name(name: str) -> str | None:
@@ -171,13 +136,13 @@ def _rename(state: Mapping[str, np.ndarray]) -> _Source:
     for name, array in state.items():
         # Of a self-distillation file the averaged teacher is the encoder people use.
         if has_teacher and "student" in _wrappers(name):
-            source.beside.append(name)
+            source.ignored.append(name)
             continue
         ours = our_name(name)
         if ours is None:
             bare = name[sum(len(wrapper) + 1 for wrapper in _wrappers(name)) :]
             is_encoder = bare.startswith(_ENCODER_PARTS)
-            (source.unexpected if is_encoder else source.beside).append(name)
+            (source.unexpected if is_encoder else source.ignored).append(name)
         elif ours in source.names:
             raise InputError(
                 f"both {source.names[ours]} and {name} are {ours}; keep one encoder in the file"
@@ -198,7 +163,7 @@ def _wrappers(name: str) -> list[str]:
 
 def _infer_config(source: _Source) -> ConvNeXtV2Config:
     """Reads dimensions, depths, widths and strides off the shapes."""
-    blocks = [re.fullmatch(r"blocks\.(\d+)\.(\d+)\.depthwise\.kernel", n) for n in source.arrays]
+    blocks = [_DEPTHWISE.fullmatch(name) for name in source.arrays]
     found = [(int(at[1]), int(at[2])) for at in blocks if at]
     if not found:
         raise InputError("no ConvNeXt V2 encoder in it: no depthwise kernel under any known name")
@@ -265,7 +230,7 @@ def _fill(encoder: ConvNeXtV2, source: _Source) -> Match:
         tuple(missing),
         tuple(source.unexpected + extra),
         tuple(mismatched),
-        tuple(source.beside),
+        tuple(source.ignored),
         tuple(defaulted),
     )
 

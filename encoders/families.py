@@ -1,0 +1,112 @@
+"""Families of encoders: how each is built from its configuration and from foreign weights.
+
+A new family is a module with its configuration and its `Encoder`, optionally a module with a table
+of foreign names, and a line of `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
+from encoders.convnext_weights import convert as convert_convnext
+from encoders.convnext_weights import recognises as is_convnext
+from encoders.encoder import Encoder
+from encoders.state_dicts import Match
+from lens.errors import InputError
+
+State = Mapping[str, np.ndarray]
+"""Arrays by name, as a PyTorch file has them."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of encoders.
+
+    Attributes:
+        config: the dataclass that determines an encoder (`encoders.encoder.EncoderConfig`).
+        encoder: the class, built as ``encoder(config, rngs=nnx.Rngs(seed))``.
+        recognises: whether a state dict holds weights of this family; None if none can be read.
+        convert: ``convert(state, partial=...)`` builds the encoder of a state dict that
+            `recognises`, and reports the names.
+    """
+
+    config: type[Any]
+    encoder: type[Any]
+    recognises: Callable[[State], bool] | None = None
+    convert: Callable[..., tuple[Any, Match]] | None = None
+
+
+CONVNEXT = "ConvNeXt V2"
+
+FAMILIES: dict[str, Family] = {
+    CONVNEXT: Family(ConvNeXtV2Config, ConvNeXtV2, is_convnext, convert_convnext),
+}
+"""Name, as checkpoints store it -> family."""
+
+
+def family_of(encoder: Encoder) -> str:
+    """The name of an encoder's family.
+
+    Raises:
+        InputError: its class is of no family.
+    """
+    for name, family in FAMILIES.items():
+        if type(encoder) is family.encoder:
+            return name
+    raise InputError(
+        f"{type(encoder).__name__} is of no known family ({_known()}); add it to "
+        "encoders.families.FAMILIES"
+    )
+
+
+def describe(encoder: Encoder) -> dict[str, Any]:
+    """Family and configuration as JSON can hold them: what `from_description` reads."""
+    config: Any = encoder.config
+    return {"family": family_of(encoder), "config": asdict(config)}
+
+
+def from_description(description: Mapping[str, Any]) -> Encoder:
+    """The described encoder, with shapes in place of parameters: to be filled.
+
+    A description without a family is of a ConvNeXt V2, the only one there once was.
+
+    Raises:
+        ValueError, TypeError, KeyError: not a description of a known family.
+    """
+    name = description.get("family", CONVNEXT)
+    if name not in FAMILIES:
+        raise ValueError(f"family {name!r} is not known ({_known()})")
+    family = FAMILIES[name]
+    fields = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in description["config"].items()
+    }
+    config = family.config(**fields)
+    return nnx.eval_shape(lambda: family.encoder(config, rngs=nnx.Rngs(0)))
+
+
+def convert(state: State, *, partial: bool = False) -> tuple[Encoder, Match]:
+    """Builds the encoder that a state dict holds, of the first family that recognises it.
+
+    Args:
+        state: names and arrays, as they are stored.
+        partial: accept a file that does not match fully; what it lacks keeps the initialisation
+            with seed 0.
+
+    Raises:
+        InputError: no family recognises it, or it is not a full match while `partial` is False.
+    """
+    for family in FAMILIES.values():
+        if family.recognises and family.convert and family.recognises(state):
+            return family.convert(state, partial=partial)
+    raise InputError(f"no {' or '.join(FAMILIES)} encoder in it: no parameter has a known name")
+
+
+def _known() -> str:
+    return "known: " + ", ".join(FAMILIES)

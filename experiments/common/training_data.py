@@ -1,0 +1,128 @@
+"""A cohort to train on: its volumes, its split, and the table of its patients."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.common.training_flags import TrainingConfig
+from lens.errors import CaseError, InputError
+
+if TYPE_CHECKING:
+    from encoders.volumes import CachedCohort
+    from lens.cohort import CaseFiles, Cohort
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The cohort as read.
+
+    Attributes:
+        cached: usable cases.
+        split: of each, ``train``, ``val`` or ``test``.
+        set_aside: one error per case that cannot be used.
+    """
+
+    cached: CachedCohort
+    split: np.ndarray
+    set_aside: tuple[CaseError, ...]
+
+    def rows(self, name: str) -> np.ndarray:
+        """The cases of a part of the split."""
+        return np.flatnonzero(self.split == name)
+
+    def sizes(self) -> dict[str, int]:
+        """Numbers of cases that are trained on and validated on, as metrics state them."""
+        return {"n_train": len(self.rows("train")), "n_val": len(self.rows("val"))}
+
+
+def read_data(config: TrainingConfig, label: str | None = None) -> TrainingData:
+    """The cases of a cohort that have a label and can be read, with their volumes in the cache.
+
+    Args:
+        config: of the run.
+        label: column that every case must have a value in; None for none.
+
+    Raises:
+        InputError: no patient is left to train on, or no case has the label.
+    """
+    from encoders.volumes import cache_cohort
+    from experiments.main_job.images import cohort_split
+    from lens.cohort import read_manifest
+
+    config.check()
+    cohort = read_manifest(config.images.cohort)
+    # Before any case is set aside: a patient's part must not depend on another patient's file.
+    split = dict(
+        zip(map(id, cohort.cases), cohort_split(cohort, config.run.seed).tolist(), strict=True)
+    )
+    labelled, unlabelled = _labelled(cohort, label)
+    cached, failed = cache_cohort(
+        dataclasses.replace(cohort, cases=labelled),
+        config.images.cache or config.run.out / "volumes",
+        shape=config.images.shape,
+        spacing_mm=config.images.spacing,
+    )
+    data = TrainingData(
+        cached, np.array([split[id(files)] for files in cached.cases]), (*unlabelled, *failed)
+    )
+    if len(data.rows("train")) < 2:
+        raise InputError(f"{cohort.path}: fewer than 2 patients to train on")
+    return data
+
+
+def _labelled(
+    cohort: Cohort, label: str | None
+) -> tuple[tuple[CaseFiles, ...], Sequence[CaseError]]:
+    """The cases with the label, and an error for each of the others."""
+    missing = [files for files in cohort.cases if label and label not in files.labels]
+    if label and len(missing) == len(cohort.cases):
+        known = ", ".join(sorted({name for files in cohort.cases for name in files.labels}))
+        raise InputError(
+            f"{cohort.path}: no column {label} with values (labels: {known or 'none'})"
+        )
+    errors = [
+        CaseError(
+            files.patient_id,
+            cohort.path,
+            stage="read",
+            reason=f"no {label} is given",
+            remedy="Fill the cell, or train without this patient.",
+        )
+        for files in missing
+    ]
+    return tuple(files for files in cohort.cases if files not in missing), errors
+
+
+def write_patients(path: Path, data: TrainingData, **columns: Any) -> None:
+    """Writes ``patients.csv``: ``patient_id, split, used``, a row per case of the manifest.
+
+    Used are the patients on whom the weights depend (train) or the choice of the epoch (val).
+
+    Args:
+        path: of the table.
+        data: of the run.
+        columns: further ones, a value per usable case.
+    """
+    import pandas as pd
+
+    from lens.files import write_table
+
+    cases = data.cached.cases
+    table = pd.DataFrame(
+        {
+            "patient_id": [files.patient_id for files in cases],
+            "study_id": [files.study_id or "" for files in cases],
+            "split": data.split,
+            "used": data.split != "test",
+            **columns,
+        }
+    )
+    lost = sorted({e.patient_id for e in data.set_aside} - set(table["patient_id"]))
+    aside = pd.DataFrame({"patient_id": lost, "split": "", "used": False})
+    write_table(pd.concat([table, aside]) if lost else table, path)

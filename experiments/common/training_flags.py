@@ -1,0 +1,129 @@
+"""Flags that pre-training and fine-tuning share, in groups, and the settings that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from encoders.settings import INPUT_SHAPE, SPACING_MM, Augmentation, TrainingSettings
+from lens.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortFlags:
+    """Images to train on."""
+
+    cohort: Path
+    """The manifest, cohort.csv."""
+    shape: tuple[int, int, int] = INPUT_SHAPE
+    """Depth, height and width of the encoder's input, in voxels."""
+    spacing: tuple[float, float, float] = SPACING_MM
+    """Voxel size along x, y, z, in mm."""
+    cache: Path | None = None
+    """Folder of the resampled volumes; OUT/volumes if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartFlags:
+    """Encoder to start from."""
+
+    init: str = "random"
+    """Encoder to start from: a checkpoint, a run folder of pretrain, or "random"."""
+    size: Literal["atto", "femto", "pico", "nano", "tiny", "base", "large", "huge"] = "atto"
+    """Size of a random encoder."""
+    remat: bool = False
+    """Recompute blocks in the backward pass: less memory, a third more time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserFlags:
+    """Settings of the training loop."""
+
+    epochs: int = TrainingSettings.epochs
+    """Passes over the training patients."""
+    batch: int = TrainingSettings.batch_size
+    """Volumes per step, shared by all devices."""
+    rate: float = TrainingSettings.learning_rate
+    """Highest learning rate: linear warm-up, then cosine to 0."""
+    weight_decay: float = TrainingSettings.weight_decay
+    """Of AdamW, on kernels."""
+    warm_up: float = TrainingSettings.warm_up
+    """Share of the steps before the highest rate."""
+    drop_path: float = TrainingSettings.drop_path
+    """Stochastic depth of the encoder's last block (unitless, linear from 0)."""
+    augment: bool = True
+    """Vary the training volumes: flips, small rotations and zooms (not in a regression, whose label
+    may be a size), intensity, bias field, smoothing."""
+
+    def settings(
+        self, seed: int, augmentation: Mapping[str, float] | None = None, **changes: Any
+    ) -> TrainingSettings:
+        """The settings of the loop.
+
+        Args:
+            seed: of this run.
+            augmentation: strengths that replace the default ones.
+            changes: further fields.
+
+        Raises:
+            InputError: a flag is out of its range.
+        """
+        try:
+            return TrainingSettings(
+                epochs=self.epochs,
+                batch_size=self.batch,
+                learning_rate=self.rate,
+                weight_decay=self.weight_decay,
+                warm_up=self.warm_up,
+                drop_path=self.drop_path,
+                augmentation=Augmentation(**(augmentation or {})) if self.augment else None,
+                seed=seed,
+                **changes,
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """Where runs go, and how many there are."""
+
+    out: Path
+    """Run folder; each seed has a folder in it, seed-0 and so on. A second run goes on there."""
+    seed: int = 0
+    """Of the split, and the first of the seeds."""
+    seeds: int = 1
+    """Runs, with seeds SEED, SEED + 1, ..."""
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints; one per epoch if not given."""
+
+    @property
+    def each(self) -> range:
+        """The seeds."""
+        return range(self.seed, self.seed + self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Flags of both jobs."""
+
+    images: CohortFlags
+    """Images to train on."""
+    run: RunFlags
+    """Where runs go, and how many there are."""
+    start: StartFlags = field(default_factory=StartFlags)
+    """Encoder to start from."""
+    training: OptimiserFlags = field(default_factory=OptimiserFlags)
+    """Settings of the training loop."""
+
+    def check(self) -> None:
+        """Refuses what no training can use.
+
+        Raises:
+            InputError: a count or a size is not positive.
+        """
+        counts = (self.training.epochs, self.training.batch, self.run.seeds, *self.images.shape)
+        if min(counts) < 1 or min(self.images.spacing) <= 0:
+            raise InputError("--epochs, --batch, --seeds, --shape and --spacing must be positive")

@@ -1,0 +1,94 @@
+"""Runs of a training, one per seed: the encoder each starts from, its folder and its seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.common.training_curves import CurveWriter
+from experiments.common.training_flags import TrainingConfig
+from lens.errors import InputError
+
+if TYPE_CHECKING:
+    from encoders.encoder import Encoder
+    from encoders.training import Tracking
+    from experiments.common.run_record import RunRecord
+
+
+def run_seeds(
+    config: TrainingConfig, record: RunRecord, one: Callable[[int, Path], dict[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """Metrics of every seed, each run in its own folder; the record says how long each took."""
+    results = {}
+    for seed in config.run.each:
+        start = time.perf_counter()
+        folder = config.run.out / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            results[seed] = one(seed, folder)
+        except ValueError as error:
+            raise error if isinstance(error, InputError) else InputError(str(error)) from error
+        record.note(f"seed-{seed}", {"seconds": round(time.perf_counter() - start, 2)})
+    return results
+
+
+@contextmanager
+def tracked(config: TrainingConfig, folder: Path) -> Iterator[Tracking]:
+    """Checkpoints and curves of a run in its folder, while it trains."""
+    from encoders.training import Tracking
+
+    writer = CurveWriter(folder)
+    try:
+        yield Tracking(folder / "checkpoints", config.run.checkpoint_steps, observe=writer)
+    finally:
+        writer.close()
+
+
+def initial_encoder(config: TrainingConfig, seed: int) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder to start from, and where it comes from.
+
+    Raises:
+        InputError: there is none, or it does not fit the input.
+    """
+    from flax import nnx
+
+    from encoders.checkpoints import load
+    from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
+    from encoders.encoder import reconfigure
+    from lens.files import file_hash
+
+    if config.start.init == "random":
+        encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.start.size), rngs=nnx.Rngs(seed))
+        origin = {"init": "random", "size": config.start.size, "init_seed": seed}
+    else:
+        path = _checkpoint(Path(config.start.init), seed)
+        encoder = load(path)
+        origin = {"init": str(path), "init_sha256": file_hash(path)}
+    stride, shape = encoder.config.total_strides[-1], config.images.shape
+    if any(side % stride for side in shape) or encoder.config.dims != 3:
+        raise InputError(
+            f"--shape {shape}: training needs a 3D encoder and sides that are multiples of "
+            f"{stride} voxels, its total stride"
+        )
+    try:
+        reconfigure(encoder, remat=config.start.remat)
+    except ValueError as error:
+        raise InputError(f"--remat: {error}") from error
+    return encoder, origin
+
+
+def _checkpoint(path: Path, seed: int) -> Path:
+    """The encoder in a run folder of ours: that of this seed, or the only one."""
+    if path.is_dir() and not (path / "encoder.json").is_file():
+        runs = sorted(path.glob("seed-*/encoder"))
+        same = [run for run in runs if run.parent.name == f"seed-{seed}"]
+        if same or len(runs) == 1:
+            return (same or runs)[0]
+        if runs:
+            raise InputError(f"{path}: several seeds, and none is {seed}; name one of {runs}")
+        if (path / "encoder").is_dir():
+            return path / "encoder"
+    return path
