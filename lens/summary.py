@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lens.report.words import label
+from lens.report.words import label, number
 from lens.settings import Rules
 from lens.study.study import Study
+from lens.verdicts.rules import UNCHANGED, VERDICTS
 
 EXAMPLES = 3
 """Features named of a verdict."""
@@ -26,36 +27,31 @@ def summarise(task: str, features: pd.DataFrame, study: Study, rules: Rules) -> 
         f"{task}: {count} radiomic features of {patients} patients, "
         f"embeddings of {study.x_pre.shape[1]} dimensions before and after fine-tuning."
     ]
-    verdict = features["verdict"]
-    changed = [name for name in ("lost", "gained", "moved") if (verdict == name).any()]
-    if not changed:
+    if features["verdict"].isin(UNCHANGED).all():
         sentences.append(
             f"No feature was shown to change (family-wise level {rules.level:g}): "
             "that is not to say that none did."
         )
-    sentences += [_changed(features, name) for name in changed]
-    for name, text in (
-        ("kept", "were read before or after, without a change that could be shown"),
-        ("absent", "cannot be read from either embedding beyond chance"),
-    ):
-        if (verdict == name).any():
-            sentences.append(f"{(verdict == name).sum()} {text} ({name}).")
+    sentences += [_sentence(features, name) for name in VERDICTS]
     if study.set_aside:
         aside = len({error.patient_id for error in study.set_aside})
         sentences.append(f"{aside} patient(s) were set aside, with their reasons.")
-    return sentences
+    return [sentence for sentence in sentences if sentence]
 
 
-def _changed(features: pd.DataFrame, verdict: str) -> str:
-    """How many features have the verdict, by how much they changed, and the largest of them."""
+def _sentence(features: pd.DataFrame, verdict: str) -> str:
+    """How many features have the verdict, what it means, and for a change its size and examples."""
     rows = features[features["verdict"] == verdict]
+    if rows.empty:
+        return ""
     clusters = rows["cluster"].nunique()
-    change = rows["delta_r2"] if verdict != "moved" else rows["r2_pre_ft"] - rows["r2_pre_pre"]
-    largest = rows.loc[change[rows["medoid"]].abs().sort_values(ascending=False).index]
-    names = "; ".join(label(row) for row in largest.head(EXAMPLES).to_dict("records"))
-    size = f"{change.median():+.2f}".replace("-", "−")
-    what = "held-out R2" if verdict != "moved" else "R2 of the frozen MLP"
+    sentence = f"{verdict.capitalize()}: {len(rows)} ({VERDICTS[verdict]})"
+    if verdict in UNCHANGED:
+        return f"{sentence}."
+    examples = rows[rows["medoid"]]
+    order = examples["delta_r2"].abs().sort_values(ascending=False, kind="stable").index
+    names = "; ".join(label(row) for row in examples.loc[order].head(EXAMPLES).to_dict("records"))
     return (
-        f"{len(rows)} in {clusters} cluster(s) of near copies were {verdict}, with a median change "
-        f"of {what} of {size}" + (f" (first: {names})." if names else ".")
+        f"{sentence}, in {clusters} cluster(s) of near copies, with a median change of held-out "
+        f"R2 of {number(rows['delta_r2'].median())}, such as {names}."
     )

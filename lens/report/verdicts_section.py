@@ -15,13 +15,10 @@ from matplotlib.lines import Line2D
 from lens.report.figures import STYLE
 from lens.report.section import Need, Report, Section
 from lens.report.words import label
-from lens.verdicts.rules import VERDICTS
+from lens.verdicts.rules import UNCHANGED, VERDICTS
 
 SHOWN = 8
 """Clusters listed of each verdict."""
-
-UNCHANGED = ("kept", "absent")
-"""Verdicts whose features are counted and not listed."""
 
 # Okabe and Ito's palette: distinct with any colour vision.
 VERDICT_COLOURS = {

@@ -32,6 +32,9 @@ VERDICTS = {
 }
 """Verdicts in the order of a report, each with its meaning."""
 
+UNCHANGED = ("kept", "absent")
+"""Verdicts that speak of no change; a report counts their features and lists none."""
+
 SINGLE_SPLIT = ("delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh")
 """Columns of `lens.paper.shift` whose names go to the verdicts' own; the former get ``_split``."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lens.report.verdicts_section import UNCHANGED, VERDICT_COLOURS, evidence, verdict_figure
+from lens.report.verdicts_section import VERDICT_COLOURS, evidence, verdict_figure
 from lens.verdicts.rules import VERDICTS, with_verdicts
 
 
