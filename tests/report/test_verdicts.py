@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lens.report.verdicts_section import VERDICT_COLOURS, evidence, verdict_figure
-from lens.verdicts.rules import VERDICTS, with_verdicts
+from lens.verdicts.rules import UNCHANGED, VERDICTS, with_verdicts
 
 
 @pytest.fixture
