@@ -75,7 +75,7 @@ def job(config: Config) -> int:
     from lens.errors import InputError
     from lens.files import write_table
     from lens.radiomics.cohort_features import extract_cohort
-    from lens.radiomics.parameters import load_parameters
+    from lens.radiomics.parameters import load_parameters, parameter_files
 
     if config.out.suffix not in (".parquet", ".csv"):
         raise InputError(f"{config.out}: tables are written as .parquet or .csv")
@@ -95,9 +95,9 @@ def job(config: Config) -> int:
         workers=config.workers,
         scheduler=config.scheduler,
         retry_failed=config.retry_failed,
-        audit_file=beside(config.out, "audit"),
-        gray_level_file=beside(config.out, "gray-levels"),
-        geometry_file=beside(config.out, "geometry"),
+        audit_file=side_table(config.out, "audit"),
+        gray_level_file=side_table(config.out, "gray-levels"),
+        geometry_file=side_table(config.out, "geometry"),
     )
     code = list_set_aside(errors, config.out.parent / "failures.csv")
     if table.empty:
@@ -129,7 +129,7 @@ def write_repeatability(
         workers=config.workers,
         scheduler=config.scheduler,
     )
-    write_table(repeatability(table), beside(config.out, "repeatability"))
+    write_table(repeatability(table), side_table(config.out, "repeatability"))
 
 
 def write_slurm_script(config: Config, script: Path) -> int:
@@ -152,24 +152,9 @@ def write_slurm_script(config: Config, script: Path) -> int:
     return DONE
 
 
-def beside(table: Path, what: str) -> Path:
+def side_table(table: Path, what: str) -> Path:
     """``R-<what>.csv`` for the table ``R.parquet``."""
     return table.with_name(f"{table.stem}-{what}.csv")
-
-
-def parameter_files(arguments: tuple[str, ...]) -> dict[str, Path]:
-    """``("t2=a.yaml",)`` as ``{"t2": Path("a.yaml")}``; a bare file is for all modalities."""
-    from lens.errors import InputError
-
-    files: dict[str, Path] = {}
-    for argument in arguments:
-        modality, file = argument.split("=", 1) if "=" in argument else ("all", argument)
-        if modality in files:
-            raise InputError(
-                f"--parameters names two files for {modality}: {files[modality]}, {file}"
-            )
-        files[modality] = Path(file)
-    return files
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from lens.cohort import CaseFiles
+from lens.radiomics.findings import FINDINGS
 from lens.radiomics.matrices import CLASSES
 from lens.radiomics.names import parse_columns
 
@@ -21,9 +22,6 @@ FEWEST, MOST = 16, 128
 
 MIN_PATIENTS = 10
 """Fewest patients over which a column is called constant or proportional to another."""
-
-FINDINGS = ("patient_id", "column", "kind", "reason")
-"""Columns of the side table; ``patient_id`` is empty where a finding is about all patients."""
 
 KEYS = ("patient_id", "study_id")
 

@@ -14,16 +14,17 @@ def pyradiomics() -> ModuleType:
     """The module ``radiomics``, imported on first use, with its log reduced to errors.
 
     Raises:
-        InputError: PyRadiomics is not installed; a table made elsewhere does without it.
+        InputError: PyRadiomics or PyWavelets is not installed; a table made elsewhere does without.
     """
     try:
+        import pywt  # noqa: F401
         import radiomics
         import radiomics.featureextractor
         import radiomics.imageoperations
     except ImportError as error:
         raise InputError(
-            f"PyRadiomics cannot be imported ({error}). Install it with "
-            "'pip install pyradiomics-bhklab==3.1.4' (needs a C compiler and the Python headers), "
+            f"features of images need PyRadiomics, which cannot be imported ({error}): "
+            "pip install 'radiomic-lens[radiomics]' (needs a C compiler and the Python headers), "
             "or bring a table of features made elsewhere: --radiomics R.parquet"
         ) from error
     logging.getLogger("radiomics").setLevel(logging.ERROR)

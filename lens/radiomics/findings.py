@@ -11,7 +11,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from lens.errors import InputError
-from lens.radiomics.audit import FINDINGS
+
+FINDINGS = ("patient_id", "column", "kind", "reason")
+"""Columns of the side table; ``patient_id`` is empty where a finding is about all patients."""
 
 OF_VALUE = ("one gray level", "undefined", "infinite")
 """Kinds of finding that explain a missing value of one patient."""

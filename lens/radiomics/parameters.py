@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from lens.cohort.manifest import MODALITIES
 from lens.errors import InputError
 from lens.radiomics.engine import pyradiomics
-
-DEFAULT_MODALITIES = ("t2", "dwi", "adc")
-"""Modalities whose parameter files ship with the package."""
 
 ANY = "all"
 """Key of the parameters for every modality without its own."""
@@ -61,8 +59,31 @@ def load_parameters(files: Mapping[str, Path] | None = None) -> dict[str, Parame
         InputError: a file is missing or PyRadiomics refuses it (in its own words).
     """
     files = files or {}
-    chosen = {} if ANY in files else {name: _read_default(name) for name in DEFAULT_MODALITIES}
+    chosen = {} if ANY in files else {name: _read_default(name) for name in MODALITIES}
     return chosen | {modality: read_parameters(file) for modality, file in files.items()}
+
+
+def parameter_files(arguments: Sequence[str]) -> dict[str, Path]:
+    """Files by modality, as a command line names them.
+
+    Args:
+        arguments: ``MODALITY=FILE``, or ``FILE`` for all modalities: ``("t2=a.yaml", "b.yaml")``
+            gives ``{"t2": Path("a.yaml"), "all": Path("b.yaml")}``.
+
+    Raises:
+        InputError: a modality or file without a name, or two files for one modality.
+    """
+    files: dict[str, Path] = {}
+    for argument in arguments:
+        modality, file = argument.split("=", 1) if "=" in argument else (ANY, argument)
+        if not modality or not file:
+            raise InputError(f"--parameters {argument!r}: give FILE or MODALITY=FILE")
+        if modality in files:
+            raise InputError(
+                f"--parameters names two files for {modality}: {files[modality]}, {file}"
+            )
+        files[modality] = Path(file)
+    return files
 
 
 def parameters_for(parameters: Mapping[str, Parameters], modality: str) -> Parameters:

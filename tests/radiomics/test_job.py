@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.radiomics import Config, job, parameter_files
+from experiments.radiomics import Config, job
 from lens.errors import InputError
 from lens.files import read_table
+from lens.radiomics.parameters import parameter_files
 from tests.radiomics.phantoms import write_cohort
 
 QUICK = "setting: {binWidth: 50}\nfeatureClass: {firstorder: }\n"
