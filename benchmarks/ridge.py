@@ -1,4 +1,4 @@
-"""The ridge probe with its path of penalties beside cross-validated ridges, on CPU.
+"""The ridge probe with its path of penalties against cross-validated ridges, on CPU.
 
 ``python -m benchmarks.ridge`` prints its part of the table "Many decoders" of docs/benchmarks.md
 and writes its part of ``benchmarks/results/decode.json``.
@@ -71,14 +71,14 @@ def variants(config: Config) -> dict[str, Call]:
     from himalaya.ridge import RidgeCV as HimalayaRidgeCV
     from sklearn.linear_model import RidgeCV
 
-    from lens.probes.ridge import ALPHAS, ridge
+    from lens.probes.ridge import ALPHAS, RidgeProbe
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(config.patients, config.width))
     r = rng.random((config.patients, config.features))
     alphas = len(x) * np.array(ALPHAS)
     return {
-        "ours": lambda: ridge(x, r),
+        "ours": lambda: RidgeProbe().fit(x, r),
         "sklearn RidgeCV": lambda: RidgeCV(alphas=alphas, alpha_per_target=True).fit(x, r),
         "himalaya RidgeCV, 5 folds": lambda: HimalayaRidgeCV(
             alphas=alphas, solver_params={"warn": False}
@@ -90,13 +90,13 @@ def operations(config: Config) -> float:
     """Multiplications and additions, all in float64.
 
     Half of the inner products, their eigenvectors by tridiagonal form (14/3 m^3), the vectors of
-    the other side, and four products with the targets: scores, penalties, weights, fitted values.
+    the other side, and three products with the targets: components, penalties, weights.
     """
     from lens.probes.ridge import ALPHAS
 
     n, d, k = config.patients, config.width, config.features
     m = min(n, d)
-    products = 2 * k * (n * m + len(ALPHAS) * m + d * m + n * m)
+    products = 2 * k * (n * m + len(ALPHAS) * m + d * m)
     return n * d * m + 14 / 3 * m**3 + 2 * n * d * m + products
 
 

@@ -11,9 +11,8 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from lens.probes import least_squares
+from lens.probes.checks import AnyArray, check_rows
 from lens.probes.least_squares import COLLINEAR, RANK_CUTOFF
-
-AnyArray = Array | np.ndarray
 
 
 class Decoder(NamedTuple):
@@ -56,7 +55,7 @@ def decode(
     Raises:
         ValueError: rows differ, or any entry is not finite (names the column).
     """
-    check_rows(z, r)
+    check_rows(z=z, r=r)
     if solver == "auto":
         if _accelerated(z) or _accelerated(r):
             found = _on_device(z, r, intercept)
@@ -74,18 +73,6 @@ def decode(
 def predict(decoder: Decoder, z: Float[AnyArray, "n h"]) -> Float[np.ndarray, "n k"]:
     """Decoded radiomic features, scaled as in training, float64."""
     return np.asarray(z, np.float64) @ decoder.theta.T + decoder.b
-
-
-def check_rows(z: AnyArray, r: AnyArray) -> None:
-    """Refuses rows that differ in number and columns that are not finite, by `ValueError`."""
-    if z.shape[0] != r.shape[0]:
-        raise ValueError(
-            f"z has {z.shape[0]} rows, r has {r.shape[0]}; they must be one patient each"
-        )
-    for name, values in (("z", z), ("r", r)):
-        bad = np.flatnonzero(~np.isfinite(np.asarray(values)).all(axis=0))
-        if bad.size:
-            raise ValueError(f"{name} is not finite in column {bad[0]} and {bad.size - 1} more")
 
 
 def _accelerated(values: AnyArray) -> bool:

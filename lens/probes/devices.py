@@ -99,24 +99,24 @@ def workers() -> int:
     return cpu_count() if cpu else 1
 
 
-def over_devices(function: Callable[..., Result], split: int, axis: str) -> Callable[..., Result]:
+def over_devices(function: Callable[..., Result], split: int) -> Callable[..., Result]:
     """The function with its work split over this process's devices, along a leading axis.
 
     Args:
         function: from arrays to arrays, all of whose results have the axis.
-        split: number of leading arguments that have the axis; the others go whole to each device.
-        axis: its name; its length must be a multiple of the number of devices.
+        split: number of leading arguments that have the axis, its length a multiple of the number
+            of devices; the others go whole to each device.
     """
     devices = jax.local_devices()
     if len(devices) == 1:
         return function
 
     def call(*arguments: Any) -> Result:
-        whole, part = PartitionSpec(), PartitionSpec(axis)
+        whole, part = PartitionSpec(), PartitionSpec("shares")
         return jax.shard_map(
             function,
             mesh=jax.make_mesh(
-                (len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices
+                (len(devices),), ("shares",), axis_types=(AxisType.Auto,), devices=devices
             ),
             in_specs=(part,) * split + (whole,) * (len(arguments) - split),
             out_specs=part,

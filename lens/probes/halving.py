@@ -22,8 +22,8 @@ class Winner(NamedTuple):
 
     Attributes:
         w, b: first layer of the selected MLP.
-        table: a row per penalty pair: ``l1, l2, epochs, val_loss, selected``; epochs it was given,
-            and the loss at the end of them.
+        table: a row per penalty pair: ``l1, l2, epochs, val_loss, selected``; epochs that it was
+            trained for, and the mean absolute error on validation patients after these.
     """
 
     w: Float[np.ndarray, "d h"]
@@ -48,6 +48,9 @@ def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
         data: standardised embeddings, scaled features; `val_weight` marks fill rows.
         config: grid, width and optimiser; `seeds` and `mode` are not used.
         seed: of the initialisation and the batch order.
+
+    Raises:
+        ValueError: the selected pair's validation loss is not finite.
     """
     grid = pd.DataFrame(list(itertools.product(config.l1_grid, config.l2)), columns=["l1", "l2"])
     grid["seed"] = seed
@@ -56,7 +59,7 @@ def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
     states: dict[int, State] = {}
 
     def train(chunk: np.ndarray, first: int, last: int) -> np.ndarray:
-        """Takes the pairs of a chunk from one epoch to another; their validation losses."""
+        """Validation losses of a chunk's pairs, trained from one epoch to another."""
         points = to_points(grid.iloc[chunk])
         state = (
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *(states[i] for i in chunk))
@@ -73,20 +76,20 @@ def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
             rate=config.rate,
         )
         _, loss = evaluate(data, state)
-        for lane, index in enumerate(chunk):
-            states[index] = jax.tree.map(lambda leaf, lane=lane: leaf[lane], state)
+        for position, index in enumerate(chunk):
+            states[index] = jax.tree.map(lambda leaf, i=position: leaf[i], state)
         return np.asarray(loss, np.float64)
 
-    alive = np.arange(len(grid))
-    train(to_chunks(alive, stack)[0], 0, 0)  # compiles, once for all
+    left = np.arange(len(grid))
+    train(to_chunks(left, stack)[0], 0, 0)  # compiles, once for all
     grid["epochs"], grid["val_loss"], done = 0, np.nan, 0
     for goal, count in rounds(len(grid), config.epochs):
-        alive = alive[np.argsort(grid["val_loss"].to_numpy()[alive], kind="stable")][:count]
-        chunks = to_chunks(alive, stack)
+        left = left[np.argsort(grid["val_loss"].to_numpy()[left], kind="stable")][:count]
+        chunks = to_chunks(left, stack)
         losses = map_in_threads(partial(train, first=done, last=goal), chunks)
         grid.loc[np.concatenate(chunks), "val_loss"] = np.concatenate(losses)
-        grid.loc[alive, "epochs"] = done = goal
-    best = alive[0]
+        grid.loc[left, "epochs"] = done = goal
+    best = left[0]
     if not np.isfinite(grid["val_loss"][best]):
         raise ValueError(
             "no penalty pair gave a finite validation loss; check the embeddings' scale"

@@ -29,7 +29,7 @@ _LARGE = 2**24
 less than the overhead of a call."""
 
 _BLOCK = 1280
-"""Targets at a time: bounds what is held beside inputs and results."""
+"""Targets at a time: bounds the memory on top of inputs and results."""
 
 _UNDERFLOW = 1e-28
 """Products below lose digits of their addends to float32's smallest numbers."""

@@ -42,7 +42,7 @@ def project(projection: Projection, x: Float[np.ndarray, "n d"]) -> Float[np.nda
 
 
 def init(key: Array, d: int, h: int, k: int) -> MLP:
-    """Uniform in ``+-1/sqrt(fan in)``, the start of PyTorch's linear layer."""
+    """Initial weights and biases, uniform in ``+-1/sqrt(fan in)`` as in PyTorch's linear layer."""
     keys = jax.random.split(key, 4)
     first, second = d**-0.5, h**-0.5
     return MLP(
@@ -56,7 +56,7 @@ def init(key: Array, d: int, h: int, k: int) -> MLP:
 def hidden(
     x: Float[Array, "n d"], w: Float[Array, "d h"], b: Float[Array, " h"]
 ) -> Float[Array, "n h"]:
-    """First layer."""
+    """Projected embeddings: the first layer of standardised embeddings."""
     return jax.nn.relu(x @ w + b)
 
 

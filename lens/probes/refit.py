@@ -1,4 +1,4 @@
-"""Many decoders of the same patients under other weights: bootstraps that refit the decoder."""
+"""Bootstrap that refits the decoder: one decoder for each vector of weights of the patients."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
-from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int
 from scipy import linalg
 from threadpoolctl import threadpool_limits
 
-from lens.probes.decoder import AnyArray, check_rows, decode
-from lens.probes.devices import map_in_threads, workers
+from lens.probes.checks import AnyArray, check_rows
+from lens.probes.decoder import decode
+from lens.probes.devices import map_in_threads, over_devices, workers
 from lens.probes.least_squares import BENIGN, RANK_CUTOFF, factorise, times_inverse
 
 _SHAKY = 100.0
@@ -50,11 +50,11 @@ def refit(
 
     Every draw minimises ``sum_i w_i ||r_i - theta z_i - b||^2``, so that a weight of 2 is a patient
     drawn twice. Predictions equal `lens.decode` of the weighted rows to 1e-5. All encoders see the
-    same draws, hence differences between them are paired::
+    same draws, so that differences between them are paired::
 
         draws = [
             {name: np.linalg.norm(part.theta, axis=-1) for name, part in block.items()}
-            for block in refit({"pre": z_pre, "ft": z_ft}, r, patient_weights(ids, 1000, seed=0))
+            for block in lens.refit({"pre": z_pre, "ft": z_ft}, r, weights)
         ]
         change = np.concatenate([draw["ft"] - draw["pre"] for draw in draws])
 
@@ -65,7 +65,7 @@ def refit(
 
     A bootstrap sample holds 63% of the patients. Where that is not well above `h`, draws are close
     to interpolation: decoders scatter much more than those of a new cohort would, and draws of
-    fewer than ``h + 1`` patients are rank deficient (`Refits.rank` tells) and take the minimum-norm
+    fewer than ``h + 1`` patients are rank deficient (see `Refits.rank`) and take the minimum-norm
     solution, in float64 and many times slower. Weights without zeros (exponential ones, the
     Bayesian bootstrap) avoid this.
 
@@ -74,9 +74,9 @@ def refit(
         r: scaled radiomic features, same patients (m = n).
         weights: of the patients (w = n), at least zero, a row per draw.
         intercept: fit `b`.
-        memory: bytes of results held at a time (blocks handed out and blocks in the making); what
-            is held beyond does not depend on the number of draws. At least one draw per device is
-            made at a time. All local devices share a block; on a CPU the cores make one each.
+        memory: bound in bytes on the results held at a time, of finished blocks and of those being
+            solved, but at least one draw per device; the rest of the memory does not depend on the
+            number of draws. All local devices share a block; on a CPU each core solves one.
 
     Yields:
         For each encoder the decoders of the next draws, in order, in float64.
@@ -87,7 +87,7 @@ def refit(
     """
     weights = np.asarray(weights, np.float64)
     for values in z.values():
-        check_rows(values, r)
+        check_rows(z=values, r=r)
     _check_weights(weights, len(r))
     data = {name: np.asarray(values, np.float64) for name, values in z.items()}
     return _blocks(data, np.asarray(r, np.float64), weights, intercept, memory)
@@ -222,19 +222,12 @@ def _solve(
 ) -> _Solved:
     """All draws of a block, each device its share, one after another."""
 
-    def share(bases: Any, target: Any, rows: Any, weights: Any) -> _Solved:
+    def one_after_another(rows: Any, weights: Any, bases: Any, target: Any) -> _Solved:
         return jax.lax.map(
             lambda draw: _draw(bases, target, *draw, intercept=intercept), (rows, weights)
         )
 
-    devices = jax.local_devices()
-    if len(devices) == 1:
-        return share(bases, target, rows, weights)
-    mesh = jax.make_mesh((len(devices),), ("draws",), axis_types=(AxisType.Auto,), devices=devices)
-    split, whole = PartitionSpec("draws"), PartitionSpec()
-    return jax.shard_map(
-        share, mesh=mesh, in_specs=(whole, whole, split, split), out_specs=split
-    )(bases, target, rows, weights)  # fmt: skip
+    return over_devices(one_after_another, 2)(rows, weights, bases, target)
 
 
 def _draw(

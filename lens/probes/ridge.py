@@ -85,26 +85,3 @@ class FittedRidge:
         """See `lens.probes.probe.FittedProbe`."""
         rows = standardise(x, self.x_mean, self.x_std)
         return self.solution.influence(self.v.T @ (rows.T @ error), error)
-
-
-def ridge(
-    x: Float[np.ndarray, "n d"],
-    r: Float[np.ndarray, "m k"],
-    alphas: tuple[float, ...] = ALPHAS,
-    *,
-    per_channel: bool = True,
-) -> FittedRidge:
-    """A fitted `RidgeProbe`."""
-    return RidgeProbe(per_channel, alphas).fit(x, r)
-
-
-def predict(probe: FittedRidge, x: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m k"]:
-    """Predicted targets, in their own units."""
-    return probe.predict(x)
-
-
-def fitted_influence(
-    probe: FittedRidge, x: Float[np.ndarray, "m d"], error: Float[np.ndarray, "m k"]
-) -> Float[np.ndarray, "n k"]:
-    """Influence of each fitted row on the sum of squared errors of held-out rows."""
-    return probe.influence(x, error)

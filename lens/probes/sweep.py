@@ -20,7 +20,7 @@ from lens.probes.training import Data, advance, evaluate, start, to_points
 from lens.settings import DEFAULT_SWEEP, SweepConfig
 
 REPORTS = 20
-"""Times that a training tells of its progress."""
+"""Calls of the progress callback by each program."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def sweep(
         r_train, r_val: radiomic features scaled by the train patients' range (unitless).
         config: grid, width and optimiser.
         seed: of the first MLP of each pair: its initialisation and batch order.
-        on_epochs: told the number of finished MLP epochs since the last call (progress bars).
+        on_epochs: called with the number of MLP epochs finished since the last call (progress
+            bars).
 
     Raises:
         ValueError: an input is not finite, or a penalty is negative.

@@ -1,4 +1,7 @@
-"""Training loop of the shared MLP: Adam on minibatches, for a stack of MLPs in one program."""
+"""Training loop of the shared MLP: Adam on minibatches, for a stack of MLPs in one program.
+
+The MLPs of a stack share data and architecture, and differ in penalties and seed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ class Data(NamedTuple):
     Attributes:
         x, x_val: standardised embeddings of train and of validation patients.
         r, r_val: scaled features, same rows.
-        val_weight: 0 for rows that only fill the arrays up to a common size; None means 1 each.
+        val_weight: 0 for validation rows that only fill the arrays up to a common size, so that
+            folds of different sizes share a compiled program; None means 1 each.
     """
 
     x: Float[Array, "n d"]
@@ -32,7 +36,7 @@ class Data(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Penalties and seed of the MLP of each MLP of a stack."""
+    """Penalties and seed of each MLP of a stack."""
 
     l1: Float[Array, " mlps"]
     l2: Float[Array, " mlps"]
@@ -40,7 +44,12 @@ class Point(NamedTuple):
 
 
 class State(NamedTuple):
-    """A stack of MLPs with Adam's moments; every leaf starts with the axis of the stack."""
+    """A stack of MLPs with Adam's moments; every leaf starts with the axis of the stack.
+
+    Attributes:
+        mlp: weights and biases.
+        mean, square: running means of the gradient and of its square.
+    """
 
     mlp: MLP
     mean: MLP
@@ -53,7 +62,7 @@ def start(points: Point, d: int, hidden: int, k: int) -> State:
 
     def one(seed: Array) -> State:
         mlp = init(jax.random.fold_in(jax.random.key(seed), 0), d, hidden, k)
-        # Two trees of zeros: `advance` takes over every buffer, so that none may be there twice.
+        # Two trees of zeros: `advance` donates every buffer, so that none may be there twice.
         return State(mlp, *(jax.tree.map(jnp.zeros_like, mlp) for _ in range(2)))
 
     return jax.vmap(one)(points.seed)
@@ -71,9 +80,17 @@ def advance(
     rate: float,
     loss_scale: float = 1.0,
 ) -> State:
-    """Trains the MLPs from epoch `first` up to epoch `last`; the old state is used up.
+    """The stack trained from epoch `first` up to epoch `last`; the old state's buffers are donated.
 
     Minibatches follow from seed and epoch alone: two calls in a row equal one over both spans.
+
+    Args:
+        data: standardised embeddings and scaled features.
+        points, state: of the same stack; its size a multiple of the number of local devices.
+        first, last: epochs, from 0.
+        batch: rows per minibatch.
+        rate: step size of Adam.
+        loss_scale: factor of the mean absolute error, relative to the penalties.
     """
     n = data.r.shape[0]
     steps = -(-n // batch)
@@ -102,25 +119,25 @@ def advance(
         epochs = jax.vmap(epoch, in_axes=(0, 0, None, None))
         return jax.lax.fori_loop(first, last, lambda i, s: epochs(s, points, data, i), state)
 
-    return over_devices(train, 2, "mlps")(state, points, data, first, last)
+    return over_devices(train, 2)(state, points, data, first, last)
 
 
 @jax.jit
 def evaluate(data: Data, state: State) -> tuple[Float[Array, " mlps"], Float[Array, " mlps"]]:
-    """Mean absolute errors of each MLP on train and on validation patients."""
+    """Mean absolute errors (unitless) of each MLP on train and on validation patients."""
 
     def losses(mlp: MLP, data: Data) -> tuple[Array, Array]:
-        every = jnp.ones(data.r.shape[0])
-        val = jnp.ones(data.r_val.shape[0]) if data.val_weight is None else data.val_weight
+        train_weight = jnp.ones(data.r.shape[0])
+        val_weight = jnp.ones(data.r_val.shape[0]) if data.val_weight is None else data.val_weight
         return (
-            reconstruction_loss(mlp, data.x, data.r, every),
-            reconstruction_loss(mlp, data.x_val, data.r_val, val),
+            reconstruction_loss(mlp, data.x, data.r, train_weight),
+            reconstruction_loss(mlp, data.x_val, data.r_val, val_weight),
         )
 
     def stacked(mlp: MLP, data: Data) -> tuple[Array, Array]:
         return jax.vmap(losses, in_axes=(0, None))(mlp, data)
 
-    return over_devices(stacked, 1, "mlps")(state.mlp, data)
+    return over_devices(stacked, 1)(state.mlp, data)
 
 
 def adam(state: State, gradient: MLP, number: Int[Array, ""], rate: float) -> State:
@@ -154,7 +171,7 @@ def minibatches(
 
 
 def to_points(grid: pd.DataFrame) -> Point:
-    """Lanes from rows with columns ``l1, l2, seed``."""
+    """Points of a stack, one per row of a table with columns ``l1, l2, seed``."""
     return Point(
         jnp.asarray(grid["l1"].to_numpy(), jnp.float32),
         jnp.asarray(grid["l2"].to_numpy(), jnp.float32),

@@ -17,6 +17,7 @@ from lens.cohort.audit import refusal
 from lens.cohort.regions import check_labels
 from lens.errors import CaseError, InputError
 from lens.files import write_json, write_table
+from lens.machine import cpu_count
 from lens.radiomics import audit
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.extract import columns, extract_regions, intensity_scaling
@@ -259,10 +260,8 @@ def _run(
     function: Callable[..., CaseError | None],
 ) -> Iterator[tuple[int, CaseError | None]]:
     """The outcome of `function` for each item, as they complete."""
-    from dask.system import CPU_COUNT
-
     if scheduler is None:
-        workers = min(workers or CPU_COUNT, len(items))
+        workers = min(workers or cpu_count(), len(items))
         cases, (_, parameters, reading, *_) = [item[0] for item in items], items[0]
         workers = affordable_workers(workers, cases, parameters, reading.spacing_mm)
         if workers == 1:

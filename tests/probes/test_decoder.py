@@ -141,7 +141,7 @@ def test_benign_columns_take_the_cheaper_order(n: int, k: int) -> None:
 
 @pytest.mark.parametrize("gap", [1e-1, 1e-2, 1e-3, 1e-4])
 def test_near_copies_of_columns(gap: float) -> None:
-    """All the inflation of a single pair is on its weights, and on the patients who tell it."""
+    """All the inflation of a single pair is on its weights, and on the patients who show it."""
     n, h, k = WIDE
     rng = np.random.default_rng(12)
     z, r = rng.normal(size=(n, h)), rng.normal(size=(n, k))

@@ -127,8 +127,8 @@ def test_devices_share_the_draws() -> None:
 import json, jax
 import numpy as np
 import lens
-from lens.uncertainty import patient_weights
-from tests.test_refits import K, N, encoders
+from lens.paper.bootstrap import patient_weights
+from tests.probes.test_refit import K, N, encoders
 z = {name: encoders()[name] for name in ("plain", "deficient", "wide")}
 r = np.random.default_rng(7).normal(size=(N, K))
 blocks = list(lens.refit(z, r, patient_weights(np.arange(N), 19, 1), memory=2**20))

@@ -133,7 +133,7 @@ def test_minibatches_visit_each_row_once() -> None:
     assert (np.asarray(rows) != np.asarray(other)).any()
 
 
-def test_tells_of_every_finished_epoch(data) -> None:
+def test_reports_every_finished_epoch(data) -> None:
     counts: list[int] = []
     sweep(*data, SMALL, on_epochs=counts.append)
     assert sum(counts) == 4 * SMALL.epochs
@@ -144,10 +144,10 @@ def test_devices_change_nothing(data) -> None:
     script = """
 import json, jax
 import numpy as np
-from lens.halving import halve
+from lens.probes.halving import halve
 from lens.probes.sweep import sweep
 from lens.settings import SweepConfig
-from tests.test_sweep import SMALL, planted, standardised
+from tests.probes.test_sweep import SMALL, planted, standardised
 found = sweep(*planted(), SMALL)
 halved = halve(standardised(planted()), SMALL, seed=0)
 print(json.dumps([jax.device_count(), found.table["val_loss"].tolist(), halved.w.tolist()]))
@@ -172,7 +172,7 @@ import json, sys, jax
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
 from lens.probes.sweep import sweep
 from lens.settings import SweepConfig
-from tests.test_sweep import ODD, planted
+from tests.probes.test_sweep import ODD, planted
 found = sweep(*planted(), ODD)
 print(json.dumps([jax.process_count(), found.table["val_loss"].tolist(),
                   found.projection.w.tolist()]))
