@@ -20,8 +20,12 @@ def silent(total: int, title: str, unit: str) -> Iterator[Advance]:
 
 @contextmanager
 def tqdm_bar(total: int, title: str, unit: str) -> Iterator[Advance]:
-    """A line on standard error; none for no work."""
+    """A line on standard error, none for no work; ``TQDM_DISABLE`` and its kin are heeded."""
+    if not total:
+        with silent(total, title, unit) as advance:
+            yield advance
+        return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=title, unit=unit, smoothing=0.1, disable=not total) as bar:
+    with tqdm(total=total, desc=title, unit=unit, smoothing=0.1) as bar:
         yield bar.update

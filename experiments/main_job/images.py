@@ -102,11 +102,8 @@ class _Maker:
 
         flags, folder = self.plan.config.images, self.record.folder
         table, failures = folder / "radiomics.parquet", folder / "radiomics-failures.csv"
-        reports = {
-            "audit_file": folder / "radiomics-audit.csv",
-            "gray_level_file": folder / "radiomics-gray-levels.csv",
-            "geometry_file": folder / "radiomics-geometry.csv",
-        }
+        names = ("audit", "gray-levels", "geometry")
+        audit, gray_levels, geometry = (folder / f"radiomics-{name}.csv" for name in names)
         files = parameter_files(flags.parameters)
         labels = parse_labels(flags.label)
 
@@ -118,7 +115,9 @@ class _Maker:
                 spacing_mm=self.plan.spacing,
                 labels=labels,
                 workers=flags.workers,
-                **reports,
+                audit_file=audit,
+                gray_level_file=gray_levels,
+                geometry_file=geometry,
             )
             write_table(features, table)
             write_failures(failed, failures)
@@ -126,7 +125,7 @@ class _Maker:
         hashes = {name: file_hash(path) for name, path in files.items()}
         depends = [self._images(), self.plan.spacing, self.plan.config.roi, hashes, labels]
         code = (__name__, "lens.radiomics.cohort_features")
-        outputs = [table, failures, *reports.values()]
+        outputs = [table, failures, audit, gray_levels, geometry]
         self.record.stage("radiomics", code, depends, outputs, work)
         return table, read_failures(failures)
 
