@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import joblib
+from joblib import cpu_count as joblib_count
 
 
 def cpu_count() -> int:
@@ -10,4 +10,4 @@ def cpu_count() -> int:
 
     ``LOKY_MAX_CPU_COUNT`` in the environment lowers it further (see `joblib.cpu_count`).
     """
-    return joblib.cpu_count()
+    return joblib_count()

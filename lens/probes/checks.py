@@ -1,9 +1,9 @@
-"""What every fit refuses."""
+"""What fits refuse, in one wording."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 AnyArray = Array | np.ndarray
 
@@ -24,3 +24,15 @@ def check_rows(**arrays: AnyArray) -> None:
         bad = np.flatnonzero(~np.isfinite(np.asarray(values)).all(axis=0))
         if bad.size:
             raise ValueError(f"{name} is not finite in column {bad[0]} and {bad.size - 1} more")
+
+
+def check_losses(val_loss: Float[np.ndarray, " n"]) -> None:
+    """Refuses a grid of penalties of which no MLP has a finite validation loss.
+
+    Raises:
+        ValueError: says what to look at.
+    """
+    if not np.isfinite(val_loss).any():
+        raise ValueError(
+            "no penalty pair gave a finite validation loss; check the embeddings' scale"
+        )

@@ -1,4 +1,4 @@
-"""Search the penalty grid by successive halving: the best third of the pairs goes on."""
+"""Search of the penalty grid by successive halving: the best third of the pairs goes on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from lens.probes.checks import check_losses
 from lens.probes.devices import choose_stack, map_in_threads, to_chunks
 from lens.probes.training import Data, State, advance, evaluate, start, to_points
 from lens.settings import SweepConfig
@@ -36,13 +37,13 @@ KEEP = 3
 
 
 def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
-    """Selects the penalty pair by successive halving (Jamieson and Talwalkar 2016).
+    """First layer of the MLP with the best penalties, by successive halving of the grid.
 
     All pairs are trained for a few epochs, the best third by validation loss for three times as
     many, and so on until one is left, which is trained to ``config.epochs``. A pair that goes on
     goes on from where it was. With 24 pairs and 200 epochs: 24 to epoch 7, 8 to 22, 3 to 67 and 1
-    to 200, an eighth of the full grid's work. A pair that starts slowly can be lost, although its
-    final loss would have been better than the winner's.
+    to 200, an eighth of the full grid's work (Jamieson and Talwalkar 2016). A pair that starts
+    slowly can be lost, although its final loss would have been better than the winner's.
 
     Args:
         data: standardised embeddings, scaled features; `val_weight` marks fill rows.
@@ -90,10 +91,7 @@ def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
         grid.loc[np.concatenate(chunks), "val_loss"] = np.concatenate(losses)
         grid.loc[left, "epochs"] = done = goal
     best = left[0]
-    if not np.isfinite(grid["val_loss"][best]):
-        raise ValueError(
-            "no penalty pair gave a finite validation loss; check the embeddings' scale"
-        )
+    check_losses(grid["val_loss"].to_numpy()[[best]])
     mlp = states[best].mlp
     table = grid.drop(columns="seed").assign(selected=grid.index == best)
     return Winner(np.asarray(mlp.w), np.asarray(mlp.b), table)

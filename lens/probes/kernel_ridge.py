@@ -40,8 +40,7 @@ class KernelRidgeProbe:
         x, r = np.asarray(x, np.float64), np.asarray(r, np.float64)
         x_mean, x_std = fit_channels(x, per_channel=True)
         rows = standardise(x, x_mean, x_std)
-        # Rows that are all the same have no distance; any width serves.
-        width = float(np.median(pdist(rows))) or 1.0 if len(rows) > 1 else 1.0
+        width = _median_distance(rows)
         kernel = _gaussian(rows, rows, width)
         means = kernel.mean(axis=0)
         spectrum = decompose_kernel(_centre(kernel, means))
@@ -97,19 +96,6 @@ class FittedKernelRidge:
         return _centre(_gaussian(rows, self.rows, self.width), self.kernel_means)
 
 
-def _gaussian(
-    a: Float[np.ndarray, "m d"], b: Float[np.ndarray, "n d"], width: float
-) -> Float[np.ndarray, "m n"]:
-    return np.exp(-0.5 / width**2 * cdist(a, b, "sqeuclidean"))
-
-
-def _centre(
-    kernel: Float[np.ndarray, "m n"], means: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, "m n"]:
-    """Kernel of the features less their mean over the fitted rows (Schoelkopf et al. 1998)."""
-    return kernel - kernel.mean(axis=1, keepdims=True) - means + means.mean()
-
-
 class KernelRidge(NamedTuple):
     """A fit: ``k_new @ dual`` predicts centred targets; `alpha` is the penalty of each."""
 
@@ -148,3 +134,23 @@ def narrow_ridge(
     spectrum, v = decompose(x)
     solution = solve(spectrum, y, alphas)
     return v @ (solution.components / spectrum.s[:, None])
+
+
+def _median_distance(rows: Float[np.ndarray, "n d"]) -> float:
+    """Median distance of two rows that differ; 1 where all are the same."""
+    distances = pdist(rows)
+    positive = distances[distances > 0]
+    return float(np.median(positive)) if positive.size else 1.0
+
+
+def _gaussian(
+    a: Float[np.ndarray, "m d"], b: Float[np.ndarray, "n d"], width: float
+) -> Float[np.ndarray, "m n"]:
+    return np.exp(-0.5 / width**2 * cdist(a, b, "sqeuclidean"))
+
+
+def _centre(
+    kernel: Float[np.ndarray, "m n"], means: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "m n"]:
+    """Kernel of the features less their mean over the fitted rows (Schoelkopf et al. 1998)."""
+    return kernel - kernel.mean(axis=1, keepdims=True) - means + means.mean()

@@ -94,7 +94,7 @@ def decompose(rows: Float[np.ndarray, "n d"]) -> tuple[Spectrum, Float[np.ndarra
 
 
 def decompose_kernel(kernel: Float[np.ndarray, "n n"]) -> Spectrum:
-    """The same from the kernel of centred rows."""
+    """Spectrum of centred rows of which only the kernel, their inner products, is known."""
     s, u = _eigenvectors(kernel)
     return Spectrum(u, s)
 

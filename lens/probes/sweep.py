@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from lens.probes.checks import check_losses
 from lens.probes.devices import choose_stack, gather_rows, map_in_threads, own_rows, to_chunks
 from lens.probes.mlp import Projection
 from lens.probes.scaling import fit_standardise, standardise
@@ -47,7 +48,7 @@ def sweep(
     seed: int = 0,
     on_epochs: Callable[[int], object] | None = None,
 ) -> Sweep:
-    """Trains one MLP per penalty pair and seed on the pre-fine-tuning embeddings.
+    """Shared MLP with the best penalties: one is trained per penalty pair and seed of the grid.
 
     Every MLP of one seed starts from the same weights and sees the same minibatches in the same
     order, so that pairs differ by their penalty alone. The pair with the lowest validation loss
@@ -57,7 +58,7 @@ def sweep(
     the grid on its own devices, and gets the whole result.
 
     Args:
-        x_train, x_val: embeddings of train and validation patients.
+        x_train, x_val: embeddings of train and validation patients, before fine-tuning.
         r_train, r_val: radiomic features scaled by the train patients' range (unitless).
         config: grid, width and optimiser.
         seed: of the first MLP of each pair: its initialisation and batch order.
@@ -65,7 +66,8 @@ def sweep(
             bars).
 
     Raises:
-        ValueError: an input is not finite, or a penalty is negative.
+        ValueError: an input is not finite, a penalty is negative, or no MLP has a finite
+            validation loss.
     """
     _check(x_train, r_train, x_val, r_val, config)
     grid = pd.DataFrame(
@@ -136,11 +138,9 @@ def _train(
 
 
 def _select(table: pd.DataFrame) -> int:
+    """Row of the best seed of the pair with the lowest mean validation loss."""
     mean = table.groupby(["l1", "l2"])["val_loss"].transform("mean")
-    if mean.isna().all():
-        raise ValueError(
-            "no penalty pair gave a finite validation loss; check the embeddings' scale"
-        )
+    check_losses(mean.to_numpy())
     tied = table[mean == mean.min()]
     return int(tied["val_loss"].idxmin())
 

@@ -8,7 +8,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import KernelCenterer, StandardScaler
 
-from lens.probes.kernel_ridge import KernelRidgeProbe
+from lens.probes.kernel_ridge import ALPHAS, KernelRidgeProbe, kernel_ridge, narrow_ridge
 from lens.probes.ridge import RidgeProbe
 
 
@@ -41,3 +41,33 @@ def test_a_square_is_read_by_the_kernel_and_not_by_ridge() -> None:
 
     assert r2(RidgeProbe()) < 0.05
     assert r2(KernelRidgeProbe()) > 0.8
+
+
+def centred(n: int, c: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predictors with an inner product of 1 with themselves on average, and six targets."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(n, c))
+    y = x[:, :5] @ rng.normal(size=(5, 6)) / 3 + rng.normal(size=(n, 6)) * np.linspace(0.1, 3, 6)
+    return (x - x.mean(axis=0)) / x.std(axis=0) / np.sqrt(c), y - y.mean(axis=0)
+
+
+def test_fewer_columns_than_rows_give_the_same_fit() -> None:
+    """Also with copies of a column, which leave directions without a value."""
+    x, y = centred(120, 40)
+    x = np.c_[x, x[:, :5]]
+    dual = kernel_ridge(x @ x.T, y).dual
+    # Two eigendecompositions in float64; the smallest penalty leaves 1e-6 of a condition number.
+    np.testing.assert_allclose(x @ narrow_ridge(x, y), x @ x.T @ dual, atol=1e-8)
+
+
+def test_the_penalty_is_the_one_with_the_least_gcv_error() -> None:
+    x, y = centred(n := 120, 40)
+    kernel = x @ x.T
+    errors = []
+    for share in ALPHAS:
+        hat = kernel @ np.linalg.inv(kernel + share * n * np.eye(n)) + 1 / n
+        rss = np.square(y - hat @ y).sum(axis=0)
+        errors.append(rss / (1 - np.trace(hat) / n) ** 2)
+    best = np.array(ALPHAS)[np.argmin(errors, axis=0)] * n
+    np.testing.assert_allclose(kernel_ridge(kernel, y).alpha, best)
+    assert len(set(best)) > 1

@@ -21,7 +21,7 @@ Features = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 def per_channel(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scaler = StandardScaler().fit(x)
-    return scaler.transform(x), scaler.transform(other)
+    return np.asarray(scaler.transform(x)), np.asarray(scaler.transform(other))
 
 
 def one_scale(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
