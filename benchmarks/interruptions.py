@@ -135,8 +135,12 @@ class Run:
             )
 
     def parts(self) -> dict[str, int]:
-        """Finished parts and when they were written, in nanoseconds."""
-        return {part.name: part.stat().st_mtime_ns for part in self._cache.glob("[!.]*.json")}
+        """Parts that are recorded as finished, and when they were written, in nanoseconds."""
+        return {
+            part.name: part.stat().st_mtime_ns
+            for part in self._cache.glob("[!.]*.json")
+            if part.with_name(f".{part.name}.done.json").is_file()
+        }
 
     def wait_for(self, count: int) -> None:
         """Until so many parts are there."""

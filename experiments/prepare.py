@@ -230,12 +230,12 @@ def _report(prepared: Prepared, out: Path) -> int:
 
 def _check(config: Check) -> int:
     from lens.cohort import parse_labels, read_manifest
-    from lens.cohort.audit import audit
+    from lens.cohort.geometry_report import geometry_report
     from lens.files import write_table
 
     labels = parse_labels(config.label)
     cohort = read_manifest(config.cohort)
-    table, errors = audit(cohort, spacing_mm=config.spacing, labels=labels)
+    table, errors = geometry_report(cohort, spacing_mm=config.spacing, labels=labels)
     write_table(table, config.out)
     counts = table["verdict"].value_counts()
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())

@@ -9,11 +9,11 @@ from itertools import combinations
 import numpy as np
 import SimpleITK as sitk
 
-from lens.cohort import geometry
+import lens.cohort.geometry as geometry
 from lens.cohort.images import read_image
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement, verdict
-from lens.cohort.regions import check_labels, check_lesion, read_region
+from lens.cohort.regions import Region, check_labels, check_lesion, read_region
 from lens.cohort.units import adc_unit, in_standard_unit, look_swapped
 from lens.errors import CaseError, InputError
 
@@ -77,12 +77,7 @@ def read_case(
         InputError: `spacing_mm` is not positive, `labels` names no region, or the case names no
             image.
     """
-    if min(spacing_mm) <= 0:
-        raise InputError(f"spacing_mm {spacing_mm}: every spacing must be positive")
-    if not files.images:
-        raise InputError(f"patient {files.patient_id}: no image is named")
-    check_labels(labels or {})
-    _check_names(files)
+    _check(files, spacing_mm, labels or {})
     images = {name: read_image(path, files.patient_id) for name, path in files.images.items()}
     first = next(iter(images))
     reference = sitk.DICOMOrient(images[first], "LPS")
@@ -90,15 +85,10 @@ def read_case(
     placements = [_placement(name, images, files) for name in images]
     images[first] = reference
     grid = geometry.target_grid(reference, spacing_mm)
-    masks: dict[str, sitk.Image] = {}
-    for roi, path in files.masks.items():
-        region = read_region(
-            roi, path, files.patient_id, images, grid, labels=(labels or {}).get(roi)
-        )
-        notes += region.notes
-        placements.append(region.placement)
-        if region.mask is not None:
-            masks[roi] = region.mask
+    regions = _read_regions(files, images, grid, labels or {})
+    masks = {roi: region.mask for roi, region in regions.items() if region.mask is not None}
+    notes += [note for region in regions.values() for note in region.notes]
+    placements += [region.placement for region in regions.values()]
     if masks.keys() >= {"gland", "lesion"}:
         notes += check_lesion(masks, files.masks["lesion"], files.patient_id)
     sampled: dict[str, sitk.Image] = {}
@@ -109,6 +99,30 @@ def read_case(
         notes += _sampling_notes(name, image, grid)
     notes += _standardise_adc(sampled, masks, files)
     return Case(files.patient_id, files.study_id, sampled, masks, tuple(notes), tuple(placements))
+
+
+def _check(
+    files: CaseFiles, spacing_mm: tuple[float, float, float], labels: Mapping[str, Sequence[int]]
+) -> None:
+    if min(spacing_mm) <= 0:
+        raise InputError(f"spacing_mm {spacing_mm}: every spacing must be positive")
+    if not files.images:
+        raise InputError(f"patient {files.patient_id}: no image is named")
+    check_labels(labels)
+    _check_names(files)
+
+
+def _read_regions(
+    files: CaseFiles,
+    images: Mapping[str, sitk.Image],
+    grid: sitk.Image,
+    labels: Mapping[str, Sequence[int]],
+) -> dict[str, Region]:
+    """The region of each mask on the grid of the case."""
+    return {
+        roi: read_region(roi, path, files.patient_id, images, grid, labels=labels.get(roi))
+        for roi, path in files.masks.items()
+    }
 
 
 def _check_names(files: CaseFiles) -> None:

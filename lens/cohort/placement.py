@@ -1,4 +1,4 @@
-"""The geometry report: how each image and mask came onto the grid of its case."""
+"""How each image and mask came onto the grid of its case: records, and their table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Literal
 import pandas as pd
 
 from lens.cohort.geometry import MENTION
+from lens.cohort.manifest import CaseFiles
+from lens.errors import CaseError
 
 Verdict = Literal["identical", "snapped", "reoriented", "resampled", "refused"]
 
@@ -89,3 +91,9 @@ def geometry_table(cases: Iterable[tuple[str, str | None, Iterable[Placement]]])
         for placement in placements
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def refusal(error: CaseError, files: CaseFiles) -> Placement:
+    """The record about the file for which a case is refused."""
+    named = {str(path): name for name, path in (files.images | files.masks).items()}
+    return Placement(named.get(error.file, ""), error.file, "refused", reason=error.reason)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from lens.cohort import geometry
+import lens.cohort.geometry as geometry
 from lens.cohort.images import Mask, load_mask
 from lens.cohort.manifest import ROIS
 from lens.cohort.placement import Placement, listed, verdict
@@ -91,28 +91,11 @@ def read_region(
     final = geometry.sample_mask(place.image, grid)
     _check_size(final, roi, path, patient_id)
     stored = sitk.DICOMOrient(mask.image, "LPS")
-    dice = geometry.dice(stored, geometry.nearest(final, stored))
-    change = geometry.volume_mm3(final) / geometry.volume_mm3(stored) - 1
-    if dice < MIN_DICE:
-        raise CaseError(
-            patient_id,
-            path,
-            stage="geometry",
-            reason=f"the {roi} is not the same region after sampling: Dice {dice:.2f} and volume "
-            f"{change:+.0%} at {geometry.spacing(grid)}",
-            remedy="Choose a spacing nearer to that of the mask, or leave out this region.",
-        )
+    placement = _compared(final, stored, placement, patient_id)
     notes = [*place.notes, *_label_notes(roi, mask, labels)]
-    if place.placement.verdict == "resampled":
-        notes.append(
-            f"{roi}: {geometry.voxels(stored)} voxels of {geometry.spacing(stored)} of its own, "
-            f"resampled (nearest neighbour; Dice {dice:.3f}, volume {change:+.1%})"
-        )
-        if _touches_edge(stored):
-            notes.append(
-                f"{roi}: reaches the edge of its own field of view, where it may be cut off"
-            )
-    return Region(final, replace(placement, dice=dice, volume_change=change), notes)
+    if placement.verdict == "resampled":
+        notes += _resampling_notes(stored, placement)
+    return Region(final, placement, notes)
 
 
 def parse_labels(arguments: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -219,6 +202,36 @@ def _place(
         remedy="Check that both belong to the same study, and draw or resample the mask on "
         f"the grid of {name}.",
     )
+
+
+def _compared(
+    final: sitk.Image, stored: sitk.Image, placement: Placement, patient_id: str
+) -> Placement:
+    """With Dice and change of volume of the region in use against the region as stored."""
+    dice = geometry.dice(stored, geometry.nearest(final, stored))
+    change = geometry.volume_mm3(final) / geometry.volume_mm3(stored) - 1
+    if dice < MIN_DICE:
+        raise CaseError(
+            patient_id,
+            placement.file,
+            stage="geometry",
+            reason=f"the {placement.name} is not the same region after sampling: Dice {dice:.2f} "
+            f"and volume {change:+.0%} at {geometry.spacing(final)}",
+            remedy="Choose a spacing nearer to that of the mask, or leave out this region.",
+        )
+    return replace(placement, dice=dice, volume_change=change)
+
+
+def _resampling_notes(stored: sitk.Image, placement: Placement) -> list[str]:
+    roi = placement.name
+    notes = [
+        f"{roi}: {geometry.voxels(stored)} voxels of {geometry.spacing(stored)} of its own, "
+        f"resampled (nearest neighbour; Dice {placement.dice:.3f}, volume "
+        f"{placement.volume_change:+.1%})"
+    ]
+    if _touches_edge(stored):
+        notes.append(f"{roi}: reaches the edge of its own field of view, where it may be cut off")
+    return notes
 
 
 def _label_notes(roi: str, mask: Mask, labels: Sequence[int] | None) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from lens.cohort import CaseFiles
+from lens.cohort.manifest import CaseFiles
 from lens.radiomics.findings import FINDINGS
 from lens.radiomics.matrices import CLASSES
 from lens.radiomics.names import parse_columns
@@ -111,7 +111,7 @@ def audit(table: pd.DataFrame, levels: pd.DataFrame) -> Audit:
     return Audit(checked, pd.DataFrame(findings, columns=list(FINDINGS)))
 
 
-def say(findings: pd.DataFrame) -> None:
+def log_findings(findings: pd.DataFrame) -> None:
     """Logs how much of each kind was found, and the first of its reasons."""
     for kind, rows in findings.groupby("kind", sort=False):
         first = rows.iloc[0]

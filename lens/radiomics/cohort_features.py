@@ -1,4 +1,11 @@
-"""A cohort to its radiomics table: in parallel, resumable, one bad patient at a time."""
+"""A cohort to its radiomics table: in parallel, resumable, one bad patient at a time.
+
+Each case leaves a part in a folder as soon as it is done, named by everything that determines it
+(`lens.radiomics.parts`): a second run extracts nothing, an interrupted one goes on, only what
+changed is extracted again, and a damaged part is made anew. That a case was refused is remembered
+in the same way, so that a hopeless one costs its time once. What a part does not settle, for
+example a worker that ran out of memory, is tried again in every run.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +18,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from lens.cohort import CaseFiles, Cohort, Placement, geometry_table, read_case
-from lens.cohort.audit import refusal
+from lens.cohort.manifest import CaseFiles, Cohort
+from lens.cohort.placement import geometry_table
 from lens.cohort.regions import check_labels
 from lens.errors import CaseError, InputError
-from lens.files import write_json, write_table
+from lens.files import write_table
 from lens.machine import cpu_count
 from lens.radiomics import audit
 from lens.radiomics.engine import pyradiomics
-from lens.radiomics.extract import columns, extract_regions, intensity_scaling
+from lens.radiomics.extract_part import extract_part
 from lens.radiomics.memory import affordable_workers
-from lens.radiomics.parameters import Parameters, parameters_for
+from lens.radiomics.parameters import Parameters
 from lens.radiomics.parts import (
+    Part,
     Reading,
-    failure_path,
-    part_paths,
-    perturbed_path,
+    forget_failure,
+    parts_of,
     read_failure,
     read_geometry,
-    read_part,
     versions,
-    write_failure,
-    write_part,
 )
-from lens.radiomics.progress import progress_bar
+from lens.radiomics.perturb_part import perturb_part
 from lens.radiomics.workers import Cluster, WorkerDied, each_in_workers
 
 log = logging.getLogger(__name__)
@@ -60,12 +65,6 @@ def extract_cohort(
 ) -> tuple[pd.DataFrame, list[CaseError]]:
     """Radiomic features of every case that can be used.
 
-    Each case leaves a part in `cache` as soon as it is done, named by the content of its files,
-    the parameters, the spacing, the labels and the versions at work: a second run extracts
-    nothing, an interrupted one goes on, and only what changed is extracted again. That a case was
-    refused is remembered in the same way, so that a hopeless one costs its time once. What a part
-    does not settle, for example a worker that ran out of memory, is tried again in every run.
-
     Args:
         cohort: from `read_manifest`.
         parameters: by modality, from `load_parameters`.
@@ -75,13 +74,13 @@ def extract_cohort(
         workers: processes; None for one per core. With one, this process does the work. Fewer are
             started where the memory would not do, which is then logged.
         progress: show a bar.
-        scheduler: address of a running Dask scheduler (``tcp://host:8786``), whose workers do the
+        scheduler: address of a running Dask scheduler (``tcp://host:8786``) whose workers do the
             work instead; they must see the same files.
         retry_failed: try cases again that were refused before with the same content.
-        audit_file: side table of what is wrong with the values (``.csv``), see `audit.audit`.
-        gray_level_file: side table of gray levels per patient, modality, ROI and image (``.csv``).
-        geometry_file: side table of what was done to the geometry of each image and mask, and of
-            the mask values found and taken (``.csv``), see `lens.cohort.geometry_table`.
+        audit_file: table of what is wrong with the values (``.csv``), see `audit.audit`.
+        gray_level_file: table of gray levels per patient, modality, ROI and image (``.csv``).
+        geometry_file: table of how each image and mask came onto its grid (``.csv``), see
+            `lens.cohort.geometry_table`.
 
     Returns:
         Table with ``patient_id``, ``study_id`` where any case has one, and a column per modality,
@@ -90,27 +89,20 @@ def extract_cohort(
 
     Raises:
         InputError: a modality without parameters, no PyRadiomics, fewer than one worker, labels of
-            what is no region, or a scheduler that is not there or whose workers do not see the
-            files.
+            what is no region, or a scheduler that is not there or whose workers do not fit.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers {workers}: at least one is needed")
-    check_labels(labels or {})
+    _check(workers, labels)
     reading = Reading(spacing_mm, labels)
-    parts = part_paths(cohort.cases, parameters, cache, reading, progress=progress)
+    parts = parts_of(cohort.cases, parameters, cache, reading, progress=progress)
     failed = _failed_before(cohort.cases, parts, retry_failed)
-    missing = [i for i, part in enumerate(parts) if i not in failed and not part.is_file()]
-    _say_what_is_known(len(parts), len(missing), len(failed))
-    if missing:
-        pyradiomics()
-        items = [(cohort.cases[i], parameters, reading, parts[i]) for i in missing]
-        outcomes = _run(items, workers, scheduler, extract_part)
-        for position, error in progress_bar(outcomes, len(items), "radiomics", progress):
-            if error is not None:
-                failed[missing[position]] = error
+    missing = [i for i, part in enumerate(parts) if i not in failed and not part.finished()]
+    _log_known(len(parts), len(missing), len(failed))
+    items = [(cohort.cases[i], parameters, reading, parts[i]) for i in missing]
+    errors = _run(extract_part, items, workers, scheduler, "radiomics", progress)
+    failed |= {missing[position]: error for position, error in errors.items()}
     done = [i for i in range(len(parts)) if i not in failed]
-    cases, contents = [cohort.cases[i] for i in done], [read_part(parts[i]) for i in done]
-    _say(cases, contents)
+    cases, contents = [cohort.cases[i] for i in done], [parts[i].read() for i in done]
+    _log_notes(cases, contents)
     if geometry_file is not None:
         write_table(_geometry(cohort.cases, parts), geometry_file)
     table = _audited(cases, contents, audit_file, gray_level_file)
@@ -131,9 +123,9 @@ def extract_perturbed(
 ) -> pd.DataFrame:
     """Features of `repeats` perturbed versions of every case, for `repeatability`.
 
-    Each case is seeded by its content, so that a version is the same in every run and cohort.
-    Cases are cached as in `extract_cohort`, whose arguments these are. Cases that were refused
-    there, and versions that are, are left out.
+    Each case is seeded by the content of its images and masks, so that a version is the same in
+    every run and cohort. Cases are cached as in `extract_cohort`, whose arguments these are. Cases
+    that were refused there, and versions that are, are left out.
 
     Returns:
         Table with ``patient_id``, ``study_id`` where any case has one, ``repeat`` from 0, and the
@@ -144,106 +136,43 @@ def extract_perturbed(
     """
     if repeats < 2:
         raise InputError(f"perturb {repeats}: at least two versions are needed to compare them")
+    _check(workers, labels)
     reading = Reading(spacing_mm, labels)
-    wholes = part_paths(cohort.cases, parameters, cache, reading, progress=progress)
-    usable = [index for index, part in enumerate(wholes) if part.is_file()]
-    parts = {i: perturbed_path(wholes[i], repeats) for i in usable}
-    missing = [i for i in usable if not parts[i].is_file()]
+    wholes = parts_of(cohort.cases, parameters, cache, reading, progress=progress)
+    usable = [index for index, part in enumerate(wholes) if part.finished()]
+    parts = {i: wholes[i].perturbed(repeats) for i in usable}
+    missing = [i for i in usable if not parts[i].finished()]
     items = [(cohort.cases[i], parameters, reading, parts[i], repeats) for i in missing]
-    failed: list[CaseError] = []
-    if items:
-        pyradiomics()
-        outcomes = _run(items, workers, scheduler, perturbed_part)
-        for _, error in progress_bar(outcomes, len(items), "perturbed versions", progress):
-            failed += [error] if error is not None else []
-    for error in failed:
+    errors = _run(perturb_part, items, workers, scheduler, "perturbed versions", progress)
+    for error in errors.values():
         log.warning("perturbed versions: %s", error)
-    done = [i for i in usable if parts[i].is_file()]
-    versions_of = [read_part(parts[i])["versions"] for i in done]
+    done = [i for i in usable if parts[i].finished()]
+    versions_of = [parts[i].read()["versions"] for i in done]
     cases = [cohort.cases[i] for i, made in zip(done, versions_of, strict=True) for _ in made]
     table = _table(cases, [{"features": features} for made in versions_of for features in made])
     table.insert(1, "repeat", [repeat for made in versions_of for repeat in range(len(made))])
     return table
 
 
-def perturbed_part(
-    files: CaseFiles,
-    parameters: Mapping[str, Parameters],
-    reading: Reading,
-    part: Path,
-    repeats: int,
-) -> CaseError | None:
-    """Writes the features of perturbed versions of one case; gives the error where that fails."""
-    from lens.radiomics.perturb import perturbed
-
-    if part.is_file():
-        return None
-    seed = int(part.name[:16], 16)
-    try:
-        case = read_case(files, **reading._asdict())
-        scalings = {
-            name: intensity_scaling(image, parameters_for(parameters, name))
-            for name, image in case.images.items()
-        }
-        made = []
-        for repeat in range(repeats):
-            version = perturbed(case, np.random.default_rng([seed, repeat]))
-            regions = extract_regions(version, parameters, files=files.images, scalings=scalings)
-            made.append(columns(regions))
-        write_json(part, {"versions": made})
-    except CaseError as error:
-        return error
-    return None
-
-
-def extract_part(
-    files: CaseFiles,
-    parameters: Mapping[str, Parameters],
-    reading: Reading,
-    part: Path,
-) -> CaseError | None:
-    """Reads one case, extracts it and writes its part; gives the error where that fails.
-
-    A part that is there already is left alone. A refusal is remembered beside it, a failure of the
-    machine is not.
-    """
-    if part.is_file():
-        return None
-    geometry: Sequence[Placement] = ()
-    try:
-        case = read_case(files, **reading._asdict())
-        geometry = case.geometry
-        write_part(part, case, extract_regions(case, parameters, files=files.images))
-    except CaseError as error:
-        write_failure(part, error, geometry or [refusal(error, files)])
-        return error
-    except InputError:
-        raise
-    except Exception as error:  # one patient never stops a cohort, whatever is wrong with it
-        log.debug("patient %s", files.patient_id, exc_info=True)
-        return CaseError(
-            files.patient_id,
-            "",
-            stage="radiomics",
-            reason=f"{type(error).__name__}: {error}",
-            remedy="Look at this patient's images and masks.",
-        )
-    return None
+def _check(workers: int | None, labels: Mapping[str, Sequence[int]] | None) -> None:
+    if workers is not None and workers < 1:
+        raise InputError(f"workers {workers}: at least one is needed")
+    check_labels(labels or {})
 
 
 def _failed_before(
-    cases: Sequence[CaseFiles], parts: Sequence[Path], retry: bool
+    cases: Sequence[CaseFiles], parts: Sequence[Part], retry: bool
 ) -> dict[int, CaseError]:
     """The refusals that are remembered, by position; with `retry` they are forgotten."""
     if retry:
         for part in parts:
-            failure_path(part).unlink(missing_ok=True)
+            forget_failure(part)
     pairs = enumerate(zip(parts, cases, strict=True))
     refused = {index: read_failure(part, files) for index, (part, files) in pairs}
     return {index: error for index, error in refused.items() if error is not None}
 
 
-def _say_what_is_known(total: int, missing: int, failed: int) -> None:
+def _log_known(total: int, missing: int, failed: int) -> None:
     log.info("radiomics: %d of %d cases are cached", total - missing - failed, total)
     if failed:
         log.info(
@@ -254,10 +183,27 @@ def _say_what_is_known(total: int, missing: int, failed: int) -> None:
 
 
 def _run(
+    function: Callable[..., CaseError | None],
     items: Sequence[tuple[Any, ...]],
     workers: int | None,
     scheduler: str | None,
+    title: str,
+    progress: bool,
+) -> dict[int, CaseError]:
+    """The errors of `function` over the items, by position, with a bar."""
+    if not items:
+        return {}
+    pyradiomics()
+    outcomes = _outcomes(function, items, workers, scheduler)
+    shown = tqdm(outcomes, title, len(items), unit="case", disable=not progress)
+    return {position: error for position, error in shown if error is not None}
+
+
+def _outcomes(
     function: Callable[..., CaseError | None],
+    items: Sequence[tuple[Any, ...]],
+    workers: int | None,
+    scheduler: str | None,
 ) -> Iterator[tuple[int, CaseError | None]]:
     """The outcome of `function` for each item, as they complete."""
     if scheduler is None:
@@ -283,20 +229,21 @@ def _run(
 
 
 def _absolute(
-    files: CaseFiles, parameters: Any, reading: Reading, part: Path, *rest: Any
+    files: CaseFiles, parameters: Any, reading: Reading, part: Part, *rest: Any
 ) -> tuple[Any, ...]:
     """An item whose paths mean the same in a process that runs in another folder."""
     images = {name: path.absolute() for name, path in files.images.items()}
     masks = {name: path.absolute() for name, path in files.masks.items()}
     here = replace(files, images=images, masks=masks)
-    return here, parameters, reading, part.absolute(), *rest
+    return here, parameters, reading, replace(part, path=part.path.absolute()), *rest
 
 
 def _paths(items: Sequence[tuple[Any, ...]]) -> tuple[Path, ...]:
     """What a worker must see: the folder of the parts, and the first case's files."""
     files, _, _, part, *_ = items[0]
-    part.parent.mkdir(parents=True, exist_ok=True)
-    return (part.parent, *files.images.values(), *files.masks.values())
+    folder = part.path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder, *files.images.values(), *files.masks.values())
 
 
 def _audited(
@@ -308,7 +255,7 @@ def _audited(
     """The table without its bad values; writes the side tables."""
     levels = audit.gray_levels(cases, parts)
     table, findings = audit.audit(_table(cases, parts), levels)
-    audit.say(findings)
+    audit.log_findings(findings)
     if audit_file is not None:
         write_table(findings, audit_file)
     if gray_level_file is not None:
@@ -316,7 +263,7 @@ def _audited(
     return table
 
 
-def _geometry(cases: Sequence[CaseFiles], parts: Sequence[Path]) -> pd.DataFrame:
+def _geometry(cases: Sequence[CaseFiles], parts: Sequence[Part]) -> pd.DataFrame:
     """The geometry report, from what finished and refused cases left."""
     return geometry_table(
         (files.patient_id, files.study_id, read_geometry(part, files))
@@ -345,16 +292,16 @@ def _ordered(features: Sequence[dict[str, float]]) -> list[str]:
     return sorted(columns, key=lambda column: rank[region[column]])
 
 
-def _say(cases: Sequence[CaseFiles], parts: Sequence[dict[str, Any]]) -> None:
+def _log_notes(cases: Sequence[CaseFiles], parts: Sequence[dict[str, Any]]) -> None:
     """Logs what was done to geometry and labels.
 
     One line per kind of note with the first patient's words, for cohorts have a thousand patients.
     """
-    predicted: dict[str, list[tuple[str, str]]] = {}
+    by_kind: dict[str, list[tuple[str, str]]] = {}
     for files, part in zip(cases, parts, strict=True):
         for note in part["notes"]:
-            predicted.setdefault(NUMBER.sub("#", note), []).append((files.patient_id, note))
-    for mentions in predicted.values():
+            by_kind.setdefault(NUMBER.sub("#", note), []).append((files.patient_id, note))
+    for mentions in by_kind.values():
         patient_id, note = mentions[0]
         others = f" (likewise {len(mentions) - 1} more)" if mentions[1:] else ""
         log.info("patient %s: %s%s", patient_id, note, others)

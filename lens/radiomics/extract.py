@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from lens.cohort import Case
+from lens.cohort.case import Case
 from lens.errors import CaseError
 from lens.radiomics.binning import MAX_BINS, Bins, TooManyBins, binned_once
 from lens.radiomics.engine import one_thread, pyradiomics

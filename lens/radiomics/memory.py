@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from lens.cohort import CaseFiles
+from lens.cohort.manifest import CaseFiles
 from lens.radiomics.extract import filter_reach
 from lens.radiomics.parameters import Parameters, parameters_for
 

@@ -1,30 +1,34 @@
-"""Finished cases on disk, named by the content of everything that decides their features."""
+"""Outcomes of single cases on disk, reused by the one rule of `lens.cache`.
+
+A part holds the features of a case, or why it was refused, or the features of its perturbed
+versions. Its key covers the content of the images and masks, the parameters of their modalities,
+the spacing, the labels, the source code that a worker runs and the versions of the libraries. Names
+of patients and files are not in it: a part holds none that are shown, so that a renamed patient
+keeps the numbers. A part that is damaged, or is another key's, counts as not there.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lens.cohort import Case, CaseFiles, Placement
+from tqdm import tqdm
+
+from lens.cache import code_version, fingerprint, finish, finished, key, libraries
+from lens.cohort.case import Case
+from lens.cohort.manifest import CaseFiles
+from lens.cohort.placement import Placement
 from lens.errors import CaseError
 from lens.files import file_hash, write_json
 from lens.radiomics.extract import Region, columns
 from lens.radiomics.parameters import Parameters, parameters_for
-from lens.radiomics.perturb import GENERATOR
-from lens.radiomics.progress import progress_bar
 
-FORMAT = 3
-"""Raised whenever a part holds something new, so that older parts are made again."""
-
-PACKAGES = ("radiomic-lens", "pyradiomics-bhklab", "SimpleITK", "PyWavelets")
-"""Packages whose versions decide whether a part is still valid."""
+EXTRACTION, PERTURBATION = "lens.radiomics.extract_part", "lens.radiomics.perturb_part"
+"""Modules that a worker runs; with all that they import, the code behind a part."""
 
 
 class Reading(NamedTuple):
@@ -39,36 +43,74 @@ class Reading(NamedTuple):
     labels: Mapping[str, Sequence[int]] | None = None
 
 
+@dataclass(frozen=True)
+class Part:
+    """Where one outcome lies or will lie.
+
+    Attributes:
+        path: the file, whose name is the start of the key.
+        key: hash of everything that determines the outcome, made where the job was started; the
+            workers are given it.
+        seed: of perturbed versions, from the content of images and masks alone.
+    """
+
+    path: Path
+    key: str
+    seed: int = 0
+
+    def finished(self) -> bool:
+        """Whether the outcome is there, whole and of this key."""
+        return finished(self.path, self.key)
+
+    def write(self, content: dict[str, Any]) -> None:
+        """Writes the outcome, and then that it is there."""
+        write_json(self.path, content)
+        finish(self.path, self.key)
+
+    def read(self) -> dict[str, Any]:
+        """The content of a finished part."""
+        return json.loads(self.path.read_text(encoding="utf-8"))
+
+    @property
+    def failure(self) -> Part:
+        """The part that says why this content was refused."""
+        return Part(self.path.with_suffix(".failed.json"), self.key)
+
+    def perturbed(self, repeats: int) -> Part:
+        """The part of so many perturbed versions of this case."""
+        made = key([PERTURBATION], self.key, repeats)
+        return Part(self.path.with_suffix(f".perturbed-{made[:16]}.json"), made, self.seed)
+
+
 def versions() -> dict[str, str]:
-    """Versions of `PACKAGES` in this process."""
-    return {package: _version(package) for package in PACKAGES}
+    """Versions in this process of the libraries and of the code that a worker runs."""
+    return libraries() | {"radiomic-lens": code_version(EXTRACTION, PERTURBATION)[:16]}
 
 
-def part_paths(
+def parts_of(
     cases: Sequence[CaseFiles],
     parameters: Mapping[str, Parameters],
-    cache: Path,
+    folder: Path,
     reading: Reading,
     *,
     progress: bool,
-) -> list[Path]:
-    """Where the part of each case lies or will lie."""
-    labels = {roi: sorted(set(values)) for roi, values in (reading.labels or {}).items()}
-    shared = {
-        "format": FORMAT,
-        "spacing_mm": list(reading.spacing_mm),
-        "labels": labels,
-        "versions": versions(),
-    }
-    name = partial(_fingerprint, parameters=parameters, shared=shared)
+) -> list[Part]:
+    """The part of each case; reads all files once, to hash them."""
     with ThreadPoolExecutor() as pool:
-        names = pool.map(name, cases)
-        named = progress_bar(names, len(cases), "comparing with the cache", progress)
-        return [cache / f"{name}.json" for name in named]
+        name = "comparing with the cache"
+        hashed = tqdm(
+            pool.map(_content, cases), name, len(cases), unit="case", disable=not progress
+        )
+        return [
+            _part(files, content, parameters, folder, reading)
+            for files, content in zip(cases, hashed, strict=True)
+        ]
 
 
-def write_part(part: Path, case: Case, regions: Mapping[tuple[str, str], Region]) -> None:
-    """Writes the features, gray levels, notes and geometry of a case."""
+def write_part(part: Part, case: Case, regions: Mapping[tuple[str, str], Region]) -> None:
+    """Writes ``notes``, ``geometry`` per image and mask, ``voxels`` per region, ``bins`` per region
+    and image, and ``features`` per column.
+    """
     bins = {
         ".".join((*region, image)): list(made)
         for region, measured in regions.items()
@@ -77,42 +119,29 @@ def write_part(part: Path, case: Case, regions: Mapping[tuple[str, str], Region]
     voxels = {".".join(region): measured.voxels for region, measured in regions.items()}
     content = {"notes": list(case.notes), "geometry": _rows(case.geometry)}
     content |= {"voxels": voxels, "bins": bins}
-    write_json(part, content | {"features": columns(regions)})
-    failure_path(part).unlink(missing_ok=True)
+    part.write(content | {"features": columns(regions)})
+    forget_failure(part)
 
 
-def read_part(part: Path) -> dict[str, Any]:
-    """``notes``, ``geometry`` per image and mask, ``voxels`` per region, ``bins`` per region and
-    image, ``features`` per column.
-    """
-    return json.loads(part.read_text(encoding="utf-8"))
-
-
-def failure_path(part: Path) -> Path:
-    """Where it is remembered that the same content was refused."""
-    return part.with_suffix(".failed.json")
-
-
-def perturbed_path(part: Path, repeats: int) -> Path:
-    """Where the perturbed versions of a case lie."""
-    return part.with_suffix(f".perturbed-{GENERATOR}-{repeats}.json")
-
-
-def write_failure(part: Path, error: CaseError, geometry: Sequence[Placement]) -> None:
+def write_failure(part: Part, error: CaseError, geometry: Sequence[Placement]) -> None:
     """Remembers that this content was refused, why, and how far its geometry was known."""
-    write_json(failure_path(part), error.row() | {"geometry": _rows(geometry)})
+    part.failure.write(error.row() | {"geometry": _rows(geometry)})
 
 
-def read_failure(part: Path, files: CaseFiles) -> CaseError | None:
+def forget_failure(part: Part) -> None:
+    """A case that was refused is tried again."""
+    part.failure.path.unlink(missing_ok=True)
+
+
+def read_failure(part: Part, files: CaseFiles) -> CaseError | None:
     """Why this content was refused before; None where it was not.
 
     Patient and paths are those of `files`, for the same content may have been another's or lain
     elsewhere.
     """
-    try:
-        row = json.loads(failure_path(part).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not part.failure.finished():
         return None
+    row = part.failure.read()
     names = {placement["file"]: placement["name"] for placement in row["geometry"]}
     file = _path_now(files, names.get(row["file"], ""), row["file"])
     return CaseError(
@@ -120,16 +149,14 @@ def read_failure(part: Path, files: CaseFiles) -> CaseError | None:
     )
 
 
-def read_geometry(part: Path, files: CaseFiles) -> list[Placement]:
+def read_geometry(part: Part, files: CaseFiles) -> list[Placement]:
     """How the images and masks of a finished or refused case came onto its grid.
 
     Empty where the outcome left no trace. Paths are those of `files`.
     """
-    path = part if part.is_file() else failure_path(part)
-    if not path.is_file():
-        return []
+    outcome = next((each for each in (part, part.failure) if each.finished()), None)
     placements = []
-    for row in json.loads(path.read_text(encoding="utf-8"))["geometry"]:
+    for row in outcome.read()["geometry"] if outcome else []:
         row["file"] = _path_now(files, row["name"], row["file"])
         row["labels"] = tuple((value, count) for value, count in row["labels"])
         row["taken"] = tuple(row["taken"])
@@ -145,28 +172,33 @@ def _rows(geometry: Sequence[Placement]) -> list[dict[str, Any]]:
     return [asdict(placement) for placement in geometry]
 
 
-def _fingerprint(
-    files: CaseFiles, *, parameters: Mapping[str, Parameters], shared: dict[str, Any]
-) -> str:
-    """Hash of all that decides the features of a case, as 32 hex digits."""
-    content = shared | {
-        "images": {modality: _content(path) for modality, path in files.images.items()},
-        "masks": {roi: _content(path) for roi, path in files.masks.items()},
-        "parameters": {name: parameters_for(parameters, name).content for name in files.images},
+def _part(
+    files: CaseFiles,
+    content: Mapping[str, Mapping[str, str]],
+    parameters: Mapping[str, Parameters],
+    folder: Path,
+    reading: Reading,
+) -> Part:
+    settings = {
+        "parameters": [parameters_for(parameters, name).content for name in files.images],
+        "spacing_mm": [float(edge) for edge in reading.spacing_mm],
+        "labels": {roi: sorted(set(v)) for roi, v in sorted((reading.labels or {}).items())},
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+    made = key([EXTRACTION], content, settings)
+    return Part(folder / f"{made[:32]}.json", made, int(fingerprint(content)[:16], 16))
 
 
-def _content(path: Path) -> str:
+def _content(files: CaseFiles) -> dict[str, dict[str, str]]:
+    """Hashes of the images and masks of a case, by name."""
+    return {
+        "images": {modality: _hash(path) for modality, path in files.images.items()},
+        "masks": {roi: _hash(path) for roi, path in files.masks.items()},
+    }
+
+
+def _hash(path: Path) -> str:
     """Hash of a file or folder; of an unreadable one the path: reading tells what is wrong."""
     try:
         return file_hash(path)
     except OSError:
         return f"unreadable: {path}"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"

@@ -11,11 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
-from lens.cohort import Case
+from lens.cohort.case import Case
 from lens.radiomics.extract import bounding_box
-
-GENERATOR = 1
-"""Raised whenever the same seed would give another version of a case."""
 
 ROTATION_DEG = 3.0
 """Largest rotation about each axis through the centre of the ROIs, either way, in degrees."""

@@ -33,7 +33,7 @@ class Cluster:
         workers: processes to start on this machine; not used with a `scheduler`.
         scheduler: address of a running Dask scheduler (``tcp://host:8786``), or None.
         paths: files and folders that its workers must see.
-        versions: of packages that its workers must have.
+        versions: of libraries, and of the code, that its workers must have.
     """
 
     workers: int | None
@@ -164,10 +164,14 @@ def _check_workers(client: Client, cluster: Cluster) -> None:
                 f"--scheduler {address}: worker {worker} does not see {missing[0]}. The images and "
                 "the cache must lie on a file system that all workers share, under the same path"
             )
-        if versions != dict(cluster.versions):
+        differing = [
+            name for name in cluster.versions if versions.get(name) != cluster.versions[name]
+        ]
+        if differing:
+            there, here = ({n: v.get(n) for n in differing} for v in (versions, cluster.versions))
             raise InputError(
-                f"--scheduler {address}: worker {worker} has {versions}, this job "
-                f"{dict(cluster.versions)}. Start the workers from the same environment"
+                f"--scheduler {address}: worker {worker} has {there}, this job {here}. "
+                "Start the workers from the same environment and folder"
             )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lens.errors import InputError
 from lens.radiomics.findings import default_audit_file, read_findings
 from lens.study.cleaning import (
@@ -90,19 +92,7 @@ def load_study(
     train = assigned == "train"
     rows = impute(rows, train, findings)
     rows = drop_constant(rows, train)
-    return Study(
-        ids=rows.ids,
-        x_pre=rows.x["pre"],
-        x_ft={task: rows.x[_ft_name(task)] for task in ft},
-        retrained={task: [rows.x[name] for name in names] for task, names in seeds.items()},
-        r=rows.r,
-        features=rows.features,
-        split=assigned,
-        dropped=rows.dropped,
-        set_aside=rows.set_aside,
-        notes=rows.notes,
-        imputed=rows.imputed,
-    )
+    return _study(rows, assigned, seeds)
 
 
 def _embeddings(
@@ -122,6 +112,23 @@ def _embeddings(
         seeds[task] = list(again)
         given |= again
     return given, seeds
+
+
+def _study(rows: Rows, split: np.ndarray, seeds: Mapping[str, Sequence[str]]) -> Study:
+    """The clean rows as a study; `seeds` names each task's embeddings from other seeds."""
+    return Study(
+        ids=rows.ids,
+        x_pre=rows.x["pre"],
+        x_ft={task: rows.x[_ft_name(task)] for task in seeds},
+        retrained={task: [rows.x[name] for name in names] for task, names in seeds.items()},
+        r=rows.r,
+        features=rows.features,
+        split=split,
+        dropped=rows.dropped,
+        set_aside=rows.set_aside,
+        notes=rows.notes,
+        imputed=rows.imputed,
+    )
 
 
 def _ft_name(task: str) -> str:

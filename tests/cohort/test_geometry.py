@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from lens.cohort import Case, read_case
-from lens.cohort.audit import audit
+from lens.cohort.geometry_report import geometry_report
 from lens.cohort.geometry import dice, nearest, sample_mask, target_grid
 from lens.cohort.manifest import read_manifest
 from lens.cohort.placement import COLUMNS, Placement, geometry_table
@@ -211,7 +211,9 @@ def test_the_report_is_a_table(tmp_path: Path) -> None:
         + "".join(f"{p},s,{p} t2.mha,{p} gland.mha\n" for p in ("P1", "P2"))
         + "P3,s,none.mha,none.mha\n"
     )
-    table, errors = audit(read_manifest(tmp_path / "cohort.csv"), spacing_mm=FINE, progress=False)
+    table, errors = geometry_report(
+        read_manifest(tmp_path / "cohort.csv"), spacing_mm=FINE, progress=False
+    )
     assert table.columns.to_list() == list(COLUMNS)
     assert table[["patient_id", "name", "verdict"]].to_numpy().tolist() == [
         ["P1", "t2", "identical"],

@@ -53,6 +53,7 @@ def case(seed: int = 0, *, lesion: bool = True, **geometry) -> Case:
 
 def write_cohort(folder: Path, patients: list[str], *, lesions: tuple[str, ...] = ()) -> Path:
     """A manifest with T2, gland and, for `lesions`, a lesion; each patient with its own texture."""
+    folder.mkdir(exist_ok=True)
     rows = []
     for seed, patient in enumerate(patients):
         files = {"t2": texture(10 + seed), "gland": ellipsoid()}

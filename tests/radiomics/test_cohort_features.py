@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
+from lens import cache
 from lens.cohort import read_case, read_manifest
 from lens.errors import InputError
 from lens.radiomics import cohort_features as module
-from lens.radiomics import memory, parts
+from lens.radiomics import extract_part, memory, parts
 from lens.radiomics.cohort_features import extract_cohort
 from lens.radiomics.extract import extract_case, extract_regions
 from lens.radiomics.parameters import load_parameters
@@ -54,7 +55,9 @@ def extract(manifest: Path, parameters, workers: int = 1, **options):
 
 
 def finished_parts(cache: Path) -> list[Path]:
-    return [part for part in cache.glob("[!.]*.json") if not part.name.endswith(".failed.json")]
+    """The records of finished cases, each written after its part."""
+    records = cache.glob(".*.done.json")
+    return [record for record in records if ".failed." not in record.name]
 
 
 def test_a_row_per_patient_with_the_values_of_extract_case(tmp_path, parameters):
@@ -92,9 +95,9 @@ def test_a_second_run_extracts_nothing(tmp_path, parameters, extracted):
 
 def test_a_finished_part_is_not_made_again(tmp_path, parameters, monkeypatch):
     files = read_manifest(write_cohort(tmp_path, ["a"])).cases[0]
-    part, reading = tmp_path / "part.json", parts.Reading(SPACING)
+    part, reading = parts.Part(tmp_path / "part.json", "key"), parts.Reading(SPACING)
     assert module.extract_part(files, parameters, reading, part) is None
-    monkeypatch.delattr(module, "read_case")
+    monkeypatch.delattr(extract_part, "read_case")
     assert module.extract_part(files, parameters, reading, part) is None
 
 
@@ -119,7 +122,7 @@ def test_only_what_changed_is_extracted_again(tmp_path, parameters, extracted, m
     assert extracted[8:] == ["a", "b"]
     extract(manifest, parameters, labels={"gland": [2, 1, 1]})
     assert len(extracted) == 10, "the order of the labels does not matter"
-    monkeypatch.setattr(parts, "version", lambda package: "99")
+    monkeypatch.setattr(cache, "libraries", lambda: {"SimpleITK": "99"})
     extract(manifest, parameters)
     assert extracted[10:] == ["a", "b"]
 
@@ -129,7 +132,7 @@ def test_a_killed_run_is_taken_up_where_it_was(tmp_path, extracted):
     code = f"""
 from pathlib import Path
 from lens.cohort import read_manifest
-from lens.radiomics.cohort import extract_cohort
+from lens.radiomics.cohort_features import extract_cohort
 from lens.radiomics.parameters import load_parameters
 extract_cohort(read_manifest(Path({str(manifest)!r})), load_parameters(),
                cache=Path({str(tmp_path / "cache")!r}), spacing_mm={SPACING}, workers=1)
@@ -178,11 +181,11 @@ def test_an_unforeseen_error_costs_one_patient(tmp_path, parameters, monkeypatch
             raise MemoryError("no room")
         return extract_regions(case, *rest, **options)
 
-    monkeypatch.setattr(module, "extract_regions", fragile)
+    monkeypatch.setattr(extract_part, "extract_regions", fragile)
     table, errors = extract(manifest, parameters)
     assert table["patient_id"].tolist() == ["b"]
     assert "MemoryError: no room" in str(errors[0])
-    monkeypatch.setattr(module, "extract_regions", extract_regions)
+    monkeypatch.setattr(extract_part, "extract_regions", extract_regions)
     table, errors = extract(manifest, parameters)
     assert table["patient_id"].tolist() == ["a", "b"], "a failure of the machine is not remembered"
     assert errors == []

@@ -40,7 +40,7 @@ def test_table_failures_and_exit_code(tmp_path, quick):
     assert read_table(out)["patient_id"].tolist() == ["a"]
     failures = pd.read_csv(out.parent / "failures.csv")
     assert failures["patient_id"].tolist() == ["b"]
-    assert len(list((out.parent / "radiomics-cache").glob("*.json"))) == 1
+    assert len(list((out.parent / "radiomics-cache").glob("[!.]*.json"))) == 1
     assert "Traceback" not in done.stderr
 
 
@@ -121,7 +121,7 @@ def test_the_slurm_script_runs_the_job_on_the_workers_that_srun_starts(tmp_path,
     assert ran.returncode == 0, ran.stderr
     assert "2 patients x 18 columns" in ran.stdout
     assert read_table(out)["patient_id"].tolist() == ["a", "b c"]
-    assert len(list((tmp_path / "the parts").glob("*.json"))) == 2
+    assert len(list((tmp_path / "the parts").glob("[!.]*.json"))) == 2
     assert pd.read_csv(tmp_path / "R-geometry.csv")["taken"].dropna().tolist() == [1, 1]
     assert not list(Path.cwd().glob(".dask-scheduler-*"))
 

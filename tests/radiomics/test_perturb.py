@@ -11,7 +11,7 @@ from experiments.radiomics import Config, job
 from lens.cohort import Case, read_manifest
 from lens.errors import InputError
 from lens.files import read_table
-from lens.radiomics import perturb
+from lens.radiomics import perturb, perturb_part
 from lens.radiomics.cohort_features import extract_cohort, extract_perturbed
 from lens.radiomics.parameters import load_parameters
 from lens.radiomics.perturb import perturbed, surroundings
@@ -119,7 +119,7 @@ def test_a_cohort_is_perturbed_once(tmp_path, parameters, monkeypatch):
     assert means.to_numpy() == pytest.approx(
         whole["t2.gland.original_firstorder_Mean"].to_numpy(), abs=50
     ), "normalised by the whole image, not by the part that was perturbed"
-    monkeypatch.setattr(perturb, "perturbed", None)
+    monkeypatch.setattr(perturb_part, "perturbed", None)
     again = extract_perturbed(cohort, parameters, repeats=3, workers=1, **options)
     pd.testing.assert_frame_equal(again, table, check_exact=True)
     with pytest.raises(InputError, match="at least two"):

@@ -8,12 +8,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from lens.cohort.case import read_case
-from lens.cohort.manifest import CaseFiles, Cohort
-from lens.cohort.placement import Placement, geometry_table
+from lens.cohort.manifest import Cohort
+from lens.cohort.placement import Placement, geometry_table, refusal
 from lens.errors import CaseError
 
 
-def audit(
+def geometry_report(
     cohort: Cohort,
     *,
     spacing_mm: tuple[float, float, float] = (0.5, 0.5, 1.0),
@@ -43,9 +43,3 @@ def audit(
             placements = [refusal(error, files)]
         reports.append((files.patient_id, files.study_id, placements))
     return geometry_table(reports), tuple(errors)
-
-
-def refusal(error: CaseError, files: CaseFiles) -> Placement:
-    """The row of the geometry report about the file for which a case is refused."""
-    named = {str(path): name for name, path in (files.images | files.masks).items()}
-    return Placement(named.get(error.file, ""), error.file, "refused", reason=error.reason)

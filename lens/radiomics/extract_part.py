@@ -1,0 +1,51 @@
+"""What a worker does with one case: read it, extract it, leave its part."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from lens.cohort.case import read_case
+from lens.cohort.manifest import CaseFiles
+from lens.cohort.placement import Placement, refusal
+from lens.errors import CaseError, InputError
+from lens.radiomics.extract import extract_regions
+from lens.radiomics.parameters import Parameters
+from lens.radiomics.parts import Part, Reading, write_failure, write_part
+
+log = logging.getLogger(__name__)
+
+
+def extract_part(
+    files: CaseFiles,
+    parameters: Mapping[str, Parameters],
+    reading: Reading,
+    part: Part,
+) -> CaseError | None:
+    """Reads one case, extracts it and writes its part; gives the error where that fails.
+
+    A finished part is left alone. A refusal is remembered beside it, a failure of the machine is
+    not.
+    """
+    if part.finished():
+        return None
+    geometry: Sequence[Placement] = ()
+    try:
+        case = read_case(files, **reading._asdict())
+        geometry = case.geometry
+        write_part(part, case, extract_regions(case, parameters, files=files.images))
+    except CaseError as error:
+        write_failure(part, error, geometry or [refusal(error, files)])
+        return error
+    except InputError:
+        raise
+    except Exception as error:  # one patient never stops a cohort, whatever is wrong with it
+        log.debug("patient %s", files.patient_id, exc_info=True)
+        return CaseError(
+            files.patient_id,
+            "",
+            stage="radiomics",
+            reason=f"{type(error).__name__}: {error}",
+            remedy="Look at this patient's images and masks.",
+        )
+    return None

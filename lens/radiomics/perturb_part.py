@@ -1,0 +1,45 @@
+"""What a worker does with one case for its repeatability: perturb it and extract each version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lens.cohort.case import read_case
+from lens.cohort.manifest import CaseFiles
+from lens.errors import CaseError
+from lens.radiomics.extract import columns, extract_regions, intensity_scaling
+from lens.radiomics.parameters import Parameters, parameters_for
+from lens.radiomics.parts import Part, Reading
+from lens.radiomics.perturb import perturbed
+
+
+def perturb_part(
+    files: CaseFiles,
+    parameters: Mapping[str, Parameters],
+    reading: Reading,
+    part: Part,
+    repeats: int,
+) -> CaseError | None:
+    """Writes the features of perturbed versions of one case; gives the error where that fails.
+
+    A finished part is left alone.
+    """
+    if part.finished():
+        return None
+    try:
+        case = read_case(files, **reading._asdict())
+        scalings = {
+            name: intensity_scaling(image, parameters_for(parameters, name))
+            for name, image in case.images.items()
+        }
+        made = []
+        for repeat in range(repeats):
+            version = perturbed(case, np.random.default_rng([part.seed, repeat]))
+            regions = extract_regions(version, parameters, files=files.images, scalings=scalings)
+            made.append(columns(regions))
+        part.write({"versions": made})
+    except CaseError as error:
+        return error
+    return None

@@ -1,0 +1,186 @@
+"""Parts of a cohort: any change makes them anew, and a harmed one heals."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+
+from lens import cache
+from lens.cohort import read_manifest
+from lens.radiomics import cohort_features as module
+from lens.radiomics.cohort_features import extract_cohort, extract_perturbed
+from lens.radiomics.parameters import load_parameters
+from lens.radiomics.parts import EXTRACTION, PERTURBATION, Part, Reading, parts_of
+from tests.radiomics.phantoms import image, texture, write_cohort
+
+QUICK = "setting: {binWidth: 50}\nfeatureClass: {firstorder: [Mean, Entropy]}\n"
+SPACING = (1.0, 1.0, 2.0)
+
+
+def record_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.done.json")
+
+
+HARMS: dict[str, Callable[[Path, Path], object]] = {
+    "truncated": lambda part, other: part.write_bytes(part.read_bytes()[:-20]),
+    "zero bytes": lambda part, other: part.write_bytes(b""),
+    "deleted": lambda part, other: part.unlink(),
+    "no text": lambda part, other: part.write_bytes(b"\xff\xfe\x00"),
+    "another letter": lambda part, other: part.write_bytes(part.read_bytes().replace(b"e", b"a")),
+    "of another patient": lambda part, other: shutil.copy(other, part),
+    "of another patient, with its record": lambda part, other: (
+        shutil.copy(other, part),
+        shutil.copy(record_of(other), record_of(part)),
+    ),
+    "without its record": lambda part, other: record_of(part).unlink(),
+    "with an empty record": lambda part, other: record_of(part).write_bytes(b""),
+    "with a foreign record": lambda part, other: record_of(part).write_text("[1, 2]"),
+}
+
+
+@pytest.fixture
+def parameters(tmp_path):
+    file = tmp_path / "quick.yaml"
+    file.write_text(QUICK)
+    return load_parameters({"all": file})
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Two patients with features and two that are refused."""
+    manifest = write_cohort(tmp_path, ["a", "b", "flat", "flatter"])
+    for value, patient in enumerate(("flat", "flatter"), start=5):
+        flat = image(np.full_like(texture(0), value))
+        sitk.WriteImage(flat, tmp_path / f"{patient}_t2.nii.gz")
+    return read_manifest(manifest)
+
+
+@pytest.fixture
+def worked(monkeypatch):
+    """The patients whose images were read, for features or perturbed versions."""
+    patients = []
+
+    def counting(function):
+        def counted(files, *rest):
+            patients.append(files.patient_id)
+            return function(files, *rest)
+
+        return counted
+
+    for name in ("extract_part", "perturb_part"):
+        monkeypatch.setattr(module, name, counting(getattr(module, name)))
+    return patients
+
+
+def features(cohort, parameters, folder: Path) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+    table, errors = extract_cohort(
+        cohort, parameters, cache=folder / "cache", spacing_mm=SPACING, workers=1, progress=False,
+        geometry_file=folder / "geometry.csv",
+    )  # fmt: skip
+    return table, [error.row() for error in errors]
+
+
+def perturbed(cohort, parameters, folder: Path) -> pd.DataFrame:
+    return extract_perturbed(
+        cohort, parameters, cache=folder / "cache", spacing_mm=SPACING, workers=1, progress=False,
+        repeats=2,
+    )  # fmt: skip
+
+
+def parts(cohort, parameters, folder: Path) -> dict[str, Part]:
+    found = parts_of(cohort.cases, parameters, folder / "cache", Reading(SPACING), progress=False)
+    return dict(zip(("a", "b", "flat", "flatter"), found, strict=True))
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_harmed_part_heals(tmp_path, cohort, parameters, worked, harm):
+    table, errors = features(cohort, parameters, tmp_path)
+    versions = perturbed(cohort, parameters, tmp_path)
+    geometry = (tmp_path / "geometry.csv").read_bytes()
+    assert worked == ["a", "b", "flat", "flatter", "a", "b"]
+    part = parts(cohort, parameters, tmp_path)
+    HARMS[harm](part["a"].path, part["b"].path)
+    HARMS[harm](part["flat"].failure.path, part["flatter"].failure.path)
+    HARMS[harm](part["b"].perturbed(2).path, part["a"].perturbed(2).path)
+    worked.clear()
+    healed, errors_again = features(cohort, parameters, tmp_path)
+    assert worked == ["a", "flat"]
+    versions_again = perturbed(cohort, parameters, tmp_path)
+    assert worked == ["a", "flat", "b"]
+    pd.testing.assert_frame_equal(healed, table, check_exact=True)
+    pd.testing.assert_frame_equal(versions_again, versions, check_exact=True)
+    assert errors_again == errors
+    assert (tmp_path / "geometry.csv").read_bytes() == geometry
+    features(cohort, parameters, tmp_path)
+    perturbed(cohort, parameters, tmp_path)
+    assert worked == ["a", "flat", "b"], "healed parts are reused"
+
+
+def test_versions_do_not_depend_on_the_folder_or_the_other_patients(tmp_path, cohort, parameters):
+    features(cohort, parameters, tmp_path)
+    whole = perturbed(cohort, parameters, tmp_path)
+    alone = read_manifest(write_cohort(tmp_path / "alone", ["a"]))
+    features(alone, parameters, tmp_path / "alone")
+    fresh = perturbed(alone, parameters, tmp_path / "alone")
+    pd.testing.assert_frame_equal(fresh, whole.iloc[:2], check_exact=True)
+
+
+def changed_by(monkeypatch, parts_now: Callable[[], Part], module: str) -> tuple[bool, bool]:
+    """Whether a line more in a module changes the keys of features and of perturbed versions."""
+
+    def keys() -> tuple[str, str]:
+        cache.code_version.cache_clear()
+        return parts_now().key, parts_now().perturbed(2).key
+
+    before = keys()
+    sources = cache._sources
+    edited = Path(__file__)
+    monkeypatch.setattr(
+        cache, "_sources", lambda name: [*sources(name), *([edited] if name == module else [])]
+    )
+    after = keys()
+    monkeypatch.setattr(cache, "_sources", sources)
+    assert keys() == before
+    return after[0] != before[0], after[1] != before[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "features_too", "versions_too"),
+    [
+        *(
+            (f"lens.{name}", True, True)
+            for name in (
+                "cohort.case", "cohort.geometry", "cohort.images", "cohort.regions", "cohort.units",
+                "radiomics.binning", "radiomics.engine", "radiomics.extract",
+                "radiomics.extract_part", "radiomics.matrices", "radiomics.parts",
+            )
+        ),
+        ("lens.radiomics.perturb", False, True),
+        ("lens.cohort.phantom", False, False),
+        ("lens.study.tables", False, False),
+        ("lens.radiomics.audit", False, False),
+    ],
+)  # fmt: skip
+def test_what_code_a_part_rests_on(
+    tmp_path, parameters, monkeypatch, name, features_too, versions_too
+):
+    cohort = read_manifest(write_cohort(tmp_path, ["a"]))
+
+    def part() -> Part:
+        return parts_of(cohort.cases, parameters, tmp_path, Reading(), progress=False)[0]
+
+    try:
+        assert changed_by(monkeypatch, part, name) == (features_too, versions_too)
+    finally:
+        cache.code_version.cache_clear()
+
+
+def test_the_modules_behind_a_part_are_those_that_a_worker_runs():
+    assert module.extract_part.__module__ == EXTRACTION
+    assert module.perturb_part.__module__ == PERTURBATION
