@@ -1,4 +1,4 @@
-"""Our encoder beside the same network in PyTorch, on CPU, in one process, taking turns.
+"""Our encoder against the same network in PyTorch, on CPU, in one process, taking turns.
 
 ``python -m benchmarks.encoder`` prints the table of docs/benchmarks.md and writes
 ``benchmarks/results/encoder.json``. The measure is the time of a whole call. Peak memory is that of

@@ -1,4 +1,4 @@
-"""Steps of training beside the same networks in PyTorch, on one machine, taking turns.
+"""Steps of training against the same networks in PyTorch, on one machine, taking turns.
 
 ``python -m benchmarks.training`` prints steps per second and peak memory of fine-tuning a
 classifier and of masked pre-training, and writes ``benchmarks/results/training.json``. A step is

@@ -103,14 +103,14 @@ def embed_windows(
     sums = [np.zeros((*grid, c), np.float32) for grid, c in zip(grids, widths, strict=True)]
     counts = [np.zeros((*grid, 1), np.float32) for grid in grids]
     axes = zip(shape, window, strict=True)
-    for corner in product(*(_starts(size, side, strides[-1]) for size, side in axes)):
-        part = padded[tuple(slice(c, c + side) for c, side in zip(corner, window, strict=True))]
+    for origin in product(*(_starts(size, side, strides[-1]) for size, side in axes)):
+        part = padded[tuple(slice(c, c + side) for c, side in zip(origin, window, strict=True))]
         maps = encoder.stages(part[None])
         for stage, total, count in zip(chosen, sums, counts, strict=True):
             stride = strides[stage - 1]
             at = tuple(
                 slice(c // stride, c // stride + side // stride)
-                for c, side in zip(corner, window, strict=True)
+                for c, side in zip(origin, window, strict=True)
             )
             total[at] += np.asarray(maps[stage - 1][0], np.float32)
             count[at] += 1

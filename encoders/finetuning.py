@@ -127,9 +127,7 @@ def finetune(
     if len(labels) != len(volumes):
         raise ValueError(f"{len(labels)} labels for {len(volumes)} volumes")
     rows = _rows(len(volumes), train_rows, val_rows)
-    settings = replace(settings, batch_size=min(settings.batch_size, len(rows.train)))
-    if settings.batch_size < 2:
-        raise ValueError("fine-tuning needs batches of at least 2 volumes, for BatchNorm")
+    settings = _fitting(settings, rows)
     target = _target(task, labels, rows)
     built = _built_head(task, target, encoder.config, head, settings.seed)
     reader: Encoder | Embedded = encoder
@@ -147,15 +145,9 @@ def finetune(
         tracking=tracking,
     )
     trained = [encoder if reader is not encoder else each.encoder for each in (best, last)]
-    return nnx.clone(trained[0]), History(
-        task,
-        curves,
-        _head(best),
-        (nnx.clone(trained[1]), _head(last)),
-        target.classes,
-        target.mean,
-        target.sd,
-    )
+    ends = (nnx.clone(trained[1]), _head(last))
+    labelled = (target.classes, target.mean, target.sd)
+    return nnx.clone(trained[0]), History(task, curves, _head(best), ends, *labelled)
 
 
 @dataclass(frozen=True)
@@ -192,6 +184,14 @@ class _Target:
     classes: Shaped[np.ndarray, " classes"] | None = None
     mean: float = 0.0
     sd: float = 1.0
+
+
+def _fitting(settings: TrainingSettings, rows: _Rows) -> TrainingSettings:
+    """With batches no larger than there are rows."""
+    size = min(settings.batch_size, len(rows.train))
+    if size < 2:
+        raise ValueError("fine-tuning needs batches of at least 2 volumes, for BatchNorm")
+    return replace(settings, batch_size=size)
 
 
 def _target(task: Task, labels: Rows, rows: _Rows) -> _Target:

@@ -112,7 +112,7 @@ def segmentation_metrics(cases: list[Metrics]) -> Metrics:
         ``n``; ``n_with`` cases with true voxels and their Dice (``dice``: mean, ``dice_median``,
         ``dice_sd``, ``dice_of_case``: in order, None without true voxels); ``lesions`` and the
         share of them that was hit, ``lesion_sensitivity``; ``false_per_case``, predicted
-        components beside the truth.
+        components that touch no true voxel.
     """
     scores = [case["dice"] for case in cases]
     known = np.array([score for score in scores if score is not None])

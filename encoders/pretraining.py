@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -106,11 +107,7 @@ def pretrain(
         order=_order(train_rows, settings),
         validation=validation,
         facts={
-            "task": "pre-training",
-            "encoder": encoder_hash(encoder),
-            "patch": model.patch,
-            "ratio": masking.ratio,
-            "width": masking.width,
+            **_facts(encoder, model, masking),
             "rows": array_hash(train_rows, np.asarray(val_rows if val_rows is not None else [])),
         },
         title="pre-train",
@@ -119,6 +116,16 @@ def pretrain(
     model.eval()
     start = float("nan") if validation is None else validate(model, data, validation, settings)
     return best.encoder, Pretraining(curves, start, last.encoder)
+
+
+def _facts(encoder: Encoder, model: Pretrainer, masking: MaskingSettings) -> dict[str, Any]:
+    return {
+        "task": "pre-training",
+        "encoder": encoder_hash(encoder),
+        "patch": model.patch,
+        "ratio": masking.ratio,
+        "width": masking.width,
+    }
 
 
 def _order(rows: np.ndarray, settings: TrainingSettings) -> Callable[[int], np.ndarray]:

@@ -132,9 +132,10 @@ def layer_scales(params: PyTree, encoder: Any, decay: float) -> PyTree:
     return jax.tree_util.tree_map_with_path(scale, params)
 
 
-def _names(path: tuple) -> tuple:
+def _names(path: tuple) -> tuple[str | int, ...]:
     """The path of a parameter within its encoder; empty for one outside."""
-    names = [getattr(entry, "key", None) for entry in path]
+    # An entry without a key is the value inside its variable.
+    names = [entry.key for entry in path if hasattr(entry, "key")]
     return tuple(names[names.index("encoder") + 1 :]) if "encoder" in names else ()
 
 

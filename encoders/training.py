@@ -121,19 +121,18 @@ def train(
     steps = len(order(0)) // settings.batch_size
     total = settings.epochs * steps
     rates = _rates(settings, total)
-    facts = {"settings": asdict(settings), "steps": total, **(facts or {})}
-    run = _Run(model, data, settings, validation, TrainingRecord(facts))
+    known = {"settings": asdict(settings), "steps": total, **(facts or {})}
+    run = _Run(model, data, settings, validation, TrainingRecord(known))
     if tracking.folder is not None:
         run.restore(tracking.folder)
-    first = run.record.step
-    bar = tqdm(total=total, initial=first, desc=title, unit="step", disable=not tracking.progress)
-    with bar:
+    first, hidden = run.record.step, not tracking.progress
+    with tqdm(total=total, initial=first, desc=title, unit="step", disable=hidden) as bar:
         for number, rows in _batches(order, settings, first, total):
             run.step(rows, rates[number])
             bar.update()
             made = number + 1
             over = made % steps == 0
-            due = made == total or (over if tracking.every is None else made % tracking.every == 0)
+            due = made == total or made % (tracking.every or steps) == 0
             if over or due:
                 run.read_losses()
             if over:

@@ -113,8 +113,7 @@ def test_another_run_is_not_continued(data, whole, tmp_path):
         if file.is_file() and file.stat().st_size > 100:
             file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(InputError, match="cannot be read"):
-        run = RUN | {"tracking": Tracking(tmp_path / "run", progress=False)}
-    finetune(small_encoder(), x, radius, settings=short, **run)
+        finetune(small_encoder(), x, radius, settings=short, **run)
 
 
 def test_best_epoch_is_the_one_returned(data, whole):
