@@ -23,8 +23,8 @@ import pandas as pd
 import tyro
 
 from benchmarks import harness
+from lens.cohort.manifest import MODALITIES
 
-MODALITIES = ("t2", "dwi", "adc")
 IMAGES = 9
 FACTORS = 12
 

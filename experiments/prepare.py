@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import tyro
 
@@ -42,8 +42,15 @@ class PiCai:
     """Folder into which the archive, or some of its folds, was unpacked. Without it the manifest
     lists masks and labels only, as phantoms on real anatomy take them."""
 
-    modalities: tuple[Literal["t2", "dwi", "adc"], ...] = ("t2", "dwi", "adc")
-    """Images that a study must have."""
+    modalities: tuple[str, ...] = ()
+    """Images that a study must have; t2, dwi and adc by default."""
+
+    def find(self) -> Prepared:
+        """The studies and what cannot be used."""
+        from lens.cohort.picai import IMAGES, prepare_picai
+
+        modalities = _known(self.modalities, IMAGES)
+        return prepare_picai(self.images, self.labels, modalities=modalities)
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,22 @@ class ProstateX:
     repeated: Literal["refuse", "first", "last"] = "refuse"
     """Which of several series of one kind to take, by series number."""
 
-    modalities: tuple[Literal["t2", "dwi", "adc"], ...] = ("t2", "dwi", "adc")
-    """Images that a study must have."""
+    modalities: tuple[str, ...] = ()
+    """Images that a study must have; t2, dwi and adc by default."""
+
+    def find(self) -> Prepared:
+        """The studies and what cannot be used."""
+        from lens.cohort.dicom_tree import RECOGNISED, prepare_dicom
+
+        masks = _given(gland=self.gland, zones=self.zones, lesion=self.lesion)
+        prepared = prepare_dicom(
+            self.dicom,
+            masks,
+            mask_root=self.root,
+            modalities=_known(self.modalities, RECOGNISED),
+            repeated=self.repeated,
+        )
+        return _labelled(prepared, self.table)
 
 
 @dataclass(frozen=True)
@@ -110,6 +131,9 @@ class Glob:
     adc: str | None = None
     """Pattern of the ADC maps."""
 
+    image: tuple[str, ...] = ()
+    """Patterns of images of any modality, such as t2=PATTERN; instead of the three above."""
+
     lesion: str | None = None
     """Pattern of the lesion masks; a study without one has no lesion."""
 
@@ -118,6 +142,29 @@ class Glob:
 
     table: Path | None = None
     """Labels to add: .csv or .parquet with patient_id and optionally study_id."""
+
+    def find(self) -> Prepared:
+        """The studies and what cannot be used."""
+        from lens.cohort.manifest import MODALITIES
+        from lens.cohort.patterns import prepare_patterns
+        from lens.errors import InputError
+
+        images = _given(t2=self.t2, dwi=self.dwi, adc=self.adc)
+        for argument in self.image:
+            name, _, pattern = argument.partition("=")
+            if not pattern or name in images:
+                raise InputError(f"--image {argument!r}: give MODALITY=PATTERN, each modality once")
+            images |= {_known((name,), MODALITIES)[0]: pattern}
+        if not images:
+            raise InputError(
+                f"no image is asked for. Give a pattern to at least one of {', '.join(MODALITIES)}"
+            )
+        masks = _given(gland=self.gland, zones=self.zones, lesion=self.lesion)
+        return _labelled(prepare_patterns(self.root, images | masks), self.table)
+
+
+ARCHIVES = {"picai": PiCai, "prostatex": ProstateX, "glob": Glob}
+"""Command -> how an archive is found: its flags, ``out`` among them, and ``find()``."""
 
 
 @dataclass(frozen=True)
@@ -168,54 +215,51 @@ class Phantoms:
     """Finest voxel edge of the T2 images in mm; finer masks are sampled to it."""
 
 
-Config = (
-    Annotated[PiCai, tyro.conf.subcommand("picai")]
-    | Annotated[ProstateX, tyro.conf.subcommand("prostatex")]
-    | Annotated[Glob, tyro.conf.subcommand("glob")]
-    | Annotated[Check, tyro.conf.subcommand("check")]
-    | Annotated[Phantoms, tyro.conf.subcommand("phantoms")]
-)
+COMMANDS = ARCHIVES | {"check": Check, "phantoms": Phantoms}
+
+Config = Union[  # noqa: UP007, made of the table
+    tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())
+]
 
 
-def job(config: PiCai | ProstateX | Glob | Check | Phantoms) -> int:
-    """Archive to manifest, or manifest to report or phantoms; gives the exit code."""
+def job(config: Any) -> int:
+    """Archive to manifest, or manifest to report or phantoms; gives the exit code.
+
+    Args:
+        config: of one of `COMMANDS`.
+    """
     if isinstance(config, Check):
         return _check(config)
     if isinstance(config, Phantoms):
         return _phantoms(config)
-    from lens.cohort.prepared import join_labels, write_manifest
+    from lens.cohort.prepared import write_manifest
 
-    prepared = _find(config)
-    table = None if isinstance(config, PiCai) else config.table
-    if table is not None:
-        prepared = join_labels(prepared, table)
+    prepared = config.find()
     write_manifest(prepared, config.out)
     return _report(prepared, config.out)
 
 
-def _find(config: PiCai | ProstateX | Glob) -> Prepared:
-    from lens.cohort.dicom_tree import prepare_dicom
-    from lens.cohort.patterns import prepare_patterns
-    from lens.cohort.picai import prepare_picai
+def _known(names: Sequence[str], known: Iterable[str]) -> Sequence[str]:
+    """The names, all that are known where none is given."""
     from lens.errors import InputError
 
-    if isinstance(config, PiCai):
-        return prepare_picai(config.images, config.labels, modalities=config.modalities)
-    masks = {"gland": config.gland, "zones": config.zones, "lesion": config.lesion}
-    named = {name: pattern for name, pattern in masks.items() if pattern}
-    if isinstance(config, ProstateX):
-        return prepare_dicom(
-            config.dicom,
-            named,
-            mask_root=config.root,
-            modalities=config.modalities,
-            repeated=config.repeated,
-        )
-    images = {"t2": config.t2, "dwi": config.dwi, "adc": config.adc}
-    patterns = {name: pattern for name, pattern in images.items() if pattern}
-    if not patterns:
-        raise InputError("no image is asked for. Give a pattern to at least one of t2, dwi, adc")
-    return prepare_patterns(config.root, patterns | named)
+    known = tuple(known)
+    for name in names:
+        if name not in known:
+            raise InputError(f"modality {name!r}: use {', '.join(known)}")
+    return names or known
+
+
+def _given(**patterns: str | None) -> dict[str, str]:
+    """The patterns that are not left out."""
+    return {name: pattern for name, pattern in patterns.items() if pattern}
+
+
+def _labelled(prepared: Prepared, table: Path | None) -> Prepared:
+    """With the labels of a table, if there is one."""
+    from lens.cohort.prepared import join_labels
+
+    return prepared if table is None else join_labels(prepared, table)
 
 
 def _report(prepared: Prepared, out: Path) -> int:
@@ -238,8 +282,8 @@ def _check(config: Check) -> int:
     table, errors = geometry_report(cohort, spacing_mm=config.spacing, labels=labels)
     write_table(table, config.out)
     counts = table["verdict"].value_counts()
-    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    print(f"{_studies(len(cohort.cases))}, images and masks: {said}: {config.out}")
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    print(f"{_studies(len(cohort.cases))}, images and masks: {verdicts}: {config.out}")
     return _set_aside(errors, config.out)
 
 

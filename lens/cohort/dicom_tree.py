@@ -13,10 +13,12 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from lens.cohort.images import quiet
-from lens.cohort.manifest import MODALITIES
 from lens.cohort.patterns import resolve
 from lens.cohort.prepared import Note, Prepared, one_of, plain_id, walk
 from lens.errors import CaseError, InputError
+
+RECOGNISED = ("t2", "dwi", "adc")
+"""Modalities that `classify` tells apart by the headers."""
 
 T2_ECHO_MS = 60.0
 """Shortest echo time of a T2-weighted spin echo; proton density and T1 lie below 40."""
@@ -68,7 +70,7 @@ def prepare_dicom(
     masks: Mapping[str, str],
     *,
     mask_root: Path | None = None,
-    modalities: Sequence[str] = MODALITIES,
+    modalities: Sequence[str] = RECOGNISED,
     repeated: Repeated = "refuse",
     progress: bool = True,
 ) -> Prepared:

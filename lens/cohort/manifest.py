@@ -11,7 +11,8 @@ from pathlib import Path
 from lens.errors import CaseError, InputError
 
 MODALITIES = ("t2", "dwi", "adc")
-"""Modality columns, in the order in which a case holds its images."""
+"""Modality columns, in the order in which a case holds its images; the package has PyRadiomics'
+parameters for each, ``lens/radiomics/<modality>.yaml``."""
 
 ROIS = ("gland", "lesion")
 """Mask columns: the gland is required, a blank lesion cell means that there is none."""
@@ -32,7 +33,7 @@ class CaseFiles:
     Attributes:
         patient_id: as in the manifest, always text.
         study_id: as in the manifest; None without the column or with a blank cell.
-        images: modality -> file, or the folder of a DICOM series; in the order t2, dwi, adc.
+        images: modality -> file, or the folder of a DICOM series; in the order of `MODALITIES`.
         masks: ``gland`` and, where there is one, ``lesion`` -> file.
         labels: every other column; numbers where the whole column is numeric, blank cells left out.
         split: ``train``, ``val`` or ``test``; None where the manifest does not say.
@@ -66,7 +67,7 @@ class Cohort:
 def read_manifest(path: Path, *, images: bool = True) -> Cohort:
     """Reads ``cohort.csv``; no image is opened, only looked for.
 
-    Columns: ``patient_id``; one or more of ``t2, dwi, adc``; ``gland``; optionally ``lesion``,
+    Columns: ``patient_id``; one or more of `MODALITIES`; ``gland``; optionally ``lesion``,
     ``zones``, ``study_id``, ``split`` and any labels. Paths are absolute or relative to the
     manifest's folder.
 

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lens.cohort.manifest import MODALITIES
 from lens.cohort.prepared import SUFFIXES, Note, Prepared, one_of, plain_id, walk
 from lens.errors import CaseError, InputError
 
 IMAGES = {"t2": "t2w", "dwi": "hbv", "adc": "adc"}
-"""Modality -> what follows the study in the name of an image."""
+"""Modality -> what follows the study in the name of an image; these the archive has."""
 
 GLAND = (
     "anatomical_delineations/whole_gland/AI/Bosma22b",
@@ -81,7 +80,7 @@ class Masks(NamedTuple):
 
 
 def prepare_picai(
-    images: Path | None, labels: Path, *, modalities: Sequence[str] = MODALITIES
+    images: Path | None, labels: Path, *, modalities: Sequence[str] = tuple(IMAGES)
 ) -> Prepared:
     """Finds the studies of PI-CAI; no image is opened.
 

@@ -94,11 +94,11 @@ def write_manifest(prepared: Prepared, path: Path) -> None:
     # Whether a relative path leads to its file can only be seen from a folder that exists.
     path.parent.mkdir(parents=True, exist_ok=True)
     table = manifest_table(prepared, path)
-    beside = notes_path(path)
+    notes = notes_path(path)
     if prepared.notes:
-        write_table(pd.DataFrame(prepared.notes), beside)
+        write_table(pd.DataFrame(prepared.notes), notes)
     else:
-        beside.unlink(missing_ok=True)
+        notes.unlink(missing_ok=True)
     write_table(table, path)
 
 

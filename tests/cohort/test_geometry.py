@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 
 from lens.cohort import Case, read_case
-from lens.cohort.geometry_report import geometry_report
 from lens.cohort.geometry import dice, nearest, sample_mask, target_grid
+from lens.cohort.geometry_report import geometry_report
 from lens.cohort.manifest import read_manifest
 from lens.cohort.placement import COLUMNS, Placement, geometry_table
 from lens.errors import CaseError
