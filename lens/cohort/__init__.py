@@ -1,4 +1,4 @@
-"""Patients as images: manifest, reading, one grid per patient, splits and a phantom cohort."""
+"""Patients as images: manifest, reading, one grid per patient, and a phantom cohort."""
 
 from lens.cohort.anatomy import write_phantoms_on
 from lens.cohort.case import Case, read_case
@@ -8,7 +8,6 @@ from lens.cohort.phantom import Phantom, write_phantoms
 from lens.cohort.placement import Placement, geometry_table
 from lens.cohort.regions import parse_labels
 from lens.cohort.volume import stack, stack_mask
-from lens.study.split import split_patients
 
 __all__ = [
     "Case",
@@ -22,7 +21,6 @@ __all__ = [
     "read_image",
     "read_manifest",
     "read_mask",
-    "split_patients",
     "stack",
     "stack_mask",
     "write_phantoms",
