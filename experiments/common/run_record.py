@@ -155,9 +155,7 @@ class RunRecord:
             if path.is_file() and path != self._file
         )
         return [
-            str(name)
-            for name in names
-            if str(name) not in ours and name.parts[0] not in WORKPLACES
+            str(name) for name in names if str(name) not in ours and name.parts[0] not in WORKPLACES
         ]
 
 
