@@ -154,15 +154,15 @@ def _finetune(
 ) -> dict[str, Any]:
     from encoders import HeadSettings, Tracking, TrainingSettings, finetune
     from experiments.finetune import score
-    from lens.cohort.manifest import MODALITIES
+    from lens.cohort.manifest import CHANNELS
     from lens.files import write_json
 
     done = config.folder / part / "result.json"
     if not done.is_file():
         began = time.perf_counter()
         mask = task == "segmentation"
-        seen = ("t2",) if task == "regression" else MODALITIES
-        volumes = cached.volumes([name if name in seen else "" for name in MODALITIES])
+        seen = ("t2",) if task == "regression" else CHANNELS
+        volumes = cached.volumes([name if name in seen else "" for name in CHANNELS])
         labels = (
             cached.masks(TASKS[task])
             if mask

@@ -18,7 +18,7 @@ from encoders.embedding import embed, embed_windows
 from encoders.encoder import Encoder, encoder_hash
 from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool
 from lens.cohort import Case, CaseFiles, Cohort, read_case, stack, stack_mask
-from lens.cohort.manifest import MODALITIES
+from lens.cohort.manifest import CHANNELS
 from lens.errors import CaseError, InputError
 from lens.files import write_arrays
 
@@ -64,7 +64,7 @@ class EmbeddingSettings:
 
     shape: tuple[int, int, int] = INPUT_SHAPE
     spacing_mm: tuple[float, float, float] = SPACING_MM
-    modalities: tuple[str, ...] = MODALITIES
+    modalities: tuple[str, ...] = CHANNELS
     pool: Pool = "global"
     stages: tuple[int, ...] = ()
     windows: bool = False

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from encoders.case_cache import CaseCache
 from encoders.rows import Rows
 from lens.cohort import CaseFiles, Cohort, read_case, stack, stack_mask
-from lens.cohort.manifest import MODALITIES, ROIS
+from lens.cohort.manifest import CHANNELS, ROIS
 from lens.errors import CaseError, InputError
 
 IN_MEMORY = 4 << 30
@@ -35,9 +35,9 @@ class CachedCohort:
     cases: tuple[CaseFiles, ...]
     files: tuple[Path, ...]
 
-    def volumes(self, modalities: Sequence[str] = MODALITIES) -> Rows:
+    def volumes(self, modalities: Sequence[str] = CHANNELS) -> Rows:
         """Volumes with these channels; a name that is no modality gives zeros."""
-        channels = [MODALITIES.index(m) if m in MODALITIES else None for m in modalities]
+        channels = [CHANNELS.index(m) if m in CHANNELS else None for m in modalities]
         return _rows(self.files, partial(_volume, channels=channels))
 
     def masks(self, roi: str, order: Sequence[int] | np.ndarray | None = None) -> Rows:

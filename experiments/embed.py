@@ -54,7 +54,7 @@ def job(config: Config) -> int:
     from encoders.checkpoints import load
     from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
     from lens.cohort import parse_labels, read_manifest
-    from lens.cohort.manifest import MODALITIES
+    from lens.cohort.manifest import CHANNELS
     from lens.errors import InputError
 
     if config.out.suffix != ".npz":
@@ -67,7 +67,7 @@ def job(config: Config) -> int:
         settings=EmbeddingSettings(
             shape=config.shape,
             spacing_mm=config.spacing,
-            modalities=config.modalities or MODALITIES,
+            modalities=config.modalities or CHANNELS,
             pool=config.pool,
             stages=config.stage,
             windows=config.windows,

@@ -56,14 +56,14 @@ def job(config: Config) -> int:
     from experiments.common.run_record import RunRecord
     from experiments.common.training_data import read_data, write_patients
     from experiments.common.training_runs import run_seeds
-    from lens.cohort.manifest import MODALITIES
+    from lens.cohort.manifest import CHANNELS
 
     _check(config)
     out = config.run.out
     record = RunRecord(out, dataclasses.asdict(config))
     data = read_data(config, None if config.task == "segmentation" else config.label)
-    seen = config.channels or MODALITIES
-    volumes = data.cached.volumes([name if name in seen else "" for name in MODALITIES])
+    seen = config.channels or CHANNELS
+    volumes = data.cached.volumes([name if name in seen else "" for name in CHANNELS])
     sources = {seed: _sources(config, data, seed) for seed in config.run.each}
     patients = np.array([files.patient_id for files in data.cached.cases])
     permuted = {
@@ -82,13 +82,13 @@ def job(config: Config) -> int:
 
 
 def _check(config: Config) -> None:
-    from lens.cohort.manifest import MODALITIES, ROIS
+    from lens.cohort.manifest import CHANNELS, ROIS
     from lens.errors import InputError
 
     if config.task == "segmentation" and config.label not in ROIS:
         raise InputError(f"--label {config.label}: regions are {' and '.join(ROIS)}")
-    if set(config.channels) - set(MODALITIES):
-        raise InputError(f"--channels {config.channels}: modalities are {', '.join(MODALITIES)}")
+    if set(config.channels) - set(CHANNELS):
+        raise InputError(f"--channels {config.channels}: modalities are {', '.join(CHANNELS)}")
 
 
 def _one(
@@ -136,12 +136,12 @@ def _write(
 ) -> None:
     """The best and the last encoder with their facts, and the metrics."""
     from encoders.checkpoints import save
-    from lens.cohort.manifest import MODALITIES
+    from lens.cohort.manifest import CHANNELS
     from lens.files import write_json
 
     facts = {
         "origin": "fine-tuned", **origin, "task": config.task, "label": config.label,
-        "channels": config.channels or MODALITIES, "control": config.control,
+        "channels": config.channels or CHANNELS, "control": config.control,
         "frozen": config.freeze, "seed": metrics["seed"], "best_epoch": metrics["best_epoch"],
     }  # fmt: skip
     best, last = encoders

@@ -42,13 +42,13 @@ def job(config: Config) -> int:
     from experiments.common.run_record import RunRecord
     from experiments.common.training_data import read_data, write_patients
     from experiments.common.training_runs import run_seeds
-    from lens.cohort.manifest import MODALITIES
+    from lens.cohort.manifest import CHANNELS
     from lens.files import write_json
 
     out = config.run.out
     record = RunRecord(out, dataclasses.asdict(config))
     data = read_data(config)
-    modalities = config.modalities or MODALITIES
+    modalities = config.modalities or CHANNELS
     volumes = data.cached.volumes(modalities)
     write_patients(out / "patients.csv", data)
 

@@ -14,6 +14,9 @@ MODALITIES = ("t2", "dwi", "adc")
 """Modality columns, in the order in which a case holds its images; the package has PyRadiomics'
 parameters for each, ``lens/radiomics/<modality>.yaml``."""
 
+CHANNELS = ("t2", "dwi", "adc")
+"""Those of the modalities that encoders see where nothing else is asked for, in their order."""
+
 ROIS = ("gland", "lesion")
 """Mask columns: the gland is required, a blank lesion cell means that there is none."""
 

@@ -7,7 +7,7 @@ import SimpleITK as sitk
 from jaxtyping import Bool, Float32, Shaped
 
 from lens.cohort.case import Case
-from lens.cohort.manifest import MODALITIES
+from lens.cohort.manifest import CHANNELS
 
 SHAPE = (64, 224, 224)
 """Depth, height and width of an encoder's input, in voxels."""
@@ -17,7 +17,7 @@ def stack(
     case: Case,
     *,
     shape: tuple[int, int, int] = SHAPE,
-    modalities: tuple[str, ...] = MODALITIES,
+    modalities: tuple[str, ...] = CHANNELS,
 ) -> Float32[np.ndarray, "d h w c"]:
     """Stacks the images of a case into one volume.
 

@@ -58,8 +58,8 @@ def test_paths_are_relative_where_they_can_be(tmp_path: Path) -> None:
     inside = manifest_table(prepared, tmp_path / "cohort.csv")
     assert inside["t2"][0] == "images/10000/10000_1000000_t2w.mha"
     write_manifest(prepared, tmp_path / "runs" / "a" / "cohort.csv")
-    beside = (tmp_path / "runs" / "a" / "cohort.csv").read_text()
-    assert ",../../images/10000/10000_1000000_t2w.mha," in beside
+    elsewhere = (tmp_path / "runs" / "a" / "cohort.csv").read_text()
+    assert ",../../images/10000/10000_1000000_t2w.mha," in elsewhere
     assert len(read_manifest(tmp_path / "runs" / "a" / "cohort.csv").cases) == 3
 
 

@@ -185,7 +185,7 @@ def _infinite_inside(volume, mask):
     volume[10, 14, 13:15] = np.inf
 
 
-def _nan_beside(volume, mask):
+def _nan_outside_of(volume, mask):
     volume[10, 14, 22] = np.nan
 
 
@@ -212,7 +212,7 @@ def _line(volume, mask):
     [
         (_nan_inside, "1 of 671 voxels in gland are NaN or infinite"),
         (_infinite_inside, "2 of 671 voxels in gland are NaN or infinite"),
-        (_nan_beside, "voxels outside gland are NaN or infinite"),
+        (_nan_outside_of, "voxels outside gland are NaN or infinite"),
         (_constant, r"constant \(7\) in gland"),
         (_empty, "the mask of gland has no voxel"),
         (_one_voxel, r"gland \(1 voxels on this grid\): mask only contains 1 segmented voxel"),

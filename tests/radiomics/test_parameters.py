@@ -34,10 +34,10 @@ def test_a_file_for_all_replaces_ours_and_a_modality_keeps_its_own(tmp_path):
     assert parameters_for(chosen, "t2").settings["binWidth"] == 7
     assert parameters_for(chosen, "adc").settings["binWidth"] == 9
     assert parameters_for(chosen, "adc").images == {"Original": {}}
-    beside_ours = load_parameters({"adc": own})
-    assert parameters_for(beside_ours, "t2") == load_parameters()["t2"]
-    assert parameters_for(beside_ours, "adc") == chosen["adc"]
-    assert len({*beside_ours.values(), *chosen.values()}) == 4
+    next_to_ours = load_parameters({"adc": own})
+    assert parameters_for(next_to_ours, "t2") == load_parameters()["t2"]
+    assert parameters_for(next_to_ours, "adc") == chosen["adc"]
+    assert len({*next_to_ours.values(), *chosen.values()}) == len(MODALITIES) + 1
 
 
 def test_a_modality_without_parameters_is_refused_with_the_flag_to_use():
