@@ -273,7 +273,7 @@ def test_threads_are_as_before():
 
 def test_workers_need_not_wait_for_jax_nor_the_import_for_pyradiomics():
     code = (
-        "import sys, lens.radiomics.cohort, lens.radiomics.names\n"
+        "import sys, lens.radiomics.cohort_features, lens.radiomics.names\n"
         "print({'jax', 'radiomics', 'distributed'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -41,7 +41,8 @@ class Tensor:
         return Tensor(self.values.astype(np.float32), "numpy")
 
     def numpy(self) -> np.ndarray:
-        assert self.at == "numpy"
+        if self.at != "numpy":
+            raise TypeError("Got unsupported ScalarType BFloat16")
         return self.values
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
