@@ -147,4 +147,4 @@ def _mlp(config: Config) -> SweepConfig | None:
 
 
 if __name__ == "__main__":
-    run(Config, job, prog="python -m experiments.doctor", description=__doc__)
+    run(Config, job, description=__doc__)

@@ -6,7 +6,6 @@ python -m experiments.finetune --cohort cohort.csv --task classification --label
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import tyro
 from encoders.settings import HeadSettings, Task
 from experiments.common.cli import list_set_aside, run
 from experiments.common.training_flags import TrainingConfig
+from lens.settings import flat
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def job(config: Config) -> int:
 
     _check(config)
     out = config.run.out
-    record = RunRecord(out, dataclasses.asdict(config))
+    record = RunRecord(out, flat(config))
     data = read_data(config, None if config.task == "segmentation" else config.label)
     seen = config.channels or CHANNELS
     volumes = data.cached.volumes([name if name in seen else "" for name in CHANNELS])

@@ -5,7 +5,6 @@ python -m experiments.pretrain --cohort cohort.csv --size atto --out DIR
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import tyro
 from encoders.settings import MaskingSettings
 from experiments.common.cli import list_set_aside, run
 from experiments.common.training_flags import TrainingConfig
+from lens.settings import flat
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def job(config: Config) -> int:
     from lens.files import write_json
 
     out = config.run.out
-    record = RunRecord(out, dataclasses.asdict(config))
+    record = RunRecord(out, flat(config))
     data = read_data(config)
     modalities = config.modalities or CHANNELS
     volumes = data.cached.volumes(modalities)

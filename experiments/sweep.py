@@ -24,9 +24,12 @@ def job(config: Config) -> int:
     from experiments.common.run_record import RunRecord
     from experiments.main_job.analysis import analyse
     from experiments.main_job.images import from_cohort
-    from experiments.main_job.inputs import from_tables
+    from experiments.main_job.inputs import check_inputs, from_tables
+    from lens.files import check_folder
     from lens.report.page import write_report
 
+    check_folder(plan.out)
+    check_inputs(plan)
     record = RunRecord(plan.out, plan.flags())
     if config.tables.pre:
         inputs = from_tables(plan)
@@ -39,10 +42,10 @@ def job(config: Config) -> int:
     set_aside = analyse(plan, inputs, record)
     page = write_report(plan.out)
     record.wrote(page, plan.out / "figures")
-    record.clear()
+    record.clear([*inputs.files(), *plan.files()])
     print(f"report: {page}")
     return list_set_aside(set_aside, plan.out / "failures.csv")
 
 
 if __name__ == "__main__":
-    run(Config, job, prog="python -m experiments.sweep", description=__doc__)
+    run(Config, job, description=__doc__)

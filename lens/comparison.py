@@ -18,7 +18,7 @@ import lens
 from lens import cache, stages
 from lens.context import Context, read_context
 from lens.errors import InputError
-from lens.files import write_failures, write_json, write_table
+from lens.files import check_folder, write_failures, write_json, write_table
 from lens.paper.shift import Shift
 from lens.progress import silent, tqdm_bar
 from lens.report.page import write_report
@@ -100,6 +100,7 @@ class Comparison:
             The folder.
         """
         folder = Path(folder)
+        check_folder(folder)
         write_study(folder, self.study)
         write_sweep(folder, *self.trained)
         for task, result in self.tasks.items():
@@ -179,13 +180,13 @@ def compare(
     radiomics: TableSource | None = None,
     *,
     split: TableSource | None = None,
-    rois: Sequence[str] = (),
-    modalities: Sequence[str] = (),
+    rois: str | Sequence[str] = (),
+    modalities: str | Sequence[str] = (),
     retrained: Mapping[str, Sequence[EmbeddingSource]] | None = None,
     labels: TableSource | None = None,
-    adjust: Sequence[str] = (),
+    adjust: str | Sequence[str] = (),
     site: str | None = None,
-    exposure: Mapping[str, TableSource] | None = None,
+    exposure: TableSource | Mapping[str, TableSource] | None = None,
     repeatability: TableSource | None = None,
     doctor: bool = False,
     settings: Settings = DEFAULTS,
@@ -212,7 +213,8 @@ def compare(
         labels: a path or table of ``patient_id`` and label columns, for `adjust` and `site`.
         adjust: its columns to adjust for (partial R2).
         site: its column that names the site.
-        exposure: task -> a path or table of the patients whom its fine-tuning saw.
+        exposure: task -> a path or table of the patients whom its fine-tuning saw; a single one is
+            that of every task.
         repeatability: a path or table of ``column`` and ``icc``.
         doctor: also plant known changes, to tell what the cohort can show (minutes).
         settings: how to compare.
@@ -231,18 +233,21 @@ def compare(
     if problem := settings.problem():
         raise InputError(problem)
     if isinstance(pre, Study):
-        if ft is not None or radiomics is not None:
-            raise InputError("a Study holds all tables; ft and radiomics go with tables in pre")
+        others = {"ft": ft, "radiomics": radiomics, "split": split, "rois": rois,
+                  "modalities": modalities, "retrained": retrained}  # fmt: skip
+        if given := [name for name, value in others.items() if value is not None and value != ()]:
+            raise InputError(f"a Study holds all tables and its split; {given[0]} goes without one")
         study = pre
     elif ft is None or radiomics is None:
         raise InputError("pre is a table of embeddings, so that ft and radiomics are needed too")
     else:
         study = load_study(
-            pre, _by_task(ft), radiomics, split=split, rois=rois, modalities=modalities,
-            seed=settings.seed, retrained=retrained,
+            pre, _by_task(ft), radiomics, split=split, rois=_several(rois),
+            modalities=_several(modalities), seed=settings.seed, retrained=_by_seed(retrained),
         )  # fmt: skip
     context = read_context(
-        study, labels=labels, adjust=adjust, site=site, exposure=exposure,
+        study, labels=labels, adjust=_several(adjust), site=site,
+        exposure=_of_each_task(exposure, study),
         repeatability=repeatability, seed=settings.seed,
     )  # fmt: skip
     return _compare(study, settings, context, doctor=doctor, progress=progress)
@@ -251,6 +256,29 @@ def compare(
 def _by_task(ft: Any) -> dict[str, Any]:
     """Task -> embeddings; a single table is task ``ft``."""
     return {"ft": ft} if is_table(ft) else dict(ft)
+
+
+def _several(names: str | Sequence[str]) -> Sequence[str]:
+    """Names; a single one may come without its list."""
+    return (names,) if isinstance(names, str) else names
+
+
+def _by_seed(retrained: Any) -> dict[str, Sequence[Any]] | None:
+    """Task -> tables of several encoders; a single one may come without its list."""
+    if retrained is None or not isinstance(retrained, Mapping):
+        return retrained
+    single = (str, Path, pd.DataFrame, Mapping, tuple)
+    return {
+        task: [tables] if isinstance(tables, single) else tables
+        for task, tables in retrained.items()
+    }
+
+
+def _of_each_task(exposure: Any, study: Study) -> Mapping[str, Any] | None:
+    """Task -> table; a single one is that of every task."""
+    if exposure is None or not is_table(exposure):
+        return exposure
+    return dict.fromkeys(study.x_ft, exposure)
 
 
 def _compare(

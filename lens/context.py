@@ -61,6 +61,8 @@ def read_context(
     Raises:
         InputError: a table or column cannot be used.
     """
+    if unknown := sorted(set(exposure or {}) - set(study.x_ft)):
+        raise InputError(f"exposure names task {unknown[0]!r}; the tasks are {sorted(study.x_ft)}")
     if labels is None and (adjust or site):
         raise InputError("adjust and site are columns of a table of labels, which is missing")
     adjusted = read_labels(labels, study.ids, adjust) if labels is not None and adjust else None

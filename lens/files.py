@@ -36,6 +36,19 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(path: Path) -> None:
+    """Refuses a folder to write to that is something else, or lies in something else.
+
+    Raises:
+        InputError: the path, or a part of it, is a file.
+    """
+    for part in (path, *path.parents):
+        if part.exists():
+            if not part.is_dir():
+                raise InputError(f"{part}: is a file, not a folder to write to; name another")
+            return
+
+
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Writes a table without its index, as Parquet or CSV by the file's suffix."""
     with atomic(path) as temporary:

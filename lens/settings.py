@@ -6,8 +6,10 @@ The command line, the public call and the stages all read these classes: a flag 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from numbers import Integral, Real
+from typing import Any, Literal, TypeVar, get_args
 
 Mode = Literal["default", "paper"]
 
@@ -110,19 +112,36 @@ class Settings:
         mlp, rules = self.mlp, self.rules
         counts = {
             "hidden": mlp.width, "epochs": mlp.epochs, "batch": mlp.batch, "seeds": mlp.seeds,
-            "bootstraps": self.bootstraps, "flips": rules.flips, "repeats": self.repeats or 1,
+            "bootstraps": self.bootstraps, "flips": rules.flips,
+            "repeats": REPEATS if self.repeats is None else self.repeats,
         }  # fmt: skip
-        for name, count in counts.items():
-            if count < 1:
-                return f"{name} is {count}; counts must be positive"
-        if self.folds is not None and (self.folds < 0 or self.folds == 1):
-            return f"folds {self.folds}: 2 or more, or 0 for the split alone"
-        if self.memory is not None and not self.memory >= 0:
+        folds = FOLDS if self.folds is None else self.folds
+        whole = counts | {"folds": folds, "seed": self.seed, "stack": mlp.stack}
+        for name, value in whole.items():
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                return f"{name} is {value!r}, not a whole number"
+            if value < (name in counts):
+                return f"{name} is {value}, at least {int(name in counts)} is needed"
+        if folds == 1:
+            return "folds 1: 2 or more, or 0 for the split alone"
+        return self._problem_of_numbers()
+
+    def _problem_of_numbers(self) -> str:
+        mlp, rules = self.mlp, self.rules
+        if mlp.mode not in get_args(Mode):
+            return f"mode is {mlp.mode!r}; it is one of {', '.join(get_args(Mode))}"
+        for name, penalties in (("l1", mlp.l1_grid), ("l2", mlp.l2)):
+            if not isinstance(penalties, tuple | list) or not penalties:
+                return f"{name} is {penalties!r}, not a grid of penalties such as (0.0, 1e-5)"
+            if not all(isinstance(each, Real) and 0 <= each < math.inf for each in penalties):
+                return f"{name} must not be negative, and finite"
+        if not (isinstance(mlp.rate, Real) and 0 < mlp.rate < math.inf):
+            return f"rate is {mlp.rate!r}, it must be positive and finite"
+        if self.memory is not None and not (isinstance(self.memory, Real) and self.memory >= 0):
             return "memory must not be negative"
-        if not 0 < rules.level < 1 or not rules.margin >= 0:
+        numbers = isinstance(rules.level, Real) and isinstance(rules.margin, Real)
+        if not (numbers and 0 < rules.level < 1 and 0 <= rules.margin < math.inf):
             return "level must lie between 0 and 1, margin must not be negative"
-        if not all(penalty >= 0 for penalty in (*mlp.l1_grid, *mlp.l2)):
-            return "l1 and l2 must not be negative"
         return ""
 
 

@@ -220,3 +220,69 @@ def test_the_papers_mode_has_the_papers_grid(planted: Planted) -> None:
     found = lens.compare(*tables, mode="paper", progress=False, **options)
     assert found.trained.sweep.table["l1"].tolist() == list(PAPER_L1_GRID)
     assert not found.tasks["cls"].shift.decoders["pre"].b.any()
+
+
+def test_ids_in_a_tensor_keep_every_digit(planted: Planted) -> None:
+    """Above 16,777,216 float32 has no odd numbers."""
+    ids = 20_000_001 + np.arange(len(planted.ids))
+    every = torch.tensor(ids)
+    radiomics = planted.radiomics.assign(patient_id=ids)
+    study = lens.load_study((every, planted.pre), {"cls": (every, planted.ft)}, radiomics)
+    assert sorted(study.ids["patient_id"]) == [str(each) for each in ids]
+
+
+OUT_OF_RANGE = [
+    ({"mode": "Paper"}, "mode is 'Paper'"), ({"seed": -1}, "seed is -1"),
+    ({"stack": -3}, "stack is -3"), ({"folds": 2.5}, "folds is 2.5"),
+    ({"hidden": 8.5}, "hidden is 8.5"), ({"epochs": "5"}, "epochs is '5'"),
+    ({"l1": 0.1}, "l1 is 0.1"), ({"l2": (np.nan,)}, "l2 must not"), ({"rate": np.nan}, "rate is"),
+    ({"margin": np.nan}, "margin"), ({"level": 1.0}, "level"), ({"memory": -1.0}, "memory"),
+    ({"flips": 0}, "flips is 0"),
+]  # fmt: skip
+
+
+def test_every_setting_out_of_range_is_named() -> None:
+    """In a process of its own, where no type is checked but by our own code."""
+    script = """
+import sys
+from numpy import nan
+from lens.settings import DEFAULTS, changed
+for options in sys.argv[1:]:
+    print(changed(DEFAULTS, **eval(options)).problem())
+"""
+    arguments = [repr(options) for options, _ in OUT_OF_RANGE]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    for line, (_, message) in zip(lines, OUT_OF_RANGE, strict=True):
+        assert message in line
+
+
+def test_what_belongs_to_no_task_is_refused(
+    planted: Planted, tables: dict[str, Path], labels: pd.DataFrame, tmp_path: Path
+) -> None:
+    pre, radiomics = (planted.ids, planted.pre), planted.radiomics
+    ft = {"cls": (planted.ids, planted.ft)}
+    with pytest.raises(InputError, match="retrained names task 'Cls'"):
+        lens.compare(pre, ft, radiomics, retrained={"Cls": [ft["cls"]]})
+    with pytest.raises(InputError, match="exposure names task 'Cls'"):
+        lens.compare(pre, ft, radiomics, exposure={"Cls": labels})
+    for name in ("../evil", "", "run.json", "figures", "pre"):
+        with pytest.raises(InputError, match="task "):
+            lens.compare(pre, {name: ft["cls"]}, radiomics)
+    study = lens.load_study(tables["pre"], {"cls": tables["ft"]}, tables["radiomics"])
+    with pytest.raises(InputError, match="a Study holds all tables and its split; rois"):
+        lens.compare(study, rois="gland")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is a file"):
+        lens.compare(study, progress=False, **SMALL).save(tmp_path / "file")
+
+
+def test_a_single_name_or_table_needs_no_list(planted: Planted, labels: pd.DataFrame) -> None:
+    found = lens.compare(
+        (planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, planted.radiomics,
+        rois="gland", labels=labels, adjust="age", exposure=labels,
+        retrained={"cls": (planted.ids, planted.ft)}, progress=False, **SMALL,
+    )  # fmt: skip
+    assert {"r2_adjusted_pre", "r2_exposed_ft", "retrained"} <= set(found.verdicts)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lens.errors import InputError
+from lens.study.tasks import task_problem
 
 
 def entries(arguments: Sequence[str], flag: str, form: str = "TASK=FILE") -> dict[str, str]:
@@ -17,9 +18,11 @@ def entries(arguments: Sequence[str], flag: str, form: str = "TASK=FILE") -> dic
     found: dict[str, str] = {}
     for argument in arguments:
         task, equals, value = argument.partition("=")
-        if not equals or not task or not value or "/" in task or task.startswith("."):
+        if not equals or not task or not value:
             raise InputError(f"{flag} {argument}: expected {form}")
-        if task in (*found, "pre"):
+        if problem := task_problem(task):
+            raise InputError(f"{flag} {argument}: {problem}")
+        if task in found:
             raise InputError(f"{flag} {argument}: task {task!r} is taken; give each its own name")
         found[task] = value
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,6 @@ from lens import cache
 from lens.files import write_json
 
 log = logging.getLogger(__name__)
-
-WORKPLACES = ("radiomics-cache", "embeddings-cache", "volumes", "training", "cohort")
-"""Folders of a run folder with reusable parts that look after themselves."""
 
 
 class CompileTimer:
@@ -51,11 +48,10 @@ class RunRecord:
         previous = cache.read_record(self._file)
         stages = previous.get("stages")
         self._done: dict[str, Any] = dict(stages) if isinstance(stages, dict) else {}
-        self._earlier = {**_files(previous), **_files({"stages": self._done})}
+        self._earlier = _files(previous)
         self._written: list[Path] = []
         self._compiling = CompileTimer()
-        # A file system's clock may be a few milliseconds late.
-        self._began = time.time() - 0.1
+        self._began = _now()
         self.record: dict[str, Any] = {
             "config": dict(config),
             "versions": {"python": platform.python_version(), "radiomic-lens": lens.__version__}
@@ -72,6 +68,8 @@ class RunRecord:
         depends: Any,
         outputs: Sequence[Path],
         work: Callable[[], object],
+        *,
+        lasting: bool = False,
     ) -> None:
         """Runs `work`, unless an earlier run did from the same key and its outputs are intact.
 
@@ -82,6 +80,7 @@ class RunRecord:
             outputs: files or folders that the stage may write, in the run folder; those that it
                 leaves are recorded.
             work: the stage.
+            lasting: the outputs are dear (embeddings, encoders): no later run clears them away.
         """
         key, done = cache.key(code, depends), self._done.get(name)
         if (
@@ -94,6 +93,7 @@ class RunRecord:
             return
         log.info("%s ...", name)
         start, compiled = time.perf_counter(), self._compiling.seconds
+        began = _now()
         work()
         self.note(
             name,
@@ -102,7 +102,8 @@ class RunRecord:
                 "seconds": round(time.perf_counter() - start, 2),
                 "compile_seconds": round(self._compiling.seconds - compiled, 2),
                 "reused": False,
-                "outputs": cache.recorded(outputs, self.folder),
+                "lasting": lasting,
+                "outputs": self._written_since(began, outputs),
             },
         )
 
@@ -124,47 +125,72 @@ class RunRecord:
         self.record |= content
         write_json(self._file, self.record)
 
-    def clear(self) -> None:
+    def clear(self, inputs: Iterable[Path] = ()) -> None:
         """Clears away what earlier runs left and this one does not own; the last thing of a run.
 
-        A file that an earlier run recorded and nobody changed since is deleted. Every other file
-        of the folder that is not of this run is named under ``not_of_this_run``.
+        A file that a stage of an earlier run left, and that nobody changed since, is deleted,
+        unless it is dear or an input of this run. What else lies in the folders of this run and of
+        earlier ones is named under ``not_of_this_run`` and stays as it is.
+
+        Args:
+            inputs: files that this run read.
         """
-        written = cache.recorded(self._written, self.folder)
-        self.record["files"] = {
-            name: facts
-            for name, facts in written.items()
-            if (self.folder / name).stat().st_mtime >= self._began
-        }
-        ours = _files(self.record)
+        self.record["files"] = self._written_since(self._began, self._written)
+        ours, read = _files(self.record), {path.resolve() for path in inputs}
         for name, facts in self._earlier.items():
-            if name not in ours and cache.intact({name: facts}, self.folder):
-                (self.folder / name).unlink()
+            path = self.folder / name
+            if name in ours or facts.get("lasting") or path.resolve() in read:
+                continue
+            if not path.is_symlink() and cache.intact({name: facts}, self.folder):
+                path.unlink()
+                self._remove_empty(path.parent)
         self.record["not_of_this_run"] = self._others(ours)
         write_json(self._file, self.record)
 
+    def _written_since(self, moment: float, outputs: Iterable[Path]) -> dict[str, Any]:
+        """Size and hash of the outputs; of a folder, those of the files written since."""
+        return {
+            name: facts
+            for name, facts in cache.recorded(outputs, self.folder).items()
+            if (self.folder / name).stat().st_mtime >= moment
+        }
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Removes a folder that has become empty, and what that leaves empty, up to the run's."""
+        while folder != self.folder and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
+
     def _others(self, ours: Mapping[str, Any]) -> list[str]:
-        """Files of the folder that are not of this run; folders that became empty are removed."""
-        folders = [path for path in self.folder.rglob("*") if path.is_dir()]
-        for folder in sorted(folders, reverse=True):
-            if not any(folder.iterdir()):
-                folder.rmdir()
-        names = (
-            path.relative_to(self.folder)
-            for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and path != self._file
+        """Files that are not of this run, in its own folders and in those of earlier runs."""
+        places = {(self.folder / name).parent for name in (*ours, *self._earlier)}
+        places |= {path.parent for path in self.folder.glob("*/features.parquet")}
+        places |= {path.parent for path in self.folder.glob("scopes/*/sweep.parquet")}
+        found = (
+            str(path.relative_to(self.folder))
+            for place in sorted(places - {self.folder})
+            if place.is_dir()
+            for path in sorted(place.iterdir())
+            if path.is_file()
         )
-        return [
-            str(name) for name in names if str(name) not in ours and name.parts[0] not in WORKPLACES
-        ]
+        return [name for name in found if name not in ours]
+
+
+def _now() -> float:
+    """The time by a file system's clock, which may be a few milliseconds late."""
+    return time.time() - 0.1
 
 
 def _files(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The recorded files of all stages and of the run itself."""
+    """The recorded files of all stages and of the run itself; those of a dear stage say so."""
     found: dict[str, Any] = {}
     stages = record.get("stages")
     for facts in (record, *(stages.values() if isinstance(stages, dict) else ())):
-        if isinstance(facts, dict):
-            for entry in ("files", "outputs"):
-                found |= facts[entry] if isinstance(facts.get(entry), dict) else {}
+        if not isinstance(facts, dict):
+            continue
+        for entry in ("files", "outputs"):
+            files = facts.get(entry)
+            for name, each in files.items() if isinstance(files, dict) else ():
+                if isinstance(each, dict):
+                    found[name] = each | {"lasting": bool(facts.get("lasting"))}
     return found

@@ -28,7 +28,7 @@ from lens.report.results import (
 from lens.study.load import load_study
 from lens.study.study import Study
 
-TASK_FILES = (
+SPLIT_FILES = (
     "features.parquet", "groups.csv", "modalities.csv", "decoders.npz", "similarity.csv",
 )  # fmt: skip
 
@@ -92,7 +92,10 @@ def _parts(plan: Plan, inputs: Inputs, folder: Path) -> dict[str, Part]:
         parts.setdefault((pre, scope), {})[task] = ft
     named: dict[str, Part] = {}
     for (pre, scope), ft in parts.items():
-        name = str(scope) if str(scope) not in named else f"{scope}-{pre.stem}"
+        name, number = str(scope), 1
+        while name in named:
+            name = f"{scope}-{pre.stem}" + (f"-{number}" if number > 1 else "")
+            number += 1
         named[name] = Part(scope, pre, ft, folder / "scopes" / name if named else folder)
     return named
 
@@ -200,7 +203,7 @@ class _Stages:
 
         scaled = [part._asdict() for part in trained]
         depends = [depends, task, scaled, file_hash(folder / "verdicts.parquet")]
-        outputs = [folder / name for name in TASK_FILES]
+        outputs = [folder / name for name in SPLIT_FILES]
         self.record.stage(f"shift {task}", (__name__,), depends, outputs, work)
 
     def _write(self, tables: Mapping[str, Any], name: str) -> None:

@@ -126,7 +126,7 @@ class _Maker:
         depends = [self._images(), self.plan.spacing, self.plan.config.roi, hashes, labels]
         code = (__name__, "lens.radiomics.cohort_features")
         outputs = [table, failures, audit, gray_levels, geometry]
-        self.record.stage("radiomics", code, depends, outputs, work)
+        self.record.stage("radiomics", code, depends, outputs, work, lasting=True)
         return table, read_failures(failures)
 
     def embeddings(
@@ -154,7 +154,7 @@ class _Maker:
 
         depends = [self._images(), settings, file_hash(checkpoint), channels]
         code = (__name__, "encoders.cohort_embeddings", "encoders.checkpoints")
-        self.record.stage(f"embed {name}", code, depends, [table, failures], work)
+        self.record.stage(f"embed {name}", code, depends, [table, failures], work, lasting=True)
         return table, read_failures(failures)
 
     def _images(self) -> list[object]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from experiments.common.flags import common_and_own, pairs
 from experiments.main_job.plan import Plan, retrained_files
 from lens.errors import CaseError, InputError
+from lens.report.results import RUN_FILES, SCOPE_FILES, TASK_FILES
 
 
 class Embeddings(NamedTuple):
@@ -42,6 +43,22 @@ class Inputs:
         files = {path for pair in self.tasks.values() for path in pair}
         files |= {path for path in (self.radiomics, self.split) if path is not None}
         return sorted(files | {path for paths in self.retrained.values() for path in paths})
+
+
+def check_inputs(plan: Plan) -> None:
+    """Refuses an input that the run would write over.
+
+    Raises:
+        InputError: a file that a flag names is one of the run folder's own.
+    """
+    own = {plan.out / name for name in (*RUN_FILES, *SCOPE_FILES)}
+    tables, images = plan.config.tables, plan.config.images
+    for entry in (*tables.ft, *images.encoder_ft):
+        own |= {plan.out / entry.partition("=")[0] / name for name in TASK_FILES}
+    own = {path.resolve() for path in own}
+    for path in plan.files():
+        if path.resolve() in own:
+            raise InputError(f"{path}: the run would write over this input; choose another --out")
 
 
 def from_tables(plan: Plan) -> Inputs:

@@ -84,6 +84,7 @@ def from_phantoms(plan: Plan, record: RunRecord) -> Inputs:
         [*depends, plan.phantom.pretrain_epochs, plan.phantom.quick],
         [checkpoints["pre"]],
         lambda: _pretrain(plan, volumes(), split, checkpoints["pre"]),
+        lasting=True,
     )
     for name in _tunings(plan):
         record.stage(
@@ -92,6 +93,7 @@ def from_phantoms(plan: Plan, record: RunRecord) -> Inputs:
             [*depends, plan.phantom.finetune_epochs, file_hash(checkpoints["pre"])],
             [checkpoints[name]],
             _finetuning(plan, name, volumes, split, checkpoints),
+            lasting=True,
         )
     note = (
         f"The encoder was pre-trained on {(split == 'train').sum()} phantoms: this run "

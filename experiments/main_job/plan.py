@@ -95,6 +95,17 @@ class Plan:
         """What the task is read against."""
         return self.scopes.get(task, Scope(rois=self.config.roi))
 
+    def files(self) -> list[Path]:
+        """All files that flags name, by themselves or as ``TASK=FILE``."""
+        config, context = self.config, self.config.context
+        entries = (
+            *config.tables.pre, *config.tables.ft, *config.tables.retrained,
+            *config.images.encoder_ft, *config.images.parameters, *context.exposure,
+        )  # fmt: skip
+        named = (config.tables.radiomics, config.tables.split, config.images.cohort,
+                 config.images.encoder_pre, context.labels, context.repeatability)  # fmt: skip
+        return [*(Path(entry.rpartition("=")[2]) for entry in entries), *filter(None, named)]
+
     def flags(self) -> dict[str, Any]:
         """The settled values by flag, for the run's record."""
         return flat(self.config)

@@ -29,6 +29,7 @@ from lens.study.tables import (
     read_embeddings,
     read_radiomics,
 )
+from lens.study.tasks import task_problem
 
 MIN_PATIENTS = 10
 """With fewer, a 7:1:2 split leaves a single patient to validate and too few to score."""
@@ -105,6 +106,11 @@ def _embeddings(
         )
     if not ft:
         raise InputError("no fine-tuned embeddings given; at least one task is needed")
+    for task in ft:
+        if problem := task_problem(task):
+            raise InputError(problem)
+    if unknown := sorted(set(retrained) - set(ft)):
+        raise InputError(f"retrained names task {unknown[0]!r}; the tasks are {sorted(ft)}")
     given = {"pre": pre} | {_ft_name(task): source for task, source in ft.items()}
     seeds: dict[str, list[str]] = {}
     for task in ft:

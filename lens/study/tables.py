@@ -173,8 +173,13 @@ def _kind(value: Any) -> str:
 def _to_array(values: Any, name: str) -> np.ndarray:
     """NumPy's form of an array, a tensor on any device, or nested lists."""
     if hasattr(values, "detach"):
-        # A torch tensor, perhaps with a gradient, on a GPU, or of a type unknown to NumPy.
-        values = values.detach().cpu().float().numpy()
+        # A torch tensor, perhaps with a gradient or on a GPU.
+        values = values.detach().cpu()
+        try:
+            values = values.numpy()
+        except TypeError:
+            # Of a type that NumPy lacks, such as bfloat16: float32 holds it exactly.
+            values = values.float().numpy()
     try:
         return np.asarray(values)
     except (TypeError, ValueError) as error:

@@ -75,7 +75,9 @@ def test_legacy_torch_file_with_options_and_bfloat16(reference, encoder, tmp_pat
     assert loaded.config == encoder.config
     # bfloat16 has 8 bits.
     np.testing.assert_allclose(
-        loaded.blocks[0][0].expand.kernel[...], encoder.blocks[0][0].expand.kernel[...], rtol=2**-8
+        loaded.blocks[0][0].expand.kernel[...],  # pyright: ignore[reportAttributeAccessIssue]
+        encoder.blocks[0][0].expand.kernel[...],
+        rtol=2**-8,
     )
 
 

@@ -116,7 +116,7 @@ def test_pretraining_lowers_the_masked_loss():
     trained, history = pretrain(encoder, x, masking=MaskingSettings(patch=(8,), width=8), **RUN)
     assert history.curves.validation.min() < 0.7 * history.start
     assert history.start == pytest.approx(1.0, abs=0.05)
-    assert not np.array_equal(trained.blocks[0][0].grn.gamma[...], encoder.blocks[0][0].grn.gamma)
+    assert not np.array_equal(trained.blocks[0][0].grn.gamma[...], encoder.blocks[0][0].grn.gamma)  # pyright: ignore[reportAttributeAccessIssue]
     model = Pretrainer(encoder, patch=8, width=8, rngs=nnx.Rngs(0))
     key = jax.random.key(3)
     losses = model.losses({"volumes": jnp.asarray(x[:4])}, key, training=True)

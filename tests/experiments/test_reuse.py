@@ -21,6 +21,7 @@ from experiments.main_job.inputs import from_tables
 from experiments.main_job.plan import settle
 from experiments.sweep import job
 from lens import cache
+from lens.errors import InputError
 from lens.settings import changed
 from tests.planted import plant
 
@@ -304,12 +305,81 @@ def test_what_an_earlier_run_left_goes_or_is_named(tables: Path, tmp_path: Path)
     page = (folder / "report.html").read_bytes()
     (folder / "report.html").write_bytes(b"")
     (folder / "notes.txt").write_text("mine")
+    (folder / "reg" / "notes.txt").write_text("mine")
     (folder / "reg" / "features.parquet").write_bytes(b"changed by hand")
     options: dict[str, Any] = {"ft": (f"cls={tables / 'ft.npz'}",)}
     assert job(config(tables, folder, **options)) == 0
     assert 0.3 * len(page) < (folder / "report.html").stat().st_size < len(page)
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    assert record["not_of_this_run"] == ["notes.txt", "reg/features.parquet"]
+    assert record["not_of_this_run"] == ["reg/features.parquet", "reg/notes.txt"]
+    assert (folder / "notes.txt").read_text() == "mine"
     assert not (folder / "reg" / "groups.csv").exists()
     assert not (folder / "figures" / "reg-groups.svg").exists()
     assert (folder / "figures" / "cls-groups.svg").exists()
+
+
+def test_what_is_not_ours_stays(tables: Path, tmp_path: Path) -> None:
+    """Empty folders, links, inputs that lie in the run folder, files in our folders."""
+    folder = tmp_path / "run"
+    (folder / "to do" / "later").mkdir(parents=True)
+    (folder / "link").symlink_to("to do")
+    (folder / "doctor").mkdir()
+    (folder / "doctor" / "mine.txt").write_text("mine")
+    own = shutil.copytree(tables, folder / "my tables")
+    assert job(config(own, folder, doctor=True)) == 0
+    assert (folder / "doctor" / "doctor.json").is_file()
+    assert job(config(own, folder)) == 0
+    assert not (folder / "doctor" / "doctor.json").exists()
+    assert (folder / "doctor" / "mine.txt").read_text() == "mine"
+    assert (folder / "to do" / "later").is_dir()
+    assert (folder / "link").is_symlink()
+    assert {path.name for path in own.iterdir()} == {path.name for path in tables.iterdir()}
+
+
+def test_dear_outputs_and_inputs_of_a_run_are_never_cleared_away(tmp_path: Path) -> None:
+    for later_reads in (True, False):
+        folder = tmp_path / str(later_reads)
+        first = RunRecord(folder, {})
+        files = {name: folder / "made" / f"{name}.txt" for name in ("dear", "plain", "read")}
+
+        def write(path: Path) -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(path.name)
+
+        for name, path in files.items():
+            first.stage(name, ("lens.errors",), name, [path], lambda p=path: write(p),
+                        lasting=name == "dear")  # fmt: skip
+        first.clear()
+        second = RunRecord(folder, {})
+        second.clear([files["read"]] if later_reads else [])
+        left = {name for name, path in files.items() if path.exists()}
+        assert left == ({"dear", "read"} if later_reads else {"dear"})
+        third = RunRecord(folder, {})
+        third.clear()
+        assert files["dear"].exists(), "however many runs came between"
+
+
+def test_an_input_that_the_run_would_write_over_is_refused(tables: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    split = folder / "split.csv"
+    split.write_text("patient_id,split,comment\n")
+    with pytest.raises(InputError, match=r"split\.csv: the run would write over this input"):
+        job(config(tables, folder, split=split))
+    assert split.read_text() == "patient_id,split,comment\n"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is a file, not a folder"):
+        job(config(tables, tmp_path / "file"))
+
+
+def test_three_starts_of_one_name_are_three_parts(tables: Path, tmp_path: Path) -> None:
+    flags = []
+    for task in ("a", "b", "c"):
+        (tmp_path / task).mkdir()
+        shutil.copy(tables / "pre.npz", tmp_path / task / "pre.npz")
+        flags.append(f"{task}={tmp_path / task / 'pre.npz'}")
+    ft = tuple(f"{task}={tables / 'ft.npz'}" for task in ("a", "b", "c"))
+    assert run(config(tables, tmp_path / "run", pre=tuple(flags), ft=ft, exposure=())) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert len({facts["folder"] for facts in record["scopes"].values()}) == 3
+    assert set(record["tasks"]) == {"a", "b", "c"}
