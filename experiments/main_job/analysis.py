@@ -45,7 +45,7 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
             rois=part.scope.rois,
             modalities=part.scope.modalities,
             seed=plan.settings.seed,
-            retrained=inputs.retrained,
+            retrained={task: inputs.retrained.get(task, []) for task in part.ft},
         )
         set_aside += study.set_aside
         context = _read_context(plan, study, _exposing_split(plan, inputs))

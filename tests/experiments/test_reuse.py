@@ -144,13 +144,17 @@ def test_every_flag_is_heeded(tables: Path, fresh: Path, tmp_path: Path, flag: s
         lambda t: {"repeatability": t / "icc.csv"},
         lambda t: {"retrained": (f"cls={t / 'again.npz'}", f"cls={t / 'third.npz'}")},
         lambda t: {"retrained": (f"reg={t / 'again.npz'}", f"reg={t / 'third.npz'}")},
+        lambda t: {
+            "retrained": (f"reg={t / 'again.npz'}", f"reg={t / 'third.npz'}"),
+            "scope": ("reg=t2.gland",),
+        },
         lambda t: {"ft": (f"reg={t / 'ft.npz'}", f"cls={t / 'reg.npz'}")},
         lambda t: {"ft": (f"reg={t / 'reg.npz'}", f"cls={t / 'ft.npz'}")},
         lambda t: {"ft": (f"cls={t / 'ft.npz'}",), "exposure": ()},
         lambda t: {"pre": (str(t / "pre.npz"), f"reg={t / 'again.npz'}")},
     ],
     ids=["exposure of another task", "exposure of both", "no exposure", "repeatability",
-         "retrained", "retrained of another task", "files exchanged", "tasks in another order",
+         "retrained", "retrained of another task", "retrained in another scope", "files exchanged", "tasks in another order",
          "a task less", "another start of a task"],
 )  # fmt: skip
 def test_which_file_belongs_to_which_task_is_heeded(
