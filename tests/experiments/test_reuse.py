@@ -154,7 +154,8 @@ def test_every_flag_is_heeded(tables: Path, fresh: Path, tmp_path: Path, flag: s
         lambda t: {"pre": (str(t / "pre.npz"), f"reg={t / 'again.npz'}")},
     ],
     ids=["exposure of another task", "exposure of both", "no exposure", "repeatability",
-         "retrained", "retrained of another task", "retrained in another scope", "files exchanged", "tasks in another order",
+         "retrained", "retrained of another task", "retrained in another scope", "files exchanged",
+         "tasks in another order",
          "a task less", "another start of a task"],
 )  # fmt: skip
 def test_which_file_belongs_to_which_task_is_heeded(
