@@ -92,7 +92,8 @@ def test_every_form_in_memory_gives_the_study_of_the_files(
 
 
 def test_a_torch_tensor_is_welcome(planted: Planted, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     paths = planted.write(tmp_path)
     pre = torch.nn.Parameter(torch.from_numpy(planted.pre))
     study = load_study((planted.ids, pre), {"cls": (planted.ids, pre)}, planted.radiomics)
