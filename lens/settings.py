@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, get_args
 
 Mode = Literal["default", "paper"]
+Scores = Literal["normal", "raw"]
 
 HIDDEN, FOLDS, REPEATS = 128, 5, 2
 """What stands for none in `SweepConfig.hidden`, `Settings.folds` and `Settings.repeats`."""
@@ -65,7 +66,9 @@ class Rules:
     level: float = 0.05
     """Family-wise error rate of each question."""
     margin: float = 0.01
-    """Smallest change of R2 that is called lost, gained or moved."""
+    """Smallest change of R2 that is called lost, gained or recoded."""
+    equivalence: float = 0.1
+    """A change of R2 shown to be smaller than this is called unchanged."""
     flips: int = 5000
     """Random sign vectors over the patients, for the p and q values."""
 
@@ -83,6 +86,9 @@ class Settings:
     fraction of the time. Default 5, 3 with --quick."""
     repeats: int | None = None
     """Repeats of the cross-validation; default 2, for the phantoms 1."""
+    scores: Scores = "normal"
+    """What the verdicts are about. normal: each feature's rank as a normal quantile, fitted inside
+    the fold, so that skew and single wild values do not decide. raw: the feature's own values."""
     bootstraps: int = 1000
     """Bootstrap samples of the test patients for the intervals of the single split."""
     seed: int = 0
@@ -130,6 +136,8 @@ class Settings:
         mlp, rules = self.mlp, self.rules
         if mlp.mode not in get_args(Mode):
             return f"mode is {mlp.mode!r}; it is one of {', '.join(get_args(Mode))}"
+        if self.scores not in get_args(Scores):
+            return f"scores is {self.scores!r}; it is one of {', '.join(get_args(Scores))}"
         for name, penalties in (("l1", mlp.l1_grid), ("l2", mlp.l2)):
             if not isinstance(penalties, tuple | list) or not penalties:
                 return f"{name} is {penalties!r}, not a grid of penalties such as (0.0, 1e-5)"
@@ -142,6 +150,8 @@ class Settings:
         numbers = isinstance(rules.level, Real) and isinstance(rules.margin, Real)
         if not (numbers and 0 < rules.level < 1 and 0 <= rules.margin < math.inf):
             return "level must lie between 0 and 1, margin must not be negative"
+        if not (isinstance(rules.equivalence, Real) and 0 < rules.equivalence < math.inf):
+            return f"equivalence is {rules.equivalence!r}, it must be positive and finite"
         return ""
 
 
