@@ -83,12 +83,20 @@ class FittedKernelRidge:
         """See `lens.probes.probe.FittedProbe`."""
         return self.solution.leverage()
 
+    def left_out(self, groups: np.ndarray | None = None) -> Float[np.ndarray, "n k"]:
+        """See `lens.probes.probe.FittedProbe`."""
+        return self.solution.left_out(groups)
+
     def influence(
-        self, x: Float[np.ndarray, "m d"], error: Float[np.ndarray, "m k"]
+        self,
+        x: Float[np.ndarray, "m d"],
+        error: Float[np.ndarray, "m k"],
+        groups: np.ndarray | None = None,
     ) -> Float[np.ndarray, "n k"]:
         """See `lens.probes.probe.FittedProbe`."""
         u, s = self.solution.spectrum
-        return self.solution.influence(u.T @ (self._kernel(x).T @ error) / s[:, None], error)
+        pull = u.T @ (self._kernel(x).T @ error) / s[:, None]
+        return self.solution.influence(pull, error, groups)
 
     def _kernel(self, x: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m n"]:
         """Centred kernel of other rows with the fitted ones."""

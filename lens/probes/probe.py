@@ -29,31 +29,44 @@ class FittedProbe(Protocol):
         """
         ...
 
+    def left_out(self, groups: np.ndarray | None = None) -> Float[np.ndarray, "n k"]:
+        """Residual of each fitted row in the fit without its patient, penalties and scaling held.
+
+        Args:
+            groups: patient of each fitted row, all of whose rows are left out together; None for a
+                patient per row, where it is ``f_ik / (1 - h_ik)``.
+        """
+        ...
+
     def influence(
-        self, x: Float[np.ndarray, "m d"], error: Float[np.ndarray, "m k"]
+        self,
+        x: Float[np.ndarray, "m d"],
+        error: Float[np.ndarray, "m k"],
+        groups: np.ndarray | None = None,
     ) -> Float[np.ndarray, "n k"]:
         """Influence of each fitted row on the sum of squared errors of held-out rows.
 
-        Let ``w_i`` be the weight of fitted row i in the squared errors that the fit minimises (1
-        in the fit at hand), ``f_ik`` its residual, and ``e_jk`` the error of held-out row j. The
-        influence is the derivative in the weight, penalties and scaling held::
+        With ``e_jk`` the error of held-out row j, ``a_jik = d predicted_jk / d r_ik`` the weight of
+        fitted row i in its prediction, and ``g_ik`` the residual of that row left out::
 
-            d/dw_i sum_j e_jk^2  =  -2 sum_j e_jk a_jik f_ik,    a_jik = d predicted_jk / d r_ik
+            -2 sum_j e_jk a_jik g_ik
 
-        The second form holds for every probe that minimises weighted squared errors plus a
-        quadratic penalty: more weight on a row draws the predictions towards its residual, by its
-        share ``a_jik`` in each of them. Negative for a row that makes held-out errors smaller.
+        Negative for a row that makes held-out errors smaller. It is what the sum would rise by, to
+        first order in the predictions, if the rows of a patient were taken out, with the sign
+        turned: for a fit that minimises squared errors plus a quadratic penalty, the predictions
+        of row j then fall by exactly ``sum_i a_jik g_ik``. With the residual of the fit at hand in
+        place of ``g`` it would be the derivative in a row's weight, the infinitesimal jackknife
+        (Efron, *Estimation and Accuracy after Model Selection*, JASA 2014): the same for a row
+        like others, and next to nothing for a row that pulls the fit to itself, which is the row
+        that matters (Cook and Weisberg, *Residuals and Influence in Regression*, 1982).
 
-        The derivative in a case's weight is Cook and Weisberg's local influence (*Residuals and
-        Influence in Regression*, 1982), to a statistic the infinitesimal jackknife (Efron,
-        *Estimation and Accuracy after Model Selection*, JASA 2014), and on the loss of other rows
-        the influence function of Koh and Liang (*Understanding Black-box Predictions via Influence
-        Functions*, ICML 2017). Added to the row's own held-out error it is all that a score owes to
-        the row: a standard error from these sums covers another draw of the fitted patients too.
+        Added to the row's own held-out error it is all that a score owes to the row: a standard
+        error from these sums covers another draw of the fitted patients too.
 
         Args:
             x: embeddings of m held-out rows.
             error: observed minus predicted there; zero leaves an entry out.
+            groups: patient of each fitted row; None for a patient per row.
         """
         ...
 

@@ -13,12 +13,16 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lens.probes.gcv import gcv_errors
 
 _RANK_CUTOFF = 1e-12
 """Eigenvalues below this share of the largest are rounding of the kernel."""
+
+_LEAST_FREE = 1e-9
+"""Least `1 - h` that is divided by: a row that the fit passes through has a left-out residual of
+zero over zero."""
 
 
 class Spectrum(NamedTuple):
@@ -64,8 +68,45 @@ class Solution:
         kept = np.square(s)[:, None] / (np.square(s)[:, None] + self.alpha)
         return np.square(u) @ kept + 1.0 / len(u)
 
+    def left_out(self, groups: np.ndarray | None = None) -> Float[np.ndarray, "n k"]:
+        """Residual of each fitted row in the fit without it, penalty and scaling held.
+
+        ``e_i / (1 - h_ii)``, and for the rows I of a patient who has several, all left out
+        together, ``(1 - H_II)^-1 e_I`` (Cook and Weisberg, *Residuals and Influence in
+        Regression*, 1982), with H the hat matrix at the penalty of the target, its intercept
+        included. The rows that pull a fit the most have the smallest residuals in it; left out
+        they show what they did.
+
+        Args:
+            groups: patient of each row; None for a patient per row.
+        """
+        found = np.empty_like(self.residual)
+        penalties, which = np.unique(self.alpha, return_inverse=True)
+        for number, alpha in enumerate(penalties):
+            targets = np.flatnonzero(which == number)
+            found[:, targets] = self._left_out(float(alpha), self.residual[:, targets], groups)
+        return found
+
+    def _left_out(
+        self, alpha: float, residual: Float[np.ndarray, "n t"], groups: np.ndarray | None
+    ) -> Float[np.ndarray, "n t"]:
+        """The same for targets with one penalty."""
+        u, s = self.spectrum
+        kept = np.square(s) / (np.square(s) + alpha)
+        free = 1.0 - np.square(u) @ kept - 1.0 / len(u)
+        found = residual / np.maximum(free, _LEAST_FREE)[:, None]
+        for rows in rows_together(groups) if groups is not None else ():
+            hat = np.einsum("pmr,r,plr->pml", u[rows], kept, u[rows]) + 1.0 / len(u)
+            values, vectors = np.linalg.eigh(np.eye(rows.shape[1]) - hat)
+            turned = vectors.swapaxes(1, 2) @ residual[rows]
+            found[rows] = vectors @ (turned / np.maximum(values, _LEAST_FREE)[:, :, None])
+        return found
+
     def influence(
-        self, pull: Float[np.ndarray, "r k"], error: Float[np.ndarray, "m k"]
+        self,
+        pull: Float[np.ndarray, "r k"],
+        error: Float[np.ndarray, "m k"],
+        groups: np.ndarray | None = None,
     ) -> Float[np.ndarray, "n k"]:
         """Influence on held-out rows, as `lens.probes.probe.FittedProbe` has it.
 
@@ -73,10 +114,25 @@ class Solution:
             pull: ``V' X_new' error``, the errors carried to the singular directions; from a kernel
                 ``U' K_new' error / s``. Overwritten.
             error: observed minus predicted on the held-out rows.
+            groups: patient of each fitted row; None for a patient per row.
         """
         u, s = self.spectrum
         pull *= s[:, None] / (np.square(s)[:, None] + self.alpha)
-        return -2.0 * (u @ pull + error.sum(axis=0) / len(u)) * self.residual
+        return -2.0 * (u @ pull + error.sum(axis=0) / len(u)) * self.left_out(groups)
+
+
+def rows_together(groups: np.ndarray) -> list[Int[np.ndarray, "p m"]]:
+    """Rows of the patients who have several: an array for each number of rows m, a patient a row.
+
+    Args:
+        groups: patient of each row (n,).
+    """
+    order = np.argsort(groups, kind="stable")
+    _, first, count = np.unique(groups[order], return_index=True, return_counts=True)
+    return [
+        order[first[count == size][:, None] + np.arange(size)]
+        for size in np.unique(count[count > 1])
+    ]
 
 
 def decompose(rows: Float[np.ndarray, "n d"]) -> tuple[Spectrum, Float[np.ndarray, "d r"]]:
@@ -99,23 +155,41 @@ def decompose_kernel(kernel: Float[np.ndarray, "n n"]) -> Spectrum:
     return Spectrum(u, s)
 
 
-def solve(spectrum: Spectrum, y: Float[np.ndarray, "n k"], alphas: Sequence[float]) -> Solution:
+def solve(
+    spectrum: Spectrum, y: Float[np.ndarray, "n k"], alphas: Sequence[float] | None = None
+) -> Solution:
     """Ridge regression, each target with the penalty that generalised cross-validation prefers.
 
     Args:
         spectrum: of the centred rows.
         y: centred targets.
-        alphas: penalties to choose from, in units of n; ties go to the larger.
+        alphas: penalties to choose from, in units of n; ties go to the larger. None takes
+            `relative_penalties`.
     """
     u, s = spectrum
     n, squared = len(u), np.square(s)
     components = u.T @ y
     power = np.square(components)
     beyond = np.maximum(np.einsum("nk,nk->k", y, y) - power.sum(axis=0), 0.0)
-    grid = n * np.sort(np.asarray(alphas, np.float64))[::-1]
+    grid = relative_penalties(spectrum) if alphas is None else n * np.asarray(alphas, np.float64)
+    grid = np.sort(grid)[::-1]
     alpha = grid[gcv_errors(squared, power, beyond, n, grid).argmin(axis=0)]
     components *= squared[:, None] / (squared[:, None] + alpha)
     return Solution(spectrum, y, alpha, components)
+
+
+def relative_penalties(spectrum: Spectrum) -> Float[np.ndarray, " a"]:
+    """Penalties from no shrinkage that matters to a constant prediction, for this spectrum.
+
+    Three a decade, from a thousandth of the smallest eigenvalue to a hundred times the largest, so
+    that directions of any variance can be read. Penalties relative to the mean eigenvalue would all
+    be too strong for everything beside one dominating direction.
+    """
+    squared = np.square(spectrum.s)
+    if not squared.size:
+        return np.ones(1)
+    low, high = 1e-3 * squared.min(), 100.0 * squared.max()
+    return np.geomspace(low, high, 1 + round(3 * np.log10(high / low)))
 
 
 def _eigenvectors(

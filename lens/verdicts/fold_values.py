@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.special import ndtri
 
 from lens.probes.scaling import fit_standardise
+from lens.settings import Scores
 
 
 def common_unit(r: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
@@ -18,6 +20,42 @@ def common_unit(r: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
     centred = r - np.nanmean(r, axis=0)
     deviation = np.sqrt(np.nanmean(np.square(centred), axis=0))
     return centred / np.where(deviation > 0, deviation, 1.0)
+
+
+def target_values(
+    r: Float[np.ndarray, "n k"], fitted: Bool[np.ndarray, " n"], scores: Scores = "normal"
+) -> Float[np.ndarray, "n k"]:
+    """What the probes of a fold learn to predict: features, or their normal scores, imputed.
+
+    Args:
+        r: features; NaN where missing.
+        fitted: rows that map and medians are fitted on.
+        scores: ``normal`` takes `normal_scores`, ``raw`` the values.
+    """
+    return impute(normal_scores(r, fitted) if scores == "normal" else r, fitted)
+
+
+def normal_scores(
+    r: Float[np.ndarray, "n k"], fitted: Bool[np.ndarray, " n"]
+) -> Float[np.ndarray, "n k"]:
+    """Rank of every value among the fitted rows, as a quantile of the normal distribution.
+
+    ``ndtri((rank - 1/2) / m)`` for the m fitted rows that have the feature, ties at their mean rank
+    (Hazen's plotting position); values of other rows are interpolated between the fitted ones, and
+    beyond these take the score of the end. Monotone maps of a feature change nothing in the fitted
+    rows; a wild value is no further out than the largest of m normal numbers.
+
+    Returns:
+        NaN where missing; 0 throughout for a feature that is constant over the fitted rows.
+    """
+    scores = np.full(r.shape, np.nan)
+    for column in range(r.shape[1]):
+        known = r[fitted, column]
+        levels, counts = np.unique(known[np.isfinite(known)], return_counts=True)
+        if len(levels):
+            rank = np.cumsum(counts) - (counts - 1) / 2
+            scores[:, column] = np.interp(r[:, column], levels, ndtri((rank - 0.5) / counts.sum()))
+    return scores
 
 
 def impute(r: Float[np.ndarray, "n k"], fitted: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "n k"]:

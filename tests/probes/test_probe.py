@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler
 
 from lens.probes.kernel_ridge import KernelRidgeProbe
-from lens.probes.ridge import RidgeProbe
+from lens.probes.ridge import LeadingRidgeProbe, RidgeProbe
+from lens.probes.spectral import decompose, relative_penalties
 
 Features = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -27,6 +29,13 @@ def per_channel(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def one_scale(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scale = np.sqrt(x.var(axis=0).mean())
     return x / scale, other / scale
+
+
+def leading(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    pca = PCA(len(x) // 8, whiten=True, svd_solver="full").fit(x)
+    # scikit-learn divides the variance by n - 1.
+    size = np.sqrt(len(x) / (len(x) - 1))
+    return size * np.asarray(pca.transform(x)), size * np.asarray(pca.transform(other))
 
 
 def gaussian(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +63,7 @@ class Case:
 CASES = {
     "ridge per channel": Case(RidgeProbe(per_channel=True), per_channel),
     "ridge one scale": Case(RidgeProbe(per_channel=False), one_scale),
+    "leading components": Case(LeadingRidgeProbe(), leading),
     # Fewer rows than dimensions would be interpolated, with nothing but rounding for residuals.
     "least squares": Case(RidgeProbe(alphas=(0.0,)), per_channel, (TALL,)),
     "gaussian kernel": Case(KernelRidgeProbe(), gaussian),
@@ -97,7 +107,8 @@ def at_penalty_of(target: int, probe: Any, fitted: Any) -> Any:
 def test_targets_have_different_penalties(case: Case, data) -> None:
     """Otherwise the tests below would not see targets mixed up."""
     x, r, _, _ = data
-    assert len(case.probe.alphas) == 1 or len(set(case.probe.fit(x, r).alpha)) > 1
+    alone = case.probe.alphas is not None and len(case.probe.alphas) == 1
+    assert alone or len(set(case.probe.fit(x, r).alpha)) > 1
 
 
 def test_predictions_equal_those_of_scikit_learn_at_the_penalties(case: Case, data) -> None:
@@ -113,12 +124,16 @@ def test_penalties_have_the_least_generalised_cross_validation_error(case: Case,
     x, r, _, _ = data
     fitted = case.probe.fit(x, r)
     n = len(x)
+    alphas = case.probe.alphas
+    if alphas is None:
+        here, _ = case.features(x, x[:1])
+        alphas = relative_penalties(decompose(here - here.mean(axis=0))[0]) / n
     errors = []
-    for alpha in case.probe.alphas:
+    for alpha in alphas:
         one = replace(case.probe, alphas=(alpha,)).fit(x, r)
         rss = np.square(r - one.predict(x)).sum(axis=0)
         errors.append(rss / n / (1 - one.leverage().sum(axis=0) / n) ** 2)
-    best = np.array(case.probe.alphas)[np.argmin(errors, axis=0)]
+    best = np.array(alphas)[np.argmin(errors, axis=0)]
     np.testing.assert_allclose(fitted.alpha, n * best)
 
 
@@ -149,35 +164,39 @@ def test_leverage_gives_the_error_of_a_row_left_out(case: Case, data) -> None:
         np.testing.assert_allclose(found[row], r[row] - model.predict(here[[row]])[0], atol=1e-5)
 
 
-def test_influence_is_the_slope_of_held_out_errors_in_a_rows_weight(case: Case, data) -> None:
-    x, r, other, truth = data
+def test_left_out_is_the_error_of_a_patient_left_out_with_all_rows(case: Case, data) -> None:
+    x, r, _, _ = data
+    groups = np.repeat(np.arange(len(x)), [1, 2, 3, 4] * (len(x) // 4))[: len(x)]
     fitted = case.probe.fit(x, r)
-    found = fitted.influence(other, truth - fitted.predict(other))
+    found = fitted.left_out(groups)
+    here, _ = case.features(x, x[:1])
+    for patient in (0, 1, 2, 3, groups[-1]):
+        rows, others = np.flatnonzero(groups == patient), np.flatnonzero(groups != patient)
+        model = Ridge(alpha=fitted.alpha, solver="svd").fit(here[others], r[others])
+        np.testing.assert_allclose(found[rows], r[rows] - model.predict(here[rows]), atol=1e-5)
+    alone = fitted.left_out()
+    np.testing.assert_allclose(
+        alone, (r - fitted.predict(x)) / (1 - fitted.leverage()), atol=1e-8 * np.abs(alone).max()
+    )
+
+
+def test_influence_is_what_deleting_a_patient_does_to_the_predictions(case: Case, data) -> None:
+    x, r, other, truth = data
+    x[3] = 8 * (x[3] - x.mean(axis=0)) + x.mean(axis=0)  # A patient far out, who pulls the fit.
+    groups = np.r_[0, 0, 1, np.arange(3, len(x))]
+    fitted = case.probe.fit(x, r)
+    error = truth - fitted.predict(other)
+    found = fitted.influence(other, error, groups)
     here, there = case.features(x, other)
-
-    def errors(row: int, weight: float) -> np.ndarray:
-        weights = np.ones(len(x))
-        weights[row] = weight
-        model = Ridge(alpha=fitted.alpha, solver="svd").fit(here, r, weights)
-        return np.square(truth - model.predict(there)).sum(axis=0)
-
-    for row in (0, 3, len(x) - 1):
-        slope = (errors(row, 1 + 1e-4) - errors(row, 1 - 1e-4)) / 2e-4
-        # Central differences of step 1e-4 are good to about 1e-7 of the values' scale.
-        np.testing.assert_allclose(found[row], slope, atol=1e-5 * np.abs(found).max())
-
-
-def test_influence_is_residual_times_share_in_the_predictions(case: Case, data) -> None:
-    x, r, other, truth = data
-    fitted = case.probe.fit(x, r)
-    error, residual = truth - fitted.predict(other), r - fitted.predict(x)
-    found = fitted.influence(other, error)
-    row, target = 5, 2
-    probe, moved = at_penalty_of(target, case.probe, fitted), r.copy()
-    moved[row] += 1.0
-    share = probe.fit(x, moved).predict(other) - probe.fit(x, r).predict(other)
-    expected = -2 * (error * share)[:, target].sum() * residual[row, target]
-    np.testing.assert_allclose(found[row, target], expected, atol=1e-8 * np.abs(found).max())
+    for patient in (0, 1, 3, len(x) - 1):
+        others = groups != patient
+        model = Ridge(alpha=fitted.alpha, solver="svd").fit(here[others], r[others])
+        fall = fitted.predict(other) - model.predict(there)
+        expected = -2 * (error * fall).sum(axis=0)
+        # Exact for ridge; the tolerance is that of the kernel's smallest eigenvalues.
+        np.testing.assert_allclose(
+            found[groups == patient].sum(axis=0), expected, atol=1e-5 * np.abs(found).max()
+        )
 
 
 def test_targets_keep_their_units_and_do_not_see_each_other(case: Case, data) -> None:

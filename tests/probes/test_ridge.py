@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from lens.probes.ridge import ALPHAS, RidgeProbe
+from lens.probes.ridge import LeadingRidgeProbe, RidgeProbe
 
 # Shapes with fewer and with more patients than dimensions.
 SHAPES = [(80, 12), (40, 90)]
@@ -72,11 +72,41 @@ def test_noise_gets_the_mean_and_signal_hardly_any_penalty() -> None:
     signal = x[:, :1] + 1e-3 * rng.normal(size=(400, 1))
     r = np.c_[signal, rng.normal(size=(400, 300))]
     fitted = RidgeProbe().fit(x[:200], r[:200])
-    assert fitted.alpha[0] <= 200 * ALPHAS[0] * 1.001
+    smallest = np.linalg.svd(StandardScaler().fit_transform(x[:200]), compute_uv=False).min() ** 2
+    assert fitted.alpha[0] <= smallest
     score = 1 - np.square(r[200:] - fitted.predict(x[200:])).mean(axis=0) / r[200:].var(axis=0)
     assert score[0] > 0.999
     # Least squares without a penalty would score about -50 / 150 on noise.
     assert -0.05 < score[1:].mean() <= 0.0
+
+
+def test_a_dominating_direction_hides_nothing_from_the_view_at_one_scale() -> None:
+    x, r, other = data(200, 40)
+    direction = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 40)))[0][:, :1]
+
+    def stretched(rows: np.ndarray) -> np.ndarray:
+        return rows + 999 * rows @ direction @ direction.T
+
+    plain = RidgeProbe(per_channel=False).fit(x, r).predict(other)
+    found = RidgeProbe(per_channel=False).fit(stretched(x), r).predict(stretched(other))
+    # With penalties relative to the mean variance every prediction would be about constant.
+    assert np.square(found - plain).mean() < 0.03 * plain.var()
+
+
+def test_leading_components_do_not_see_rotations_or_what_has_no_signal_rescaled() -> None:
+    rng = np.random.default_rng(0)
+    latent, axes = rng.normal(size=(400, 3)), np.linalg.qr(rng.normal(size=(60, 60)))[0]
+    x = 10 * latent @ axes[:3] + rng.normal(size=(400, 60))
+    r = latent @ rng.normal(size=(3, 5))
+    free = np.eye(60) - axes[:3].T @ axes[:3]
+    rotation = 3 * np.linalg.qr(rng.normal(size=(60, 60)))[0]
+    probe = LeadingRidgeProbe()
+    plain = probe.fit(x[:200], r[:200]).predict(x[200:])
+    rotated = probe.fit(x[:200] @ rotation, r[:200]).predict(x[200:] @ rotation)
+    np.testing.assert_allclose(rotated, plain, atol=1e-7)
+    louder = x + 2 * x @ free
+    found = probe.fit(louder[:200], r[:200]).predict(louder[200:])
+    assert np.square(found - plain).mean() < 0.03 * plain.var()
 
 
 def test_a_constant_channel_is_no_channel() -> None:
