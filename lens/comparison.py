@@ -37,11 +37,13 @@ class TaskResult:
 
     Attributes:
         shift: decoders, and the tables by feature, feature group and modality.
+        levels: verdicts of the task and of its groups of features.
         encoding: variance of the embeddings that each group of features explains.
         similarity: the two embeddings as a whole.
     """
 
     shift: Shift
+    levels: pd.DataFrame
     encoding: pd.DataFrame
     similarity: pd.DataFrame
 
@@ -105,6 +107,7 @@ class Comparison:
         write_sweep(folder, *self.trained)
         for task, result in self.tasks.items():
             write_shift(folder / task, result.shift)
+            write_table(result.levels, folder / task / "levels.csv")
             write_table(result.similarity, folder / task / "similarity.csv")
             write_table(result.encoding, folder / task / "encoding.csv")
         if self.doctor is not None:
@@ -304,6 +307,7 @@ def _compare(
         result, similarity = stages.compare_single_split(
             study, frozen, task, verdicts[task], settings, scratch=scratch
         )
-        tasks[task] = TaskResult(result, encoding[task], similarity)
+        levels = verdicts[task].levels
+        tasks[task] = TaskResult(result, levels, encoding[task], similarity)
         lap(f"shift {task}")
     return Comparison(study, settings, trained, tasks, context, findings, seconds)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from lens.context import Context
 from lens.errors import InputError
+from lens.paper.groups import group_masks, modality_masks
 from lens.paper.shift import Shift, shift
 from lens.paper.similarity import similarity
 from lens.probes.mlp import Projection
@@ -29,8 +30,17 @@ from lens.verdicts import confounds as confounding
 from lens.verdicts import doctor, encoding
 from lens.verdicts.clusters import cluster_features
 from lens.verdicts.folds import Fold, by_repeat, make_folds, single_fold, times_held_out
-from lens.verdicts.held_out import estimate_seconds, held_out_errors
-from lens.verdicts.rules import judge, with_verdicts
+from lens.verdicts.held_out import (
+    PROBES,
+    RIDGE_VIEWS,
+    HeldOutErrors,
+    estimate_seconds,
+    held_out_errors,
+)
+from lens.verdicts.judge import Judged, judge
+from lens.verdicts.levels import Masks, with_levels
+from lens.verdicts.nonlinear import nonlinear_columns
+from lens.verdicts.rules import with_verdicts
 from lens.verdicts.variance_partition import partition_by_embedding
 
 log = logging.getLogger(__name__)
@@ -81,8 +91,8 @@ def judge_tasks(
     *,
     bar: Bar = silent,
     scratch: Scratch = IN_MEMORY,
-) -> dict[str, pd.DataFrame]:
-    """A verdict per feature for every task, from the probes' errors on held-out patients.
+) -> dict[str, Judged]:
+    """Verdicts of every task, from the probes' errors on held-out patients.
 
     The encoder before fine-tuning is fitted once for all tasks.
 
@@ -94,8 +104,10 @@ def judge_tasks(
         scratch: where the errors live.
 
     Returns:
-        Task -> table of `lens.verdicts.rules.judge` with ``column`` first, ``r2_ceiling``, and the
-        columns of `lens.verdicts.confounds` and `lens.verdicts.variance_partition`.
+        Task -> verdicts of `lens.verdicts.judge`. The features' table has ``column`` first, and
+        ``r2_ceiling`` and the columns of `lens.verdicts.nonlinear`, `lens.verdicts.confounds` and
+        `lens.verdicts.variance_partition` last; that of the levels has ``level`` (task, group,
+        modality), ``modality, roi, group, n_features`` first.
     """
     patients, folds, r = _patients(study), study_folds(study, settings), study.observed()
     fits = len(folds) * (1 + len(study.x_ft))
@@ -103,33 +115,37 @@ def judge_tasks(
     log.info("cross-validation: %d fits, about %s", fits, _duration(seconds))
     with bar(fits, "cross-validation", "fit") as advance:
         held_out = held_out_errors(
-            study.x_pre, study.x_ft, r, folds, settings.mlp,
-            seed=settings.seed, on_fit=advance, scratch=scratch,
+            study.x_pre, study.x_ft, r, patients, folds, settings.mlp,
+            scores=settings.scores, seed=settings.seed, on_fit=advance, scratch=scratch,
         )  # fmt: skip
     count = confounding.count_fits(len(study.x_ft), folds, context.confounds)
     with bar(count, "confounds", "fit") as advance:
         confounds = confounding.confound_columns(
             study.x_pre, study.x_ft, r, patients, folds, held_out, context.confounds,
-            seed=settings.seed, on_fit=advance,
+            scores=settings.scores, seed=settings.seed, on_fit=advance,
         )  # fmt: skip
     unique = _unique_parts(study, first_repeat(folds), bar)
     clusters = cluster_features(study.r[study.rows("train")])
-    tables = {}
+    names, rows = _rows_of_tables(study)
+    judged = {}
     with bar(len(study.x_ft), "verdicts", "task") as advance:
-        for task in study.x_ft:
-            # The rule on seeds asks the ridge probe alone.
-            retrained = [
-                held_out_errors(study.x_pre, {task: x}, r, folds, None)
-                for x in study.retrained.get(task, ())
-            ]
-            table = judge(
-                held_out, task, clusters, patients, settings.rules, retrained, seed=settings.seed
-            )
+        for task, x in study.x_ft.items():
+            found = judge(
+                held_out, task, clusters, patients, settings.rules,
+                _retrained(study, task, settings), rows=rows, seed=settings.seed,
+                unseen_low=confounding.unseen_low(task, confounds[task], context.confounds),
+            )  # fmt: skip
+            curved = nonlinear_columns(
+                study.x_pre, x, r, patients, first_repeat(folds), found.features,
+                scores=settings.scores,
+            )  # fmt: skip
+            table = found.features
             table.insert(0, "column", study.features["column"])
             table["r2_ceiling"] = np.nan if context.ceiling is None else context.ceiling
-            tables[task] = pd.concat([table, unique[task], confounds[task]], axis=1)
+            table = pd.concat([table, curved, unique[task], confounds[task]], axis=1)
+            judged[task] = Judged(table, pd.concat([names, found.levels], axis=1))
             advance()
-    return tables
+    return judged
 
 
 def encode(study: Study, settings: Settings, *, bar: Bar = silent) -> dict[str, pd.DataFrame]:
@@ -149,7 +165,7 @@ def compare_single_split(
     study: Study,
     trained: tuple[Projection, MinMax],
     task: str,
-    verdicts: pd.DataFrame,
+    verdicts: Judged,
     settings: Settings,
     *,
     scratch: Scratch = IN_MEMORY,
@@ -160,7 +176,7 @@ def compare_single_split(
         study: the joined tables.
         trained: frozen projection and the scaling of the features.
         task: key of `study.x_ft`.
-        verdicts: the task's table of `judge_tasks`.
+        verdicts: of the task, from `judge_tasks`.
         settings: bootstraps, flips, seed, and whether the decoders have an intercept.
         scratch: where the bootstrap samples live.
     """
@@ -169,7 +185,14 @@ def compare_single_split(
         intercept=settings.intercept, draws=settings.bootstraps, flips=settings.rules.flips,
         seed=settings.seed, scratch=scratch,
     )  # fmt: skip
-    result = replace(result, features=with_verdicts(result.features, verdicts))
+    result = replace(
+        result,
+        features=with_verdicts(result.features, verdicts.features),
+        groups=with_levels(result.groups, verdicts.levels, "group", ["roi", "group"]),
+        modalities=with_levels(
+            result.modalities, verdicts.levels, "modality", ["modality", "roi", "group"]
+        ),
+    )
     context = similarity(study.x_pre, study.x_ft[task], _patients(study), seed=settings.seed)
     return result, context
 
@@ -218,6 +241,33 @@ def scratch_of(settings: Settings, folder: Path | None = None) -> Scratch:
     """A place for a stage's large arrays, within the bound on memory."""
     limit = float("inf") if settings.memory is None else 1e9 * settings.memory
     return Scratch(limit, folder)
+
+
+def _retrained(study: Study, task: str, settings: Settings) -> list[HeldOutErrors]:
+    """Errors of the encoders from other seeds; the rule on seeds asks one ridge probe alone."""
+    probes, folds = {RIDGE_VIEWS[0]: PROBES[RIDGE_VIEWS[0]]}, study_folds(study, settings)
+    return [
+        held_out_errors(
+            study.x_pre, {task: x}, study.observed(), _patients(study), folds, None,
+            scores=settings.scores, probes=probes,
+        )
+        for x in study.retrained.get(task, ())
+    ]  # fmt: skip
+
+
+def _rows_of_tables(study: Study) -> tuple[pd.DataFrame, Masks]:
+    """What gets a verdict above the feature: names of all rows, and features of all but the first.
+
+    The first row is the task; then follow the rows of the paper's Table 1 and of its Figure 2.
+    """
+    by_group, by_modality = group_masks(study.features), modality_masks(study.features)
+    rows = {("group", "", *names): mask for names, mask in by_group.items()}
+    rows |= {("modality", *names): mask for names, mask in by_modality.items()}
+    names = pd.DataFrame(
+        [("task", "", "", "all"), *rows], columns=["level", "modality", "roi", "group"]
+    )
+    names["n_features"] = [len(study.features), *(int(mask.sum()) for mask in rows.values())]
+    return names, rows
 
 
 def _unique_parts(study: Study, folds: tuple[Fold, ...], bar: Bar) -> dict[str, pd.DataFrame]:

@@ -7,7 +7,7 @@ import pandas as pd
 from lens.report.words import label, number
 from lens.settings import Rules
 from lens.study.study import Study
-from lens.verdicts.rules import UNCHANGED, VERDICTS
+from lens.verdicts.rules import NO_CHANGE, VERDICTS
 
 EXAMPLES = 3
 """Features named of a verdict."""
@@ -27,7 +27,7 @@ def summarise(task: str, features: pd.DataFrame, study: Study, rules: Rules) -> 
         f"{task}: {count} radiomic features of {patients} patients, "
         f"embeddings of {study.x_pre.shape[1]} dimensions before and after fine-tuning."
     ]
-    if features["verdict"].isin(UNCHANGED).all():
+    if features["verdict"].isin(NO_CHANGE).all():
         sentences.append(
             f"No feature was shown to change (family-wise level {rules.level:g}): "
             "that is not to say that none did."
@@ -46,7 +46,7 @@ def _sentence(features: pd.DataFrame, verdict: str) -> str:
         return ""
     clusters = rows["cluster"].nunique()
     sentence = f"{verdict.capitalize()}: {len(rows)} ({VERDICTS[verdict]})"
-    if verdict in UNCHANGED:
+    if verdict in NO_CHANGE:
         return f"{sentence}."
     examples = rows[rows["medoid"]]
     order = examples["delta_r2"].abs().sort_values(ascending=False, kind="stable").index

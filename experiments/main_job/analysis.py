@@ -27,6 +27,9 @@ from lens.report.results import (
 )
 from lens.study.load import load_study
 from lens.study.study import Study
+from lens.verdicts.judge import Judged
+
+VERDICT_FILES = ("verdicts.parquet", "levels.csv")
 
 SPLIT_FILES = (
     "features.parquet", "groups.csv", "modalities.csv", "decoders.npz", "similarity.csv",
@@ -146,7 +149,7 @@ class _Stages:
         outputs = [here / "sweep.parquet", here / "projection.npz"]
         self._stage("sweep", depends, outputs, self._sweep)
         depends += [study.observed(), study.x_ft]
-        outputs = self._of_tasks("verdicts.parquet", "exposure.csv")
+        outputs = self._of_tasks(*VERDICT_FILES, "exposure.csv")
         beyond = [study.retrained, self.context]
         self._stage("cross-validation", [depends, beyond], outputs, self._cross_validate)
         self._stage("encoding", depends, self._of_tasks("encoding.csv"), self._encode)
@@ -168,10 +171,12 @@ class _Stages:
 
     def _cross_validate(self) -> None:
         scratch = stages.scratch_of(self.plan.settings, self.record.folder)
-        tables = stages.judge_tasks(
+        judged = stages.judge_tasks(
             self.study, self.plan.settings, self.context, bar=tqdm_bar, scratch=scratch
         )
-        self._write(tables, "verdicts.parquet")
+        for task, tables in judged.items():
+            for table, name in zip(tables, VERDICT_FILES, strict=True):
+                write_table(table, self.record.folder / task / name)
         exposed = self.context.confounds.exposed
         for task in self.study.x_ft:
             (self.record.folder / task / "exposure.csv").unlink(missing_ok=True)
@@ -190,19 +195,19 @@ class _Stages:
 
     def _compare_single_split(self, task: str, depends: Any) -> None:
         folder = self.record.folder / task
-        trained = read_projection(self.part.folder)
+        trained, files = read_projection(self.part.folder), [folder / n for n in VERDICT_FILES]
 
         def work() -> None:
+            judged = Judged(*(read_table(path) for path in files))
             result, context = stages.compare_single_split(
-                self.study, trained, task, read_table(folder / "verdicts.parquet"),
-                self.plan.settings,
+                self.study, trained, task, judged, self.plan.settings,
                 scratch=stages.scratch_of(self.plan.settings, self.record.folder),
             )  # fmt: skip
             write_shift(folder, result)
             write_table(context, folder / "similarity.csv")
 
         scaled = [part._asdict() for part in trained]
-        depends = [depends, task, scaled, file_hash(folder / "verdicts.parquet")]
+        depends = [depends, task, scaled, *(file_hash(path) for path in files)]
         outputs = [folder / name for name in SPLIT_FILES]
         self.record.stage(f"shift {task}", (__name__,), depends, outputs, work)
 

@@ -34,7 +34,7 @@ def by_feature_group(features: pd.DataFrame, samples: Samples) -> pd.DataFrame:
         mean over the group's features, each with ``_low`` and ``_high``. Of the stage ``delta``
         they are of the features' differences: not the difference of the medians.
     """
-    return _summarise(features, samples, _group_masks(features), ("roi", "group"))
+    return _summarise(features, samples, group_masks(features), ("roi", "group"))
 
 
 def by_modality(features: pd.DataFrame, samples: Samples) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def by_modality(features: pd.DataFrame, samples: Samples) -> pd.DataFrame:
     Returns:
         A row per ``modality, roi, group`` and ``stage``, with the columns of `by_feature_group`.
     """
-    return _summarise(features, samples, _modality_masks(features), ("modality", "roi", "group"))
+    return _summarise(features, samples, modality_masks(features), ("modality", "roi", "group"))
 
 
 def median(values: Float[np.ndarray, "b k"]) -> Float[np.ndarray, " b"]:
@@ -102,7 +102,8 @@ def _stage_values(features: pd.DataFrame, score: str, stage: str) -> Float[np.nd
     return features[f"{score}_{stage}"].to_numpy()
 
 
-def _group_masks(features: pd.DataFrame) -> Masks:
+def group_masks(features: pd.DataFrame) -> Masks:
+    """Features of each row of Table 1, by ROI and name of the group."""
     masks = {}
     filters = features["image"].str.split("-").str[0]
     for roi in features["roi"].unique():
@@ -114,7 +115,8 @@ def _group_masks(features: pd.DataFrame) -> Masks:
     return {labels: mask for labels, mask in masks.items() if mask.any()}
 
 
-def _modality_masks(features: pd.DataFrame) -> Masks:
+def modality_masks(features: pd.DataFrame) -> Masks:
+    """Features of each row of Figure 2, by modality, ROI and class; ``all`` for every class."""
     masks = {}
     for modality, roi in features[["modality", "roi"]].drop_duplicates().itertuples(index=False):
         inside = ((features["modality"] == modality) & (features["roi"] == roi)).to_numpy()

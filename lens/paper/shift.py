@@ -105,9 +105,8 @@ def shift(
     columns |= _importance_intervals(columns, decoded["pre"].fit, decoded["ft"].fit)
     columns |= _r2_intervals(columns, samples)
     difference = np.square(decoded["pre"].residual) - np.square(decoded["ft"].residual)
-    columns["p_maxt"], columns["q_bh"] = sign_flip_test(
-        difference, patients, flips=flips, seed=seed
-    )
+    test = sign_flip_test(difference, patients, flips=flips, seed=seed)
+    columns |= {"p_maxt": test.p_maxt, "q_bh": test.q_bh}
     features = study.features.assign(**columns)
     return Shift(
         decoders={stage: one.fit.decoder for stage, one in decoded.items()},

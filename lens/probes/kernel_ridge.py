@@ -30,9 +30,13 @@ class KernelRidgeProbe:
 
     Attributes:
         alphas: penalties to choose from, relative to the number of rows; ties go to the larger.
+        share: only the leading principal components of the standardised rows are read, as many as
+            this share of the number of rows; None reads all. Distances in very many dimensions are
+            all about the same, which leaves a kernel little to tell rows apart by.
     """
 
     alphas: tuple[float, ...] = ALPHAS
+    share: float | None = None
 
     def fit(self, x: Float[np.ndarray, "n d"], r: Float[np.ndarray, "m k"]) -> FittedKernelRidge:
         """See `lens.probes.probe.Probe`."""
@@ -40,13 +44,15 @@ class KernelRidgeProbe:
         x, r = np.asarray(x, np.float64), np.asarray(r, np.float64)
         x_mean, x_std = fit_channels(x, per_channel=True)
         rows = standardise(x, x_mean, x_std)
+        axes = None if self.share is None else _leading(rows, int(self.share * len(rows)))
+        rows = rows if axes is None else rows @ axes
         width = _median_distance(rows)
         kernel = _gaussian(rows, rows, width)
         means = kernel.mean(axis=0)
         spectrum = decompose_kernel(_centre(kernel, means))
         intercept = column_means(r)
         solution = solve(spectrum, r - intercept, self.alphas)
-        return FittedKernelRidge(x_mean, x_std, rows, width, means, intercept, solution)
+        return FittedKernelRidge(x_mean, x_std, axes, rows, width, means, intercept, solution)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class FittedKernelRidge:
 
     Attributes:
         x_mean, x_std: of the fitted rows.
-        rows: these, standardised.
+        axes: leading components of the standardised rows; None takes these themselves.
+        rows: the fitted rows, standardised, along the axes.
         width: of the kernel, in standard deviations.
         kernel_means: of the kernel's columns over the fitted rows, which centre it.
         intercept: mean of the fitted targets.
@@ -64,7 +71,8 @@ class FittedKernelRidge:
 
     x_mean: Float[np.ndarray, " d"]
     x_std: Float[np.ndarray, " d"]
-    rows: Float[np.ndarray, "n d"]
+    axes: Float[np.ndarray, "d c"] | None
+    rows: Float[np.ndarray, "n c"]
     width: float
     kernel_means: Float[np.ndarray, " n"]
     intercept: Float[np.ndarray, " k"]
@@ -101,6 +109,7 @@ class FittedKernelRidge:
     def _kernel(self, x: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m n"]:
         """Centred kernel of other rows with the fitted ones."""
         rows = standardise(x, self.x_mean, self.x_std)
+        rows = rows if self.axes is None else rows @ self.axes
         return _centre(_gaussian(rows, self.rows, self.width), self.kernel_means)
 
 
@@ -142,6 +151,12 @@ def narrow_ridge(
     spectrum, v = decompose(x)
     solution = solve(spectrum, y, alphas)
     return v @ (solution.components / spectrum.s[:, None])
+
+
+def _leading(rows: Float[np.ndarray, "n d"], count: int) -> Float[np.ndarray, "d c"]:
+    """Directions of the largest variance, at least one; of constant rows none."""
+    (_, s), v = decompose(rows)
+    return v[:, np.argsort(s)[::-1][: max(1, count)]]
 
 
 def _median_distance(rows: Float[np.ndarray, "n d"]) -> float:

@@ -43,6 +43,7 @@ SCOPE_FILES = {
 
 TASK_FILES = {
     "verdicts.parquet": "verdict of every feature with its evidence",
+    "levels.csv": "verdict of the task as a whole and of each group of features",
     "features.parquet": "verdict, scores and importance of every feature",
     "groups.csv": "scores by feature group, the paper's Table 1",
     "modalities.csv": "scores by modality and class, the paper's Figure 2",

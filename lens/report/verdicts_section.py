@@ -15,7 +15,9 @@ from matplotlib.lines import Line2D
 from lens.report.figures import STYLE
 from lens.report.section import Need, Report, Section
 from lens.report.words import label
-from lens.verdicts.rules import UNCHANGED, VERDICTS
+from lens.verdicts.rules import NO_CHANGE, VERDICTS
+
+BAND = "delta_r2_retrained"
 
 SHOWN = 8
 """Clusters listed of each verdict."""
@@ -24,9 +26,10 @@ SHOWN = 8
 VERDICT_COLOURS = {
     "lost": "#d55e00",
     "gained": "#009e73",
-    "moved": "#0072b2",
-    "kept": "#999999",
-    "absent": "#d9d9d9",
+    "recoded": "#0072b2",
+    "unchanged": "#777777",
+    "undecided": "#b8b8b8",
+    "absent": "#e3e3e3",
 }
 
 
@@ -58,11 +61,11 @@ def evidence(features: pd.DataFrame, level: float, margin: float) -> dict[str, A
         "changed": [
             (verdict, _listed(features, verdict), int((features["verdict"] == verdict).sum()))
             for verdict in VERDICTS
-            if verdict not in UNCHANGED
+            if verdict not in NO_CHANGE
         ],
         "clusters": int(features["cluster"].nunique()),
         "ceiling": bool(features["r2_ceiling"].notna().any()),
-        "retrained": int(features["retrained"].iloc[0]) if "retrained" in features else 0,
+        "retrained": int(features["retrained"].iloc[0]) if BAND in features else 0,
         "within_seeds": _within_seeds(features, level, margin),
         "disagreement": _disagreement(features, margin),
     }
@@ -145,7 +148,7 @@ def _counts(features: pd.DataFrame) -> list[dict[str, Any]]:
 def _listed(features: pd.DataFrame, verdict: str) -> list[dict[Hashable, Any]]:
     """The medoids of a verdict with the largest change, with the number of their near copies."""
     found = features[(features["verdict"] == verdict) & features["medoid"]]
-    size = found["r2_pre_ft"] - found["r2_pre_pre"] if verdict == "moved" else found["delta_r2"]
+    size = found["r2_pre_ft"] - found["r2_pre_pre"] if verdict == "recoded" else found["delta_r2"]
     found = found.loc[size.abs().sort_values(ascending=False, kind="stable").index].head(SHOWN)
     copies = features["cluster"].value_counts()
     return [
@@ -156,7 +159,7 @@ def _listed(features: pd.DataFrame, verdict: str) -> list[dict[Hashable, Any]]:
 
 def _within_seeds(features: pd.DataFrame, level: float, margin: float) -> int:
     """Features that changed in this encoder, but no further than other seeds of it differ."""
-    if "retrained" not in features:
+    if BAND not in features:
         return 0
     changed = (features["p_maxt"] <= level) & (features["delta_r2"].abs() >= margin)
     crosses = features["delta_r2_retrained_low"] * features["delta_r2_retrained_high"] <= 0

@@ -7,7 +7,7 @@
   that is volume and nothing else. A number enters as a cubic spline with four knots (`adjuster`),
   so that a feature which follows volume along a curve is adjusted for as well.
 - **Exposure**: R2 in the patients on whom the fine-tuned weights depend, and in all others. An
-  encoder may know the former by heart.
+  encoder may know the former by heart, so that a gain is called only where the others show it.
 - **Site**: R2 at every site from probes fitted at the others (leave one site out).
 """
 
@@ -22,9 +22,19 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from sklearn.preprocessing import SplineTransformer
 
+from lens.settings import Scores
 from lens.verdicts.estimates import Estimate, delta_r2, r2_score
 from lens.verdicts.folds import Fold, leave_site_out
-from lens.verdicts.held_out import PRE, RIDGE_VIEWS, HeldOutErrors, ProbeErrors, held_out_errors
+from lens.verdicts.held_out import (
+    PRE,
+    PROBES,
+    RIDGE_VIEWS,
+    HeldOutErrors,
+    ProbeErrors,
+    held_out_errors,
+)
+
+PROBE = {RIDGE_VIEWS[0]: PROBES[RIDGE_VIEWS[0]]}
 
 KNOTS = 4
 """Knots of a number's spline, at quantiles of the fitted patients."""
@@ -57,6 +67,7 @@ def confound_columns(
     held_out: HeldOutErrors,
     confounds: Confounds,
     *,
+    scores: Scores = "normal",
     seed: int = 0,
     on_fit: Callable[[], object] | None = None,
 ) -> dict[str, pd.DataFrame]:
@@ -68,6 +79,7 @@ def confound_columns(
         folds: of the analysis.
         held_out: errors of the analysis, for the exposed and unexposed patients.
         confounds: what to look at.
+        scores: of the features, as in `lens.verdicts.held_out`.
         seed: of the draw inside the folds by site.
         on_fit: called after each of `count_fits` fits.
 
@@ -81,11 +93,14 @@ def confound_columns(
     if confounds.adjust is not None:
         adjust = adjuster(confounds.adjust)
         runs["adjusted"] = held_out_errors(
-            x_pre, x_ft, r, folds, None, adjust=adjust, on_fit=on_fit
-        )
+            x_pre, x_ft, r, groups, folds, None,
+            scores=scores, probes=PROBE, adjust=adjust, on_fit=on_fit,
+        )  # fmt: skip
     if confounds.sites is not None:
         by_site = leave_site_out(groups, confounds.sites, seed)
-        runs["site"] = held_out_errors(x_pre, x_ft, r, by_site, None, on_fit=on_fit)
+        runs["site"] = held_out_errors(
+            x_pre, x_ft, r, groups, by_site, None, scores=scores, probes=PROBE, on_fit=on_fit
+        )
     for task, table in tables.items():
         for name, run in runs.items():
             _add(table, name, *_errors(run, task), groups)
@@ -95,6 +110,26 @@ def confound_columns(
                 if rows.any():
                     _add(table, name, *_part(held_out, task, rows), groups)
     return tables
+
+
+def unseen_low(
+    task: str, columns: pd.DataFrame, confounds: Confounds
+) -> Float[np.ndarray, " k"] | None:
+    """Lower end of the change of R2 in the patients whom fine-tuning did not see.
+
+    Args:
+        task: name of the task.
+        columns: of the task, from `confound_columns`.
+        confounds: what was looked at.
+
+    Returns:
+        NaN where it saw all of them; None where nobody knows whom it saw.
+    """
+    if task not in confounds.exposed:
+        return None
+    if "delta_r2_unexposed_low" not in columns:
+        return np.full(len(columns), np.nan)
+    return columns["delta_r2_unexposed_low"].to_numpy()
 
 
 def count_fits(tasks: int, folds: Sequence[Fold], confounds: Confounds) -> int:

@@ -30,12 +30,12 @@ from jaxtyping import Float
 
 from lens.settings import PlantedSettings, Rules, SweepConfig
 from lens.verdicts.clusters import Clusters, cluster_features
-from lens.verdicts.estimates import delta_r2
+from lens.verdicts.evidence import estimate_task, significance_of_changes
 from lens.verdicts.folds import Fold
-from lens.verdicts.held_out import PRE, RIDGE_VIEWS, HeldOutErrors, held_out_errors
+from lens.verdicts.held_out import PRE, HeldOutErrors, held_out_errors
+from lens.verdicts.judge import judge
 from lens.verdicts.planted_changes import PlantedChange, add_noise, other_noise, unchanged_noise
 from lens.verdicts.power import Power, power_of
-from lens.verdicts.rules import judge
 
 _BATCH = 6
 """Planted changes whose held-out errors are in memory at once."""
@@ -55,8 +55,8 @@ class Findings:
 
     Attributes:
         planted: a row per planted change: ``kind, change, dose, cluster`` (its medoid's column),
-            ``alarms`` (clusters called lost or gained), ``lost, gained, moved``; of an erasure also
-            ``r2_before, loss`` (held out), ``detected`` (1 where called lost), and of
+            ``alarms`` (clusters called lost or gained), ``lost, gained, recoded``; of an erasure
+            also ``r2_before, loss`` (held out), ``detected`` (1 where called lost), and of
             `lens.verdicts.power.Power` ``expected, detectable, limit``.
         features: a row per cluster: ``column, r2, p_present``, and per task
             ``detectable_<task>``, the smallest change of R2 that shows with 80% power.
@@ -94,7 +94,7 @@ def examine(
         groups: patient of each row.
         folds: from `lens.verdicts.folds.make_folds`.
         settings: what is planted.
-        config: of the MLP; None leaves it out, and with it the verdict ``moved``.
+        config: of the MLP; None leaves it out, and with it the verdict ``recoded``.
         on_fit: called after each of `count_fits` fits.
     """
     clusters = cluster_features(r)
@@ -176,10 +176,10 @@ class _Run:
     def _row(self, planted: PlantedChange, held_out: HeldOutErrors, side: str) -> dict[str, Any]:
         judged = self._judge(held_out, side)
         counts = judged["verdict"].value_counts()
-        lost, gained, moved = (int(counts.get(name, 0)) for name in ("lost", "gained", "moved"))
+        lost, gained, recoded = (int(counts.get(name, 0)) for name in ("lost", "gained", "recoded"))
         row = {"kind": planted.kind, "change": planted.change, "dose": planted.dose,
                "target": planted.target, "alarms": lost + gained, "lost": lost, "gained": gained,
-               "moved": moved, "r2_before": np.nan, "loss": np.nan, "detected": np.nan,
+               "recoded": recoded, "r2_before": np.nan, "loss": np.nan, "detected": np.nan,
                "expected": np.nan, "detectable": np.nan, "limit": np.nan}  # fmt: skip
         if planted.target >= 0:
             target = judged.iloc[planted.target]
@@ -191,20 +191,19 @@ class _Run:
 
     def _held_out(self, x_pre: np.ndarray, sides: Mapping[str, np.ndarray]) -> HeldOutErrors:
         return held_out_errors(
-            x_pre, sides, self.r, self.folds, self.config,
+            x_pre, sides, self.r, self.groups, self.folds, self.config,
             seed=self.settings.seed, back=False, on_fit=self.on_fit,
         )  # fmt: skip
 
     def _judge(self, held_out: HeldOutErrors, side: str) -> pd.DataFrame:
-        settings = self.settings
-        return judge(held_out, side, self.clusters, self.groups, settings.rules, seed=settings.seed)
+        rules, seed = self.settings.rules, self.settings.seed
+        return judge(held_out, side, self.clusters, self.groups, rules, seed=seed).features
 
     def _power(self, held_out: HeldOutErrors, side: str) -> Power:
-        changes = (
-            delta_r2(sides[PRE], sides[side], held_out.baseline, self.groups)
-            for sides in (held_out.probes[view] for view in RIDGE_VIEWS)
-        )
-        return power_of(changes, self.settings.rules, seed=self.settings.seed)
+        rules = self.settings.rules
+        changes = estimate_task(held_out, side, self.groups).changes
+        tests = significance_of_changes(changes, rules, seed=self.settings.seed)
+        return power_of(changes, tests, rules)
 
 
 def _same_noise(x: np.ndarray, settings: Settings) -> list[PlantedChange]:

@@ -12,12 +12,16 @@ two ways: by the own error while held out, and by the fits that the patient took
 predicted others. For R2::
 
     I_i = (b_i - e_i - R2 b_i) / B  -  (t_i - mean t) / B
-    t_i = d/dw_i sum_j e_j          (`ProbeErrors.fitted_influence`)
+    t_i = what row i taught, in sum_j e_j          (`ProbeErrors.fitted_influence`)
 
 and for delta R2 the difference of two. The rows of a patient are added up.
 
-**Variance.** ``var T = sum_i I_i^2``: the infinitesimal jackknife (Jaeckel 1972; Efron 2014), to
-which a bootstrap of patients with refitted probes converges, the same draw for both encoders.
+The second is not the derivative in a weight but the effect of leaving the patient out, which
+differs where it matters: a patient who pulls the fit to himself has next to no residual in it, and
+seems to have taught nothing. With 3% outlying patients calls in 12 of 50 null cohorts became 0.
+
+**Variance.** ``var T = sum_i I_i^2``: a jackknife in the fits (Efron and Stein 1981), to which a
+bootstrap of patients with refitted probes comes close, the same draw for both encoders.
 Drawing would cost hundreds of times as much, and would need frozen penalties: generalised
 cross-validation on a sample that holds patients twice takes the copies for evidence, and picks
 hardly any penalty.
@@ -40,7 +44,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from lens.intervals import LEVEL
@@ -114,7 +118,7 @@ def delta_r2(
 def significance(
     estimate: Estimate, *, flips: int, seed: int, alternative: Alternative = "two-sided"
 ) -> Significance:
-    """p and q of ``value = 0``, or of ``value <= 0``, over all features of the estimate together.
+    """p of ``value = 0``, or of ``value <= 0``, over all features of the estimate together.
 
     Sign flips of the patients' influences with maxT: `lens.verdicts.sign_flips.influence_test`.
     """
@@ -128,10 +132,33 @@ def significance(
     )
 
 
-def select(estimate: Estimate, columns: np.ndarray) -> Estimate:
-    """The estimate of some features."""
-    arrays = (values[..., columns] for values in estimate[:4])
-    return Estimate(*arrays, patients=estimate.patients)
+def equivalence(
+    estimate: Estimate, margin: float, *, flips: int, seed: int
+) -> Float[np.ndarray, " k"]:
+    """Family-wise p of ``|value| >= margin``: a small one shows that the value is within it.
+
+    Two one-sided tests (Schuirmann 1987), of which the nearer bound decides: the distance of the
+    value to it, ``margin - |value|``, against zero, by `significance` over all features.
+    """
+    distance = estimate._replace(
+        value=margin - np.abs(estimate.value),
+        influence=-np.where(estimate.value < 0, -1.0, 1.0) * estimate.influence,
+    )
+    return significance(distance, flips=flips, seed=seed, alternative="greater").p_maxt
+
+
+def mean_of(estimate: Estimate, columns: Bool[np.ndarray, " k"]) -> Estimate:
+    """Mean over some features, those without a value left out, as an estimate of one column.
+
+    Args:
+        estimate: of all features.
+        columns: to average over.
+    """
+    columns = columns & np.isfinite(estimate.value)
+    count = max(int(columns.sum()), 1)
+    value = np.array([estimate.value[columns].sum() / count if columns.any() else np.nan])
+    influence = estimate.influence[:, columns].sum(axis=1, keepdims=True) / count
+    return _with_interval(value, influence, estimate.patients)
 
 
 def concatenate(one: Estimate, other: Estimate) -> Estimate:
@@ -176,6 +203,12 @@ def _estimate(
     # At most half of a sum of squares can be a second count of the other half.
     influence *= np.sqrt(1.0 - np.clip(np.nan_to_num(share), 0.0, 0.5))
     patients = int((patient_sums(baseline, groups) > 0).any(axis=1).sum())
+    return _with_interval(value, influence, patients)
+
+
+def _with_interval(
+    value: Float[np.ndarray, " k"], influence: Float[np.ndarray, "p k"], patients: int
+) -> Estimate:
     error = np.sqrt(np.square(influence).sum(axis=0))
     half = stats.t.ppf((1 + LEVEL) / 2, max(patients - 1, 1)) * error
     return Estimate(value, value - half, value + half, influence, max(patients, 2))

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.stats import false_discovery_control
 
 from lens.settings import Rules
-from lens.verdicts.estimates import Estimate, concatenate, delta_r2, r2_score, select, significance
+from lens.verdicts.estimates import (
+    Estimate,
+    concatenate,
+    delta_r2,
+    equivalence,
+    r2_score,
+    significance,
+)
 from lens.verdicts.held_out import (
+    HALVED,
     PRE,
     RIDGE_VIEWS,
     HeldOutErrors,
     ProbeErrors,
     mlp_column_names,
 )
-from lens.verdicts.retraining import Band, retraining_band
+from lens.verdicts.learning import extrapolated_change, learning_cost, needs_more
+from lens.verdicts.power import power_of
+from lens.verdicts.retraining import MIN_ENCODERS, Band, retraining_band
+from lens.verdicts.sign_flips import Significance
 
 
 @dataclass(frozen=True)
@@ -29,20 +41,29 @@ class Estimates:
     Attributes:
         before, after: R2 of the ridge probe (``per_channel``) on either encoder.
         changes: change of R2 in each of `RIDGE_VIEWS`.
+        extrapolated: change of R2 that is expected of fits to very many patients.
+        learning: of `lens.verdicts.learning.learning_cost`, over the features whose R2 has an
+            interval above zero before or after.
         mlp: ``pre_pre, pre_ft, ft_pre, ft_ft`` -> R2 of the MLP, by the encoder that it was trained
             on and the one that it reads; empty without an MLP.
-        frozen_drop: R2 of the MLP trained before fine-tuning on the encoder before minus that on
-            the encoder after; None without an MLP.
+        frozen_before: R2 of the MLP trained before fine-tuning on the encoder before; None without
+            an MLP.
+        frozen_drop: `frozen_before` minus its R2 on the encoder after.
         others: name of any other probe -> its R2 before and after.
-        band: of the change under retraining; None without retrained encoders.
+        encoders: fine-tuned encoders behind the task, each from its own seed.
+        band: of the change under retraining; None with too few of them.
     """
 
     before: Estimate
     after: Estimate
     changes: dict[str, Estimate]
+    extrapolated: Estimate
+    learning: Estimate
     mlp: dict[str, Float[np.ndarray, " k"]]
+    frozen_before: Estimate | None
     frozen_drop: Estimate | None
     others: dict[str, tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]]
+    encoders: int
     band: Band | None
 
     @property
@@ -63,7 +84,8 @@ def estimate_task(
         held_out: errors of every probe.
         task: key of the embeddings after fine-tuning.
         groups: patient of each row (n,).
-        retrained: errors of encoders fine-tuned from other seeds, under the same `task`.
+        retrained: errors of encoders fine-tuned from other seeds, under the same `task`; the first
+            of `RIDGE_VIEWS` is enough.
     """
     base, views = held_out.baseline, held_out.probes
     ridge, mlp = views[RIDGE_VIEWS[0]], held_out.mlp
@@ -76,65 +98,106 @@ def estimate_task(
         return delta_r2(sides[PRE], sides[task], errors.baseline, groups)
 
     runs = (held_out, *retrained)
+    before, after = (r2_score(ridge[side], base, groups) for side in (PRE, task))
     return Estimates(
-        before=r2_score(ridge[PRE], base, groups),
-        after=r2_score(ridge[task], base, groups),
+        before=before,
+        after=after,
         changes={view: change(held_out, view) for view in RIDGE_VIEWS},
+        extrapolated=extrapolated_change(held_out, task, groups),
+        learning=learning_cost(held_out, task, groups, (before.low > 0) | (after.low > 0)),
         mlp={name: value(mlp[key]) for name, key in mlp_column_names(task) if key in mlp},
+        frozen_before=r2_score(mlp[PRE, PRE], base, groups) if mlp else None,
         frozen_drop=delta_r2(mlp[PRE, task], mlp[PRE, PRE], base, groups) if mlp else None,
         others={
             name: (value(sides[PRE]), value(sides[task]))
             for name, sides in views.items()
-            if name not in RIDGE_VIEWS
+            if name not in (*RIDGE_VIEWS, *HALVED.values())
         },
+        encoders=len(runs),
         band=retraining_band([change(run, RIDGE_VIEWS[0]).value for run in runs])
-        if retrained
+        if len(runs) >= MIN_ENCODERS
         else None,
     )
 
 
-def evidence_table(
-    estimates: Estimates, medoids: np.ndarray, rules: Rules, *, seed: int = 0
-) -> pd.DataFrame:
-    """What the rules look at, a row per cluster of features, from the cluster's medoid.
+def significance_of_changes(
+    changes: Mapping[str, Estimate], rules: Rules, *, seed: int
+) -> dict[str, Significance]:
+    """p values of no change of R2 in each of `RIDGE_VIEWS`, over all features together."""
+    return {
+        view: significance(change, flips=rules.flips, seed=seed) for view, change in changes.items()
+    }
 
-    Every p value holds for all clusters together (maxT).
+
+def evidence_table(
+    estimates: Estimates,
+    tests: Mapping[str, Significance],
+    rules: Rules,
+    *,
+    unseen_low: Float[np.ndarray, " k"] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What the rules look at, a row per feature.
+
+    Every p value but those behind `q_bh` holds for all features together (maxT).
 
     Args:
         estimates: of all features.
-        medoids: features that are tested.
-        rules: number of sign flips.
+        tests: of `significance_of_changes`.
+        rules: level, margins and number of sign flips.
+        unseen_low: lower end of the change of R2 in patients whom fine-tuning did not see; NaN
+            where there are none, None where nobody knows.
         seed: of the sign flips.
 
     Returns:
         Columns
 
         - ``p_present_pre, p_present_ft``: R2 is at most zero before, after (one family);
-        - ``delta_r2, delta_r2_one_scale``: change of R2 in either of `RIDGE_VIEWS`;
-        - ``p_maxt, q_bh``: no change of R2; the larger one of both views;
-        - with an MLP ``frozen_drop``, by how much the R2 of the MLP trained before fine-tuning is
-          lower after it, and ``p_moved``: it is not lower;
-        - with retrained encoders ``retrained_mean, retrained_low, retrained_high``: change of R2
-          that fine-tuning from another seed would make.
+        - ``delta_r2`` with ``_low`` and ``_high``, and ``delta_r2_<view>`` of the other
+          `RIDGE_VIEWS`: change of R2;
+        - ``p_maxt``: no change of R2, the largest one of the views; ``q_bh``: false discovery rate
+          of the largest of the views' unadjusted p values;
+        - ``needs_more``: encoder that needs more patients to be read, 1 before, -1 after, 0 neither
+          is shown; ``delta_r2_extrapolated``, the change expected of fits to very many patients,
+          and ``p_extrapolated``: it is zero (`lens.verdicts.learning`);
+        - ``p_unchanged``: the change is at least ``rules.equivalence``;
+        - ``detectable``: smallest change that would be shown with 80% power;
+        - with an MLP ``p_read``: the R2 before of the MLP trained there is at most zero;
+          ``frozen_drop``, by how much it is lower after fine-tuning, and ``p_recoded``: it is not;
+        - with enough retrained encoders ``retrained_low, retrained_high``: change of R2 that
+          fine-tuning from another seed would make;
+        - ``unseen_low`` as given.
     """
     options: dict[str, Any] = {"flips": rules.flips, "seed": seed}
-    changes = [select(estimates.changes[view], medoids) for view in RIDGE_VIEWS]
-    tests = [significance(change, **options) for change in changes]
-    levels = concatenate(select(estimates.before, medoids), select(estimates.after, medoids))
+    change, k = estimates.change, len(estimates.change.value)
+    levels = concatenate(estimates.before, estimates.after)
     present = significance(levels, alternative="greater", **options).p_maxt
     columns = {
-        "p_present_pre": present[: len(medoids)],
-        "p_present_ft": present[len(medoids) :],
-        "delta_r2": changes[0].value,
-        "delta_r2_one_scale": changes[1].value,
-        "p_maxt": np.maximum(*(test.p_maxt for test in tests)),
-        "q_bh": np.maximum(*(test.q_bh for test in tests)),
+        "p_present_pre": present[:k],
+        "p_present_ft": present[k:],
+        "delta_r2": change.value,
+        "delta_r2_low": change.low,
+        "delta_r2_high": change.high,
     }
-    if estimates.frozen_drop is not None:
-        drop = select(estimates.frozen_drop, medoids)
-        columns["frozen_drop"] = drop.value
-        columns["p_moved"] = significance(drop, alternative="greater", **options).p_maxt
+    columns |= {f"delta_r2_{v}": estimates.changes[v].value for v in RIDGE_VIEWS[1:]}
+    extrapolated = significance(estimates.extrapolated, **options)
+    cost = significance(estimates.learning, **options)
+    columns |= {
+        "needs_more": np.full(k, needs_more(estimates.learning, cost.p, rules.level)),
+        "delta_r2_extrapolated": estimates.extrapolated.value,
+        "p_extrapolated": extrapolated.p_maxt,
+        "p_maxt": np.max([test.p_maxt for test in tests.values()], axis=0),
+        "q_bh": false_discovery_control(np.max([test.p for test in tests.values()], axis=0)),
+        "p_unchanged": equivalence(change, rules.equivalence, **options),
+        "detectable": power_of(estimates.changes, tests, rules).detectable,
+    }
+    if estimates.frozen_before is not None and estimates.frozen_drop is not None:
+        read = significance(estimates.frozen_before, alternative="greater", **options)
+        drop = significance(estimates.frozen_drop, alternative="greater", **options)
+        columns |= {"p_read": read.p_maxt, "p_recoded": drop.p_maxt}
+        columns["frozen_drop"] = estimates.frozen_drop.value
     if estimates.band is not None:
-        for name in ("mean", "low", "high"):
-            columns[f"retrained_{name}"] = getattr(estimates.band, name)[medoids]
+        columns |= {"retrained_low": estimates.band.low, "retrained_high": estimates.band.high}
+    if unseen_low is not None:
+        columns["unseen_low"] = unseen_low
     return pd.DataFrame(columns)

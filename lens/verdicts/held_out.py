@@ -7,8 +7,12 @@ fitted rows and scored on its held-out rows. There are two kinds:
 - the shared MLP of the paper: its first layer is trained on one encoder and then frozen, and a
   least-squares head on it is fitted and scored on the same or on another encoder.
 
-All that is fitted is fitted inside the fold: imputation of missing features, both scalings, the
-MLP and its penalties, heads, ridge and its penalties.
+All that is fitted is fitted inside the fold: normal scores and imputation of the features, both
+scalings, the MLP and its penalties, heads, ridge and its penalties.
+
+**Half of the patients.** An embedding can hold the same information and need more patients for a
+probe to find it, as after a rescaling of directions that carry no signal. To tell, one probe is
+also fitted to half of the fitted patients at a time (`HALVED`).
 """
 
 from __future__ import annotations
@@ -21,24 +25,29 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lens.probes.probe import Probe
-from lens.probes.ridge import RidgeProbe
+from lens.probes.ridge import LeadingRidgeProbe, RidgeProbe
 from lens.scratch import IN_MEMORY, Scratch
-from lens.settings import SweepConfig
+from lens.settings import Scores, SweepConfig
 from lens.verdicts.fitting_time import count_work, measure, seconds
 from lens.verdicts.fold_mlp import common_sizes, project, train_mlp
-from lens.verdicts.fold_values import common_unit, impute, residuals
+from lens.verdicts.fold_values import common_unit, residuals, target_values
 from lens.verdicts.folds import Fold
 
 PROBES: dict[str, Probe] = {
     "per_channel": RidgeProbe(per_channel=True),
     "one_scale": RidgeProbe(per_channel=False),
+    "leading": LeadingRidgeProbe(),
 }
-"""Probes that are fitted to each encoder by itself. The verdicts ask the two ridge probes
+"""Probes that are fitted to each encoder by itself. The verdicts ask the three ridge probes
 (`RIDGE_VIEWS`); any other only adds its R2 to the verdicts' table."""
 
-RIDGE_VIEWS = ("per_channel", "one_scale")
-"""Two ways to standardise embeddings before ridge. The first does not see a gain per channel, the
-second sees neither a rotation nor a scale factor: a change that both see is none of these."""
+RIDGE_VIEWS = ("per_channel", "one_scale", "leading")
+"""Three ways to look at embeddings before ridge. The first does not see a gain per channel; the
+second sees neither a rotation nor a scale factor; the third takes the leading components with equal
+weight, whatever variance each has. A change that all of them see is none of these."""
+
+HALVED = {"leading": "leading_half"}
+"""Probe -> name of the mean errors of two of it, each fitted to a half of the fitted patients."""
 
 HEAD: Probe = RidgeProbe(alphas=(0.0,))
 """Least squares with intercept, on the projected embeddings of the MLP."""
@@ -49,17 +58,17 @@ PRE = "pre"
 class ProbeErrors(NamedTuple):
     """Squared held-out errors of a probe and their influences, averaged over repeats.
 
-    With ``e_jk`` the held-out error of row j for feature k (observed minus predicted), ``w_i`` the
-    weight of row i in the fits that it takes part in, ``f_ik`` its residual there, and ``a_jik``
-    its weight in the prediction of row j (`lens.probes.probe.FittedProbe`):
+    With ``e_jk`` the held-out error of row j for feature k (observed minus predicted), ``g_ik``
+    its residual in a fit without its patient, and ``a_jik`` its weight in the prediction of row j
+    (`lens.probes.probe.FittedProbe`):
 
     Attributes:
         error: ``e_jk^2``; zero where a row is not scored.
-        fitted_influence: ``d/dw_i sum_j e_jk^2 = -2 sum_j e_jk a_jik f_ik`` over the held-out rows
-            j of those fits. Negative where row i makes the predictions of others better.
-        flipped_influence: ``-2 sum_j s_j e_jk a_jik f_ik`` with random signs ``s_j`` of the rows,
-            the same for all probes and features. Its expected square is that of the noise in
-            `fitted_influence`, which the errors of the rows j hold as well.
+        fitted_influence: ``-2 sum_j e_jk a_jik g_ik`` over the held-out rows j of the fits that row
+            i takes part in. Negative where it makes the predictions of others better.
+        flipped_influence: ``-2 sum_j s_j e_jk a_jik g_ik`` with random signs ``s_j`` of the
+            patients, the same for all probes and features. Its expected square is that of the noise
+            in `fitted_influence`, which the errors of the rows j hold as well.
     """
 
     error: Float[np.ndarray, "n k"]
@@ -71,11 +80,12 @@ class ProbeErrors(NamedTuple):
 class HeldOutErrors:
     """Held-out errors per row and feature: all that the tests and intervals need.
 
-    Features are in units of their standard deviation over all rows; no result depends on the unit.
+    Features are normal scores, or in units of their standard deviation over all rows; no result
+    depends on the unit.
 
     Attributes:
         baseline: squared errors of the fitted patients' mean, zero where a row is not scored.
-        probes: name in `PROBES` -> encoder (``pre`` or a task) -> errors.
+        probes: name in `PROBES` or of halves in `HALVED` -> encoder (``pre`` or a task) -> errors.
         mlp: (encoder that the MLP was trained on, encoder that its head was fitted and scored on)
             -> errors; for each task the four pairs with ``pre``, or none without an MLP.
     """
@@ -89,9 +99,12 @@ def held_out_errors(
     x_pre: Float[np.ndarray, "n d"],
     x_ft: Mapping[str, Float[np.ndarray, "n e"]],
     r: Float[np.ndarray, "n k"],
+    groups: np.ndarray,
     folds: Sequence[Fold],
     config: SweepConfig | None,
     *,
+    scores: Scores = "normal",
+    probes: Mapping[str, Probe] = PROBES,
     seed: int = 0,
     back: bool = True,
     adjust: Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, "n a"]] | None = None,
@@ -110,8 +123,11 @@ def held_out_errors(
         x_ft: task -> embeddings after it, same rows.
         r: radiomic features in any units; NaN where missing, which is imputed by the median of the
             fitted rows and not scored.
+        groups: patient of each row (n,).
         folds: from `lens.verdicts.folds.make_folds` or `single_fold`.
         config: of the MLP; None leaves it out.
+        scores: whether normal scores of the features are predicted or their values.
+        probes: fitted to each encoder by itself.
         seed: of the MLP's initialisation and batch order in the first fold, counted on from there.
         back: also train it on the encoders after fine-tuning: most of the work, for no verdict.
         adjust: columns to adjust for, from the fold's fitted rows (`lens.verdicts.confounds`): the
@@ -120,19 +136,22 @@ def held_out_errors(
         scratch: where the errors live, ``3 n k`` numbers for each probe and encoder.
     """
     sides, unit, sizes = {PRE: x_pre, **x_ft}, common_unit(r), common_sizes(folds)
-    sums = _zeros(r.shape, [*sides], config is not None, back, scratch)
+    names = [*probes, *(HALVED[name] for name in probes if name in HALVED)]
+    sums = _zeros(r.shape, [*sides], names, config is not None, back, scratch)
     weight = 1.0 / len({fold.repeat for fold in folds})
     for number, fold in enumerate(folds):
-        filled, embeddings = impute(unit, fold.fitted), sides
+        filled, embeddings = target_values(unit, fold.fitted, scores), sides
         if adjust is not None:
             columns = adjust(fold.fitted)
             filled = residuals(filled, columns, fold.fitted)
             embeddings = {name: residuals(x, columns, fold.fitted) for name, x in sides.items()}
-        scorer = _Scorer(fold, filled, np.isfinite(unit), weight)
+        scorer = _Scorer(fold, filled, np.isfinite(unit), groups, weight)
         scorer.add_baseline(sums.baseline)
         for side, x in embeddings.items():
-            for name, probe in PROBES.items():
+            for name, probe in probes.items():
                 scorer.add(sums.probes[name][side], probe, x)
+                if name in HALVED:
+                    scorer.add_halves(sums.probes[HALVED[name]][side], probe, x)
             heads = [pair for pair in sums.mlp if pair[0] == side]
             if config is not None and heads:
                 mlp = train_mlp(x, filled, fold, sizes, config, seed=seed + number)
@@ -158,7 +177,7 @@ def estimate_seconds(
         r, folds, config: as there.
     """
     fold = folds[0]
-    filled = impute(common_unit(r), fold.fitted)
+    filled = target_values(common_unit(r), fold.fitted)
 
     def fit_probes() -> None:
         for probe in PROBES.values():
@@ -182,7 +201,12 @@ def mlp_column_names(task: str) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def _zeros(
-    shape: tuple[int, ...], sides: Sequence[str], with_mlp: bool, back: bool, scratch: Scratch
+    shape: tuple[int, ...],
+    sides: Sequence[str],
+    probes: Sequence[str],
+    with_mlp: bool,
+    back: bool,
+    scratch: Scratch,
 ) -> HeldOutErrors:
     """Errors of no fold yet, with an entry for each probe and encoder."""
 
@@ -194,7 +218,7 @@ def _zeros(
         pairs += [(task, read) for task in sides if task != PRE for read in (PRE, task)]
     return HeldOutErrors(
         np.zeros(shape),
-        {name: {side: zeros() for side in sides} for name in PROBES},
+        {name: {side: zeros() for side in sides} for name in probes},
         {pair: zeros() for pair in pairs} if with_mlp else {},
     )
 
@@ -207,12 +231,14 @@ class _Scorer:
         fold: the fold.
         r: features, imputed and adjusted.
         seen: values that are not missing; only these are scored.
+        groups: patient of each row.
         weight: of the fold, one over the number of repeats.
     """
 
     fold: Fold
     r: Float[np.ndarray, "n k"]
     seen: Bool[np.ndarray, "n k"]
+    groups: np.ndarray
     weight: float
 
     def add_baseline(self, baseline: Float[np.ndarray, "n k"]) -> None:
@@ -223,14 +249,54 @@ class _Scorer:
 
     def add(self, errors: ProbeErrors, probe: Probe, x: Float[np.ndarray, "n d"]) -> None:
         """Fits the probe to the embeddings `x`, and adds its errors and their influences."""
-        fitted, test = self.fold.fitted, self.fold.test
+        self._add(errors, probe, x, self.fold.fitted, self.weight)
+
+    def add_halves(self, errors: ProbeErrors, probe: Probe, x: Float[np.ndarray, "n d"]) -> None:
+        """The same with the mean of a fit to each half of the fitted patients."""
+        for half in halves(self.fold.fitted, self.groups):
+            self._add(errors, probe, x, half, 0.5 * self.weight)
+
+    def _add(
+        self,
+        errors: ProbeErrors,
+        probe: Probe,
+        x: Float[np.ndarray, "n d"],
+        fitted: Bool[np.ndarray, " n"],
+        weight: float,
+    ) -> None:
+        test, groups = self.fold.test, self.groups[fitted]
         fit = probe.fit(x[fitted], self.r[fitted])
         error = self.r[test] - fit.predict(x[test])
         # A missing value has no error; zeros keep it out of every sum.
         error[~self.seen[test]] = 0.0
-        errors.error[test] += self.weight * np.square(error)
-        errors.fitted_influence[fitted] += self.weight * fit.influence(x[test], error)
-        # The same signs for every probe and fold, so that what two probes share cancels.
-        signs = np.random.default_rng(0).choice((-1.0, 1.0), size=len(x))
-        error *= signs[test, None]
-        errors.flipped_influence[fitted] += self.weight * fit.influence(x[test], error)
+        errors.error[test] += weight * np.square(error)
+        errors.fitted_influence[fitted] += weight * fit.influence(x[test], error, groups)
+        error *= random_signs(self.groups)[test, None]
+        errors.flipped_influence[fitted] += weight * fit.influence(x[test], error, groups)
+
+
+def random_signs(groups: np.ndarray) -> Float[np.ndarray, " n"]:
+    """A random sign of each patient, by row.
+
+    The same for every probe and fold, so that what two probes share cancels.
+
+    Args:
+        groups: patient of each row.
+    """
+    patients, patient = np.unique(groups, return_inverse=True)
+    return np.random.default_rng(0).choice((-1.0, 1.0), size=len(patients))[patient]
+
+
+def halves(
+    fitted: Bool[np.ndarray, " n"], groups: np.ndarray
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """The fitted rows in two parts with equal numbers of patients, at random.
+
+    Args:
+        fitted: rows to share out.
+        groups: patient of each row; a patient's rows stay together.
+    """
+    patients, patient = np.unique(groups, return_inverse=True)
+    order = np.random.default_rng(0).permutation(len(patients))[patient]
+    first = fitted & (order <= np.median(np.unique(order[fitted])))
+    return first, fitted & ~first

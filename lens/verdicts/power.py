@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from lens.settings import Rules
 from lens.verdicts.estimates import Estimate
-from lens.verdicts.sign_flips import critical_value
+from lens.verdicts.sign_flips import Significance
 
 POWER = 0.8
 """Power at which a loss counts as detectable."""
@@ -33,33 +33,34 @@ class Power(NamedTuple):
     limit: Float[np.ndarray, " k"]
 
 
-def power_of(changes: Iterable[Estimate], rules: Rules, *, seed: int) -> Power:
-    """Power in the worse of several standardisations, all of which must show the change.
+def power_of(
+    changes: Mapping[str, Estimate], tests: Mapping[str, Significance], rules: Rules
+) -> Power:
+    """Power in the worst of several views, all of which must show the change.
 
     A change of delta with standard error s is shown with probability ``Phi(delta / s - limit)``,
     Phi the normal distribution function, so that ``(limit + z) s`` is shown with power `POWER`, z
     its normal quantile.
 
     Args:
-        changes: change of R2 in each standardisation.
-        rules: level, margin and number of sign flips.
-        seed: of the sign flips.
+        changes: change of R2 in each view.
+        tests: of these changes, by the same names.
+        rules: level and margin.
     """
     detectable, expected, limits = [], [], []
-    for change in changes:
-        p = change.patients
+    for view, change in changes.items():
+        p, limit = change.patients, tests[view].limit(rules.level)
         error = np.linalg.norm(change.influence, axis=0) * np.sqrt(p / (p - 1))
-        limit = critical_value(change.influence, p, rules.level, flips=rules.flips, seed=seed)
         detectable.append((limit + stats.norm.ppf(POWER)) * error)
         limits.append(limit)
         t = np.divide(-change.value, error, out=np.zeros_like(error), where=error > 0)
         shown = stats.norm.cdf(t - limit)
         expected.append(np.where(-change.value >= rules.margin, shown, 0.0))
-    worse = np.argmax(detectable, axis=0)
+    worst = np.argmax(detectable, axis=0)
     return Power(
         np.maximum(np.max(detectable, axis=0), rules.margin),
         np.min(expected, axis=0),
-        np.array(limits)[worse],
+        np.array(limits)[worst],
     )
 
 

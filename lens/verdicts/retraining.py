@@ -11,6 +11,9 @@ from scipy import stats
 
 from lens.intervals import LEVEL
 
+MIN_ENCODERS = 3
+"""With two, Student's t is 12.7: the band would hold any change, and nothing could be called."""
+
 
 class Band(NamedTuple):
     """Change of R2 that one more fine-tuned encoder would make, per feature.
@@ -39,11 +42,11 @@ def retraining_band(changes: Sequence[Float[np.ndarray, " k"]]) -> Band:
         changes: after minus before, one array per encoder.
 
     Raises:
-        ValueError: fewer than two encoders; one has no spread.
+        ValueError: fewer than `MIN_ENCODERS`.
     """
     count = len(changes)
-    if count < 2:
-        raise ValueError("a retraining band needs at least two fine-tuned encoders")
+    if count < MIN_ENCODERS:
+        raise ValueError(f"a retraining band needs at least {MIN_ENCODERS} fine-tuned encoders")
     values = np.stack(changes)
     mean = values.mean(axis=0)
     reach = stats.t.ppf((1 + LEVEL) / 2, count - 1) * np.sqrt(1 + 1 / count)

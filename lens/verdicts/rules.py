@@ -1,103 +1,96 @@
 """One verdict per feature and task, by rules on a table of evidence.
 
-A cluster's medoid is tested; the other members, near copies of it, have the medoid's verdict. The
-level (5% by default) holds family-wise for each question over all clusters.
+Every feature is tested by itself, at a level (5% by default) that holds family-wise for each
+question over all features; the tests know the features' correlation, near copies included.
+Clusters of near copies serve display and counting alone.
 
-The ridge probe is asked in two standardisations (`lens.verdicts.held_out.RIDGE_VIEWS`): one does
-not see a gain per channel, the other neither a rotation nor a scale factor. None of these changes
-the information in an embedding, and none can be called a loss or a gain, since both must agree.
-The MLP sees a rotation: it was trained before fine-tuning, and reads the embedding after it as if
-nothing had happened.
+The ridge probe is asked in three views (`lens.verdicts.held_out.RIDGE_VIEWS`): one does not see a
+gain per channel, one neither a rotation nor a scale factor, one next to nothing of a rescaling of
+directions without signal. None of these changes the information in an embedding, and none can be
+called a loss or a gain, since all must agree. Where the embedding after fine-tuning needs more
+patients to be read than that before (`lens.verdicts.learning`), a loss must also hold as it would
+be with very many; a gain in the opposite case. The MLP sees a rotation: it was trained before
+fine-tuning, and reads the embedding after it as if nothing had happened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
-from lens.settings import DEFAULT_RULES, Rules
+from lens.settings import Rules
 from lens.verdicts.clusters import Clusters
 from lens.verdicts.estimates import Estimate
-from lens.verdicts.evidence import Estimates, estimate_task, evidence_table
-from lens.verdicts.held_out import HeldOutErrors
+from lens.verdicts.evidence import Estimates
+from lens.verdicts.held_out import RIDGE_VIEWS
 
 VERDICTS = {
     "lost": "the embeddings explain less of the feature after fine-tuning",
     "gained": "the embeddings explain more of the feature after fine-tuning",
-    "moved": "as much of the feature is there after fine-tuning, in another basis",
-    "kept": "no change was shown",
+    "recoded": "as much of the feature is there after fine-tuning, in another basis",
+    "unchanged": "a change of R2 beyond the margin of equivalence is ruled out",
+    "undecided": "neither a change nor its absence is shown",
     "absent": "the embeddings explain nothing of the feature, before or after",
 }
 """Verdicts in the order of a report, each with its meaning."""
 
-UNCHANGED = ("kept", "absent")
+NO_CHANGE = ("unchanged", "undecided", "absent")
 """Verdicts that speak of no change; a report counts their features and lists none."""
 
 SINGLE_SPLIT = ("delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh")
 """Columns of `lens.paper.shift` whose names go to the verdicts' own; the former get ``_split``."""
 
 
-def judge(
-    held_out: HeldOutErrors,
-    task: str,
-    clusters: Clusters,
-    groups: np.ndarray,
-    rules: Rules = DEFAULT_RULES,
-    retrained: Sequence[HeldOutErrors] = (),
-    *,
-    seed: int = 0,
+def verdict_table(
+    estimates: Estimates, evidence: pd.DataFrame, clusters: Clusters, rules: Rules
 ) -> pd.DataFrame:
     """Verdict of every feature, with the estimates and p values behind it.
 
     Args:
-        held_out: held-out errors of every probe.
-        task: key of the embeddings after fine-tuning that `held_out` was made from.
+        estimates: of `lens.verdicts.evidence.estimate_task`.
+        evidence: of `lens.verdicts.evidence.evidence_table`.
         clusters: of the features, all of them.
-        groups: patient of each row (n,).
-        rules: level and margin.
-        retrained: errors of encoders fine-tuned from other seeds, under the same `task`.
-        seed: of the sign flips.
+        rules: level and margins.
 
     Returns:
-        A row per feature: ``verdict, cluster, medoid`` (whether the feature is one); of the ridge
-        probe ``delta_r2, r2_ridge_pre, r2_ridge_ft``, each with ``_low`` and ``_high``; p and q of
-        the medoid, ``p_maxt, q_bh, p_present_pre, p_present_ft`` (`evidence_table`). With
-        retrained encoders ``retrained`` (their number, `held_out` included) and
-        ``delta_r2_retrained`` with ``_low`` and ``_high``; with an MLP its R2 by the encoder that
-        it was trained on and the one that it reads, ``r2_pre_pre, r2_pre_ft, r2_ft_pre,
-        r2_ft_ft``, and ``p_moved``; of any probe beyond ridge ``r2_<name>_pre, r2_<name>_ft``.
+        A row per feature: ``verdict``; ``withheld``, why a change that was shown is not called
+        (`withheld`); ``cluster, medoid`` (whether the feature is one); of the ridge probe
+        ``delta_r2, r2_ridge_pre, r2_ridge_ft``, each with ``_low`` and ``_high``, and the change in
+        the other views ``delta_r2_one_scale, delta_r2_leading``; ``delta_r2_extrapolated,
+        needs_more, p_extrapolated, p_maxt, q_bh, p_unchanged, detectable, p_present_pre,
+        p_present_ft`` (`lens.verdicts.evidence.evidence_table`); ``retrained``, the encoders behind
+        the task, and with at least three ``delta_r2_retrained`` with ``_low`` and ``_high``; with
+        an MLP its R2 by the encoder that it was trained on and the one that it reads, ``r2_pre_pre,
+        r2_pre_ft, r2_ft_pre, r2_ft_ft``, and ``p_read, p_recoded``; of any probe
+        beyond ridge ``r2_<name>_pre, r2_<name>_ft``.
     """
-    estimates = estimate_task(held_out, task, groups, retrained)
-    evidence = evidence_table(estimates, clusters.medoids, rules, seed=seed)
     return pd.DataFrame(
         {
-            "verdict": decide(evidence, rules)[clusters.ids],
+            "verdict": decide(evidence, rules),
+            "withheld": withheld(evidence, rules),
             "cluster": clusters.ids,
             "medoid": np.isin(np.arange(len(clusters.ids)), clusters.medoids),
-            **_describe(estimates, evidence.iloc[clusters.ids]),
+            **_describe(estimates, evidence),
         }
     )
 
 
 def decide(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
-    """Verdict of each row of evidence: the first whose rule holds, else ``kept``.
-
-    *Kept* does not say that nothing changed: how small a change would have been shown depends on
-    the number of patients.
+    """Verdict of each row of evidence: the first whose rule holds, else ``undecided``.
 
     Args:
         evidence: columns of `lens.verdicts.evidence.evidence_table`.
-        rules: level and margin.
+        rules: level and margins.
     """
+    called = shown(evidence, rules) & (withheld(evidence, rules) == "")
     holds = {
         "absent": absent(evidence, rules),
-        "lost": changed(evidence, rules) & (evidence["delta_r2"] < 0),
-        "gained": changed(evidence, rules) & (evidence["delta_r2"] > 0),
-        "moved": moved(evidence, rules),
+        "lost": called & (evidence["delta_r2"] < 0),
+        "gained": called & (evidence["delta_r2"] > 0),
+        "recoded": recoded(evidence, rules),
+        "unchanged": unchanged(evidence, rules),
     }
-    return np.select([rule.to_numpy() for rule in holds.values()], [*holds], "kept")
+    return np.select([rule.to_numpy() for rule in holds.values()], [*holds], "undecided")
 
 
 def absent(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
@@ -105,35 +98,67 @@ def absent(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
     return evidence[["p_present_pre", "p_present_ft"]].min(axis=1) > rules.level
 
 
-def changed(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
-    """R2 of the ridge probe changed: lost or gained.
+def shown(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
+    """A change of the ridge probe's R2 is shown in these patients and this encoder.
 
-    - The change is significant in both standardisations, and of the same sign.
+    - The change is significant in all views, and of the same sign.
+    - Its own interval excludes zero.
     - It is at least the margin: with enough patients a change that nobody cares about is beyond
       chance.
-    - With encoders retrained from other seeds, the change that the next seed would make excludes
-      zero (`lens.verdicts.retraining`), on the side of this encoder's own change.
     """
     delta = evidence["delta_r2"]
-    agree = np.sign(delta) == np.sign(evidence["delta_r2_one_scale"])
-    shown = agree & (evidence["p_maxt"] <= rules.level) & (delta.abs() >= rules.margin)
-    if "retrained_mean" in evidence:
-        one_side = (evidence["retrained_low"] > 0) | (evidence["retrained_high"] < 0)
-        shown &= one_side & (np.sign(evidence["retrained_mean"]) == np.sign(delta))
-    return shown
+    agree = pd.Series(True, index=evidence.index)
+    for view in RIDGE_VIEWS[1:]:
+        agree &= np.sign(evidence[f"delta_r2_{view}"]) == np.sign(delta)
+    excludes = (evidence["delta_r2_low"] > 0) | (evidence["delta_r2_high"] < 0)
+    beyond = (evidence["p_maxt"] <= rules.level) & (delta.abs() >= rules.margin)
+    return agree & excludes & beyond
 
 
-def moved(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
-    """The MLP trained before fine-tuning predicts the feature worse after it, ridge does not.
+def withheld(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
+    """Why a change that is `shown` is not called; an empty text where it is, or none is shown.
 
+    - ``learning curve``: the embedding with less of the feature needs more patients to be read, and
+      the change expected with very many of them is not significant on the same side.
+    - ``unseen patients``: a gain must hold in patients whom fine-tuning did not see, where these
+      are known: the interval of their change lies above zero. An encoder may know the others by
+      heart.
+    - ``other seeds``: with encoders retrained from other seeds, the change that the next seed would
+      make must exclude zero on the side of this encoder's own (`lens.verdicts.retraining`).
+    """
+    delta = evidence["delta_r2"]
+    same_side = np.sign(evidence["delta_r2_extrapolated"]) == np.sign(delta)
+    holds = same_side & (evidence["p_extrapolated"] <= rules.level)
+    reasons = {"learning curve": (evidence["needs_more"] == np.sign(delta)) & ~holds}
+    if "unseen_low" in evidence:
+        reasons["unseen patients"] = (delta > 0) & ~(evidence["unseen_low"] > 0)
+    if "retrained_low" in evidence:
+        low, high = evidence["retrained_low"], evidence["retrained_high"]
+        reasons["other seeds"] = ~np.where(delta > 0, low > 0, high < 0)
+    found = [np.asarray(shown(evidence, rules) & reason) for reason in reasons.values()]
+    return np.select(found, [*reasons], "").astype(object)
+
+
+def recoded(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
+    """The MLP trained before fine-tuning reads the feature worse after it, ridge does not.
+
+    - It reads the feature before fine-tuning at all: its R2 is above zero.
     - Its R2 is significantly lower after fine-tuning, by at least the margin.
     - At least half of that drop is no drop of the ridge probe's R2: the information is there.
     """
     if "frozen_drop" not in evidence:
         return pd.Series(False, index=evidence.index)
     drop = evidence["frozen_drop"]
+    read = evidence["p_read"] <= rules.level
     in_another_basis = -evidence["delta_r2"] <= drop / 2
-    return (evidence["p_moved"] <= rules.level) & (drop >= rules.margin) & in_another_basis
+    return read & (evidence["p_recoded"] <= rules.level) & (drop >= rules.margin) & in_another_basis
+
+
+def unchanged(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
+    """A change of R2 of the margin of equivalence or more is ruled out, by the interval too."""
+    margin = rules.equivalence
+    within = (evidence["delta_r2_low"] > -margin) & (evidence["delta_r2_high"] < margin)
+    return within & (evidence["p_unchanged"] <= rules.level)
 
 
 def with_verdicts(features: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -144,7 +169,7 @@ def with_verdicts(features: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFram
 
     Args:
         features: of `lens.paper.shift.Shift`.
-        verdicts: of `judge`, with the same ``column`` first.
+        verdicts: of `lens.verdicts.judge`, with the same ``column`` first.
     """
     names = {
         name: name.replace("delta_r2", "delta_r2_split")
@@ -157,23 +182,22 @@ def with_verdicts(features: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFram
 
 
 def _describe(estimates: Estimates, evidence: pd.DataFrame) -> dict[str, np.ndarray | int]:
-    """Columns of `judge` after the first three.
-
-    Args:
-        estimates: of all features.
-        evidence: of each feature's medoid, a row per feature.
-    """
+    """Columns of `verdict_table` after the first four."""
     columns = _with_ends("delta_r2", estimates.change)
     columns |= _with_ends("r2_ridge_pre", estimates.before)
     columns |= _with_ends("r2_ridge_ft", estimates.after)
-    for name in ("p_maxt", "q_bh", "p_present_pre", "p_present_ft"):
-        columns[name] = evidence[name].to_numpy()
+    names = [f"delta_r2_{view}" for view in RIDGE_VIEWS[1:]]
+    names += ["delta_r2_extrapolated", "needs_more", "p_extrapolated", "p_maxt", "q_bh"]
+    names += ["p_unchanged", "detectable", "p_present_pre", "p_present_ft"]
+    columns |= {name: evidence[name].to_numpy() for name in names}
+    columns["retrained"] = estimates.encoders
     if (band := estimates.band) is not None:
-        columns |= {"retrained": band.encoders, "delta_r2_retrained": band.mean}
+        columns["delta_r2_retrained"] = band.mean
         columns |= {"delta_r2_retrained_low": band.low, "delta_r2_retrained_high": band.high}
     columns |= {f"r2_{name}": values for name, values in estimates.mlp.items()}
-    if "p_moved" in evidence:
-        columns["p_moved"] = evidence["p_moved"].to_numpy()
+    for name in ("p_read", "p_recoded"):
+        if name in evidence:
+            columns[name] = evidence[name].to_numpy()
     for name, (before, after) in estimates.others.items():
         columns |= {f"r2_{name}_pre": before, f"r2_{name}_ft": after}
     return columns

@@ -1,4 +1,4 @@
-"""p and q values of many features at once, from sign flips over patients.
+"""p values of many features at once, and of all together, from sign flips over patients.
 
 Family-wise error is controlled by maxT (Westfall and Young 1993): a feature's statistic is compared
 with the largest one over all features in each sign-flipped sample, which keeps the correlation of
@@ -12,23 +12,36 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, rankdata
 
 _CHUNK = 500
 """Flips computed at once: bounds memory at ``_CHUNK * k`` numbers, whatever their number."""
 
 
 class Significance(NamedTuple):
-    """p and q values per feature.
+    """p values per feature, and of all features together.
 
     Attributes:
-        p_maxt: family-wise p: the chance under the null hypothesis that any feature would reach
-            this one's statistic.
-        q_bh: false discovery rate at which the feature would be called.
+        p: of each feature by itself.
+        p_maxt: family-wise: the chance under the null hypothesis that any feature would reach this
+            one's statistic.
+        p_any: of the hypothesis that no feature differs at all (`any_difference`).
+        largest: the largest statistic of any feature in each flipped sample, sorted; Student's t.
     """
 
+    p: Float[np.ndarray, " k"]
     p_maxt: Float[np.ndarray, " k"]
-    q_bh: Float[np.ndarray, " k"]
+    p_any: float
+    largest: Float[np.ndarray, " b"]
+
+    @property
+    def q_bh(self) -> Float[np.ndarray, " k"]:
+        """False discovery rate at which each feature would be called."""
+        return false_discovery_control(self.p)
+
+    def limit(self, level: float) -> float:
+        """Student's t beyond which a feature is called at a family-wise level."""
+        return float(np.quantile(self.largest, 1 - level, method="higher"))
 
 
 Alternative = Literal["two-sided", "greater"]
@@ -41,7 +54,7 @@ def sign_flip_test(
     flips: int,
     seed: int,
 ) -> Significance:
-    """p and q of the null hypothesis that the differences are symmetric about zero, two-sided.
+    """p of the null hypothesis that the differences are symmetric about zero, two-sided.
 
     Under exchangeability of the two sides the sign of a patient's difference is random, the same
     for all features. The statistic is Student's t of the patients' sums;
@@ -58,7 +71,10 @@ def sign_flip_test(
     """
     total = patient_sums(difference, groups)
     unit = _unit_columns(total)
-    return _flip(unit, unit.sum(axis=0), flips=flips, seed=seed, alternative="two-sided")
+    return _flip(
+        unit, unit.sum(axis=0),
+        patients=len(unit), flips=flips, seed=seed, alternative="two-sided",
+    )  # fmt: skip
 
 
 def influence_test(
@@ -70,7 +86,7 @@ def influence_test(
     seed: int,
     alternative: Alternative = "two-sided",
 ) -> Significance:
-    """p and q of estimates that are zero under the null hypothesis, from the patients' influences.
+    """p of estimates that are zero under the null hypothesis, from the patients' influences.
 
     The statistic is Student's t, ``value / sqrt(p / (p - 1) sum influence^2)`` for p patients. Its
     null distribution is that of ``sum sign * influence`` with a random sign per patient, the same
@@ -95,27 +111,28 @@ def influence_test(
         reached = t * np.sqrt(patients / (patients - 1 + np.square(t)))
     observed = np.where(np.isinf(t), np.copysign(np.sqrt(patients), t), reached)
     return _flip(
-        _unit_columns(influence), observed, flips=flips, seed=seed, alternative=alternative
-    )
+        _unit_columns(influence), observed,
+        patients=patients, flips=flips, seed=seed, alternative=alternative,
+    )  # fmt: skip
 
 
-def critical_value(
-    influence: Float[np.ndarray, "p k"], patients: int, level: float, *, flips: int, seed: int
-) -> float:
-    """Student's t beyond which `influence_test` calls a feature, two-sided, at a family-wise level.
+def any_difference(observed: tuple[float, float], null: Float[np.ndarray, "b 2"]) -> float:
+    """p of no difference in any feature, by whichever of two statistics is the more extreme.
+
+    The largest statistic of a feature sees a strong change of few features, the sum of squares a
+    weak one of many. Each is turned into its p value within the flipped samples, and the smaller of
+    the two is compared with the smaller of the two in these samples (min-P; Westfall and Young
+    1993), so that looking twice costs what it must and no more.
 
     Args:
-        influence: of each patient on each value.
-        patients: number behind the values.
-        level: family-wise.
-        flips, seed: as in `influence_test`.
+        observed: largest and sum of squares.
+        null: the same in each flipped sample.
     """
-    unit = _unit_columns(np.nan_to_num(influence))
-    largest = np.concatenate(
-        [np.abs(signs @ unit).max(axis=1) for signs in _signs(flips, len(unit), seed)]
-    )
-    reached = np.quantile(largest, 1 - level, method="higher")
-    return float(reached * np.sqrt((patients - 1) / max(patients - reached**2, 1e-9)))
+    every = np.concatenate([np.array([observed]), null])
+    # Share of samples, the observed one included, that reach each value.
+    ranks = np.stack([rankdata(-column, method="max") for column in every.T]) / len(every)
+    smaller = ranks.min(axis=0)
+    return float((smaller <= smaller[0] * (1 + 1e-9)).mean())
 
 
 def _unit_columns(values: Float[np.ndarray, "p k"]) -> Float[np.ndarray, "p k"]:
@@ -132,6 +149,7 @@ def _flip(
     unit: Float[np.ndarray, "p k"],
     observed: Float[np.ndarray, " k"],
     *,
+    patients: int,
     flips: int,
     seed: int,
     alternative: Alternative,
@@ -140,13 +158,30 @@ def _flip(
     observed = magnitude(observed)
     # A sum in another order differs by rounding; a tie must count as reached.
     threshold = observed - 1e-9 * np.maximum(np.abs(observed), 1e-3)
-    reached, reached_by_max = np.zeros_like(observed), np.zeros_like(observed)
+    reached, null = np.zeros_like(observed), np.empty((flips, 2))
+    start = 0
     for signs in _signs(flips, len(unit), seed):
-        null = magnitude(signs @ unit)
-        reached += (null >= threshold).sum(axis=0)
-        reached_by_max += (null.max(axis=1, keepdims=True) >= threshold).sum(axis=0)
-    p = (1 + reached) / (1 + flips)
-    return Significance((1 + reached_by_max) / (1 + flips), false_discovery_control(p))
+        flipped = magnitude(signs @ unit)
+        reached += (flipped >= threshold).sum(axis=0)
+        part = null[start : start + len(signs)]
+        part[:, 0] = flipped.max(axis=1)
+        part[:, 1] = np.einsum("bk,bk->b", flipped, flipped)
+        start += len(signs)
+    largest = np.sort(null[:, 0])
+    reached_by_max = flips - np.searchsorted(largest, threshold, side="left")
+    squares = (float(threshold.max()), float(np.square(observed).sum() * (1 - 1e-9) - 1e-12))
+    return Significance(
+        (1 + reached) / (1 + flips),
+        (1 + reached_by_max) / (1 + flips),
+        any_difference(squares, null),
+        _student(largest, patients),
+    )
+
+
+def _student(sums: Float[np.ndarray, " b"], patients: int) -> Float[np.ndarray, " b"]:
+    """Student's t of the sum of a patients' column of norm 1."""
+    free = np.maximum(patients - np.square(sums), 1e-9)
+    return sums * np.sqrt((patients - 1) / free)
 
 
 def _signs(flips: int, patients: int, seed: int) -> Iterator[Float[np.ndarray, "b p"]]:

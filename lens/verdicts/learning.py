@@ -1,0 +1,68 @@
+"""Learning curves: does a feature need more patients to be read, or is it lost?
+
+An embedding can hold the same information and give it away to fewer or more patients: a rescaling
+of directions that carry no signal, say, leaves what very many patients could learn as it is, and
+takes from what these can. For a fit to n patients the squared error falls to its limit about as
+1/n. With the errors of fits to half of the patients that limit can be had::
+
+    e(n) = e + c / n    so that    2 e(n) - e(n / 2) = e
+
+At about twice the standard error, so that a verdict asks for it only where the embeddings before
+and after differ in the patients that they need.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from lens.verdicts.estimates import Estimate, delta_r2, mean_of
+from lens.verdicts.held_out import HALVED, PRE, HeldOutErrors, ProbeErrors
+
+VIEW = "leading"
+"""The probe whose learning curve is looked at."""
+
+
+def extrapolated_change(held_out: HeldOutErrors, task: str, groups: np.ndarray) -> Estimate:
+    """Change of R2 that is expected of fits to very many patients.
+
+    Args:
+        held_out: with the errors of `VIEW`, and of its halves.
+        task: key of the embeddings after fine-tuning.
+        groups: patient of each row.
+    """
+    return _change(held_out, task, groups, all_patients=2.0, half=-1.0)
+
+
+def learning_cost(
+    held_out: HeldOutErrors, task: str, groups: np.ndarray, read: Bool[np.ndarray, " k"]
+) -> Estimate:
+    """Change of R2 with half of the patients less that with all of them, mean over features.
+
+    Negative where the embedding after fine-tuning needs more patients than that before. A feature
+    that is lost counts the other way, since there is nothing more to learn.
+
+    Args:
+        held_out, task, groups: as in `extrapolated_change`.
+        read: features that are explained at all, before or after; with none of them, all.
+    """
+    change = _change(held_out, task, groups, all_patients=-1.0, half=1.0)
+    return mean_of(change, read if read.any() else np.ones_like(read))
+
+
+def _change(
+    held_out: HeldOutErrors, task: str, groups: np.ndarray, *, all_patients: float, half: float
+) -> Estimate:
+    """Change of a weighted sum of R2 with all and with half of the patients."""
+    whole, halves = held_out.probes[VIEW], held_out.probes[HALVED[VIEW]]
+
+    def both(side: str) -> ProbeErrors:
+        pairs = zip(whole[side], halves[side], strict=True)
+        return ProbeErrors(*(all_patients * one + half * other for one, other in pairs))
+
+    return delta_r2(both(PRE), both(task), held_out.baseline, groups)
+
+
+def needs_more(cost: Estimate, p: Float[np.ndarray, " 1"], level: float) -> int:
+    """Which embedding needs more patients: 1 before, -1 after fine-tuning, 0 neither is shown."""
+    return int(np.sign(cost.value[0])) if p[0] <= level else 0
