@@ -30,7 +30,9 @@ def test_scores_in_files_equal_those_in_memory(tmp_path: Path) -> None:
     folds = make_folds(np.arange(60), 3, 1, 0)
     config = SweepConfig(hidden=4, l1=(0.0,), l2=(0.0,), epochs=3)
     memory, files = (
-        held_out_errors(planted.pre, {"t": planted.ft}, r, folds, config, scratch=scratch)
+        held_out_errors(
+            planted.pre, {"t": planted.ft}, r, np.arange(60), folds, config, scratch=scratch
+        )
         for scratch in (Scratch(), Scratch(0.0, tmp_path))
     )
     assert isinstance(files.probes["per_channel"]["t"].error, np.memmap)

@@ -19,6 +19,7 @@ from lens.verdicts.confounds import (
     count_fits,
 )
 from lens.verdicts.estimates import r2_score
+from lens.verdicts.fold_values import normal_scores
 from lens.verdicts.folds import leave_site_out, make_folds, single_fold
 from lens.verdicts.held_out import PRE, held_out_errors
 
@@ -40,7 +41,7 @@ LABELS = pd.DataFrame({"volume_ml": VOLUME})
 
 @pytest.fixture(scope="module")
 def held_out():
-    return held_out_errors(X, {"cls": ERASED}, R, FOLDS, None)
+    return held_out_errors(X, {"cls": ERASED}, R, GROUPS, FOLDS, None)
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +74,13 @@ def test_partial_r2_equals_a_plain_loop_in_scikit_learn() -> None:
     split = np.repeat(["train", "val", "test"], [150, 30, 60])
     fitted, test = split != "test", split == "test"
     design = adjuster(LABELS)(fitted)
-    run = held_out_errors(X, {}, R, single_fold(split), None, adjust=adjuster(LABELS))
+    run = held_out_errors(X, {}, R, GROUPS, single_fold(split), None, adjust=adjuster(LABELS))
     found = r2_score(run.probes["per_channel"][PRE], run.baseline, GROUPS).value
 
     def rest(values: np.ndarray) -> np.ndarray:
         return values - LinearRegression().fit(design[fitted], values[fitted]).predict(design)
 
-    x, r = rest(X), rest(R)
+    x, r = rest(X), rest(normal_scores(R, fitted))
     mean, std = x[fitted].mean(axis=0), x[fitted].std(axis=0)
     alpha = RidgeProbe().fit(x[fitted], r[fitted]).alpha
     probe = Ridge(alpha=alpha).fit((x[fitted] - mean) / std, r[fitted])
@@ -112,7 +113,7 @@ def test_exposed_patients_are_scored_apart() -> None:
     # The fine-tuned embedding holds the feature of the exposed alone, as if learnt by heart.
     exposed = np.arange(N) % 2 == 0
     learnt = np.c_[ERASED, np.where(exposed, 3 * TEXTURE, 0.0)]
-    held_out = held_out_errors(X, {"cls": learnt}, R, FOLDS, None)
+    held_out = held_out_errors(X, {"cls": learnt}, R, GROUPS, FOLDS, None)
     confounds = Confounds(exposed={"cls": exposed})
     table = confound_columns(X, {"cls": learnt}, R, GROUPS, FOLDS, held_out, confounds)["cls"]
     assert table["r2_exposed_ft"][1] > table["r2_unexposed_ft"][1] + 0.4
@@ -141,7 +142,7 @@ def test_an_embedding_that_knows_the_site_alone_fails_at_another_site() -> None:
     x = X.copy()
     x[:, 0] += 5.0 * (site == 2)
     confounds = Confounds(sites=site.astype(str))
-    held_out = held_out_errors(x, {"cls": x}, r, FOLDS, None)
+    held_out = held_out_errors(x, {"cls": x}, r, GROUPS, FOLDS, None)
     table = confound_columns(x, {"cls": x}, r, GROUPS, FOLDS, held_out, confounds)["cls"]
     plain = r2_score(held_out.probes["per_channel"][PRE], held_out.baseline, GROUPS).value
     assert plain[0] > 0.5

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import r2_score as sklearn_r2
+from statsmodels.stats.weightstats import ttost_paired
 
-from lens.verdicts.estimates import concatenate, delta_r2, r2_score, select, significance
+from lens.verdicts.estimates import (
+    Estimate,
+    concatenate,
+    delta_r2,
+    equivalence,
+    mean_of,
+    r2_score,
+    significance,
+)
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import PRE, ProbeErrors, held_out_errors
 
@@ -33,7 +42,7 @@ def cohorts() -> list[tuple[ProbeErrors, ProbeErrors, np.ndarray]]:
     made = []
     for seed in range(40):
         pre, ft, r = cohort(seed, n=90, d=40, erased=0.6)
-        held_out = held_out_errors(pre, {"t": ft}, r, make_folds(GROUPS, 5, 1, seed), None)
+        held_out = held_out_errors(pre, {"t": ft}, r, GROUPS, make_folds(GROUPS, 5, 1, seed), None)
         sides = held_out.probes["per_channel"]
         made.append((sides[PRE], sides["t"], held_out.baseline))
     return made
@@ -123,7 +132,8 @@ def test_other_noise_without_loss_raises_no_alarms_beyond_the_level(cohorts) -> 
     kept = np.flatnonzero(np.arange(18) % 6 != 0)
     alarms = 0
     for seed, (before, after, base) in enumerate(cohorts):
-        change = select(delta_r2(before, after, base, GROUPS), kept)
+        of_kept = (ProbeErrors(*(part[:, kept] for part in s)) for s in (before, after))
+        change = delta_r2(*of_kept, base[:, kept], GROUPS)
         alarms += significance(change, flips=199, seed=seed).p_maxt.min() <= 0.05
     # Binomial(40, 0.05): 6 or more has a chance of 1.4%.
     assert alarms < 6
@@ -144,7 +154,7 @@ def test_no_signal_is_not_above_the_mean() -> None:
         pre, ft, r = cohort(seed, n=60, d=40, erased=0)
         order = np.random.default_rng(seed).permutation(60)
         held_out = held_out_errors(
-            pre, {"t": ft}, r[order], make_folds(np.arange(60), 5, 1, seed), None
+            pre, {"t": ft}, r[order], np.arange(60), make_folds(np.arange(60), 5, 1, seed), None
         )
         sides = held_out.probes["per_channel"]
         one, two = (r2_score(sides[side], held_out.baseline, np.arange(60)) for side in (PRE, "t"))
@@ -161,3 +171,53 @@ def test_a_feature_without_variation_has_no_value() -> None:
     found = r2_score(ProbeErrors(ones, zeros, zeros), zeros, np.arange(10))
     assert np.isnan(found.value).all()
     assert np.isnan(found.low).all()
+
+
+def differences(seed: int, n: int, mean: float, k: int = 1) -> tuple[np.ndarray, Estimate]:
+    """Values of n patients per feature, and their mean as an estimate."""
+    values = mean + np.random.default_rng(seed).normal(size=(n, k))
+    found = values.mean(axis=0)
+    return values, Estimate(found, found, found, (values - found) / n, n)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.1, -0.15, 0.4])
+def test_equivalence_is_two_one_sided_tests(mean: float) -> None:
+    values, estimate = differences(0, 60, mean)
+    found = equivalence(estimate, 0.3, flips=20_000, seed=0)
+    expected, *_ = ttost_paired(values[:, 0], np.zeros(60), -0.3, 0.3)
+    # Sign flips against Student's t: a Monte Carlo error of 0.003, and the sample's own tails.
+    np.testing.assert_allclose(found, [expected], atol=0.012)
+
+
+def test_equivalence_holds_family_wise_at_the_margin() -> None:
+    """Fifty features, each exactly at the margin, on either side: hardly ever is one within it."""
+    alarms = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        common = rng.normal(size=(80, 1))
+        noise = 0.5 * common + rng.normal(size=(80, 50))
+        values = noise + 0.3 * np.where(np.arange(50) % 2, 1, -1)
+        found = values.mean(axis=0)
+        estimate = Estimate(found, found, found, (values - found) / 80, 80)
+        alarms += equivalence(estimate, 0.3, flips=199, seed=seed).min() <= 0.05
+    # Binomial(100, 0.05): 11 or more has a chance of 1.1%.
+    assert alarms < 11
+
+
+def test_nothing_at_all_is_within_any_margin() -> None:
+    nothing = np.zeros(3)
+    same = Estimate(nothing, nothing, nothing, np.zeros((20, 3)), 20)
+    np.testing.assert_array_equal(equivalence(same, 0.1, flips=199, seed=0), 1 / 200)
+
+
+def test_the_mean_over_features_is_an_estimate_of_its_own() -> None:
+    values, estimate = differences(1, 40, 0.2, k=5)
+    chosen = np.array([True, False, True, True, False])
+    found = mean_of(estimate, chosen)
+    mean = values[:, chosen].mean(axis=1)
+    half = stats.t.ppf(0.975, 39) * mean.std() / np.sqrt(40)
+    np.testing.assert_allclose(found.value, [mean.mean()])
+    np.testing.assert_allclose([found.low[0], found.high[0]], mean.mean() + np.r_[-half, half])
+    holes = estimate._replace(value=np.where(np.arange(5) == 2, np.nan, estimate.value))
+    np.testing.assert_allclose(mean_of(holes, chosen).value, [values[:, [0, 3]].mean()])
+    assert np.isnan(mean_of(estimate, np.zeros(5, bool)).value).all()

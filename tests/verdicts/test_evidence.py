@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import false_discovery_control
 
 from lens.settings import Rules
-from lens.verdicts.estimates import concatenate, delta_r2, r2_score, select, significance
-from lens.verdicts.evidence import estimate_task, evidence_table
+from lens.verdicts.estimates import concatenate, delta_r2, equivalence, r2_score, significance
+from lens.verdicts.evidence import estimate_task, evidence_table, significance_of_changes
 from lens.verdicts.held_out import PRE, HeldOutErrors, ProbeErrors
+from lens.verdicts.power import power_of
 
 N, K = 40, 6
 GROUPS = np.arange(N)
 RULES = Rules(flips=199)
-MEDOIDS = np.array([0, 2, 5])
 OPTIONS = {"flips": 199, "seed": 1}
 
 
@@ -27,12 +28,15 @@ def errors(rng: np.random.Generator, size: float) -> ProbeErrors:
 def runs() -> list[HeldOutErrors]:
     """The per-channel view loses more than the other; a third probe; two retrained encoders."""
     rng = np.random.default_rng(0)
-    baseline = 2 * rng.chisquare(1, size=(N, K))
+    # The last features vary so little that nobody reads them.
+    baseline = np.where(np.arange(K) < 4, 2, 0.5) * rng.chisquare(1, size=(N, K))
     made = []
     for _ in range(3):
         probes = {
             "per_channel": {PRE: errors(rng, 0.5), "t": errors(rng, 1.2)},
             "one_scale": {PRE: errors(rng, 0.6), "t": errors(rng, 0.8)},
+            "leading": {PRE: errors(rng, 0.6), "t": errors(rng, 0.9)},
+            "leading_half": {PRE: errors(rng, 0.8), "t": errors(rng, 1.0)},
             "other": {PRE: errors(rng, 0.4), "t": errors(rng, 0.9)},
         }
         mlp = {(PRE, PRE): errors(rng, 0.5), (PRE, "t"): errors(rng, 1.0)}
@@ -64,36 +68,77 @@ def test_estimates_of_a_task(runs: list[HeldOutErrors]) -> None:
     np.testing.assert_allclose(found.band.mean, np.mean(changes, axis=0))
 
 
-def test_the_table_holds_the_tests_of_the_medoids(runs: list[HeldOutErrors]) -> None:
+def test_the_learning_curve_is_a_sum_of_errors_with_all_and_half(runs: list[HeldOutErrors]) -> None:
+    held_out = runs[0]
+    found = estimate_task(held_out, "t", GROUPS)
+    r2 = {
+        (view, side): r2_score(held_out.probes[view][side], held_out.baseline, GROUPS).value
+        for view in ("leading", "leading_half")
+        for side in (PRE, "t")
+    }
+    change = {view: r2[view, "t"] - r2[view, PRE] for view in ("leading", "leading_half")}
+    np.testing.assert_allclose(
+        found.extrapolated.value, 2 * change["leading"] - change["leading_half"], atol=1e-12
+    )
+    read = (found.before.low > 0) | (found.after.low > 0)
+    assert 0 < read.sum() < K, "all features alike, nothing is tested"
+    cost = (change["leading_half"] - change["leading"])[read].mean()
+    np.testing.assert_allclose(found.learning.value, [cost], atol=1e-12)
+    assert "leading_half" not in found.others
+
+
+def test_the_table_holds_the_tests_of_every_feature(runs: list[HeldOutErrors]) -> None:
     estimates = estimate_task(runs[0], "t", GROUPS, runs[1:])
-    table = evidence_table(estimates, MEDOIDS, RULES, seed=1)
+    significances = significance_of_changes(estimates.changes, RULES, seed=1)
+    table = evidence_table(estimates, significances, RULES, seed=1)
     views = {
-        view: select(delta_r2(*runs[0].probes[view].values(), runs[0].baseline, GROUPS), MEDOIDS)
-        for view in ("per_channel", "one_scale")
+        view: delta_r2(*runs[0].probes[view].values(), runs[0].baseline, GROUPS)
+        for view in ("per_channel", "one_scale", "leading")
     }
     tests = [significance(change, **OPTIONS) for change in views.values()]
-    assert (tests[0].p_maxt != tests[1].p_maxt).any(), "both views alike, nothing is tested"
-    np.testing.assert_array_equal(table["p_maxt"], np.maximum(tests[0].p_maxt, tests[1].p_maxt))
-    np.testing.assert_array_equal(table["q_bh"], np.maximum(tests[0].q_bh, tests[1].q_bh))
-    np.testing.assert_array_equal(table["delta_r2"], views["per_channel"].value)
-    np.testing.assert_array_equal(table["delta_r2_one_scale"], views["one_scale"].value)
+    assert (tests[0].p_maxt != tests[1].p_maxt).any(), "views alike, nothing is tested"
+    np.testing.assert_array_equal(table["p_maxt"], np.max([t.p_maxt for t in tests], axis=0))
+    larger = np.max([t.p for t in tests], axis=0)
+    np.testing.assert_allclose(table["q_bh"], false_discovery_control(larger))
+    for name, view in (("", "per_channel"), ("_one_scale", "one_scale"), ("_leading", "leading")):
+        np.testing.assert_array_equal(table[f"delta_r2{name}"], views[view].value)
+    np.testing.assert_array_equal(table["delta_r2_low"], views["per_channel"].low)
+    within = equivalence(views["per_channel"], RULES.equivalence, **OPTIONS)
+    np.testing.assert_array_equal(table["p_unchanged"], within)
+    power = power_of(views, significances, RULES)
+    np.testing.assert_array_equal(table["detectable"], power.detectable)
 
     ridge = runs[0].probes["per_channel"]
-    sides = (select(r2_score(ridge[s], runs[0].baseline, GROUPS), MEDOIDS) for s in (PRE, "t"))
+    sides = (r2_score(ridge[s], runs[0].baseline, GROUPS) for s in (PRE, "t"))
     present = significance(concatenate(*sides), alternative="greater", **OPTIONS).p_maxt
-    np.testing.assert_array_equal(table[["p_present_pre", "p_present_ft"]].T, present.reshape(2, 3))
+    np.testing.assert_array_equal(table[["p_present_pre", "p_present_ft"]].T, present.reshape(2, K))
 
     drop = delta_r2(runs[0].mlp[PRE, "t"], runs[0].mlp[PRE, PRE], runs[0].baseline, GROUPS)
-    worse = significance(select(drop, MEDOIDS), alternative="greater", **OPTIONS).p_maxt
-    np.testing.assert_array_equal(table["p_moved"], worse)
-    np.testing.assert_array_equal(table["frozen_drop"], drop.value[MEDOIDS])
+    worse = significance(drop, alternative="greater", **OPTIONS).p_maxt
+    np.testing.assert_array_equal(table["p_recoded"], worse)
+    np.testing.assert_array_equal(table["frozen_drop"], drop.value)
+    read = r2_score(runs[0].mlp[PRE, PRE], runs[0].baseline, GROUPS)
+    above = significance(read, alternative="greater", **OPTIONS).p_maxt
+    np.testing.assert_array_equal(table["p_read"], above)
     assert estimates.band is not None
-    np.testing.assert_array_equal(table["retrained_high"], estimates.band.high[MEDOIDS])
+    np.testing.assert_array_equal(table["retrained_high"], estimates.band.high)
+
+
+def test_two_encoders_are_too_few_for_a_band(runs: list[HeldOutErrors]) -> None:
+    found = estimate_task(runs[0], "t", GROUPS, runs[1:2])
+    assert found.encoders == 2
+    assert found.band is None
 
 
 def test_without_mlp_and_retraining_their_columns_are_left_out(runs: list[HeldOutErrors]) -> None:
     bare = HeldOutErrors(runs[0].baseline, runs[0].probes, {})
-    table = evidence_table(estimate_task(bare, "t", GROUPS), MEDOIDS, RULES)
+    estimates = estimate_task(bare, "t", GROUPS)
+    tests = significance_of_changes(estimates.changes, RULES, seed=0)
+    table = evidence_table(estimates, tests, RULES)
     assert [*table] == [
-        "p_present_pre", "p_present_ft", "delta_r2", "delta_r2_one_scale", "p_maxt", "q_bh",
+        "p_present_pre", "p_present_ft", "delta_r2", "delta_r2_low", "delta_r2_high",
+        "delta_r2_one_scale", "delta_r2_leading", "needs_more", "delta_r2_extrapolated",
+        "p_extrapolated", "p_maxt", "q_bh", "p_unchanged", "detectable",
     ]  # fmt: skip
+    seen = evidence_table(estimates, tests, RULES, unseen_low=np.arange(K) - 2.0)
+    assert seen["unseen_low"].tolist() == [-2, -1, 0, 1, 2, 3]

@@ -34,7 +34,13 @@ def test_work_is_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fold_mlp, "halve", counted)
     held_out.held_out_errors(
-        planted.pre, {"t": planted.ft}, r, folds, CONFIG, on_fit=lambda: fits.append(1)
+        planted.pre,
+        {"t": planted.ft},
+        r,
+        np.arange(len(r)),
+        folds,
+        CONFIG,
+        on_fit=lambda: fits.append(1),
     )
     work = count_work(3, 2, CONFIG)
     assert (len(fits), sum(epochs)) == (work.fits, work.epochs)

@@ -10,7 +10,7 @@ from lens.verdicts.clusters import cluster_features
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import held_out_errors
 from lens.verdicts.retraining import retraining_band
-from lens.verdicts.rules import judge
+from lens.verdicts.judge import judge
 from tests.planted import plant
 
 N = 200
@@ -46,17 +46,17 @@ def test_a_change_of_one_seed_alone_is_no_verdict() -> None:
     clusters = cluster_features(r)
 
     def held_out(x: np.ndarray):
-        return held_out_errors(planted.pre, {"t": x}, r, folds, None)
+        return held_out_errors(planted.pre, {"t": x}, r, groups, folds, None)
 
     first = held_out(planted.ft)
-    same = judge(first, "t", clusters, groups, rules, [first, first])
-    alone = judge(first, "t", clusters, groups, rules)
+    same = judge(first, "t", clusters, groups, rules, [first, first]).features
+    alone = judge(first, "t", clusters, groups, rules).features
     assert (same["verdict"] == alone["verdict"]).all()
     assert (alone["verdict"] == "lost").any()
     np.testing.assert_allclose(same["delta_r2_retrained"], alone["delta_r2"], atol=1e-12)
     assert (same["retrained"] == 3).all()
     unlike = judge(
         first, "t", clusters, groups, rules, [held_out(planted.pre), held_out(planted.pre)]
-    )
+    ).features
     assert not unlike["verdict"].isin(["lost", "gained"]).any()
     assert (unlike["p_maxt"] == alone["p_maxt"]).all(), "the test of this encoder stays as it is"

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from scipy import stats
 
-from lens.verdicts.sign_flips import critical_value, influence_test, sign_flip_test
+from lens.verdicts.sign_flips import influence_test, sign_flip_test
 
 
 def test_p_equals_full_enumeration_for_few_patients() -> None:
@@ -44,6 +44,7 @@ def test_no_difference_is_no_finding() -> None:
     result = sign_flip_test(np.zeros((10, 3)), np.arange(10), flips=99, seed=0)
     np.testing.assert_array_equal(result.p_maxt, 1)
     np.testing.assert_array_equal(result.q_bh, 1)
+    assert result.p_any == 1
 
 
 def test_family_wise_alarms_keep_their_level_with_correlated_skewed_features() -> None:
@@ -96,12 +97,14 @@ def test_influences_keep_the_level_for_few_patients_and_many_features() -> None:
 def test_a_value_without_any_spread_is_sure_and_no_value_is_none() -> None:
     found = influence_test(np.array([0.0, 1.0, np.nan]), np.zeros((9, 3)), 9, flips=99, seed=0)
     np.testing.assert_array_equal(found.p_maxt, [1.0, 0.01, 1.0])
+    np.testing.assert_array_equal(found.p, [1.0, 0.01, 1.0])
+    assert found.p_any == 0.01
 
 
 def test_the_critical_value_is_where_p_falls_below_the_level() -> None:
     influence = np.random.default_rng(7).normal(size=(60, 12))
     influence -= influence.mean(axis=0)
-    limit = critical_value(influence, 60, 0.05, flips=2000, seed=0)
+    limit = influence_test(np.zeros(12), influence, 60, flips=2000, seed=0).limit(0.05)
     error = np.linalg.norm(influence, axis=0) * np.sqrt(60 / 59)
     for factor, below in ((1.02, True), (0.98, False)):
         value = np.zeros(12)
@@ -110,3 +113,45 @@ def test_the_critical_value_is_where_p_falls_below_the_level() -> None:
         assert (p <= 0.05) == below
     # Twelve independent features: near Student's t at the level of Sidak.
     np.testing.assert_allclose(limit, stats.t.ppf(1 - (1 - 0.95 ** (1 / 12)) / 2, 59), rtol=0.06)
+
+
+def test_the_global_p_is_the_smaller_of_two_ranked_like_those_of_every_flip() -> None:
+    """Plain loops over all flips of seven patients, the observed signs among them."""
+    rng = np.random.default_rng(10)
+    d = rng.normal(0.4, 1.0, size=(7, 4))
+    unit = d / np.linalg.norm(d, axis=0)
+    signs = np.array(list(itertools.product((1, -1), repeat=7)))
+    sums = signs @ unit
+    statistics = np.stack([np.abs(sums).max(axis=1), np.square(sums).sum(axis=1)], axis=1)
+    ps = np.array([(statistics >= one - 1e-9).mean(axis=0).min() for one in statistics])
+    exact = (ps <= ps[0] + 1e-12).mean()
+    found = sign_flip_test(d, np.arange(7), flips=20_000, seed=1).p_any
+    np.testing.assert_allclose(found, exact, atol=0.015)
+
+
+def test_the_global_test_keeps_its_level() -> None:
+    rng = np.random.default_rng(11)
+    alarms = 0
+    for run in range(300):
+        d = rng.normal(size=(30, 20)) + rng.normal(size=(30, 1))
+        mean = d.mean(axis=0)
+        alarms += influence_test(mean, (d - mean) / 30, 30, flips=199, seed=run).p_any <= 0.05
+    # Binomial(300, 0.05): 26 or more has a chance of 0.5%.
+    assert alarms < 26
+
+
+def test_the_global_test_sees_a_weak_change_of_many_and_a_strong_one_of_one() -> None:
+    rng = np.random.default_rng(12)
+    found = {"weak": 0, "weak by features": 0, "strong": 0}
+    for run in range(40):
+        weak, strong = rng.normal(0.2, 1.0, size=(80, 60)), rng.normal(size=(80, 60))
+        strong[:, 7] += 0.6
+        for name, d in (("weak", weak), ("strong", strong)):
+            mean = d.mean(axis=0)
+            test = influence_test(mean, (d - mean) / 80, 80, flips=199, seed=run)
+            found[name] += test.p_any <= 0.05
+            if name == "weak":
+                found["weak by features"] += test.p_maxt.min() <= 0.05
+    assert found["weak"] > 36
+    assert found["strong"] > 36
+    assert found["weak by features"] < found["weak"]
