@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from experiments.common.cli import list_set_aside, run
-from lens.settings import PlantedSettings, SweepConfig, flat
+from lens.settings import PlantedSettings, Scores, SweepConfig, flat
 
 if TYPE_CHECKING:
     from lens.study.study import Study
@@ -47,11 +47,13 @@ class Config:
     """Parts of the cross-validation by patient."""
     repeats: int = 1
     """Repeats of the cross-validation, each with other parts."""
+    scores: Scores = "normal"
+    """What is judged: normal scores of the features, or their own (raw) values."""
     planted: PlantedSettings = field(default_factory=PlantedSettings)
     """What is planted, and how it is judged."""
     mlp: bool = False
-    """Also train the MLP before fine-tuning, so that a rotation shows as moved (many times
-    slower)."""
+    """Also train the MLP before fine-tuning, so that a rotation shows as recoded (many
+    times slower)."""
     hidden: int = 32
     """Hidden units of the MLP."""
     epochs: int = 200
@@ -110,13 +112,13 @@ def _examine(config: Config, study: Study, tasks: list[str]) -> Findings:
         f"{len(set(groups))} patients, {study.x_pre.shape[1]} dimensions, {study.r.shape[1]} "
         f"features in {clusters} clusters; changes are planted in {config.pre}"
     )
-    planted = Settings(**vars(config.planted), seed=config.seed)
+    planted = Settings(**vars(config.planted), seed=config.seed, scores=config.scores)
     total = count_fits(len(tasks), clusters, folds, planted)
     with tqdm_bar(total, "planted changes", "fit") as advance:
         return examine(
             study.x_pre,
             {task: study.x_ft[task] for task in tasks},
-            study.r,
+            study.observed(),
             study.features["column"].tolist(),
             groups,
             folds,
@@ -129,8 +131,9 @@ def _examine(config: Config, study: Study, tasks: list[str]) -> Findings:
 def _problem(config: Config) -> str:
     """What is out of range; an empty text where nothing is."""
     planted, rules = config.planted, config.planted.rules
-    if min(planted.clusters, planted.draws, rules.flips, config.hidden, config.epochs) < 1:
-        return "--clusters, --draws, --flips, --hidden and --epochs must be positive"
+    counts = (planted.clusters, planted.draws, planted.maps, rules.flips)
+    if min(*counts, config.hidden, config.epochs) < 1:
+        return "--clusters, --draws, --maps, --flips, --hidden and --epochs must be positive"
     if not planted.doses or not all(0 < dose <= 1 for dose in planted.doses):
         return "--doses must be above 0 and at most 1"
     if not 0 < rules.level < 1 or not planted.noise > 0 or not rules.margin >= 0:

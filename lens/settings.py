@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 Mode = Literal["default", "paper"]
 Scores = Literal["normal", "raw"]
+DoctorForm = Literal["short", "full", "off"]
 
 HIDDEN, FOLDS, REPEATS = 128, 5, 2
 """What stands for none in `SweepConfig.hidden`, `Settings.folds` and `Settings.repeats`."""
@@ -165,10 +166,12 @@ class PlantedSettings:
     """Shares of a cluster's subspace to take out."""
     clusters: int = 6
     """Clusters of features to erase, one after another, each by each dose."""
-    draws: int = 4
-    """Rotations, gains and noises to draw, each."""
+    draws: int = 7
+    """Draws of each of three kinds of other noise on both sides, in which nothing changed."""
+    maps: int = 3
+    """Rotations, gains and dominating directions to draw, each."""
     noise: float = 0.3
-    """Deviation of the noise that each side of an erasure has of its own, over the channel's."""
+    """Deviation of the noise that each side has of its own, over the channel's."""
 
 
 DEFAULT_SWEEP, DEFAULT_RULES, DEFAULTS = SweepConfig(), Rules(), Settings()

@@ -203,14 +203,14 @@ def diagnose(study: Study, settings: Settings, *, bar: Bar = silent) -> doctor.F
     One repeat of the folds, since every planted change is fitted anew.
     """
     folds = first_repeat(study_folds(study, settings))
-    planted = doctor.Settings(rules=settings.rules, seed=settings.seed)
+    planted = doctor.Settings(rules=settings.rules, seed=settings.seed, scores=settings.scores)
     clusters = len(cluster_features(study.r).medoids)
     with bar(
         doctor.count_fits(len(study.x_ft), clusters, folds, planted), "doctor", "fit"
     ) as advance:
         return doctor.examine(
-            study.x_pre, study.x_ft, study.r, study.features["column"].tolist(), _patients(study),
-            folds, planted, None, on_fit=advance,
+            study.x_pre, study.x_ft, study.observed(), study.features["column"].tolist(),
+            _patients(study), folds, planted, None, on_fit=advance,
         )  # fmt: skip
 
 

@@ -3,16 +3,19 @@
 Every change is made to the embeddings *before* fine-tuning, so that the truth is known, and goes
 through the same folds, probes and tests as the real analysis:
 
-- **harmless**: rotation, one scale factor, a gain per channel, nothing at all. A verdict of lost or
-  gained is a false alarm.
-- **exchangeable**: other noise of the same size on both sides. Neither side has more information;
-  a verdict is a false alarm, and unlike a harmless change this one differs for every patient.
+- **harmless**: nothing at all, one scale factor, rotations, a gain per channel, one direction 30
+  times as large, all but the leading directions 5 times as large. A verdict of lost or gained is
+  a false alarm.
+- **exchangeable**: other noise of the same kind on each side: normal, normal and loud in a few
+  patients, skewed. Neither side holds more; a verdict is a false alarm. Each draw has two noises of
+  its own, so that false alarms are counted over independent draws.
 - **erased**: the linear subspace from which one cluster of features is predicted is removed by dose
   (`lens.verdicts.planted_changes.remove`), with other noise on both sides. How often that is
   called lost, by the R2 that it costs, is the power.
 - **damage**: noise, and the rows of other patients. Context; counts neither way.
 
-The medoid of each cluster of near copies is tested, as in the verdicts. What holds for the planted
+The medoid of each cluster of near copies is tested, which saves the time of the others and hardly
+lowers the family-wise limit. What holds for the planted
 changes holds for a real fine-tuning as far as its noise is like theirs; where the embeddings after
 fine-tuning are given, the smallest loss that would show is also worked out from these.
 `lens.verdicts.doctor_summary` draws the conclusion.
@@ -28,23 +31,23 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from lens.settings import PlantedSettings, Rules, SweepConfig
+from lens.settings import PlantedSettings, Rules, Scores, SweepConfig
 from lens.verdicts.clusters import Clusters, cluster_features
+from lens.verdicts.doctor_plan import PlantedChange, comparisons, count_changes, plan
 from lens.verdicts.evidence import estimate_task, significance_of_changes
+from lens.verdicts.fold_values import impute, target_values
 from lens.verdicts.folds import Fold
 from lens.verdicts.held_out import PRE, HeldOutErrors, held_out_errors
 from lens.verdicts.judge import judge
-from lens.verdicts.planted_changes import PlantedChange, add_noise, other_noise, unchanged_noise
 from lens.verdicts.power import Power, power_of
-
-_BATCH = 6
-"""Planted changes whose held-out errors are in memory at once."""
 
 
 @dataclass(frozen=True)
 class Settings(PlantedSettings):
     """What is planted and how it is judged, with the seed of all changes and tests."""
 
+    scores: Scores = "normal"
+    """Whether normal scores of the features are judged or their values."""
     seed: int = 0
     """Of all changes, folds and tests."""
 
@@ -63,6 +66,7 @@ class Findings:
         patients: in the cohort.
         rules: of the verdicts.
         noise: added to both sides, as a share of each channel's standard deviation.
+        scores: whether normal scores of the features were judged or their values.
     """
 
     planted: pd.DataFrame
@@ -70,6 +74,7 @@ class Findings:
     patients: int
     rules: Rules
     noise: float
+    scores: Scores = "normal"
 
 
 def examine(
@@ -89,7 +94,7 @@ def examine(
     Args:
         x_pre: embeddings before fine-tuning.
         x_ft: task -> embeddings after it, for the smallest loss that would show there; may be none.
-        r: radiomic features, finite.
+        r: radiomic features, NaN where missing.
         columns: their names.
         groups: patient of each row.
         folds: from `lens.verdicts.folds.make_folds`.
@@ -97,26 +102,25 @@ def examine(
         config: of the MLP; None leaves it out, and with it the verdict ``recoded``.
         on_fit: called after each of `count_fits` fits.
     """
-    clusters = cluster_features(r)
+    filled = impute(r, np.ones(len(r), bool))
+    clusters = cluster_features(filled)
     single = Clusters(*(np.arange(len(clusters.medoids)) for _ in Clusters._fields))
     run = _Run(r[:, clusters.medoids], single, groups, folds, settings, config, on_fit)
     names = np.asarray(columns)[clusters.medoids]
     features = run.explained(x_pre, x_ft)
     features.insert(0, "column", names)
 
-    targets = _choose(features, settings)
-    erased = {int(target): r[:, clusters.ids == target] for target in targets}
-    noisy = add_noise(x_pre, settings.noise, settings.seed)
-    planted = pd.DataFrame(
-        [
-            *run.rows(x_pre, _same_noise(x_pre, settings)),
-            *run.rows(noisy, _other_noise(x_pre, erased, settings)),
-        ]
-    )
+    # What is erased are the values that the probes predict.
+    values = target_values(filled, np.ones(len(r), bool), settings.scores)
+    erased = {int(each): values[:, clusters.ids == each] for each in _choose(features, settings)}
+    changes = plan(x_pre, erased, groups, settings, settings.seed)
+    planted = pd.DataFrame([row for batch in comparisons(changes) for row in run.rows(batch)])
     # Changes without a target have -1 there, which numpy takes for the last name.
     planted["cluster"] = np.where(planted["target"] >= 0, names[planted["target"]], "")
-    planted = planted.drop(columns="target")
-    return Findings(planted, features, len(np.unique(groups)), settings.rules, settings.noise)
+    return Findings(
+        planted.drop(columns="target"), features, len(np.unique(groups)),
+        settings.rules, settings.noise, settings.scores,
+    )  # fmt: skip
 
 
 def count_fits(
@@ -130,11 +134,8 @@ def count_fits(
         folds: of the analysis.
         settings: what is planted.
     """
-    nothing = np.zeros((0, 0))
-    erased = dict.fromkeys(range(min(settings.clusters, clusters)), nothing)
-    changes = (_same_noise(nothing, settings), _other_noise(nothing, erased, settings))
-    sides = sum(len(each) + -(-len(each) // _BATCH) for each in changes)
-    return len(folds) * (1 + tasks + sides)
+    changes = count_changes(clusters, settings)
+    return len(folds) * (1 + tasks + sum(changes) + len(changes))
 
 
 @dataclass(frozen=True)
@@ -158,20 +159,19 @@ class _Run:
     def explained(self, x_pre: np.ndarray, x_ft: Mapping[str, np.ndarray]) -> pd.DataFrame:
         """R2 and p of every feature before fine-tuning, and what is detectable in each task."""
         held_out = self._held_out(x_pre, x_ft)
-        before = self._judge(held_out, next(iter(x_ft), PRE))
+        judged = {side: self._judge(held_out, side) for side in (x_ft or (PRE,))}
+        before = next(iter(judged.values()))
         table = pd.DataFrame({"r2": before["r2_ridge_pre"], "p_present": before["p_present_pre"]})
         for task in x_ft:
-            table[f"detectable_{task}"] = self._power(held_out, task).detectable
+            table[f"detectable_{task}"] = judged[task]["detectable"]
         return table
 
-    def rows(self, x: np.ndarray, changes: Sequence[PlantedChange]) -> Iterator[dict[str, Any]]:
-        """A row of `Findings.planted` for each change, with `x` as the side before."""
-        for start in range(0, len(changes), _BATCH):
-            batch = changes[start : start + _BATCH]
-            sides = {str(number): change.make() for number, change in enumerate(batch)}
-            held_out = self._held_out(x, sides)
-            for number, change in enumerate(batch):
-                yield self._row(change, held_out, str(number))
+    def rows(self, batch: Sequence[PlantedChange]) -> Iterator[dict[str, Any]]:
+        """A row of `Findings.planted` for each of some changes with the same side before."""
+        sides = {str(number): change.after() for number, change in enumerate(batch)}
+        held_out = self._held_out(batch[0].before(), sides)
+        for number, change in enumerate(batch):
+            yield self._row(change, held_out, str(number))
 
     def _row(self, planted: PlantedChange, held_out: HeldOutErrors, side: str) -> dict[str, Any]:
         judged = self._judge(held_out, side)
@@ -192,7 +192,7 @@ class _Run:
     def _held_out(self, x_pre: np.ndarray, sides: Mapping[str, np.ndarray]) -> HeldOutErrors:
         return held_out_errors(
             x_pre, sides, self.r, self.groups, self.folds, self.config,
-            seed=self.settings.seed, back=False, on_fit=self.on_fit,
+            scores=self.settings.scores, seed=self.settings.seed, back=False, on_fit=self.on_fit,
         )  # fmt: skip
 
     def _judge(self, held_out: HeldOutErrors, side: str) -> pd.DataFrame:
@@ -204,16 +204,6 @@ class _Run:
         changes = estimate_task(held_out, side, self.groups).changes
         tests = significance_of_changes(changes, rules, seed=self.settings.seed)
         return power_of(changes, tests, rules)
-
-
-def _same_noise(x: np.ndarray, settings: Settings) -> list[PlantedChange]:
-    return unchanged_noise(x, settings.draws, settings.seed)
-
-
-def _other_noise(
-    x: np.ndarray, erased: Mapping[int, np.ndarray], settings: Settings
-) -> list[PlantedChange]:
-    return other_noise(x, erased, settings.doses, settings.noise, settings.draws, settings.seed)
 
 
 def _choose(features: pd.DataFrame, settings: Settings) -> np.ndarray:

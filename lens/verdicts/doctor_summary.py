@@ -1,81 +1,171 @@
-"""The doctor's answer: can this cohort show a change? In one sentence, and in figures."""
+"""The doctor's findings in figures, with its answer: planted (full), or from the verdicts (short).
+
+The **full** form counts what became of planted changes (`lens.verdicts.doctor`). The **short** form
+plants nothing: it reads off the verdicts how small a change would have shown, in no time at all,
+and knows no rate of false alarms. Both answer in the same way (`lens.verdicts.doctor_answer`).
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from lens.settings import Rules, Scores
 from lens.verdicts.doctor import Findings
+from lens.verdicts.doctor_answer import answer, rate
 from lens.verdicts.power import detectable_loss
 
 BINS = (0.0, 0.02, 0.05, 0.1, 0.2, np.inf)
 """Edges of the losses of R2 by which power is counted."""
 
-SMALL = 0.1
-"""A cohort that shows losses of this R2 answers the question; beyond, it does so in part."""
+SAFE = ("harmless", "exchangeable")
+"""Kinds of planted changes that take nothing away."""
 
 
-def summary(findings: Findings) -> dict[str, Any]:
-    """The doctor's answer, for a printed table, a file or a section of the report.
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the doctor says of a cohort.
+
+    Attributes:
+        content: of `summary` or `short_summary`.
+        findings: the planted changes; None in the short form.
+    """
+
+    content: dict[str, Any]
+    findings: Findings | None = None
+
+
+def summary(findings: Findings, spectrum: Sequence[str] = ()) -> dict[str, Any]:
+    """The full doctor's answer, for a printed table, a file or a section of the report.
+
+    Args:
+        findings: of `lens.verdicts.doctor.examine`.
+        spectrum: sentences about embeddings that have collapsed; they close the answer.
 
     Returns:
-        ``answer`` (yes, partly, no), ``sentence``, ``patients``, ``clusters``, ``explained``
-        (clusters above chance before fine-tuning), ``median_r2`` (of these), ``false_alarms`` (rows
-        ``change, alarms, runs``), ``power`` (rows ``low, high, planted, detected``), ``detectable``
-        (loss of R2 with 80% power; None where no planted loss has it), ``tasks`` (rows ``task,
-        detectable``: median over the explained clusters), ``level, margin, noise``.
+        ``answer`` (yes, partly, no), ``sentence``, ``form`` (full, short), ``patients``, ``unit``
+        (what is counted), ``tested``, ``explained`` (of these above chance before fine-tuning),
+        ``median_r2`` (of the explained), ``false_alarms`` (rows ``change, alarms, runs``),
+        ``nothing_changed`` (`lens.verdicts.doctor_answer.Rate` over the exchangeable draws),
+        ``power`` (rows ``low, high, planted, detected``), ``detectable`` (planted loss of R2 with
+        80% power; None where none has it), ``tasks`` (rows ``task, detectable``: median over the
+        explained), ``level, margin, noise, scores, spectrum``.
     """
     planted, features = findings.planted, findings.features
     explained = features["p_present"] <= findings.rules.level
-    safe = planted[planted["kind"].isin(["harmless", "exchangeable"])]
-    alarms = [
-        {"change": change, "alarms": int((rows["alarms"] > 0).sum()), "runs": len(rows)}
-        for change, rows in safe.groupby("change", sort=False)
-    ]
+    safe = planted[planted["kind"].isin(SAFE)]
+    draws = planted[planted["kind"] == "exchangeable"]
+    tasks = [name for name in map(str, features.columns) if name.startswith("detectable_")]
     facts = {
+        "form": "full",
         "patients": findings.patients,
-        "clusters": len(features),
+        "unit": "clusters of features",
+        "tested": len(features),
         "explained": int(explained.sum()),
-        "median_r2": float(features.loc[explained, "r2"].median()) if explained.any() else None,
-        "false_alarms": alarms,
+        "median_r2": _median(features.loc[explained, "r2"]),
+        "false_alarms": [
+            {"change": change, "alarms": int((rows["alarms"] > 0).sum()), "runs": len(rows)}
+            for change, rows in safe.groupby("change", sort=False)
+        ],
+        "nothing_changed": rate(int((draws["alarms"] > 0).sum()), len(draws))._asdict(),
         "power": _by_loss(planted),
         "detectable": detectable_loss(planted, findings.rules.margin),
         "tasks": [
             {
                 "task": name.removeprefix("detectable_"),
-                "detectable": float(features.loc[explained, name].median()),
+                "detectable": _median(features.loc[explained, name]),
             }
-            for name in map(str, features.columns)
-            if name.startswith("detectable_") and explained.any()
+            for name in tasks
         ],
         "level": findings.rules.level,
         "margin": findings.rules.margin,
         "noise": findings.noise,
+        "scores": findings.scores,
+        "spectrum": [*spectrum],
     }
-    answer, sentence = _answer(facts)
-    return {"answer": answer, "sentence": sentence, **facts}
+    return _answered(facts)
+
+
+def short_summary(
+    verdicts: Mapping[str, pd.DataFrame],
+    patients: int,
+    rules: Rules,
+    scores: Scores,
+    spectrum: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The short doctor's answer: how small a change would have shown in the tasks at hand.
+
+    Args:
+        verdicts: task -> features' table of `lens.verdicts.judge`, at least one.
+        patients: in the cohort.
+        rules: of the verdicts.
+        scores: whether normal scores of the features were judged or their values.
+        spectrum: sentences about embeddings that have collapsed; they close the answer.
+
+    Returns:
+        As `summary`; ``tested``, ``explained`` and ``median_r2`` are of the task that shows least,
+        ``nothing_changed`` and ``detectable`` are None, ``false_alarms`` and ``power`` are empty.
+    """
+    explained = {task: table["p_present_pre"] <= rules.level for task, table in verdicts.items()}
+    detectable = {
+        task: _median(table.loc[explained[task], "detectable"]) for task, table in verdicts.items()
+    }
+    # A task in which nothing is explained shows nothing.
+    worst = max(detectable, key=lambda task: np.inf if (d := detectable[task]) is None else d)
+    facts = {
+        "form": "short",
+        "patients": patients,
+        "unit": "features",
+        "tested": len(verdicts[worst]),
+        "explained": int(explained[worst].sum()),
+        "median_r2": _median(verdicts[worst].loc[explained[worst], "r2_ridge_pre"]),
+        "false_alarms": [],
+        "nothing_changed": None,
+        "power": [],
+        "detectable": None,
+        "tasks": [{"task": task, "detectable": each} for task, each in detectable.items()],
+        "level": rules.level,
+        "margin": rules.margin,
+        "noise": None,
+        "scores": scores,
+        "spectrum": [*spectrum],
+    }
+    return _answered(facts)
 
 
 def table(content: Mapping[str, Any]) -> pd.DataFrame:
     """The summary's figures as one table: ``question, found``."""
     rows = [
-        ("clusters of features explained before fine-tuning, of all",
-         f"{content['explained']} of {content['clusters']}"),
+        (f"{content['unit']} explained before fine-tuning, of all",
+         f"{content['explained']} of {content['tested']}"),
+        *(("draws in which nothing changed, called",
+           f"{found['alarms']} of {found['draws']} (95% interval {found['low']:.0%} to "
+           f"{found['high']:.0%})") for found in (content["nothing_changed"],) if found),
         *((f"false alarms: {row['change']}", f"{row['alarms']} of {row['runs']} runs")
           for row in content["false_alarms"]),
         *((f"called lost where R2 falls by {_range(row)}",
            f"{row['detected']} of {row['planted']} ({row['detected'] / row['planted']:.0%})")
           for row in content["power"]),
-        ("smallest loss of R2 with 80% power, planted", _number(content["detectable"])),
+        *([("smallest loss of R2 with 80% power, planted", _number(content["detectable"]))]
+          if content["form"] == "full" else []),
         *((f"smallest change of R2 with 80% power, {row['task']}", _number(row["detectable"]))
           for row in content["tasks"]),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["question", "found"])
+
+
+def _answered(facts: dict[str, Any]) -> dict[str, Any]:
+    verdict, sentence = answer(facts)
+    return {"answer": verdict, "sentence": sentence, **facts}
+
+
+def _median(values: pd.Series) -> float | None:
+    return float(values.median()) if len(values) else None
 
 
 def _by_loss(planted: pd.DataFrame) -> list[dict[str, Any]]:
@@ -89,42 +179,6 @@ def _by_loss(planted: pd.DataFrame) -> list[dict[str, Any]]:
                  "planted": len(inside), "detected": int(inside["detected"].sum())}
             )  # fmt: skip
     return rows
-
-
-def _answer(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """Whether the cohort can answer the question, and why."""
-    size = f"With {facts['patients']} patients"
-    if not facts["explained"]:
-        return "no", (
-            f"{size} this cohort cannot answer the question: the embeddings before fine-tuning "
-            f"explain none of the {facts['clusters']} clusters of features beyond chance, so that "
-            "nothing can be seen to be lost."
-        )
-    alarms = sum(row["alarms"] for row in facts["false_alarms"])
-    runs = sum(row["runs"] for row in facts["false_alarms"])
-    if stats.binom.sf(alarms - 1, runs, facts["level"]) < 0.01:
-        return "no", (
-            f"{size} this cohort cannot answer the question: {alarms} of {runs} changes that take "
-            "nothing away were called a loss or a gain."
-        )
-    limits = [facts["detectable"], *(row["detectable"] for row in facts["tasks"])]
-    worst = np.inf if None in limits else max(limits)
-    known = f"{facts['explained']} of {facts['clusters']} clusters of features"
-    if worst > facts["median_r2"]:
-        what = "no planted loss" if np.isinf(worst) else f"only a loss of R2 above {worst:.2f}"
-        return "no", (
-            f"{size} this cohort cannot answer the question: {what} shows with 80% power, and the "
-            f"median R2 of the explained features ({known}) is {facts['median_r2']:.2f}."
-        )
-    if worst > SMALL:
-        return "partly", (
-            f"{size} this cohort can answer the question in part: it shows losses of R2 of "
-            f"{worst:.2f} or more with 80% power, for {known}; smaller ones may go unseen."
-        )
-    return "yes", (
-        f"{size} this cohort can answer the question: it shows losses of R2 of {worst:.2f} or more "
-        f"with 80% power, for {known}."
-    )
 
 
 def _range(row: Mapping[str, Any]) -> str:

@@ -1,107 +1,24 @@
 """Changes of an embedding whose effect is known: some must give no verdict, others must give one.
 
-`rotate`, `rescale` and `gain` leave the information as it is; `shuffle` destroys all of it,
-`add_noise` a part of everything, and `remove` that of chosen features by dose. `unchanged_noise`
-and `other_noise` list the changes that the doctor plants.
+`rotate`, `rescale`, `gain`, `dominate` and `amplify_small` leave the information as it is;
+`shuffle` destroys all of it, `add_noise` a part of everything, and `remove` that of chosen features
+by dose. `normal_noise` and `skewed_noise` make two copies of an embedding that are exchangeable:
+neither holds more. `lens.verdicts.doctor_plan` lists what the doctor plants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Literal, NamedTuple
-
 import numpy as np
 from jaxtyping import Float
 
-from lens.probes.ridge import RidgeProbe
+from lens.probes.ridge import SHARE, RidgeProbe
 
 _NEGLIGIBLE = 0.05
 """A direction of the predicted features with less than this share of the leading one's deviation is
 rounding and noise of near copies."""
 
-
-Kind = Literal["harmless", "exchangeable", "erased", "damage"]
-"""What the doctor makes of a change: see `lens.verdicts.doctor`."""
-
-
-class PlantedChange(NamedTuple):
-    """One change of an embedding.
-
-    Attributes:
-        kind, change, dose: what it is, for the table.
-        target: cluster of features that is erased, -1 for none.
-        make: gives the changed embeddings (n, d).
-    """
-
-    kind: Kind
-    change: str
-    dose: float
-    target: int
-    make: Callable[[], np.ndarray]
-
-
-def unchanged_noise(x: Float[np.ndarray, "n d"], draws: int, seed: int) -> list[PlantedChange]:
-    """Harmless changes and damage, with the same noise as `x` itself.
-
-    Args:
-        x: embeddings.
-        draws: of every change that is random.
-        seed: of the first draw, counted on from there.
-    """
-    seeds = range(seed, seed + draws)
-    shares, factors = (0.5, 1.0), (0.5, 2.0)
-
-    def harmless(change: str, dose: float, make: Callable[[], np.ndarray]) -> PlantedChange:
-        return PlantedChange("harmless", change, dose, -1, make)
-
-    def damage(change: str, dose: float, make: Callable[[], np.ndarray]) -> PlantedChange:
-        return PlantedChange("damage", change, dose, -1, make)
-
-    return [
-        harmless("nothing", 0.0, lambda: x),
-        *(harmless("scale", factor, partial(rescale, x, factor)) for factor in factors),
-        *(harmless("rotation", 1.0, partial(rotate, x, each)) for each in seeds),
-        *(harmless("gain per channel", 1.0, partial(gain, x, each)) for each in seeds),
-        *(damage("noise", share, partial(add_noise, x, share, seed)) for share in shares),
-        damage("rows of others", 1.0, partial(shuffle, x, seed)),
-    ]
-
-
-def other_noise(
-    x: Float[np.ndarray, "n d"],
-    erased: Mapping[int, Float[np.ndarray, "n _"]],
-    doses: Sequence[float],
-    noise: float,
-    draws: int,
-    seed: int,
-) -> list[PlantedChange]:
-    """Exchangeable changes and erasures, each with added noise of its own.
-
-    They are to be compared with ``add_noise(x, noise, seed)``, so that neither side has less noise.
-
-    Args:
-        x: embeddings.
-        erased: target of an erasure -> the features that are erased.
-        doses: of every erasure.
-        noise: deviation of the noise over that of the channel.
-        draws: of noise without an erasure.
-        seed: of the noise of the side before, from which the others are counted on.
-    """
-    changes = [PlantedChange("exchangeable", "other noise", noise, -1, lambda: x)] * draws
-    changes += [
-        PlantedChange("erased", "erased", dose, target, partial(remove, x, features, dose))
-        for target, features in erased.items()
-        for dose in doses
-    ]
-
-    def with_noise(make: Callable[[], np.ndarray], each: int) -> np.ndarray:
-        return make() + (add_noise(x, noise, each) - x)
-
-    return [
-        change._replace(make=partial(with_noise, change.make, each))
-        for each, change in enumerate(changes, seed + 1)
-    ]
+LOUD = 0.03
+"""Share of the patients whose noise `loudness` makes six to eight times as loud."""
 
 
 def rotate(x: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n d"]:
@@ -121,6 +38,28 @@ def gain(x: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n d"]:
     return (x * np.exp(np.random.default_rng(seed).normal(size=x.shape[1]))).astype(x.dtype)
 
 
+def dominate(
+    x: Float[np.ndarray, "n d"], seed: int, factor: float = 30.0
+) -> Float[np.ndarray, "n d"]:
+    """The embeddings with one direction, drawn uniformly, `factor` times as large."""
+    direction = np.random.default_rng(seed).normal(size=x.shape[1])
+    direction /= np.linalg.norm(direction)
+    return (x + (factor - 1) * np.outer(x @ direction, direction)).astype(x.dtype)
+
+
+def amplify_small(x: Float[np.ndarray, "n d"], factor: float = 5.0) -> Float[np.ndarray, "n d"]:
+    """The embeddings with all but their leading principal directions `factor` times as large.
+
+    The leading ones are as many as the third ridge view reads (`lens.probes.ridge.SHARE`). They are
+    chosen without a look at the features: a choice by what ridge reads in these very patients would
+    also take away what they correlate by chance, and be called a loss on that account.
+    """
+    centred = x - x.mean(axis=0, dtype=np.float64)
+    _, _, vt = np.linalg.svd(centred, full_matrices=False)
+    leading = vt[: max(1, int(SHARE * len(x)))]
+    return (x + (factor - 1) * (centred - centred @ leading.T @ leading)).astype(x.dtype)
+
+
 def shuffle(values: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n d"]:
     """The rows of other patients: a permuted table of embeddings or of radiomics."""
     return values[np.random.default_rng(seed).permutation(len(values))]
@@ -134,8 +73,36 @@ def add_noise(x: Float[np.ndarray, "n d"], share: float, seed: int) -> Float[np.
         share: deviation of the noise over that of the channel.
         seed: of the noise.
     """
-    noise = np.random.default_rng(seed).normal(size=x.shape)
-    return (x + share * x.std(axis=0) * noise).astype(x.dtype)
+    return (x + share * normal_noise(x, seed)).astype(x.dtype)
+
+
+def normal_noise(x: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n d"]:
+    """Independent normal noise with the deviation of each channel."""
+    return x.std(axis=0) * np.random.default_rng(seed).normal(size=x.shape)
+
+
+def skewed_noise(x: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n d"]:
+    """Independent noise ``exp(2.5 z)``, z normal, with mean zero and the deviation of each channel.
+
+    Most of a channel's noise is that of a few patients, who are other ones in every channel.
+    """
+    noise = np.exp(2.5 * np.random.default_rng(seed).normal(size=x.shape))
+    return x.std(axis=0) * (noise - noise.mean(axis=0)) / noise.std(axis=0)
+
+
+def loudness(groups: np.ndarray, seed: int) -> Float[np.ndarray, " n"]:
+    """How loud the noise of each row is: 1, but 6 to 8 in a few patients (`LOUD`, at least one).
+
+    Args:
+        groups: patient of each row; all of a patient's rows are equally loud.
+        seed: of the choice.
+    """
+    rng = np.random.default_rng(seed)
+    patients, patient = np.unique(groups, return_inverse=True)
+    factor = np.ones(len(patients))
+    loud = rng.choice(len(patients), size=max(1, round(LOUD * len(patients))), replace=False)
+    factor[loud] = rng.uniform(6, 8, size=len(loud))
+    return factor[patient]
 
 
 def remove(

@@ -23,13 +23,14 @@ def test_the_job_writes_what_it_found(planted: Planted, tmp_path: Path, capsys) 
     paths = planted.write(tmp_path)
     config = Config(
         pre=paths["pre"], radiomics=paths["radiomics"], ft=(f"cls={paths['ft']}",), folds=3,
-        planted=PlantedSettings(Rules(flips=199), doses=(1.0,), clusters=1, draws=1),
-        modality=("t2",), out=tmp_path / "out",
+        planted=PlantedSettings(Rules(flips=199), doses=(1.0,), clusters=1, draws=1, maps=1),
+        scores="raw", modality=("t2",), out=tmp_path / "out",
     )  # fmt: skip
     assert job(config) == 0
     content = json.loads((tmp_path / "out" / "doctor.json").read_text())
     said = capsys.readouterr().out
     assert content["sentence"] in said
+    assert content["scores"] == "raw"
     assert str(paths["pre"]) in said
     changes = pd.read_csv(tmp_path / "out" / "doctor.csv")
     assert (changes["kind"] == "erased").sum() == 1
@@ -42,6 +43,7 @@ def test_the_job_writes_what_it_found(planted: Planted, tmp_path: Path, capsys) 
         ({"planted": PlantedSettings(doses=(2.0,))}, "--doses"),
         ({"folds": 1}, "--folds 1"),
         ({"planted": PlantedSettings(draws=0)}, "--draws"),
+        ({"planted": PlantedSettings(maps=0)}, "--maps"),
     ],
 )
 def test_wrong_values_are_refused(planted: Planted, tmp_path: Path, change, message) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from lens.settings import Rules
 from lens.verdicts.doctor import Findings, Settings, count_fits, examine
-from lens.verdicts.doctor_summary import summary, table
+from lens.verdicts.doctor_answer import answer, rate, too_many
+from lens.verdicts.doctor_summary import short_summary, summary, table
 from lens.verdicts.folds import make_folds
 from lens.verdicts.power import power_curve
 from tests.planted import Planted, plant
 
 N = 150
-SETTINGS = Settings(Rules(flips=499), doses=(0.3, 0.7, 1.0), clusters=3, draws=2)
+SETTINGS = Settings(Rules(flips=499), doses=(0.3, 0.7, 1.0), clusters=3, draws=2, maps=1)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +47,14 @@ def _examine(planted: Planted, r: np.ndarray) -> Findings:
 def test_harmless_changes_raise_no_alarm_and_damage_does(findings: Findings) -> None:
     changes = findings.planted
     harmless = changes[changes["kind"] == "harmless"]
-    assert set(harmless["change"]) == {"nothing", "scale", "rotation", "gain per channel"}
+    assert set(harmless["change"]) == {
+        "nothing", "scale", "rotation", "gain per channel", "one direction x 30",
+        "small directions x 5",
+    }  # fmt: skip
     assert (harmless["alarms"] == 0).all()
-    assert (changes.loc[changes["kind"] == "exchangeable", "alarms"] == 0).all()
+    draws = changes[changes["kind"] == "exchangeable"]
+    assert draws["change"].value_counts().tolist() == [2, 2, 2]
+    assert (draws["alarms"] == 0).all()
     others = changes[changes["change"] == "rows of others"]
     assert (others["lost"] == len(findings.features)).all()
 
@@ -64,7 +74,12 @@ def test_an_erased_cluster_is_found_by_dose(findings: Findings) -> None:
 def test_a_strong_cohort_can_answer(findings: Findings) -> None:
     content = summary(findings)
     assert content["answer"] in ("yes", "partly")
-    assert content["explained"] == content["clusters"]
+    assert content["explained"] == content["tested"]
+    assert content["nothing_changed"] == rate(0, 6)._asdict()
+    assert (
+        "0 of 6 draws in which nothing changed were called (95% interval 0% to 46%)"
+        in (content["sentence"])
+    )
     assert 0.01 <= content["detectable"] < 0.4
     assert content["tasks"][0]["task"] == "cls"
     assert f"{N} patients" in content["sentence"]
@@ -92,10 +107,121 @@ def test_on_noise_the_cohort_cannot_answer(planted: Planted) -> None:
 
 def test_false_alarms_and_small_features_are_a_no(findings: Findings) -> None:
     alarmed = findings.planted.assign(alarms=1)
-    content = summary(Findings(alarmed, findings.features, N, findings.rules, findings.noise))
+    content = summary(replace(findings, planted=alarmed))
     assert content["answer"] == "no"
     assert "take nothing away" in content["sentence"]
     weak = findings.features.assign(r2=0.01)
-    content = summary(Findings(findings.planted, weak, N, findings.rules, findings.noise))
+    content = summary(replace(findings, features=weak))
     assert content["answer"] == "no"
     assert "only a loss of R2 above" in content["sentence"]
+
+
+FACTS: dict[str, Any] = {
+    "form": "full", "patients": 58, "unit": "clusters of features", "tested": 40, "explained": 30,
+    "median_r2": 0.575, "false_alarms": [{"change": "rotation", "alarms": 0, "runs": 3}],
+    "nothing_changed": rate(1, 21)._asdict(), "detectable": 0.05, "tasks": [], "level": 0.05,
+    "spectrum": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("detectable", "expected"),
+    [(0.05, "yes"), (0.1, "yes"), (0.11, "partly"), (0.43, "partly"), (0.54, "no"), (None, "no")],
+)
+def test_the_answer_follows_the_smallest_loss_that_shows(
+    detectable: float | None, expected: str
+) -> None:
+    """A median R2 of 0.575: three quarters of it are 0.43."""
+    found, sentence = answer(FACTS | {"detectable": detectable})
+    assert found == expected
+    assert "1 of 21 draws in which nothing changed were called (95% interval 0% to 24%)" in sentence
+    # The worst of what was planted and of the tasks counts.
+    tasks = [{"task": "cls", "detectable": detectable}, {"task": "reg", "detectable": 0.02}]
+    assert answer(FACTS | {"tasks": tasks})[0] == expected
+
+
+def test_a_collapsed_embedding_is_said_with_every_answer() -> None:
+    for explained in (0, 30):
+        found = answer(FACTS | {"explained": explained, "spectrum": ["It has collapsed."]})
+        assert found[1].endswith(". It has collapsed.")
+
+
+@pytest.mark.parametrize(("alarms", "draws"), [(0, 21), (1, 21), (5, 21), (21, 21)])
+def test_the_interval_of_the_rate_is_exact(alarms: int, draws: int) -> None:
+    """Clopper and Pearson: the ends are where the tail beyond the count has probability 2.5%."""
+    found = rate(alarms, draws)
+    if alarms < draws:
+        assert stats.binom.cdf(alarms, draws, found.high) == pytest.approx(0.025)
+    if alarms > 0:
+        assert stats.binom.sf(alarms - 1, draws, found.low) == pytest.approx(0.025)
+    assert found.low <= alarms / draws <= found.high
+
+
+@pytest.mark.parametrize(
+    ("alarms", "says"),
+    [
+        ((0, 0, 0), ""),
+        ((1, 1, 0), ""),
+        ((3, 2, 1), "6 of 30 changes that take nothing away were called"),
+        ((0, 0, 3), "rotation, which takes nothing away, was called 3 of 3 times"),
+        ((0, 0, 1), ""),
+    ],
+)
+def test_too_many_false_alarms_in_all_or_of_one_change(alarms: tuple[int, ...], says: str) -> None:
+    names, runs = ("other noise", "gain", "rotation"), (20, 7, 3)
+    rows = [
+        {"change": name, "alarms": count, "runs": of}
+        for name, count, of in zip(names, alarms, runs, strict=True)
+    ]
+    assert too_many(rows, 0.05).startswith(says)
+    assert bool(too_many(rows, 0.05)) is bool(says)
+
+
+def verdicts(detectable: float, r2: float = 0.5, explained: int = 3) -> pd.DataFrame:
+    """A table of five features, of which the first ones are explained."""
+    absent = 5 - explained
+    return pd.DataFrame(
+        {
+            "p_present_pre": [0.001] * explained + [0.5] * absent,
+            "r2_ridge_pre": [r2] * explained + [0.0] * absent,
+            "detectable": [detectable] * explained + [9.0] * absent,
+        }
+    )
+
+
+def test_the_short_form_reads_the_verdicts_and_takes_the_worst_task() -> None:
+    tables = {"cls": verdicts(0.05), "reg": verdicts(0.2, 0.6, 2), "seg": verdicts(0.1)}
+    content = short_summary(tables, 90, Rules(), "normal")
+    assert content["answer"] == "partly"
+    assert content["sentence"] == (
+        "With 90 patients this cohort can answer the question in part: it shows losses of R2 of "
+        "0.20 or more with 80% power, for 2 of 5 features, and smaller ones may go unseen; no "
+        "false-alarm rate was measured."
+    )
+    assert content["median_r2"] == 0.6
+    assert [row["detectable"] for row in content["tasks"]] == [0.05, 0.2, 0.1]
+    json.dumps(content)
+    assert len(table(content)) == 4
+    assert short_summary({"cls": verdicts(0.05)}, 90, Rules(), "raw")["answer"] == "yes"
+    # Of a median R2 of 0.5, three quarters are 0.375.
+    assert short_summary({"cls": verdicts(0.38)}, 90, Rules(), "raw")["answer"] == "no"
+
+
+def test_a_task_without_an_explained_feature_is_a_no_in_the_short_form() -> None:
+    content = short_summary(
+        {"cls": verdicts(0.05), "reg": verdicts(0.05, explained=0)}, 90, Rules(), "normal"
+    )
+    assert content["answer"] == "no"
+    assert "explain none of the 5 features" in content["sentence"]
+    assert content["median_r2"] is None
+
+
+def test_both_forms_answer_alike(findings: Findings) -> None:
+    full = summary(findings)
+    task = findings.features.rename(
+        columns={"r2": "r2_ridge_pre", "p_present": "p_present_pre", "detectable_cls": "detectable"}
+    )
+    short = short_summary({"cls": task}, N, findings.rules, "normal")
+    assert set(short) == set(full)
+    for same in ("patients", "tested", "explained", "median_r2", "tasks", "level"):
+        assert short[same] == full[same]
