@@ -8,7 +8,9 @@ takes from what these can. For a fit to n patients the squared error falls to it
     e(n) = e + c / n    so that    2 e(n) - e(n / 2) = e
 
 At about twice the standard error, so that a verdict asks for it only where the embeddings before
-and after differ in the patients that they need.
+and after differ in the patients that they need. Far from the limit the errors fall in other ways
+than 1/n: a loss that is still clearly shrinking from half of the patients to all is then not
+called.
 """
 
 from __future__ import annotations

@@ -37,6 +37,10 @@ VERDICTS = {
 NO_CHANGE = ("unchanged", "undecided", "absent")
 """Verdicts that speak of no change; a report counts their features and lists none."""
 
+LASTING = 0.9
+"""Share of a change that must be left with very many patients, where the learning curves differ. Of
+a feature that is gone all is left, but for the noise that a probe fits in its place."""
+
 SINGLE_SPLIT = ("delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh")
 """Columns of `lens.paper.shift` whose names go to the verdicts' own; the former get ``_split``."""
 
@@ -119,7 +123,8 @@ def withheld(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
     """Why a change that is `shown` is not called; an empty text where it is, or none is shown.
 
     - ``learning curve``: the embedding with less of the feature needs more patients to be read, and
-      the change expected with very many of them is not significant on the same side.
+      the change expected with very many of them is not significant on the same side, or clearly
+      smaller (`LASTING`) than with these: the two are still closing up.
     - ``unseen patients``: a gain must hold in patients whom fine-tuning did not see, where these
       are known: the interval of their change lies above zero. An encoder may know the others by
       heart.
@@ -127,9 +132,11 @@ def withheld(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
       make must exclude zero on the side of this encoder's own (`lens.verdicts.retraining`).
     """
     delta = evidence["delta_r2"]
-    same_side = np.sign(evidence["delta_r2_extrapolated"]) == np.sign(delta)
-    holds = same_side & (evidence["p_extrapolated"] <= rules.level)
-    reasons = {"learning curve": (evidence["needs_more"] == np.sign(delta)) & ~holds}
+    side = np.sign(delta)
+    beyond = side * evidence["delta_r2_extrapolated"]
+    holds = (beyond > 0) & (evidence["p_extrapolated"] <= rules.level)
+    holds &= beyond >= LASTING * side * evidence["delta_r2_leading"]
+    reasons = {"learning curve": (evidence["needs_more"] == side) & ~holds}
     if "unseen_low" in evidence:
         reasons["unseen patients"] = (delta > 0) & ~(evidence["unseen_low"] > 0)
     if "retrained_low" in evidence:

@@ -12,16 +12,20 @@ from sklearn.linear_model import LinearRegression, Ridge
 from lens.context import read_exposure, read_labels
 from lens.errors import InputError
 from lens.probes.ridge import RidgeProbe
+from lens.settings import Rules
+from lens.verdicts.clusters import cluster_features
 from lens.verdicts.confounds import (
     Confounds,
     adjuster,
     confound_columns,
     count_fits,
+    unseen_low,
 )
 from lens.verdicts.estimates import r2_score
 from lens.verdicts.fold_values import normal_scores
 from lens.verdicts.folds import leave_site_out, make_folds, single_fold
 from lens.verdicts.held_out import PRE, held_out_errors
+from lens.verdicts.judge import judge
 
 N, D = 240, 24
 GROUPS = np.arange(N)
@@ -208,3 +212,24 @@ def test_exposure_is_read_from_either_table(tmp_path: Path) -> None:
     pd.DataFrame({"patient_id": ["a"], "used": ["maybe"]}).to_csv(used, index=False)
     with pytest.raises(InputError, match="maybe"):
         read_exposure(used, IDS)
+
+
+def test_a_gain_learnt_by_heart_is_withheld_where_the_others_are_known() -> None:
+    exposed = np.arange(N) % 2 == 0
+    learnt = np.c_[ERASED, np.where(exposed, 3 * TEXTURE, 0.0)]
+    held_out = held_out_errors(ERASED, {"cls": learnt}, R, GROUPS, FOLDS, None)
+    clusters, rules = cluster_features(R), Rules(flips=199)
+
+    def judged(confounds: Confounds):
+        columns = confound_columns(ERASED, {"cls": learnt}, R, GROUPS, FOLDS, held_out, confounds)[
+            "cls"
+        ]
+        low = unseen_low("cls", columns, confounds)
+        table = judge(held_out, "cls", clusters, GROUPS, rules, unseen_low=low).features
+        return table.loc[1, ["verdict", "withheld"]].tolist()
+
+    assert judged(Confounds()) == ["gained", ""]
+    assert judged(Confounds(exposed={"cls": exposed})) == ["undecided", "unseen patients"]
+    everyone = Confounds(exposed={"cls": np.ones(N, bool)})
+    assert judged(everyone) == ["undecided", "unseen patients"]
+    assert judged(Confounds(exposed={"cls": np.zeros(N, bool)})) == ["gained", ""]

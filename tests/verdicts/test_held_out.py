@@ -26,6 +26,7 @@ from lens.verdicts.held_out import (
     random_signs,
 )
 from lens.verdicts.judge import judge
+from lens.verdicts.sign_flips import patient_sums
 from tests.planted import Planted, plant
 
 CONFIG = SweepConfig(hidden=8, l1=(0.0, 1e-5), l2=(0.0, 1e-4), epochs=30, batch=32)
@@ -278,3 +279,43 @@ def test_columns_without_further_probes(planted: Planted, r: np.ndarray) -> None
         "p_extrapolated", "p_maxt", "q_bh", "p_unchanged", "detectable",
         "p_present_pre", "p_present_ft", "retrained",
     ]  # fmt: skip
+
+
+def test_influence_equals_the_deletion_of_each_of_sixty_patients() -> None:
+    """Refitted by scikit-learn without the patient, at the fold's scaling and penalty.
+
+    Three patients are far out, and every third has two studies.
+    """
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), np.where(np.arange(60) % 3, 1, 2))
+    latent = rng.normal(size=(60, 4))[groups]
+    x = latent @ rng.normal(size=(4, 20)) + rng.normal(size=(80, 20))
+    x[np.isin(groups, [7, 21, 30])] *= 7
+    r = latent + rng.normal(size=(80, 4))
+    fold = single_fold(np.where(groups < 40, "train", np.where(groups < 45, "val", "test")))
+    (fitted, test) = fold[0].fitted, fold[0].test
+    probe = RidgeProbe(alphas=(0.1,))
+    found = held_out_errors(
+        x, {}, r, groups, fold, None, scores="raw", probes={"ridge": probe}
+    ).probes["ridge"][PRE]
+    scaled = (x - x[fitted].mean(axis=0)) / x[fitted].std(axis=0)
+    y = r / r.std(axis=0)
+
+    def error(rows: np.ndarray) -> np.ndarray:
+        return y[test] - Ridge(alpha=0.1 * fitted.sum()).fit(scaled[rows], y[rows]).predict(
+            scaled[test]
+        )
+
+    # What the sum of squared errors rises by, to first order in the predictions.
+    whole, expected = error(fitted), []
+    for patient in range(45):
+        without = error(fitted & (groups != patient))
+        expected.append((2 * whole * (without - whole)).sum(axis=0))
+    ours = -patient_sums(found.fitted_influence, groups)[:45]
+    np.testing.assert_allclose(ours, expected, rtol=0.02, atol=1e-6 * np.abs(expected).max())
+    in_sample = y - Ridge(alpha=0.1 * fitted.sum()).fit(scaled[fitted], y[fitted]).predict(scaled)
+    fit = probe.fit(x[fitted], y[fitted])
+    weak = found.fitted_influence[fitted] * in_sample[fitted] / fit.left_out(groups[fitted])
+    weak = -patient_sums(weak, groups[fitted])
+    # The residual of the fit at hand would miss most of what the three who are far out did.
+    assert np.linalg.norm(weak - expected) > 0.5 * np.linalg.norm(expected)
