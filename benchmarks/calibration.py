@@ -1,315 +1,435 @@
 """Are the verdicts right? Planted changes whose truth is known, and how often the lens says so.
 
-``python -m benchmarks.calibration`` prints the acceptance table and writes
-``benchmarks/results/calibration.json``. Finished runs are kept (`--kept`) and not done again. A
-cohort has 12 latent factors; every radiomic feature is one of them plus noise, with a true R2
-between 0.2 and 0.9, every embedding a linear mix of all factors plus noise. The planted change is
-made to the embedding after "fine-tuning"; where it erases factors, the noise is drawn anew.
+``python -m benchmarks.calibration`` prints the acceptance table and the power table of
+docs/benchmarks.md and writes ``benchmarks/results/calibration.json``. `experiments` lists what is
+planted and `benchmarks.cohorts` makes it; here it is counted. Judged cohorts are kept (`--kept`)
+and not judged again, unless the code behind them, a library or their settings changed.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import tyro
+from scipy import stats
 
-LATENTS = 12
-ERASED = (0, 1, 2)
-SHARES = (1.0, 0.6, 0.3)
-"""Share of each erased factor that goes, so that there are losses of several sizes."""
+from benchmarks import cohorts, harness
+from benchmarks.cohorts import CLUSTERED, FAMILIES, LATENTS, SMALL, Size
+from lens.settings import DEFAULT_RULES, SweepConfig
 
+LEVEL, EQUIVALENCE = DEFAULT_RULES.level, DEFAULT_RULES.equivalence
+COVERED = (0.93, 0.98)
+"""Where the coverage of a 95% interval must be."""
 
-@dataclass(frozen=True)
-class Size:
-    """Size of a cohort and of the analysis."""
-
-    n: int = 720
-    """Patients."""
-    d: int = 768
-    """Width of the embedding."""
-    k: int = 240
-    """Radiomic features."""
-    folds: int = 5
-    """Parts of the K-fold."""
-    repeats: int = 1
-    """Repeats of the K-fold."""
+BEFORE = {
+    "exp(2.5 g) features": "calls in 26%, p in 91%",
+    "3% outlying patients": "calls in 38%",
+    "lognormal features, n = 60, d = 256": "calls in 20%",
+    "signal-free directions x 5": "called in 40 of 40 cohorts",
+    "near copies of a feature that lost a part": (
+        "untouched called in 30 of 30 cohorts, 26 of 60 medoids against their own interval"
+    ),
+    "rotation where the frozen MLP reads well": "0 of 10 recoded",
+    "intervals: exp(2.5 g) features": "0.83",
+    "intervals: 3% outlying patients": "0.88",
+}
+"""What was found with verdicts of medoids, raw values and in-sample residuals, by row."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """How many cohorts of which size."""
+    """How many cohorts."""
 
-    size: Size = field(default_factory=Size)
-    """Of the cohorts with planted changes."""
-    seeds: int = 20
-    """Cohorts with planted changes."""
-    hidden: int = 32
-    """Hidden units of the MLP."""
-    epochs: int = 100
-    """Passes over the train patients for the MLP that wins the penalty search."""
-    l1: tuple[float, ...] = (0.0, 1e-6, 1e-5)
-    """Grid of L1 penalties."""
-    l2: tuple[float, ...] = (0.0, 1e-4)
-    """Grid of squared L2 penalties."""
-    flips: int = 5000
-    """Sign flips of each test."""
-    coverage: Size = field(default_factory=lambda: Size(n=240, d=256, k=60))
-    """Of the cohorts that the intervals are judged on, ridge alone."""
-    cohorts: int = 200
-    """Cohorts that the intervals are judged on."""
-    kept: Path = Path("runs/calibration.json")
-    """Where finished runs are kept."""
-    out: Path = Path(__file__).parent / "results" / "calibration.json"
-    """Where the table goes."""
+    nulls: int = 100
+    """Cohorts of each family in which nothing changed."""
+    covered: int = 200
+    """Cohorts of each family that the intervals are judged on."""
+    planted: int = 20
+    """Cohorts of each planted change."""
+    power: int = 40
+    """Cohorts of each number of patients in the power table."""
+    only: str = ""
+    """Part of the names of the experiments to run; the record is then not written."""
+    kept: Path = Path("runs/calibration")
+    """Where judged cohorts are kept."""
+    out: Path = harness.RESULTS / "calibration.json"
+    """Where the tables go."""
 
 
 @dataclass(frozen=True)
-class Cohort:
-    """A planted cohort.
+class Line:
+    """A line of the acceptance table.
 
     Attributes:
-        pre: embeddings before (n, d).
-        ft: planted change -> embeddings after.
-        r: radiomic features (n, k).
-        factor: of each feature.
-        true_r2: of each feature given its factor.
+        planted: what was done to the embeddings.
+        must: hold.
+        found: figures.
+        holds: whether it does.
     """
 
-    pre: np.ndarray
-    ft: dict[str, np.ndarray]
-    r: np.ndarray
-    factor: np.ndarray
-    true_r2: np.ndarray
+    planted: str
+    must: str
+    found: str
+    holds: bool
 
 
-def plant(size: Size, seed: int) -> Cohort:
-    """Draws a cohort; the mix of factors in the embedding is the same for every seed."""
-    rng = np.random.default_rng(seed)
-    mixing = np.random.default_rng(10_000).normal(size=(LATENTS, size.d))
-    latent = rng.normal(size=(size.n, LATENTS))
-    factor = np.arange(size.k) % LATENTS
-    true_r2 = np.linspace(0.2, 0.9, size.k)
-    r = latent[:, factor] * np.sqrt(true_r2)
-    r += rng.normal(size=r.shape) * np.sqrt(1 - true_r2)
+@dataclass(frozen=True)
+class Experiment:
+    """Cohorts of one kind.
 
-    def embed(factors: np.ndarray) -> np.ndarray:
-        return factors @ mixing + 2 * rng.normal(size=(size.n, size.d))
+    Attributes:
+        name: for tables and files.
+        cohorts: number of them, seeds from 0.
+        judge: function of `benchmarks.cohorts` that draws a cohort by its seed and judges it.
+        settings: its other arguments.
+        lines: lines of the acceptance table, from the name and the verdicts of all cohorts.
+    """
 
-    kept, partly = latent.copy(), latent.copy()
-    kept[:, list(ERASED)] = 0
-    partly[:, list(ERASED)] *= 1 - np.array(SHARES)
-    # Channels of unequal size, as embeddings have them; a rotation mixes large and small.
-    channel = np.exp(0.5 * rng.normal(size=size.d))
-    pre = embed(latent) * channel
-    rotation = np.linalg.qr(rng.normal(size=(size.d, size.d)))[0]
-    ft = {
-        "rotation": pre @ rotation,
-        "scale": 0.5 * pre,
-        "gain": pre * np.exp(rng.normal(size=size.d)),
-        "same": pre,
-        "other noise": embed(latent) * channel,
-        "erased": embed(kept) * channel,
-        "partly erased": embed(partly) * channel,
-    }
-    return Cohort(
-        pre.astype(np.float32), {k: v.astype(np.float32) for k, v in ft.items()}, r, factor, true_r2
-    )
-
-
-def planted_run(config: Config, seed: int) -> dict[str, Any]:
-    """Verdicts on all planted changes of one cohort, counted."""
-    from lens.settings import Rules, SweepConfig
-    from lens.verdicts.clusters import cluster_features
-    from lens.verdicts.folds import make_folds
-    from lens.verdicts.held_out import held_out_errors
-    from lens.verdicts.rules import judge
-
-    cohort, start = plant(config.size, seed), time.perf_counter()
-    groups = np.arange(config.size.n)
-    folds = make_folds(groups, config.size.folds, config.size.repeats, seed)
-    settings = SweepConfig(hidden=config.hidden, l1=config.l1, l2=config.l2, epochs=config.epochs)
-    clusters, rules = cluster_features(cohort.r), Rules(flips=config.flips)
-    held_out = held_out_errors(
-        cohort.pre, cohort.ft, cohort.r, folds, settings, seed=seed, back=False
-    )
-    touched = np.isin(cohort.factor, ERASED)
-    counts: dict[str, Any] = {"verdicts": {}, "clusters": len(clusters.medoids)}
-    for change in cohort.ft:
-        table = judge(held_out, change, clusters, groups, rules, seed=seed)
-        safe = ~touched if "erased" in change else np.ones_like(touched)
-        verdicts = table["verdict"].to_numpy()
-        by_margin = table["p_maxt"].to_numpy() <= rules.level
-        counts["verdicts"][change] = {
-            "untouched": _count(verdicts[safe]),
-            "touched": _count(verdicts[~safe]),
-            "p below the level among untouched": int(by_margin[safe].sum()),
-            "largest delta R2 among untouched": float(np.abs(table["delta_r2"][safe]).max()),
-        }
-        if change == "same":
-            counts["same"] = {
-                "largest delta R2": float(table["delta_r2"].abs().max()),
-                "intervals without 0": int(
-                    ((table["delta_r2_low"] > 0) | (table["delta_r2_high"] < 0)).sum()
-                ),
-            }
-        if "erased" in change:
-            counts[change] = {
-                "delta_r2": table["delta_r2"][touched].round(4).tolist(),
-                "lost": (verdicts[touched] == "lost").tolist(),
-            }
-    order = np.random.default_rng(seed).permutation(config.size.n)
-    sides = {"erased": cohort.ft["erased"]}
-    held_out = held_out_errors(cohort.pre, sides, cohort.r[order], folds, None)
-    table = judge(held_out, "erased", clusters, groups, rules, seed=seed)
-    counts["permuted"] = {
-        "mean R2": float(table[["r2_ridge_pre", "r2_ridge_ft"]].to_numpy().mean()),
-        "verdicts": _count(table["verdict"].to_numpy()),
-    }
-    counts["seconds"] = round(time.perf_counter() - start, 1)
-    return counts
-
-
-def coverage_run(config: Config, seed: int) -> dict[str, Any]:
-    """Change of R2 and the ends of its interval in one cohort, ridge alone."""
-    from lens.verdicts.estimates import delta_r2
-    from lens.verdicts.folds import make_folds
-    from lens.verdicts.held_out import PRE, held_out_errors
-
-    size, groups = config.coverage, np.arange(config.coverage.n)
-    cohort = plant(size, 1000 + seed)
-    sides = {name: cohort.ft[name] for name in ("partly erased", "other noise")}
-    folds = make_folds(groups, size.folds, size.repeats, seed)
-    held_out = held_out_errors(cohort.pre, sides, cohort.r, folds, None)
-    ridge = held_out.probes["per_channel"]
-    found = {}
-    for name in sides:
-        change = delta_r2(ridge[PRE], ridge[name], held_out.baseline, groups)
-        found[name] = {
-            part: getattr(change, part).round(5).tolist() for part in ("value", "low", "high")
-        }
-    return found
+    name: str
+    cohorts: int
+    judge: Callable[..., pd.DataFrame]
+    settings: Mapping[str, Any]
+    lines: Callable[[str, pd.DataFrame], Sequence[Line]]
 
 
 def main(config: Config) -> None:
-    """Runs what is not there yet and prints the table."""
+    """Judges what is not there yet, prints both tables and writes them."""
+    lines, power, judged = [], [], {}
+    for experiment in experiments(config):
+        if config.only in experiment.name:
+            table = judged_cohorts(experiment, config.kept)
+            lines += experiment.lines(experiment.name, table)
+            if experiment.judge is cohorts.judge_power:
+                power.append(power_rows(table, **experiment.settings))
+            judged[experiment.name] = against_interval(table)
+    lines.append(_consistent(judged))
+    print(acceptance_text(lines), power_text(power), sep="\n\n", flush=True)
+    if not config.only:
+        rows = [vars(line) | {"before": BEFORE.get(line.planted, "")} for line in lines]
+        found = {"acceptance": rows, "power": [row for each in power for row in each]}
+        harness.record(config.out, found | harness.facts(config, "numpy", "scipy", "jax"))
+
+
+def experiments(config: Config) -> Iterator[Experiment]:
+    """Everything that is planted, in the order of the table."""
+    small, large = Size(), Size(n=720, d=768, k=240)
+    mlp = SweepConfig(hidden=64, l1=(0.0, 1e-6, 1e-5), l2=(0.0, 1e-4), epochs=100)
+    gaussian, planted = {"family": "Gaussian"}, config.planted
+    yield Experiment(
+        "harmless changes", planted, cohorts.judge_harmless, {"size": large}, harmless_lines
+    )
+    for family in (*FAMILIES, *SMALL):
+        clustered = family in CLUSTERED
+        size = Size(n=60, d=256) if family in SMALL else replace(small, n=100 if clustered else 200)
+        yield Experiment(
+            family.name, config.nulls, cohorts.judge_family,
+            {"family": family.name, "size": size}, clustered_lines if clustered else null_lines,
+        )  # fmt: skip
+    for name, size in (("Gaussian, folds twice", replace(small, repeats=2)),
+                       ("Gaussian, as many fitted patients as channels", replace(small, n=160))):  # fmt: skip
+        yield Experiment(
+            name, config.nulls, cohorts.judge_family, gaussian | {"size": size}, null_lines
+        )
+    yield Experiment(
+        "near copies of a feature that lost a part", 30, cohorts.judge_clusters,
+        {"size": Size(n=400, d=128, k=80)}, cluster_lines,
+    )  # fmt: skip
+    for name, left in (("3 of 12 factors erased", (0, 0, 0)),
+                       ("3 of 12 factors fading to 0, 0.4 and 0.7", (0, 0.4, 0.7))):  # fmt: skip
+        yield Experiment(
+            name, planted, cohorts.judge_family,
+            gaussian | {"size": large, "kept": _kept(left)}, erased_lines,
+        )  # fmt: skip
+    yield Experiment(
+        "rotation where the frozen MLP reads well", planted, cohorts.judge_recoding,
+        {"size": large, "noise": 8.0, "mlp": mlp}, recoded_lines,
+    )  # fmt: skip
+    yield Experiment(
+        "fresh noise alone, with the MLP", 2 * planted, cohorts.judge_recoding,
+        {"size": Size(n=200, d=128, k=60), "noise": 3.0, "mlp": replace(mlp, hidden=16)},
+        fresh_noise_lines,
+    )  # fmt: skip
+    for n in (200, 400):
+        yield Experiment(
+            f"same embeddings on both sides, n = {n}", planted, cohorts.judge_family,
+            gaussian | {"size": replace(small, n=n), "other": "same embeddings"}, same_lines,
+        )  # fmt: skip
+    yield Experiment(
+        "patients of R permuted", planted, cohorts.judge_family,
+        gaussian | {"size": replace(small, n=400), "other": "patients permuted"}, permuted_lines,
+    )  # fmt: skip
+    few = Size(n=120, k=60)
+    for name, family, size in (
+        *((family.name, family.name, few) for family in FAMILIES),
+        ("Gaussian, as many fitted patients as channels", "Gaussian", replace(few, d=96)),
+    ):
+        yield Experiment(
+            f"intervals: {name}", config.covered, cohorts.judge_family,
+            {"family": family, "size": size, "kept": _kept((0, 0.4, 0.7)), "flips": 199},
+            interval_lines,
+        )  # fmt: skip
+    for way in ("erased", "fading"):
+        for n in (100, 200, 400, 850):
+            yield Experiment(
+                f"power, {way}, n = {n}", config.power, cohorts.judge_power,
+                {"size": Size(n=n, k=120), "way": way}, power_lines,
+            )  # fmt: skip
+
+
+def judged_cohorts(experiment: Experiment, kept: Path) -> pd.DataFrame:
+    """Verdicts of all cohorts, with a column ``cohort``; those on file are read."""
     from tqdm import tqdm
 
-    from lens.files import write_json
+    from lens.cache import key
 
-    settings = json.loads(json.dumps(asdict(config) | {"out": "", "kept": ""}, default=str))
-    kept = json.loads(config.kept.read_text(encoding="utf-8")) if config.kept.is_file() else {}
-    # Counts may grow; anything else that changed makes other runs.
-    counts = ("seeds", "cohorts")
-    same = {k: v for k, v in kept.get("config", {}).items() if k not in counts}
-    if same != {k: v for k, v in settings.items() if k not in counts}:
-        kept = {}
-    runs: dict[str, dict[str, Any]] = {name: kept.get(name, {}) for name in ("coverage", "planted")}
-    work: tuple[tuple[str, int, Callable[[Config, int], dict[str, Any]]], ...] = (
-        ("coverage", config.cohorts, coverage_run),
-        ("planted", config.seeds, planted_run),
+    facts = (experiment.judge.__name__, dict(experiment.settings))
+    name = re.sub(r"[^a-z0-9]+", "-", experiment.name.lower()).strip("-")
+    folder = kept / f"{name}-{key(['benchmarks.cohorts'], facts)[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = []
+    for seed in tqdm(range(experiment.cohorts), desc=experiment.name, unit="cohort", mininterval=5):
+        file = folder / f"{seed}.parquet"
+        if not file.is_file():
+            partial = file.with_suffix(".partial")
+            experiment.judge(seed, **experiment.settings).to_parquet(partial)
+            partial.replace(file)
+        tables.append(pd.read_parquet(file).assign(cohort=seed))
+    return pd.concat(tables, ignore_index=True)
+
+
+def alarms(table: pd.DataFrame) -> dict[str, int]:
+    """Cohorts in which the lens says that something changed, in one way or another."""
+    by_cohort = table.assign(
+        calls=table["verdict"].isin(["lost", "gained"]),
+        p=table["p_maxt"] <= LEVEL,
+        q=table["q_bh"] <= LEVEL,
+        task=table["p_task"] <= LEVEL,
+        groups=table["group_verdict"].isin(["lost", "gained"]),
+    ).groupby("cohort")
+    return {name: int(by_cohort[name].any().sum()) for name in ALARMS}
+
+
+ALARMS = {
+    "calls": "a feature called lost or gained", "p": "a p_maxt", "q": "a q_bh",
+    "task": "the task's p", "groups": "a group called lost or gained",
+}  # fmt: skip
+"""Ways to raise an alarm; p and q at most `LEVEL`."""
+
+
+def coverage(table: pd.DataFrame) -> pd.Series:
+    """Coverage of the intervals by feature; the truth is the mean of the estimate."""
+    truth = table.groupby("feature")["delta_r2"].transform("mean")
+    inside = (table["delta_r2_low"] <= truth) & (truth <= table["delta_r2_high"])
+    return inside.groupby(table["feature"]).mean()
+
+
+def against_interval(table: pd.DataFrame) -> tuple[int, int]:
+    """Verdicts against the feature's own interval of the change, and all verdicts."""
+    low, high, verdict = table["delta_r2_low"], table["delta_r2_high"], table["verdict"]
+    wrong = (verdict == "lost") & ~(high < 0)
+    wrong |= (verdict == "gained") & ~(low > 0)
+    wrong |= (verdict == "unchanged") & ~((low > -EQUIVALENCE) & (high < EQUIVALENCE))
+    return int(wrong.sum()), len(table)
+
+
+def null_lines(name: str, table: pd.DataFrame) -> list[Line]:
+    """Every kind of alarm within the binomial limit."""
+    count, found = table["cohort"].nunique(), alarms(table)
+    limit = int(stats.binom.ppf(0.95, count, LEVEL))
+    text = ", ".join(f"{name} {value}" for name, value in found.items())
+    must = f"each alarm in at most {limit} of {count} cohorts"
+    return [Line(name, must, text, max(found.values()) <= limit)]
+
+
+def clustered_lines(name: str, table: pd.DataFrame) -> list[Line]:
+    """The same, and intervals that cover no change."""
+    inside = (table["delta_r2_low"] <= 0) & (table["delta_r2_high"] >= 0)
+    share = float(inside.mean())
+    return [*null_lines(name, table), _covered(f"{name}: intervals", share, f"{share:.3f}")]
+
+
+def harmless_lines(_: str, table: pd.DataFrame) -> list[Line]:
+    """No calls, beside the R2 of the population and that of held-out patients."""
+    lines = []
+    for side, rows in table.groupby("side", sort=False):
+        r2 = [f"{rows[name].mean():.3f}" for name in
+              ("population_pre", "population_ft", "r2_ridge_pre", "r2_ridge_ft")]  # fmt: skip
+        found = alarms(rows)
+        text = f"calls {found['calls']}, groups {found['groups']}; R2 of the population {r2[0]} -> "
+        text += f"{r2[1]}, held out {r2[2]} -> {r2[3]}"
+        count, limit = _few(rows)
+        holds = max(found["calls"], found["groups"]) <= limit
+        must = f"features, groups called in at most {limit} of {count} cohorts"
+        lines.append(Line(str(side), must, text, holds))
+    return lines
+
+
+def cluster_lines(name: str, table: pd.DataFrame) -> list[Line]:
+    """The touched features are called, the others are not."""
+    rest = table[~table["touched"]]
+    calls, (count, limit), (wrong, _) = alarms(rest)["calls"], _few(table), against_interval(table)
+    lost = (table.loc[table["touched"], "verdict"] == "lost").mean()
+    loss = -table.loc[table["touched"], "delta_r2"].mean()
+    must = (
+        f"untouched called in at most {limit} of {count} cohorts; no verdict against its interval"
     )
-    for name, count, run in work:
-        for seed in tqdm(range(count), desc=name, unit="cohort"):
-            if str(seed) not in runs[name]:
-                runs[name][str(seed)] = run(config, seed)
-                if name == "planted" or seed % 20 == 19 or seed == count - 1:
-                    write_json(config.kept, {"config": settings, **runs})
-    rows = acceptance(config, runs)
-    del settings["out"], settings["kept"]
-    write_json(config.out, {"acceptance": rows, "config": settings})
-    for row in rows:
-        print(f"| {row['planted']} | {row['must hold']} | {row['found']} |")
+    text = f"untouched {calls}; against the interval {wrong}; "
+    text += f"of the touched, mean loss {loss:.3f}, {lost:.0%} lost"
+    return [Line(name, must, text, calls <= limit and wrong == 0)]
 
 
-def acceptance(config: Config, runs: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-    """The acceptance table with what was found."""
-    done = [runs["planted"][str(seed)] for seed in range(config.seeds)]
-    rows = []
-    for change in ("rotation", "scale", "gain", "other noise"):
-        counts = [run["verdicts"][change]["untouched"] for run in done]
-        alarms = sum(bool(_called(count)) for count in counts)
-        total = {
-            name: sum(count.get(name, 0) for count in counts) for name in counts[0] | counts[-1]
+def erased_lines(name: str, table: pd.DataFrame) -> list[Line]:
+    """Power where the true loss is above 0.1, and no call elsewhere."""
+    loss = -table.groupby("feature")["delta_r2"].transform("mean")
+    large = (loss > 0.1) & (table["factor"] < 3)
+    power = float((table.loc[large, "verdict"] == "lost").mean())
+    calls, (count, limit) = alarms(table[table["factor"] >= 3])["calls"], _few(table)
+    held = (table.loc[large, "withheld"] == "learning curve").mean()
+    features = int(large.sum()) // count
+    text = (
+        f"power {power:.3f} over {features} features (withheld by the learning curve: {held:.3f})"
+    )
+    return [
+        Line(name, "power at a true loss above 0.1: at least 0.9", text, power >= 0.9),
+        Line(name, f"untouched called in at most {limit} of {count} cohorts",
+             f"{calls}", calls <= limit),
+    ]  # fmt: skip
+
+
+def recoded_lines(name: str, table: pd.DataFrame) -> list[Line]:
+    """Recoded by a rotation, of the features that the MLP reads; not so by fresh noise."""
+    rows = table[(table["side"] == "rotation") & (table["r2_pre_pre"] > 0.3)]
+    share = float((rows["verdict"] == "recoded").mean())
+    text = f"{share:.0%} of {len(rows)} features in {rows['cohort'].nunique()} cohorts"
+    text += (
+        f"; R2 of the frozen MLP {rows['r2_pre_pre'].mean():.2f} -> {rows['r2_pre_ft'].mean():.2f}"
+    )
+    fresh = table[table["side"] == "ft"]
+    return [
+        Line(name, "recoded: at least half of the features", text, share >= 0.5),
+        *fresh_noise_lines("fresh noise alone, same cohorts", fresh),
+    ]
+
+
+def fresh_noise_lines(name: str, table: pd.DataFrame) -> list[Line]:
+    """Nothing is recoded, lost or gained."""
+    rows = table[table["side"] == "ft"]
+    called = rows["verdict"].isin(["recoded", "lost", "gained"]).groupby(rows["cohort"]).any()
+    recoded = (rows["verdict"] == "recoded").groupby(rows["cohort"]).any()
+    count, limit = _few(rows)
+    must = f"recoded in at most {limit} of {count} cohorts"
+    text = f"{recoded.sum()}; recoded, lost or gained {called.sum()}"
+    return [Line(name, must, text, int(recoded.sum()) <= limit)]
+
+
+def same_lines(name: str, table: pd.DataFrame) -> list[Line]:
+    """No change at all."""
+    largest = float(table["delta_r2"].abs().max())
+    outside = int(((table["delta_r2_low"] > 0) | (table["delta_r2_high"] < 0)).sum())
+    shown = table[table["verdict"] != "absent"]
+    unchanged = float((shown["verdict"] == "unchanged").mean())
+    text = f"{largest:.0e}; {outside} intervals; {unchanged:.0%} of {len(shown)} unchanged"
+    must = "delta R2 = 0 to 1e-5, no interval excludes 0, every explained feature unchanged"
+    return [Line(name, must, text, largest <= 1e-5 and outside == 0 and unchanged == 1)]
+
+
+def permuted_lines(name: str, table: pd.DataFrame) -> list[Line]:
+    """Nothing is explained."""
+    r2 = float(table[["r2_ridge_pre", "r2_ridge_ft"]].to_numpy().mean())
+    others = table[table["verdict"] != "absent"]
+    (count, limit), present = _few(table), others["cohort"].nunique()
+    text = f"{r2:.4f}; {len(others)} of {len(table)} features are not, in {present} cohorts"
+    must = f"mean held-out R2 at most 0.02; all absent but in {limit} of {count} cohorts"
+    return [Line(name, must, text, r2 <= 0.02 and present <= limit)]
+
+
+def interval_lines(name: str, table: pd.DataFrame) -> list[Line]:
+    """Coverage where the change is not zero, with the range over features."""
+    by_feature, touched = coverage(table), table.groupby("feature")["factor"].first() < 3
+    share = float(by_feature[touched].mean())
+    low, high = by_feature[touched].min(), by_feature[touched].max()
+    text = f"{share:.3f}, by feature {low:.3f} to {high:.3f}; unchanged features "
+    return [_covered(name, share, text + f"{by_feature[~touched].mean():.3f}")]
+
+
+def power_lines(name: str, table: pd.DataFrame) -> list[Line]:
+    """Features without a loss are not called, beside others that have one."""
+    rest = table[table["aim_loss"].isna()]
+    calls, (count, limit) = alarms(rest)["calls"], _few(table)
+    must = f"untouched called in at most {limit} of {count} cohorts"
+    return [Line(name, must, f"{calls}", calls <= limit)]
+
+
+def power_rows(table: pd.DataFrame, size: Size, way: str) -> list[dict[str, Any]]:
+    """Cells of the power table: how often a loss is called, and what it and R2 came to."""
+    return [
+        {
+            "way": way, "n": size.n, "aim_r2": aim_r2, "aim_loss": aim_loss,
+            "r2_before": float(rows["r2_ridge_pre"].mean()),
+            "loss": float(-rows["delta_r2"].mean()),
+            "lost": float((rows["verdict"] == "lost").mean()),
+            "withheld": float((rows["withheld"] != "").mean()),
+            "detectable": float(rows["detectable"].mean()), "verdicts": len(rows),
         }
-        rows.append(_row(change, "lost or gained in at most 2 of 20 runs",
-                         f"{alarms} of {len(done)} runs; {_text(total)}"))  # fmt: skip
-    for change in ("erased", "partly erased"):
-        rows.append(_row(change, "power at a loss of R2 above 0.1: at least 0.8",
-                         _power(done, change)))  # fmt: skip
-        alarms = sum(bool(_called(run["verdicts"][change]["untouched"])) for run in done)
-        rows.append(_row(change, "untouched lost or gained in at most 2 of 20 runs",
-                         f"{alarms} of {len(done)} runs"))  # fmt: skip
-    largest = max(run["same"]["largest delta R2"] for run in done)
-    outside = sum(run["same"]["intervals without 0"] for run in done)
-    rows.append(_row("same", "delta R2 = 0 to 1e-5, no interval excludes 0",
-                     f"{largest:.1e}; {outside} intervals"))  # fmt: skip
-    mean = np.mean([run["permuted"]["mean R2"] for run in done])
-    others = sum(
-        count
-        for run in done
-        for name, count in run["permuted"]["verdicts"].items()
-        if name != "absent"
-    )
-    rows.append(_row("patients of R permuted", "mean R2 at most 0.02, all absent",
-                     f"{mean:.4f}; {others} features not absent"))  # fmt: skip
-    rows.extend(_coverage(runs["coverage"]))
-    return rows
+        for (aim_r2, aim_loss), rows in table.groupby(["aim_r2", "aim_loss"])
+    ]  # fmt: skip
 
 
-def _power(done: list[dict[str, Any]], change: str) -> str:
-    """Power by the feature's true loss: its mean over the cohorts."""
-    loss = -np.mean([run[change]["delta_r2"] for run in done], axis=0)
-    lost = np.mean([run[change]["lost"] for run in done], axis=0)
-    parts = []
-    for low, high in ((0.02, 0.05), (0.05, 0.1), (0.1, 0.2), (0.2, 1.0)):
-        inside = (loss > low) & (loss <= high)
-        if inside.any():
-            parts.append(f"{lost[inside].mean():.2f} for {low:g} to {high:g}")
-    return "; ".join([f"{lost[loss > 0.1].mean():.3f}", *parts])
+def acceptance_text(lines: Sequence[Line]) -> str:
+    """The acceptance table in Markdown."""
+    rows = ["| planted | must hold | found | holds | before |", "|---|---|---|---|---|"]
+    for line in lines:
+        before = BEFORE.get(line.planted, "")
+        holds = "yes" if line.holds else "**no**"
+        rows.append(f"| {line.planted} | {line.must} | {line.found} | {holds} | {before} |")
+    return "\n".join(rows)
 
 
-def _coverage(runs: dict[str, Any]) -> list[dict[str, str]]:
-    rows = []
-    for change in ("partly erased", "other noise"):
-        value, low, high = (
-            np.array([run[change][part] for run in runs.values()])
-            for part in ("value", "low", "high")
-        )
-        truth = value.mean(axis=0)
-        inside = (low <= truth) & (truth <= high)
-        per_feature = inside.mean(axis=0)
-        rows.append(
-            _row(
-                f"{change}, {len(value)} cohorts",
-                "coverage of 95% intervals 0.90 to 0.98",
-                f"{inside.mean():.3f}; by feature {per_feature.min():.3f} to "
-                f"{per_feature.max():.3f}",
-            )
-        )
-    return rows
+def power_text(power: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """The power table in Markdown: a line per way, patients and R2 before, a column per loss."""
+    cells = pd.DataFrame([row for each in power for row in each])
+    if cells.empty:
+        return ""
+    losses = sorted(cells["aim_loss"].unique())
+    head = " | ".join(f"loss {loss:g}" for loss in losses)
+    rows = [f"| loss | patients | R2 before | {head} |", "|---|---|---|" + "---|" * len(losses)]
+    for (way, n, r2), line in cells.groupby(["way", "n", "aim_r2"], sort=False):
+        texts = [_cell(line[line["aim_loss"] == loss]) for loss in losses]
+        rows.append(f"| {way} | {n} | {r2:g} | {' | '.join(texts)} |")
+    return "\n".join(rows)
 
 
-def _row(planted: str, must: str, found: str) -> dict[str, str]:
-    return {"planted": planted, "must hold": must, "found": found}
+def _cell(rows: pd.DataFrame) -> str:
+    """Share called lost, in brackets the mean loss that it belongs to."""
+    return "".join(f"{row.lost:.2f} ({row.loss:.3f})" for row in rows.itertuples())
 
 
-def _count(verdicts: np.ndarray) -> dict[str, int]:
-    names, counts = np.unique(verdicts.astype(str), return_counts=True)
-    return dict(zip(names.tolist(), counts.tolist(), strict=True))
+def _consistent(judged: Mapping[str, tuple[int, int]]) -> Line:
+    wrong, verdicts = np.sum(list(judged.values()), axis=0)
+    text = f"{wrong} of {verdicts:,} verdicts"
+    return Line("all cohorts above", "no verdict against its own interval", text, int(wrong) == 0)
 
 
-def _called(count: dict[str, int]) -> int:
-    return count.get("lost", 0) + count.get("gained", 0)
+def _covered(name: str, share: float, text: str) -> Line:
+    low, high = COVERED
+    return Line(name, f"coverage of 95% intervals {low} to {high}", text, low <= share <= high)
 
 
-def _text(count: dict[str, int]) -> str:
-    return ", ".join(f"{value} {name}" for name, value in sorted(count.items()))
+def _few(table: pd.DataFrame) -> tuple[int, int]:
+    """Number of cohorts, and how many are at most 5%."""
+    count = table["cohort"].nunique()
+    return count, int(LEVEL * count)
+
+
+def _kept(left: Sequence[float]) -> tuple[float, ...]:
+    """Share of each factor that is left, the first as given and all of the others."""
+    return (*map(float, left), *[1.0] * (LATENTS - len(left)))
 
 
 if __name__ == "__main__":

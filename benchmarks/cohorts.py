@@ -1,24 +1,39 @@
-"""Planted cohorts whose truth is known, with what makes real radiomics hard.
+"""Planted cohorts whose truth is known, with what makes real radiomics hard, and their verdicts.
 
 Radiomic features are made from latent factors with noise; embeddings are linear mixes of the
 factors with noise. A *family* says what is unusual: skewed or outlying features, heavy-tailed or
 dead channels, several studies of a patient, a shift between sites, missing values. The mixing and
 the basis of the noise are the same before and after fine-tuning, so that two sides with equal
 factors are exchangeable: neither holds more information.
+
+`draw` makes a cohort of a family, `draw_clusters` one whose features have near copies,
+`harmless_maps` changes of an embedding that take nothing away. `examine` has the lens judge a
+cohort; the functions ``judge_...`` draw one by its seed and judge it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+
+from lens.settings import Rules, Scores, SweepConfig
 
 LATENTS = 12
 """Latent factors of a cohort."""
 
 NOISE = 2.0
 """Deviation of an embedding's noise; a factor adds one unit to every channel."""
+
+FLIPS = 2000
+"""Sign flips of each test; the lens's own default is 5,000."""
+
+
+Numbers = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,9 @@ class Cohort:
         groups: patient of each row.
         factor: latent factor of each feature.
         true_r2: of each feature given its factor, before any distortion.
+        mixing: what a unit of each factor adds to the embedding before, channel scale included
+            (`LATENTS`, d).
+        noise: deviation of each channel's noise there, channel scale included (d,).
     """
 
     pre: np.ndarray
@@ -55,6 +73,8 @@ class Cohort:
     groups: np.ndarray
     factor: np.ndarray
     true_r2: np.ndarray
+    mixing: np.ndarray
+    noise: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -70,17 +90,21 @@ class Family:
         studies: draws the number of studies of each patient.
         site: features and embeddings of a second half of the patients are shifted.
         missing: share of the features' values that are missing.
+        loud: share of the patients who are six to eight times as far out as others, in all of their
+            features and in their embeddings alike. (One factor for both: with a factor each, the
+            embeddings say next to nothing of the features, and no test can be wrong.)
     """
 
     name: str
     features: Callable[[np.ndarray, np.random.Generator], np.ndarray] = lambda r, rng: r
     embeddings: Callable[[np.ndarray, np.random.Generator], np.ndarray] = lambda x, rng: x
-    noise: Callable[[np.random.Generator, tuple[int, int]], np.ndarray] = (
-        lambda rng, shape: rng.normal(size=shape)
+    noise: Callable[[np.random.Generator, tuple[int, int]], np.ndarray] = lambda rng, shape: (
+        rng.normal(size=shape)
     )
     studies: Callable[[np.random.Generator, int], np.ndarray] = lambda rng, n: np.ones(n, int)
     site: bool = False
     missing: float = 0.0
+    loud: float = 0.0
 
 
 def draw(
@@ -88,8 +112,9 @@ def draw(
     size: Size,
     seed: int,
     *,
-    kept: np.ndarray | None = None,
-    true_r2: np.ndarray | None = None,
+    kept: Numbers | None = None,
+    true_r2: Numbers | None = None,
+    noise: float = NOISE,
 ) -> Cohort:
     """A cohort before and after fine-tuning.
 
@@ -100,6 +125,7 @@ def draw(
         kept: share of each latent factor that is left after fine-tuning; None leaves all, so that
             the sides are exchangeable.
         true_r2: of each feature given its factor; None spreads it from 0.2 to 0.9.
+        noise: deviation of the embeddings' noise.
     """
     rng = np.random.default_rng(seed)
     mixing = np.random.default_rng(10_000).normal(size=(LATENTS, size.d))
@@ -110,15 +136,15 @@ def draw(
     several = studies.max() > 1
     latent = np.sqrt(0.8) * own + np.sqrt(0.2) * rng.normal(size=own.shape) if several else own
     factor = np.arange(size.k) % LATENTS
-    true_r2 = np.linspace(0.2, 0.9, size.k) if true_r2 is None else true_r2
-    noise = rng.normal(size=(size.n, size.k))[groups]
+    share = np.linspace(0.2, 0.9, size.k) if true_r2 is None else np.asarray(true_r2)
+    rest = rng.normal(size=(size.n, size.k))[groups]
     if several:
-        noise = np.sqrt(0.8) * noise + np.sqrt(0.2) * rng.normal(size=noise.shape)
-    r = latent[:, factor] * np.sqrt(true_r2) + noise * np.sqrt(1 - true_r2)
+        rest = np.sqrt(0.8) * rest + np.sqrt(0.2) * rng.normal(size=rest.shape)
+    r = latent[:, factor] * np.sqrt(share) + rest * np.sqrt(1 - share)
     left = np.ones(LATENTS) if kept is None else np.asarray(kept)
     sides = np.stack(
         [
-            factors @ mixing + NOISE * family.noise(rng, (len(groups), size.d))
+            factors @ mixing + noise * family.noise(rng, (len(groups), size.d))
             for factors in (latent, latent * left)
         ]
     )
@@ -126,13 +152,176 @@ def draw(
         second = (groups >= size.n // 2)[:, None]
         r = r + second * rng.normal(size=size.k)
         sides = sides + second * 2 * rng.normal(size=size.d)
+    if family.loud:
+        out = rng.uniform(size=size.n) < family.loud
+        times = np.where(out, rng.uniform(6, 8, size=size.n), 1.0)[groups, None]
+        r, sides = r * times, sides * times
     # Channels of unequal size, as embeddings have them.
-    sides = family.embeddings(sides * np.exp(0.5 * rng.normal(size=size.d)), rng)
+    channel = np.exp(0.5 * rng.normal(size=size.d))
+    sides = family.embeddings(sides * channel, rng)
     r = family.features(r, rng)
     if family.missing:
         r = np.where(rng.uniform(size=r.shape) < family.missing, np.nan, r)
     pre, ft = sides.astype(np.float32)
-    return Cohort(pre, ft, r, groups, factor, true_r2)
+    return Cohort(pre, ft, r, groups, factor, share, mixing * channel, noise * channel)
+
+
+@dataclass(frozen=True)
+class ClusterCohort:
+    """A cohort of near copies, some of which lose a part.
+
+    Attributes:
+        cohort: the cohort.
+        cluster: of each feature.
+        touched: features that hold a part of the erased factor: the first of each cluster, its
+            medoid by design, and a monotone copy of it.
+    """
+
+    cohort: Cohort
+    cluster: np.ndarray
+    touched: np.ndarray
+
+
+def draw_clusters(
+    size: Size, seed: int, *, clusters: int = 10, own: float = 0.045
+) -> ClusterCohort:
+    """Clusters of near copies, the medoid of each with a part of a factor that is erased.
+
+    Every cluster is about one factor of its own, and all of its members are that factor with a
+    small own part, uncorrelated between members and, but for the medoid's, not in the embedding.
+    The medoid's is the last factor, which is erased after fine-tuning. Monotone copies of the
+    medoid (rising) and of another member (falling) are among them. Absolute rank correlations
+    within a cluster are above 0.9.
+
+    Args:
+        size: of the cohort; its features are shared out among the clusters.
+        seed: of everything but the mixing.
+        clusters: fewer than `LATENTS`.
+        own: share of the variance that is a medoid's own; the other members' is a third larger, so
+            that the medoid is the closest to all.
+    """
+    kept = np.r_[np.ones(LATENTS - 1), 0.0]
+    plain = draw(GAUSSIAN, replace(size, k=LATENTS), seed, kept=kept, true_r2=np.ones(LATENTS))
+    rng = np.random.default_rng((seed, 1))
+    members = size.k // clusters
+    columns = []
+    for common in plain.r.T[:clusters]:
+        rest = rng.normal(size=(members - 2, size.n)) * np.sqrt(4 / 3 * own)
+        rest[0] = plain.r[:, -1] * np.sqrt(own)
+        parts = np.sqrt(1 - np.r_[own, np.full(members - 3, 4 / 3 * own)])[:, None] * common + rest
+        columns += [*parts, np.exp(parts[0]), -np.exp(parts[1])]
+    position = np.tile(np.arange(members), clusters)
+    cluster = np.repeat(np.arange(clusters), members)
+    cohort = replace(
+        plain, r=np.stack(columns, axis=1), factor=cluster, true_r2=np.ones(len(columns))
+    )
+    return ClusterCohort(cohort, cluster, (position == 0) | (position == members - 2))
+
+
+def harmless_maps(cohort: Cohort, seed: int) -> dict[str, np.ndarray]:
+    """Linear maps (d, e) of the embedding before that take no information away.
+
+    Each has rank d, so that a linear reader with enough patients reads exactly what it read before;
+    `population_r2` confirms it. A direction is *signal-free* where no factor adds to it.
+    """
+    rng = np.random.default_rng((seed, 2))
+    d = cohort.pre.shape[1]
+    one = np.eye(d)
+    gain = np.diag(np.exp(rng.normal(size=d)))
+    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    signal = np.linalg.qr(cohort.mixing.T)[0]
+    direction = rng.normal(size=d)
+    direction /= np.linalg.norm(direction)
+    along = np.outer(direction, direction)
+    copied = rng.permutation(d)[: d // 2]
+    return {
+        "rotation": rotation,
+        "permutation of channels": one[rng.permutation(d)],
+        "scale": 0.5 * one,
+        "gain per channel": gain,
+        "signal-free directions x 5": one + 4 * (one - signal @ signal.T),
+        "one direction x 30": one + 29 * along,
+        "one direction x 1000": one + 999 * along,
+        "gain, then rotation": gain @ rotation,
+        "half of the channels 8 times": np.hstack([one, *[one[:, copied]] * 7]),
+    }
+
+
+def population_r2(cohort: Cohort, change: np.ndarray | None = None) -> np.ndarray:
+    """R2 of every feature by ridge on the embedding before, with patients without end.
+
+    With patients without end the best penalty is none, and R2 is ``c' S^+ c`` for the covariance
+    ``S = A'A + N`` of the embedding, A the mixing and N the noise, and ``c`` that of a factor with
+    it; times what the factor explains of the feature. Holds for families that do not distort
+    embeddings.
+
+    Args:
+        cohort: a cohort.
+        change: linear map of the embedding (d, e); None for the embedding itself.
+    """
+    # With S = L L' and the map T, c'T (T'ST)^+ T'c is the part of L^-1 c in the range of L'T.
+    root = np.linalg.cholesky(cohort.mixing.T @ cohort.mixing + np.diag(np.square(cohort.noise)))
+    whitened = np.linalg.solve(root, cohort.mixing.T)
+    if change is not None:
+        mapped = root.T @ change
+        values, vectors = np.linalg.eigh(mapped @ mapped.T)
+        whitened = vectors[:, values > 1e-14 * values[-1]].T @ whitened
+    return cohort.true_r2 * np.square(whitened).sum(axis=0)[cohort.factor]
+
+
+def examine(
+    cohort: Cohort,
+    sides: Mapping[str, np.ndarray] | None = None,
+    *,
+    size: Size = Size(),
+    seed: int = 0,
+    flips: int = FLIPS,
+    scores: Scores = "normal",
+    mlp: SweepConfig | None = None,
+) -> pd.DataFrame:
+    """Verdicts of a cohort, from the folds to the groups of features.
+
+    Args:
+        cohort: as drawn.
+        sides: name -> embeddings after fine-tuning; None for the cohort's own, as ``ft``.
+        size: its folds and repeats are those of the cross-validation.
+        seed: of folds, flips and the MLP.
+        flips: sign flips of each test.
+        scores: whether normal scores of the features are judged or their values.
+        mlp: settings of the shared MLP; None leaves it and the verdict ``recoded`` out.
+
+    Returns:
+        A row per side and feature: ``side``, ``feature``, ``factor``, the columns of
+        `lens.verdicts.rules.verdict_table`, and ``p_task`` and ``group_verdict``, the verdict of
+        all features of the same factor together (`lens.verdicts.levels`).
+    """
+    from lens.verdicts.clusters import cluster_features
+    from lens.verdicts.fold_values import impute
+    from lens.verdicts.folds import make_folds
+    from lens.verdicts.held_out import held_out_errors
+    from lens.verdicts.judge import judge
+
+    sides = {"ft": cohort.ft} if sides is None else sides
+    folds = make_folds(cohort.groups, size.folds, size.repeats, seed)
+    held_out = held_out_errors(
+        cohort.pre, sides, cohort.r, cohort.groups, folds, mlp,
+        scores=scores, seed=seed, back=False,
+    )  # fmt: skip
+    clusters = cluster_features(impute(cohort.r, np.ones(len(cohort.r), bool)))
+    rows = {(str(factor),): cohort.factor == factor for factor in np.unique(cohort.factor)}
+    options: dict[str, Any] = {"rules": Rules(flips=flips), "rows": rows, "seed": seed}
+    tables = []
+    for side in sides:
+        judged = judge(held_out, side, clusters, cohort.groups, **options)
+        table = judged.features
+        table.insert(0, "side", side)
+        table.insert(1, "feature", np.arange(len(table)))
+        table.insert(2, "factor", cohort.factor)
+        verdict = dict(zip(rows, judged.levels["verdict"][1:], strict=True))
+        table["p_task"] = float(judged.levels["p_group"].iloc[0])
+        table["group_verdict"] = [verdict[str(factor),] for factor in cohort.factor]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _t(df: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
@@ -140,22 +329,6 @@ def _t(df: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
     from scipy import stats
 
     return lambda r, rng: stats.t.ppf(stats.norm.cdf(r), df)
-
-
-def _outlying_patients(r: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """In 3% of the patients every feature is six to eight times as large."""
-    out = np.flatnonzero(rng.uniform(size=len(r)) < 0.03)
-    factor = np.ones(len(r))
-    factor[out] = rng.uniform(6, 8, size=len(out))
-    return r * factor[:, None]
-
-
-def _outlying_sides(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """In 3% of the patients the embedding is six to eight times as far out, on both sides."""
-    out = np.flatnonzero(rng.uniform(size=x.shape[1]) < 0.03)
-    factor = np.ones(x.shape[1])
-    factor[out] = rng.uniform(6, 8, size=len(out))
-    return x * factor[:, None]
 
 
 def _collinear(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -171,13 +344,15 @@ def _dead(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 GAUSSIAN = Family("Gaussian")
-OUTLYING = Family("3% outlying patients", features=_outlying_patients, embeddings=_outlying_sides)
+OUTLYING = Family("3% outlying patients", loud=0.03)
 SKEWED = Family("exp(2.5 g) features", features=lambda r, rng: np.exp(2.5 * r))
 FOUR_STUDIES = Family("4 studies a patient", studies=lambda rng, n: np.full(n, 4))
 
 PLAIN = (
     GAUSSIAN,
-    Family("heteroscedastic", features=lambda r, rng: r * np.exp(0.5 * rng.normal(size=(len(r), 1)))),
+    Family(
+        "heteroscedastic", features=lambda r, rng: r * np.exp(0.5 * rng.normal(size=(len(r), 1)))
+    ),
     Family("near-collinear channels", embeddings=_collinear),
     Family("dead channels", embeddings=_dead),
     Family("site shift in both tables", site=True),
@@ -188,6 +363,7 @@ HARD = (
     SKEWED,
     Family("features t with 2 df", features=_t(2)),
     Family("nearly binary features", features=lambda r, rng: (r > 1).astype(float) + 1e-3 * r),
+    Family("features of a few levels", features=lambda r, rng: np.round(r)),
     OUTLYING,
     Family("embedding noise t with 3 df", noise=lambda rng, s: rng.standard_t(3, s) / np.sqrt(3)),
 )
@@ -202,3 +378,163 @@ SMALL = (
     replace(HARD[0], name="lognormal features, n = 60, d = 256"),
 )
 """Families that are also drawn with few patients."""
+
+BY_NAME = {family.name: family for family in (*FAMILIES, *SMALL)}
+
+
+def judge_family(
+    seed: int,
+    *,
+    family: str,
+    size: Size = Size(),
+    kept: Numbers | None = None,
+    other: Literal["", "same embeddings", "patients permuted"] = "",
+    flips: int = FLIPS,
+) -> pd.DataFrame:
+    """Verdicts of a cohort of a family.
+
+    Args:
+        seed: of everything but the mixing; two families have no draw in common.
+        family: its name.
+        size, kept: as in `draw`.
+        other: ``same embeddings`` has those before on both sides, ``patients permuted`` the
+            features of other patients.
+        flips: sign flips of each test.
+    """
+    own = seed + 10_000 * [*BY_NAME].index(family)
+    cohort = draw(BY_NAME[family], size, own, kept=kept)
+    if other == "same embeddings":
+        cohort = replace(cohort, ft=cohort.pre)
+    if other == "patients permuted":
+        cohort = replace(cohort, r=np.random.default_rng(own).permutation(cohort.r))
+    return examine(cohort, size=size, seed=own, flips=flips)
+
+
+def judge_harmless(seed: int, *, size: Size) -> pd.DataFrame:
+    """Verdicts on every map of `harmless_maps`, with the population's R2 before and after it.
+
+    In columns ``population_pre`` and ``population_ft``.
+    """
+    cohort = draw(GAUSSIAN, size, seed)
+    maps = harmless_maps(cohort, seed)
+    sides = {name: (cohort.pre @ change).astype(np.float32) for name, change in maps.items()}
+    table = examine(cohort, sides, size=size, seed=seed)
+    table["population_pre"] = np.tile(population_r2(cohort), len(maps))
+    return table.assign(
+        population_ft=np.concatenate([population_r2(cohort, change) for change in maps.values()])
+    )
+
+
+def judge_clusters(seed: int, *, size: Size) -> pd.DataFrame:
+    """Verdicts of a cohort of `draw_clusters`, with the column ``touched``."""
+    drawn = draw_clusters(size, seed)
+    return examine(drawn.cohort, size=size, seed=seed).assign(touched=drawn.touched)
+
+
+def judge_recoding(seed: int, *, size: Size, noise: float, mlp: SweepConfig) -> pd.DataFrame:
+    """Verdicts with the MLP on a rotation (side ``rotation``) and on fresh noise alone (``ft``).
+
+    A first layer of random weights reads an embedding whose every direction holds signal as well as
+    a trained one, and then a rotation costs it nothing. With much noise in many channels it has to
+    find the directions that hold the signal, and loses them with a rotation.
+
+    Args:
+        seed, size, noise: as in `draw`.
+        mlp: settings of the MLP.
+    """
+    cohort = draw(GAUSSIAN, size, seed, noise=noise)
+    rotation = harmless_maps(cohort, seed)["rotation"]
+    sides = {"rotation": (cohort.pre @ rotation).astype(np.float32), "ft": cohort.ft}
+    return examine(cohort, sides, size=size, seed=seed, mlp=mlp)
+
+
+CELLS = tuple(
+    (before, loss) for before in (0.25, 0.5, 0.8) for loss in (0.05, 0.1, 0.2, 0.3) if loss < before
+)
+"""R2 before and its loss that the power table asks for; one feature in twelve loses nothing."""
+
+Way = Literal["erased", "fading"]
+
+
+def draw_losses(size: Size, seed: int, way: Way, share: Numbers, left: Numbers) -> Cohort:
+    """A cohort whose features are in `LATENTS` sorts by turns, each with a loss of its own.
+
+    Args:
+        size: of the cohort.
+        seed: of everything but the mixing.
+        way: ``erased``: every feature is made from two factors, the second of which is gone from
+            the embedding after fine-tuning, so that more patients would not bring it back;
+            ``fading``: all features of a sort are made from one factor, which grows weaker beside
+            the noise of the embedding, so that more patients could read more of it.
+        share: by sort, what factors explain of a feature.
+        left: by sort, what is left: share of the feature's factors that is not gone, or size of the
+            factor over what it was.
+    """
+    plain, sort = replace(size, k=LATENTS), np.arange(size.k) % LATENTS
+    turn = np.arange(size.k) // LATENTS
+    whole, explained = np.ones(LATENTS), np.asarray(share)[sort]
+    gone = np.arange(LATENTS) >= LATENTS - 3
+    kept = np.where(gone, 0.0, 1.0) if way == "erased" else np.asarray(left)
+    cohort = draw(GAUSSIAN, plain, seed, kept=kept, true_r2=whole)
+    if way == "erased":
+        stays = np.asarray(left)[sort]
+        made = cohort.r[:, turn % 9] * np.sqrt(stays)
+        made += cohort.r[:, 9 + turn % 3] * np.sqrt(1 - stays)
+    else:
+        made = cohort.r[:, sort]
+    rest = np.random.default_rng((seed, 3)).normal(size=made.shape)
+    r = made * np.sqrt(explained) + rest * np.sqrt(1 - explained)
+    return replace(cohort, r=r, factor=sort, true_r2=explained)
+
+
+@cache
+def power_design(
+    size: Size, way: Way, cohorts: int = 10, steps: int = 9
+) -> tuple[np.ndarray, np.ndarray]:
+    """``share`` and ``left`` of `draw_losses` with which the sorts have the R2 and loss of `CELLS`.
+
+    By bisection on the mean held-out R2, before and after, over cohorts that are used for nothing
+    else.
+    """
+    before, loss = np.array(CELLS).T
+    sort, others = np.arange(size.k) % LATENTS, LATENTS - len(CELLS)
+    low, high = np.zeros((2, len(CELLS))), np.ones((2, len(CELLS)))
+    share, left = np.ones((2, LATENTS))
+    for _ in range(steps):
+        middle = (low + high) / 2
+        share, left = np.r_[middle[0], np.full(others, 0.5)], np.r_[middle[1], np.ones(others)]
+        found = np.zeros((2, size.k))
+        for seed in range(10**6, 10**6 + cohorts):
+            found += _held_out_r2(draw_losses(size, seed, way, share, left), size) / cohorts
+        cells = [found[:, sort == cell].mean(axis=1) for cell in range(len(CELLS))]
+        by_cell = np.stack(cells, axis=1)
+        # Before: more is read where more is shared. After: compared with what is read before.
+        more = np.stack([by_cell[0] < before, by_cell[1] / by_cell[0] < 1 - loss / before])
+        low, high = np.where(more, middle, low), np.where(more, high, middle)
+    return share, left
+
+
+def judge_power(seed: int, *, size: Size, way: Way) -> pd.DataFrame:
+    """Verdicts of a cohort whose features have the R2 and the losses of `CELLS`.
+
+    With columns ``aim_r2, aim_loss``, NaN for the features that lose nothing.
+    """
+    cohort = draw_losses(size, seed, way, *power_design(size, way))
+    aims = np.vstack([CELLS, np.full((LATENTS - len(CELLS), 2), np.nan)])[cohort.factor]
+    table = examine(cohort, size=size, seed=seed)
+    return table.assign(aim_r2=aims[:, 0], aim_loss=aims[:, 1])
+
+
+def _held_out_r2(cohort: Cohort, size: Size) -> np.ndarray:
+    """Held-out R2 of the ridge probe before and after (2, k)."""
+    from lens.verdicts.estimates import r2_score
+    from lens.verdicts.folds import make_folds
+    from lens.verdicts.held_out import PROBES, held_out_errors
+
+    folds = make_folds(cohort.groups, size.folds, size.repeats, 0)
+    probes, sides = {"per_channel": PROBES["per_channel"]}, {"ft": cohort.ft}
+    found = held_out_errors(
+        cohort.pre, sides, cohort.r, cohort.groups, folds, None, probes=probes
+    )  # fmt: skip
+    errors = found.probes["per_channel"].values()
+    return np.stack([r2_score(each, found.baseline, cohort.groups).value for each in errors])
