@@ -131,8 +131,10 @@ def experiments(config: Config) -> Iterator[Experiment]:
             family.name, config.nulls, cohorts.judge_family,
             {"family": family.name, "size": size}, clustered_lines if clustered else null_lines,
         )  # fmt: skip
-    for name, size in (("Gaussian, folds twice", replace(small, repeats=2)),
-                       ("Gaussian, as many fitted patients as channels", replace(small, n=160))):  # fmt: skip
+    for name, size in (
+        ("Gaussian, folds twice", replace(small, repeats=2)),
+        ("Gaussian, as many fitted patients as channels", replace(small, n=160)),
+    ):
         yield Experiment(
             name, config.nulls, cohorts.judge_family, gaussian | {"size": size}, null_lines
         )
