@@ -52,7 +52,7 @@ class Config:
     """Cohorts of each family that the intervals are judged on."""
     planted: int = 20
     """Cohorts of each planted change."""
-    power: int = 40
+    power: int = 20
     """Cohorts of each number of patients in the power table."""
     only: str = ""
     """Part of the names of the experiments to run; the record is then not written."""
@@ -263,11 +263,11 @@ def harmless_lines(_: str, table: pd.DataFrame) -> list[Line]:
         r2 = [f"{rows[name].mean():.3f}" for name in
               ("population_pre", "population_ft", "r2_ridge_pre", "r2_ridge_ft")]  # fmt: skip
         found = alarms(rows)
-        text = f"calls {found['calls']}, groups {found['groups']}; R2 of the population {r2[0]} -> "
-        text += f"{r2[1]}, held out {r2[2]} -> {r2[3]}"
+        text = f"calls {found['calls']}, groups {found['groups']}, task {found['task']}; R2 of the "
+        text += f"population {r2[0]} -> {r2[1]}, held out {r2[2]} -> {r2[3]}"
         count, limit = _few(rows)
-        holds = max(found["calls"], found["groups"]) <= limit
-        must = f"features, groups called in at most {limit} of {count} cohorts"
+        holds = max(found["calls"], found["groups"], found["task"]) <= limit
+        must = f"features, groups, the task called in at most {limit} of {count} cohorts"
         lines.append(Line(str(side), must, text, holds))
     return lines
 
@@ -361,11 +361,19 @@ def interval_lines(name: str, table: pd.DataFrame) -> list[Line]:
 
 
 def power_lines(name: str, table: pd.DataFrame) -> list[Line]:
-    """Features without a loss are not called, beside others that have one."""
+    """Features without a loss are not called, others as often as ``detectable`` says."""
     rest = table[table["aim_loss"].isna()]
     calls, (count, limit) = alarms(rest)["calls"], _few(table)
     must = f"untouched called in at most {limit} of {count} cohorts"
-    return [Line(name, must, f"{calls}", calls <= limit)]
+    means = table.groupby("feature")[["delta_r2", "detectable"]].transform("mean")
+    near = np.abs(np.log(np.maximum(-means["delta_r2"], 1e-9) / means["detectable"])) < 0.1
+    share = float((table.loc[near, "verdict"] == "lost").mean()) if near.any() else np.nan
+    text = f"{share:.2f} of {int(near.sum())} verdicts" if near.any() else "no such loss"
+    return [
+        Line(name, must, f"{calls}", calls <= limit),
+        Line(name, "a loss of the size called detectable (to 10%): lost in 0.7 to 0.9",
+             text, not share < 0.7 and not share > 0.9),
+    ]  # fmt: skip
 
 
 def power_rows(table: pd.DataFrame, size: Size, way: str) -> list[dict[str, Any]]:
