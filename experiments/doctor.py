@@ -68,9 +68,9 @@ def job(config: Config) -> int:
     """Runs the job and gives the exit code."""
     from experiments.common.flags import pairs
     from lens.errors import InputError
-    from lens.report.results import write_findings
+    from lens.report.results import write_diagnosis
     from lens.study.load import load_study
-    from lens.verdicts.doctor_summary import table
+    from lens.verdicts.doctor_summary import Diagnosis, summary, table
 
     if problem := _problem(config):
         raise InputError(problem)
@@ -87,7 +87,9 @@ def job(config: Config) -> int:
     )
     findings = _examine(config, study, list(ft))
     record = flat(config) | {"seconds": round(time.perf_counter() - start, 1)}
-    content = write_findings(config.out, findings, {"notes": study.notes, "config": record})
+    content = summary(findings)
+    facts = {"notes": study.notes, "config": record}
+    write_diagnosis(config.out, Diagnosis(content, findings), facts)
     print(table(content).to_string(index=False, header=False, justify="left"))
     print(content["sentence"])
     print(f"written: {config.out / 'doctor.json'}, doctor.csv, doctor-features.csv, doctor.png")

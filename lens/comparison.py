@@ -22,13 +22,13 @@ from lens.files import check_folder, write_failures, write_json, write_table
 from lens.paper.shift import Shift
 from lens.progress import silent, tqdm_bar
 from lens.report.page import write_report
-from lens.report.results import write_findings, write_shift, write_study, write_sweep
-from lens.settings import DEFAULTS, Settings, changed, flat
+from lens.report.results import write_diagnosis, write_shift, write_study, write_sweep
+from lens.settings import DEFAULTS, DoctorForm, Settings, changed, doctor_form, flat
 from lens.study.load import load_study
 from lens.study.study import Study
 from lens.study.tables import EmbeddingSource, TableSource, is_table
 from lens.summary import summarise
-from lens.verdicts.doctor import Findings
+from lens.verdicts.doctor_summary import Diagnosis
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Comparison:
         trained: the sweep with its frozen projection, and the scaling of the features.
         tasks: task -> its results.
         context: what was looked at around the verdicts.
-        doctor: what the cohort can show; None where it was not asked.
+        doctor: whether the cohort can show a change; None where that was not asked.
         seconds: taken by each stage.
     """
 
@@ -67,7 +67,7 @@ class Comparison:
     trained: stages.Trained
     tasks: dict[str, TaskResult]
     context: Context = field(default_factory=Context)
-    doctor: Findings | None = None
+    doctor: Diagnosis | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -86,11 +86,14 @@ class Comparison:
         return self._stacked(lambda result: result.shift.modalities)
 
     def summary(self) -> str:
-        """The result in sentences, a paragraph per task."""
-        return "\n\n".join(
+        """The result in sentences, a paragraph per task, and what the cohort can show at all."""
+        paragraphs = [
             " ".join(summarise(task, result.shift.features, self.study, self.settings.rules))
             for task, result in self.tasks.items()
-        )
+        ]
+        if self.doctor is not None:
+            paragraphs.append(self.doctor.content["sentence"])
+        return "\n\n".join(paragraphs)
 
     def save(self, folder: str | Path) -> Path:
         """Writes the run folder that the main job writes, page and figures included.
@@ -111,7 +114,7 @@ class Comparison:
             write_table(result.similarity, folder / task / "similarity.csv")
             write_table(result.encoding, folder / task / "encoding.csv")
         if self.doctor is not None:
-            write_findings(folder / "doctor", self.doctor, {"notes": self.study.notes})
+            write_diagnosis(folder / "doctor", self.doctor, {"notes": self.study.notes})
         write_failures(self.study.set_aside, folder / "failures.csv")
         write_json(folder / "run.json", self._record())
         write_report(folder)
@@ -158,7 +161,7 @@ class Comparison:
             | {
                 "adjust": self.context.adjust,
                 "site": self.context.site,
-                "doctor": self.doctor is not None,
+                "doctor": "off" if self.doctor is None else self.doctor.content["form"],
             },
             "versions": {"python": platform.python_version(), "radiomic-lens": lens.__version__}
             | cache.libraries(),
@@ -191,7 +194,7 @@ def compare(
     site: str | None = None,
     exposure: TableSource | Mapping[str, TableSource] | None = None,
     repeatability: TableSource | None = None,
-    doctor: bool = False,
+    doctor: DoctorForm | bool = "short",
     settings: Settings = DEFAULTS,
     progress: bool = True,
     **options: Any,
@@ -219,7 +222,8 @@ def compare(
         exposure: task -> a path or table of the patients whom its fine-tuning saw; a single one is
             that of every task.
         repeatability: a path or table of ``column`` and ``icc``.
-        doctor: also plant known changes, to tell what the cohort can show (minutes).
+        doctor: what to tell of what the cohort can show. ``short`` reads it off the verdicts;
+            ``full``, or True, plants known changes (minutes); ``off``, or False, tells nothing.
         settings: how to compare.
         progress: show bars.
         options: single settings by name, such as ``folds=3, hidden=32, seed=1``
@@ -235,6 +239,10 @@ def compare(
     settings = changed(settings, **options).settled()
     if problem := settings.problem():
         raise InputError(problem)
+    try:
+        form = doctor_form(doctor)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     if isinstance(pre, Study):
         others = {"ft": ft, "radiomics": radiomics, "split": split, "rois": rois,
                   "modalities": modalities, "retrained": retrained}  # fmt: skip
@@ -253,7 +261,7 @@ def compare(
         exposure=_of_each_task(exposure, study),
         repeatability=repeatability, seed=settings.seed,
     )  # fmt: skip
-    return _compare(study, settings, context, doctor=doctor, progress=progress)
+    return _compare(study, settings, context, form, progress=progress)
 
 
 def _by_task(ft: Any) -> dict[str, Any]:
@@ -285,7 +293,7 @@ def _of_each_task(exposure: Any, study: Study) -> Mapping[str, Any] | None:
 
 
 def _compare(
-    study: Study, settings: Settings, context: Context, *, doctor: bool, progress: bool
+    study: Study, settings: Settings, context: Context, form: DoctorForm, *, progress: bool
 ) -> Comparison:
     bar, scratch = tqdm_bar if progress else silent, stages.scratch_of(settings)
     clock, seconds = [time.perf_counter()], {}
@@ -300,7 +308,11 @@ def _compare(
     lap("cross-validation")
     encoding = stages.encode(study, settings, bar=bar)
     lap("encoding")
-    findings = stages.diagnose(study, settings, bar=bar) if doctor else None
+    tables = {task: judged.features for task, judged in verdicts.items()}
+    diagnosis = None
+    if form != "off":
+        diagnosis = stages.diagnose(study, tables, settings, form, bar=bar)
+        lap("doctor")
     tasks = {}
     for task in study.x_ft:
         frozen = (trained.sweep.projection, trained.scaling)
@@ -310,4 +322,4 @@ def _compare(
         levels = verdicts[task].levels
         tasks[task] = TaskResult(result, levels, encoding[task], similarity)
         lap(f"shift {task}")
-    return Comparison(study, settings, trained, tasks, context, findings, seconds)
+    return Comparison(study, settings, trained, tasks, context, diagnosis, seconds)

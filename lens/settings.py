@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 Mode = Literal["default", "paper"]
 Scores = Literal["normal", "raw"]
 DoctorForm = Literal["short", "full", "off"]
+"""What the doctor does: read off the verdicts, plant changes, or nothing."""
 
 HIDDEN, FOLDS, REPEATS = 128, 5, 2
 """What stands for none in `SweepConfig.hidden`, `Settings.folds` and `Settings.repeats`."""
@@ -175,6 +176,18 @@ class PlantedSettings:
 
 
 DEFAULT_SWEEP, DEFAULT_RULES, DEFAULTS = SweepConfig(), Rules(), Settings()
+
+
+def doctor_form(asked: DoctorForm | bool) -> DoctorForm:
+    """The form of the doctor by its name; True stands for the full one, False for none.
+
+    Raises:
+        ValueError: another value.
+    """
+    form = asked if isinstance(asked, str) else "full" if asked else "off"
+    if form not in get_args(DoctorForm):
+        raise ValueError(f"doctor is {form!r}; it is one of {', '.join(get_args(DoctorForm))}")
+    return form
 
 
 def flat(settings: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,11 +24,12 @@ from lens.probes.scaling import MinMax, fit_min_max, scale
 from lens.probes.sweep import Sweep, grid_warnings, sweep
 from lens.progress import Bar, silent
 from lens.scratch import IN_MEMORY, Scratch
-from lens.settings import Settings
+from lens.settings import DoctorForm, Settings
 from lens.study.study import Study
 from lens.verdicts import confounds as confounding
 from lens.verdicts import doctor, encoding
 from lens.verdicts.clusters import cluster_features
+from lens.verdicts.doctor_summary import Diagnosis, short_summary, summary
 from lens.verdicts.folds import Fold, by_repeat, make_folds, single_fold, times_held_out
 from lens.verdicts.held_out import (
     PROBES,
@@ -197,21 +198,33 @@ def compare_single_split(
     return result, context
 
 
-def diagnose(study: Study, settings: Settings, *, bar: Bar = silent) -> doctor.Findings:
-    """What this cohort can show, from known changes planted in the embeddings before fine-tuning.
+def diagnose(
+    study: Study,
+    verdicts: Mapping[str, pd.DataFrame],
+    settings: Settings,
+    form: DoctorForm,
+    *,
+    bar: Bar = silent,
+) -> Diagnosis:
+    """What this cohort can show.
 
-    One repeat of the folds, since every planted change is fitted anew.
+    Args:
+        study: the joined tables.
+        verdicts: task -> table of the features' verdicts, for the short form.
+        settings: folds, rules, scores and seed.
+        form: ``short`` reads the answer off the verdicts, ``full`` plants known changes in the
+            embeddings before fine-tuning, each judged on one repeat of the folds.
+        bar: progress of the fits.
     """
-    folds = first_repeat(study_folds(study, settings))
-    planted = doctor.Settings(rules=settings.rules, seed=settings.seed, scores=settings.scores)
-    clusters = len(cluster_features(study.r).medoids)
-    with bar(
-        doctor.count_fits(len(study.x_ft), clusters, folds, planted), "doctor", "fit"
-    ) as advance:
-        return doctor.examine(
-            study.x_pre, study.x_ft, study.observed(), study.features["column"].tolist(),
-            _patients(study), folds, planted, None, on_fit=advance,
+    if form == "short":
+        patients, held_out = _patients(study), times_held_out(study_folds(study, settings)) > 0
+        content = short_summary(
+            verdicts, len(np.unique(patients)), settings.rules, settings.scores,
+            held_out=len(np.unique(patients[held_out])),
         )  # fmt: skip
+        return Diagnosis(content)
+    findings = _plant(study, settings, bar)
+    return Diagnosis(summary(findings), findings)
 
 
 def facts(study: Study, settings: Settings) -> dict[str, Any]:
@@ -241,6 +254,20 @@ def scratch_of(settings: Settings, folder: Path | None = None) -> Scratch:
     """A place for a stage's large arrays, within the bound on memory."""
     limit = float("inf") if settings.memory is None else 1e9 * settings.memory
     return Scratch(limit, folder)
+
+
+def _plant(study: Study, settings: Settings, bar: Bar) -> doctor.Findings:
+    """Verdicts on planted changes, each from one repeat of the folds."""
+    folds = first_repeat(study_folds(study, settings))
+    planted = doctor.Settings(rules=settings.rules, seed=settings.seed, scores=settings.scores)
+    clusters = len(cluster_features(study.r).medoids)
+    with bar(
+        doctor.count_fits(len(study.x_ft), clusters, folds, planted), "doctor", "fit"
+    ) as advance:
+        return doctor.examine(
+            study.x_pre, study.x_ft, study.observed(), study.features["column"].tolist(),
+            _patients(study), folds, planted, None, on_fit=advance,
+        )  # fmt: skip
 
 
 def _retrained(study: Study, task: str, settings: Settings) -> list[HeldOutErrors]:

@@ -18,7 +18,7 @@ from experiments.main_job.config import Config, ContextFlags, TableFlags
 from experiments.sweep import job
 from lens import cache
 from lens.errors import InputError
-from lens.settings import PAPER_L1_GRID, changed
+from lens.settings import PAPER_L1_GRID, changed, doctor_form
 from tests.planted import Planted, plant
 
 SMALL: dict[str, Any] = {
@@ -201,6 +201,25 @@ for arguments in sys.argv[1:]:
     assert len(lines) == len(WRONG)
     for line, message in zip(lines, WRONG.values(), strict=True):
         assert message in line
+
+
+def test_the_doctor_is_short_by_default_full_or_off_as_asked(planted: Planted) -> None:
+    tables = ((planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, planted.radiomics)
+    options = SMALL | {"progress": False, "modalities": "t2"}
+    found = lens.compare(*tables, **options)
+    assert found.doctor is not None
+    assert found.doctor.findings is None
+    assert found.seconds["doctor"] < 0.5
+    assert found.summary().endswith(found.doctor.content["sentence"])
+    for nothing in ("off", False):
+        assert lens.compare(*tables, doctor=nothing, **options).doctor is None
+    assert [*map(doctor_form, (True, False, "short"))] == ["full", "off", "short"]
+    # In a process of its own, where no type is checked but by our own code.
+    script = "from lens.settings import doctor_form; doctor_form('long')"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert "doctor is 'long'; it is one of short, full, off" in done.stderr
 
 
 def test_settings_go_by_their_names(planted: Planted) -> None:

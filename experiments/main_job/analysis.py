@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,12 @@ from lens.files import file_hash, read_table, write_failures, write_table
 from lens.progress import tqdm_bar
 from lens.report.results import (
     read_projection,
-    write_findings,
+    write_diagnosis,
     write_shift,
     write_study,
     write_sweep,
 )
+from lens.settings import doctor_form
 from lens.study.load import load_study
 from lens.study.study import Study
 from lens.verdicts.judge import Judged
@@ -39,7 +41,8 @@ SPLIT_FILES = (
 def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
     """Runs the analysis on tables and gives all patients set aside on the way."""
     set_aside, scopes, tasks = list(inputs.set_aside), {}, {}
-    for name, part in _parts(plan, inputs, record.folder).items():
+    parts = _parts(plan, inputs, record.folder)
+    for name, part in parts.items():
         study = load_study(
             part.pre,
             part.ft,
@@ -67,6 +70,8 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
         seeds={"first": plan.settings.seed, "count": plan.settings.mlp.seeds},
         notes=list(inputs.notes),
     )
+    if doctor_form(plan.config.context.doctor) != "off":
+        _say_what_shows(parts)
     return set_aside
 
 
@@ -101,6 +106,13 @@ def _parts(plan: Plan, inputs: Inputs, folder: Path) -> dict[str, Part]:
             number += 1
         named[name] = Part(scope, pre, ft, folder / "scopes" / name if named else folder)
     return named
+
+
+def _say_what_shows(parts: Mapping[str, Part]) -> None:
+    """Prints the doctor's answer on each part."""
+    for name, part in parts.items():
+        content = json.loads((part.folder / "doctor" / "doctor.json").read_text(encoding="utf-8"))
+        print(f"{name}: {content['sentence']}")
 
 
 def _exposing_split(plan: Plan, inputs: Inputs) -> Path | None:
@@ -153,8 +165,7 @@ class _Stages:
         beyond = [study.retrained, self.context]
         self._stage("cross-validation", [depends, beyond], outputs, self._cross_validate)
         self._stage("encoding", depends, self._of_tasks("encoding.csv"), self._encode)
-        if self.plan.config.context.doctor:
-            self._stage("doctor", depends, [here / "doctor"], self._diagnose)
+        self._doctor(depends)
         for task in study.x_ft:
             self._compare_single_split(task, depends)
 
@@ -189,9 +200,20 @@ class _Stages:
         tables = stages.encode(self.study, self.plan.settings, bar=tqdm_bar)
         self._write(tables, "encoding.csv")
 
-    def _diagnose(self) -> None:
-        findings = stages.diagnose(self.study, self.plan.settings, bar=tqdm_bar)
-        write_findings(self.part.folder / "doctor", findings, {"notes": self.study.notes})
+    def _doctor(self, depends: Any) -> None:
+        """What the cohort can show; its full form does not depend on the verdicts."""
+        form, folder = doctor_form(self.plan.config.context.doctor), self.part.folder / "doctor"
+        if form == "off":
+            return
+        files = {task: self.record.folder / task / VERDICT_FILES[0] for task in self.study.x_ft}
+        verdicts = [file_hash(path) for path in files.values()] if form == "short" else []
+
+        def work() -> None:
+            tables = {task: read_table(path) for task, path in files.items()}
+            found = stages.diagnose(self.study, tables, self.plan.settings, form, bar=tqdm_bar)
+            write_diagnosis(folder, found, {"notes": self.study.notes})
+
+        self._stage("doctor", [form, depends, verdicts], [folder], work)
 
     def _compare_single_split(self, task: str, depends: Any) -> None:
         folder = self.record.folder / task

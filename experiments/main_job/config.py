@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from lens.settings import Settings
+from lens.settings import DoctorForm, Settings
 
 Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -73,9 +73,9 @@ class ContextFlags:
     repeatability: Path | None = None
     """Table of column, icc (as from experiments.radiomics --perturb): the R2 that a feature's
     repeatability allows, next to the verdicts."""
-    doctor: bool = False
-    """Also plant known changes in the embeddings before fine-tuning, and say in the report what
-    this cohort can show (minutes)."""
+    doctor: DoctorForm = "short"
+    """What the report says of what this cohort can show. short: read off the verdicts. full: from
+    known changes planted in the embeddings before fine-tuning, with false alarms (minutes)."""
 
 
 @dataclass(frozen=True)

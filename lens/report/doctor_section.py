@@ -1,4 +1,4 @@
-"""Section: what the cohort can show, from changes planted in its embeddings."""
+"""Section: what the cohort can show, from its verdicts or from changes planted in it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from markupsafe import Markup
 
 from lens.report.power_figure import power_figure
 from lens.report.results import Scope
-from lens.report.section import Need, Report, Section
+from lens.report.section import Report, Section
 from lens.verdicts.doctor_summary import table
 
 
 def render(report: Report) -> Markup:
-    """An answer, a figure and a table per scope that was examined."""
+    """An answer and a table per scope, and of planted changes a figure; nothing without any."""
     scopes = report.results.scopes
+    if not any(scope.doctor for scope in scopes.values()):
+        return Markup("")
     return report.fill(
         "doctor_section.html",
         scopes=[_scope(report, name, scope) for name, scope in scopes.items() if scope.doctor],
@@ -22,16 +24,19 @@ def render(report: Report) -> Markup:
     )
 
 
-SECTION = Section("doctor", (Need("planted"),), render)
+SECTION = Section("doctor", (), render)
 
 
 def _scope(report: Report, name: str, scope: Scope) -> dict[str, Any]:
-    drawing = "doctor" if scope.facts["folder"] == "." else f"doctor-{name}"
-    figure = power_figure(scope.planted, scope.doctor["detectable"])
     return {
         "name": name,
         "folds": scope.facts["folds"],
         "doctor": scope.doctor,
         "rows": table(scope.doctor).to_dict("records"),
-        "figure": report.draw(figure, drawing),
+        "figure": _figure(report, name, scope) if len(scope.planted) else "",
     }
+
+
+def _figure(report: Report, name: str, scope: Scope) -> str:
+    drawing = "doctor" if scope.facts["folder"] == "." else f"doctor-{name}"
+    return report.draw(power_figure(scope.planted, scope.doctor["detectable"]), drawing)

@@ -20,9 +20,9 @@ from lens.probes.scaling import MinMax
 from lens.probes.sweep import Sweep
 from lens.report.figures import save
 from lens.report.power_figure import power_figure
+from lens.settings import doctor_form
 from lens.study.study import Study
-from lens.verdicts.doctor import Findings
-from lens.verdicts.doctor_summary import summary
+from lens.verdicts.doctor_summary import Diagnosis
 
 RUN_FILES = {
     "run.json": "settings, versions, stages and scopes of the run",
@@ -39,7 +39,8 @@ SCOPE_FILES = {
     "doctor/doctor.csv": "the planted changes",
     "doctor/doctor-features.csv": "the clusters of features of the doctor",
 }
-"""Files of a scope, in the run folder or in ``scopes/<name>``; absent without a doctor: its own."""
+"""Files of a scope, in the run folder or in ``scopes/<name>``; those of the doctor are
+absent without one, and with its short form all but the first of them."""
 
 TASK_FILES = {
     "verdicts.parquet": "verdict of every feature with its evidence",
@@ -106,8 +107,8 @@ class Scope:
         sweep: a row per penalty pair and seed.
         split: ``patient_id, split``.
         dropped: radiomic columns left out, with the reason.
-        doctor: of `lens.verdicts.doctor_summary.summary`; empty where the doctor was not asked.
-        planted: its planted changes; no rows without it.
+        doctor: of `lens.verdicts.doctor_summary`; empty where the doctor was not asked.
+        planted: the planted changes of its full form; no rows without it.
     """
 
     facts: dict[str, Any]
@@ -197,23 +198,20 @@ def write_shift(folder: Path, result: Shift) -> None:
     write_table(result.modalities, folder / "modalities.csv")
 
 
-def write_findings(folder: Path, findings: Findings, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes ``doctor.json``, ``doctor.csv``, ``doctor-features.csv`` and the figure of power.
+def write_diagnosis(folder: Path, diagnosis: Diagnosis, facts: Mapping[str, Any]) -> None:
+    """Writes ``doctor.json``; of the full form also its tables and the figure of power.
 
     Args:
         folder: where to.
-        findings: of `lens.verdicts.doctor.examine`.
+        diagnosis: of the doctor.
         facts: what else to keep in ``doctor.json``.
-
-    Returns:
-        The summary.
     """
-    content = summary(findings)
-    write_table(findings.planted, folder / "doctor.csv")
-    write_table(findings.features, folder / "doctor-features.csv")
-    save(power_figure(findings.planted, content["detectable"]), folder, "doctor")
+    content, findings = diagnosis.content, diagnosis.findings
+    if findings is not None:
+        write_table(findings.planted, folder / "doctor.csv")
+        write_table(findings.features, folder / "doctor-features.csv")
+        save(power_figure(findings.planted, content["detectable"]), folder, "doctor")
     write_json(folder / "doctor.json", {**content, **facts})
-    return content
 
 
 def read_results(folder: Path) -> Results:
@@ -240,14 +238,17 @@ def read_results(folder: Path) -> Results:
 def _read_scope(folder: Path, run: dict[str, Any], facts: dict[str, Any]) -> Scope:
     folder = folder / facts["folder"]
     # A run that did not ask for the doctor must not show what an earlier one left in the folder.
-    examined = run["config"].get("doctor", (folder / "doctor").is_dir())
+    asked = run["config"].get("doctor", (folder / "doctor").is_dir())
+    examined = doctor_form(asked) != "off"
+    doctor = _read_json(folder, "doctor/doctor.json") if examined else {}
+    planted = examined and doctor.get("form") != "short"
     return Scope(
         facts=facts,
         sweep=_read_table(folder, "sweep.parquet"),
         split=_read_table(folder, "split.csv"),
         dropped=_read_table(folder, "dropped.csv"),
-        doctor=_read_json(folder, "doctor/doctor.json") if examined else {},
-        planted=_read_table(folder, "doctor/doctor.csv") if examined else pd.DataFrame(),
+        doctor=doctor,
+        planted=_read_table(folder, "doctor/doctor.csv") if planted else pd.DataFrame(),
     )
 
 

@@ -36,10 +36,10 @@ from lens.verdicts.clusters import Clusters, cluster_features
 from lens.verdicts.doctor_plan import PlantedChange, comparisons, count_changes, plan
 from lens.verdicts.evidence import estimate_task, significance_of_changes
 from lens.verdicts.fold_values import impute, target_values
-from lens.verdicts.folds import Fold
+from lens.verdicts.folds import Fold, times_held_out
 from lens.verdicts.held_out import PRE, HeldOutErrors, held_out_errors
 from lens.verdicts.judge import judge
-from lens.verdicts.power import Power, power_of
+from lens.verdicts.power import Power, power_of, smallest_loss
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Findings:
             also ``r2_before, loss`` (held out), ``detected`` (1 where called lost), and of
             `lens.verdicts.power.Power` ``expected, detectable, limit``.
         features: a row per cluster: ``column, r2, p_present``, and per task
-            ``detectable_<task>``, the smallest change of R2 that shows with 80% power.
+            ``detectable_<task>``, the smallest loss of R2 that would be shown with 80% power
+            (`lens.verdicts.power.smallest_loss`).
         patients: in the cohort.
         rules: of the verdicts.
         noise: added to both sides, as a share of each channel's standard deviation.
@@ -162,8 +163,9 @@ class _Run:
         judged = {side: self._judge(held_out, side) for side in (x_ft or (PRE,))}
         before = next(iter(judged.values()))
         table = pd.DataFrame({"r2": before["r2_ridge_pre"], "p_present": before["p_present_pre"]})
+        scored = len(np.unique(self.groups[times_held_out(tuple(self.folds)) > 0]))
         for task in x_ft:
-            table[f"detectable_{task}"] = judged[task]["detectable"]
+            table[f"detectable_{task}"] = smallest_loss(judged[task], scored)
         return table
 
     def rows(self, batch: Sequence[PlantedChange]) -> Iterator[dict[str, Any]]:

@@ -93,7 +93,9 @@ def _verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
         return "no", f"{found}."
     worst = _worst(facts)
     if worst > NEAR_WHOLE * facts["median_r2"]:
-        what = "no planted loss" if np.isinf(worst) else f"only a loss of R2 above {worst:.2f}"
+        what = f"only a loss of R2 above {worst:.2f}"
+        if np.isinf(worst):
+            what = "not even the loss of all that is read of a typical feature"
         return "no", (
             f"{what} shows with 80% power, and the median R2 of the explained {facts['unit']} "
             f"({known}) is {facts['median_r2']:.2f}; {_alarms(facts)}."

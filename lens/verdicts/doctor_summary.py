@@ -18,7 +18,7 @@ import pandas as pd
 from lens.settings import Rules, Scores
 from lens.verdicts.doctor import Findings
 from lens.verdicts.doctor_answer import answer, rate
-from lens.verdicts.power import detectable_loss
+from lens.verdicts.power import detectable_loss, smallest_loss
 
 BINS = (0.0, 0.02, 0.05, 0.1, 0.2, np.inf)
 """Edges of the losses of R2 by which power is counted."""
@@ -53,8 +53,9 @@ def summary(findings: Findings, spectrum: Sequence[str] = ()) -> dict[str, Any]:
         ``median_r2`` (of the explained), ``false_alarms`` (rows ``change, alarms, runs``),
         ``nothing_changed`` (`lens.verdicts.doctor_answer.Rate` over the exchangeable draws),
         ``power`` (rows ``low, high, planted, detected``), ``detectable`` (planted loss of R2 with
-        80% power; None where none has it), ``tasks`` (rows ``task, detectable``: median over the
-        explained), ``level, margin, noise, scores, spectrum``.
+        80% power; None where none has it), ``tasks`` (rows ``task, detectable``: the smallest
+        loss with 80% power there, median over the explained; None where not even the loss of the
+        whole R2 has it), ``level, margin, noise, scores, spectrum``.
     """
     planted, features = findings.planted, findings.features
     explained = features["p_present"] <= findings.rules.level
@@ -96,6 +97,8 @@ def short_summary(
     patients: int,
     rules: Rules,
     scores: Scores,
+    *,
+    held_out: int | None = None,
     spectrum: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The short doctor's answer: how small a change would have shown in the tasks at hand.
@@ -105,6 +108,7 @@ def short_summary(
         patients: in the cohort.
         rules: of the verdicts.
         scores: whether normal scores of the features were judged or their values.
+        held_out: patients that were; None for all.
         spectrum: sentences about embeddings that have collapsed; they close the answer.
 
     Returns:
@@ -112,11 +116,13 @@ def short_summary(
         ``nothing_changed`` and ``detectable`` are None, ``false_alarms`` and ``power`` are empty.
     """
     explained = {task: table["p_present_pre"] <= rules.level for task, table in verdicts.items()}
-    detectable = {
-        task: _median(table.loc[explained[task], "detectable"]) for task, table in verdicts.items()
+    losses = {
+        task: pd.Series(smallest_loss(table, held_out or patients), table.index)
+        for task, table in verdicts.items()
     }
-    # A task in which nothing is explained shows nothing.
-    worst = max(detectable, key=lambda task: np.inf if (d := detectable[task]) is None else d)
+    # A task in which nothing is explained shows nothing, and is the worst of all.
+    typical = {task: each[explained[task]].median() for task, each in losses.items()}
+    worst = max(typical, key=lambda task: (not explained[task].any(), typical[task]))
     facts = {
         "form": "short",
         "patients": patients,
@@ -128,7 +134,10 @@ def short_summary(
         "nothing_changed": None,
         "power": [],
         "detectable": None,
-        "tasks": [{"task": task, "detectable": each} for task, each in detectable.items()],
+        "tasks": [
+            {"task": task, "detectable": _median(each[explained[task]])}
+            for task, each in losses.items()
+        ],
         "level": rules.level,
         "margin": rules.margin,
         "noise": None,
@@ -153,7 +162,7 @@ def table(content: Mapping[str, Any]) -> pd.DataFrame:
           for row in content["power"]),
         *([("smallest loss of R2 with 80% power, planted", _number(content["detectable"]))]
           if content["form"] == "full" else []),
-        *((f"smallest change of R2 with 80% power, {row['task']}", _number(row["detectable"]))
+        *((f"smallest loss of R2 with 80% power, {row['task']}", _number(row["detectable"]))
           for row in content["tasks"]),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["question", "found"])
@@ -165,7 +174,9 @@ def _answered(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _median(values: pd.Series) -> float | None:
-    return float(values.median()) if len(values) else None
+    """None without any, and where it is infinite."""
+    median = float(values.median()) if len(values) else np.inf
+    return median if np.isfinite(median) else None
 
 
 def _by_loss(planted: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,4 +1,9 @@
-"""Power of the verdict *lost*: which change of R2 is shown how often."""
+"""Power of the verdict *lost*: which change of R2 is shown how often.
+
+A change is as sure as its own standard error, which grows with a loss: what is lost differs from
+patient to patient. `power_of` is about changes as they were observed, `smallest_loss` about a loss
+that there could have been, `power_curve` about losses that were planted.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +67,47 @@ def power_of(
         np.min(expected, axis=0),
         np.array(limits)[worst],
     )
+
+
+def smallest_loss(table: pd.DataFrame, patients: int) -> Float[np.ndarray, " k"]:
+    """Smallest loss of R2 that would be shown with power `POWER`, by feature.
+
+    With s the standard error of the change that was observed, mostly none, the variance of a loss
+    of ``L`` is about ``s^2 + V(L) / p`` for p patients (`loss_variance`), and the smallest loss is
+    the first with ``L >= (limit + z) sqrt(s^2 + V(L) / p)``, as in `power_of`.
+
+    Args:
+        table: of `lens.verdicts.judge`: ``detectable, delta_r2_low, delta_r2_high, r2_ridge_pre``.
+        patients: that were held out.
+
+    Returns:
+        Infinity where not even the loss of the whole R2 before would be shown.
+    """
+    half = (table["delta_r2_high"] - table["delta_r2_low"]).to_numpy() / 2
+    error = half / stats.t.ppf(0.975, max(patients - 1, 1))
+    detectable, before = table["detectable"].to_numpy(), table["r2_ridge_pre"].to_numpy()
+    # `detectable` is that of the worst view; for some feature it is the one that has the interval.
+    ratio = np.divide(detectable, error, out=np.full(len(error), np.inf), where=error > 0)
+    factor = ratio.min() if np.isfinite(ratio).any() else 0.0
+    loss = np.linspace(0.001, 1.0, 1000)[:, None]
+    needed = np.square(detectable) + factor**2 * loss_variance(loss, before) / patients
+    shown = (np.square(loss) >= needed) & (loss <= before)
+    return np.where(shown.any(axis=0), loss[shown.argmax(axis=0), 0], np.inf)
+
+
+def loss_variance(
+    loss: Float[np.ndarray, "*m one"], before: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, "*m k"]:
+    """Variance of an observed loss of R2, times the number of patients.
+
+    For normal values, and predictions after fine-tuning that know a part of what those before know
+    and nothing else.
+
+    Args:
+        loss: of R2.
+        before: R2 before fine-tuning.
+    """
+    return 4 * (1 - loss) ** 2 * loss * (1 - before + loss) + 4 * loss**3 * (before - loss)
 
 
 def power_curve(planted: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lens.verdicts.power import smallest_loss
 from lens.verdicts.rules import VERDICTS
 from tests.experiments.test_main_job import SMALL, run
 from tests.planted import Planted, plant
@@ -57,12 +58,18 @@ def flags(planted: Planted, tmp_path_factory) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def finished(flags: list[object], tmp_path_factory) -> Path:
+def ran(flags: list[object], tmp_path_factory) -> tuple[Path, str]:
+    """The run folder, and what was printed."""
     folder = tmp_path_factory.mktemp("run")
     done = run(*flags, "--folds", "3", "--repeats", "1", "--out", folder)
     assert done.returncode == 0, done.stderr
     assert "cross-validation: 9 fits, about" in done.stderr
-    return folder
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(ran: tuple[Path, str]) -> Path:
+    return ran[0]
 
 
 def features(folder: Path, task: str) -> pd.DataFrame:
@@ -124,7 +131,9 @@ def test_the_report_leads_with_the_verdicts(finished: Path) -> None:
 def test_the_doctors_findings_are_part_of_the_report(flags: list[object], tmp_path: Path) -> None:
     """As from the job of its own; the features are read against one modality to be quick."""
     scopes = ["--scope", "cls=t2.gland", "--scope", "rot=t2.gland", "--flips", "300"]
-    done = run(*flags, *scopes, "--doctor", "--folds", "3", "--repeats", "1", "--out", tmp_path)
+    done = run(
+        *flags, *scopes, "--doctor", "full", "--folds", "3", "--repeats", "1", "--out", tmp_path
+    )
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "doctor" / "doctor.json").read_text())
     assert content["answer"] in ("yes", "partly", "no")
@@ -133,6 +142,21 @@ def test_the_doctors_findings_are_part_of_the_report(flags: list[object], tmp_pa
     assert "<h2>What this cohort can show</h2>" in page
     assert content["sentence"] in page
     assert (tmp_path / "figures" / "doctor.png").stat().st_size > 5000
+
+
+def test_by_default_the_short_doctor_has_the_last_word(ran: tuple[Path, str]) -> None:
+    finished, said = ran
+    content = json.loads((finished / "doctor" / "doctor.json").read_text())
+    assert content["form"] == "short"
+    tables = {task: features(finished, task) for task in ("cls", "rot")}
+    for row in content["tasks"]:
+        table = tables[row["task"]]
+        explained = table["p_present_pre"] <= 0.05
+        assert row["detectable"] == np.median(smallest_loss(table, 160)[explained])
+    answer, report = said.splitlines()[-2:]
+    assert answer == f"all: {content['sentence']}"
+    assert report.startswith("report: ")
+    assert {path.name for path in (finished / "doctor").iterdir()} == {"doctor.json"}
 
 
 def test_without_folds_the_split_is_the_only_fold(flags: list[object], tmp_path: Path) -> None:

@@ -331,9 +331,12 @@ def test_what_is_not_ours_stays(tables: Path, tmp_path: Path) -> None:
     (folder / "doctor").mkdir()
     (folder / "doctor" / "mine.txt").write_text("mine")
     own = shutil.copytree(tables, folder / "my tables")
-    assert job(config(own, folder, doctor=True)) == 0
-    assert (folder / "doctor" / "doctor.json").is_file()
+    assert job(config(own, folder, doctor="full")) == 0
+    assert (folder / "doctor" / "doctor.csv").is_file()
     assert job(config(own, folder)) == 0
+    assert json.loads((folder / "doctor" / "doctor.json").read_text())["form"] == "short"
+    assert not (folder / "doctor" / "doctor.csv").exists()
+    assert job(config(own, folder, doctor="off")) == 0
     assert not (folder / "doctor" / "doctor.json").exists()
     assert (folder / "doctor" / "mine.txt").read_text() == "mine"
     assert (folder / "to do" / "later").is_dir()

@@ -1,4 +1,4 @@
-"""A finished run folder, small and without a doctor."""
+"""A finished run folder, small and with the short form of the doctor."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ def test_tables_are_read_as_they_were_written(finished: Path) -> None:
     )
     (scope,) = results.scopes.values()
     assert len(scope.split) == 120
-    assert scope.doctor == {}
+    assert scope.doctor["form"] == "short"
+    assert scope.planted.empty
     assert results.failures.empty
 
 
@@ -86,13 +87,12 @@ def test_another_folder_and_an_unfinished_run_are_refused(folder: Path, tmp_path
 
 
 def test_a_doctor_that_this_run_did_not_ask_is_not_shown(folder: Path) -> None:
-    (folder / "doctor").mkdir()
-    (folder / "doctor" / "doctor.json").write_text('{"answer": "yes"}')
+    (folder / "doctor" / "doctor.json").write_text('{"answer": "yes", "form": "full"}')
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    for asked in (True, False):
+    for asked in (True, "full", False, "off"):
         run["config"]["doctor"] = asked
         (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
-        if asked:
+        if asked in (True, "full"):
             with pytest.raises(InputError, match=r"doctor\.csv \(the planted changes\): no such"):
                 read_results(folder)
         else:

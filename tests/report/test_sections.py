@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -56,13 +57,26 @@ def test_a_need_of_no_known_table_is_a_mistake(finished: Path, tmp_path: Path) -
         Report(read_results(finished), tmp_path).has(Need("featuers"))
 
 
-def test_the_doctor_and_the_confounds_are_shown_where_they_were_asked(finished: Path) -> None:
-    """Neither was here."""
+def test_the_confounds_are_shown_where_they_were_asked(finished: Path) -> None:
+    """They were not here."""
     html = (finished / "report.html").read_text(encoding="utf-8")
-    assert "What this cohort can show" not in html
     assert "<h3>Confounds</h3>" not in html
     assert html.count("<h3>How much of the embedding is radiomics</h3>") == 2
     assert html.count("<h2>Beyond the verdicts: ") == 2
+
+
+def test_the_doctors_short_form_is_a_sentence_and_no_figure(folder: Path) -> None:
+    html = page(folder, *SECTIONS)
+    content = json.loads((folder / "doctor" / "doctor.json").read_text(encoding="utf-8"))
+    assert html.count("<h2>What this cohort can show</h2>") == 1
+    assert content["sentence"] in html
+    assert "no false-alarm rate was measured" in content["sentence"]
+    assert "smallest loss of R2 with 80% power, same" in html
+    assert not (folder / "figures" / "doctor.svg").exists()
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    run["config"]["doctor"] = "off"
+    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    assert "What this cohort can show" not in page(folder, *SECTIONS)
 
 
 def test_a_confound_column_brings_its_section(folder: Path) -> None:

@@ -16,7 +16,7 @@ from lens.verdicts.doctor import Findings, Settings, count_fits, examine
 from lens.verdicts.doctor_answer import answer, rate, too_many
 from lens.verdicts.doctor_summary import short_summary, summary, table
 from lens.verdicts.folds import make_folds
-from lens.verdicts.power import power_curve
+from lens.verdicts.power import loss_variance, power_curve, smallest_loss
 from tests.planted import Planted, plant
 
 N = 150
@@ -185,26 +185,41 @@ def verdicts(detectable: float, r2: float = 0.5, explained: int = 3) -> pd.DataF
             "p_present_pre": [0.001] * explained + [0.5] * absent,
             "r2_ridge_pre": [r2] * explained + [0.0] * absent,
             "detectable": [detectable] * explained + [9.0] * absent,
+            "delta_r2_low": -detectable / 2,
+            "delta_r2_high": detectable / 2,
         }
     )
 
 
 def test_the_short_form_reads_the_verdicts_and_takes_the_worst_task() -> None:
     tables = {"cls": verdicts(0.05), "reg": verdicts(0.2, 0.6, 2), "seg": verdicts(0.1)}
-    content = short_summary(tables, 90, Rules(), "normal")
+    content = short_summary(tables, 900, Rules(), "normal")
     assert content["answer"] == "partly"
+    losses = [row["detectable"] for row in content["tasks"]]
+    assert losses == [smallest_loss(each, 900)[0] for each in tables.values()]
+    assert losses[1] > losses[2] > losses[0]
     assert content["sentence"] == (
-        "With 90 patients this cohort can answer the question in part: it shows losses of R2 of "
-        "0.20 or more with 80% power, for 2 of 5 features, and smaller ones may go unseen; no "
-        "false-alarm rate was measured."
+        "With 900 patients this cohort can answer the question in part: it shows losses of R2 of "
+        f"{losses[1]:.2f} or more with 80% power, for 2 of 5 features, and smaller ones may go "
+        "unseen; no false-alarm rate was measured."
     )
     assert content["median_r2"] == 0.6
-    assert [row["detectable"] for row in content["tasks"]] == [0.05, 0.2, 0.1]
     json.dumps(content)
     assert len(table(content)) == 4
-    assert short_summary({"cls": verdicts(0.05)}, 90, Rules(), "raw")["answer"] == "yes"
+    assert short_summary({"cls": verdicts(0.05)}, 90_000, Rules(), "raw")["answer"] == "yes"
     # Of a median R2 of 0.5, three quarters are 0.375.
-    assert short_summary({"cls": verdicts(0.38)}, 90, Rules(), "raw")["answer"] == "no"
+    assert short_summary({"cls": verdicts(0.38)}, 90_000, Rules(), "raw")["answer"] == "no"
+    assert short_summary({"cls": verdicts(0.36)}, 90_000, Rules(), "raw")["answer"] == "partly"
+    # Fewer patients that were held out show less.
+    fewer = short_summary(tables, 900, Rules(), "normal", held_out=300)
+    assert fewer["tasks"][1]["detectable"] > losses[1]
+
+
+def test_where_not_even_all_of_a_feature_would_be_missed_the_answer_is_no() -> None:
+    content = short_summary({"cls": verdicts(0.6)}, 90, Rules(), "normal")
+    assert content["answer"] == "no"
+    assert content["tasks"] == [{"task": "cls", "detectable": None}]
+    assert "not even the loss of all that is read of a typical feature" in content["sentence"]
 
 
 def test_a_task_without_an_explained_feature_is_a_no_in_the_short_form() -> None:
@@ -218,10 +233,37 @@ def test_a_task_without_an_explained_feature_is_a_no_in_the_short_form() -> None
 
 def test_both_forms_answer_alike(findings: Findings) -> None:
     full = summary(findings)
-    task = findings.features.rename(
-        columns={"r2": "r2_ridge_pre", "p_present": "p_present_pre", "detectable_cls": "detectable"}
+    found = {"cls": verdicts(0.05)}
+    short = short_summary(found, N, findings.rules, "normal")
+    assert [*short] == [*full]
+
+
+@pytest.mark.parametrize("before", [0.3, 0.8])
+@pytest.mark.parametrize("share", [0.2, 0.7, 1.0])
+def test_the_variance_of_a_loss_is_that_of_normal_values(before: float, share: float) -> None:
+    """A loss of R2 over 200 patients, drawn 20,000 times: the spread is known to 1%."""
+    n, loss = 200, share * before
+    rng = np.random.default_rng(0)
+    kept, gone, rest = (
+        np.sqrt(variance) * rng.normal(size=(20_000, n))
+        for variance in (before - loss, loss, 1 - before)
     )
-    short = short_summary({"cls": task}, N, findings.rules, "normal")
-    assert set(short) == set(full)
-    for same in ("patients", "tested", "explained", "median_r2", "tasks", "level"):
-        assert short[same] == full[same]
+    total = np.square(kept + gone + rest).sum(axis=1)
+    lost = (np.square(gone + rest).sum(axis=1) - np.square(rest).sum(axis=1)) / total
+    expected = loss_variance(np.array([loss]), np.array([before]))[0]
+    assert n * lost.var() == pytest.approx(expected, rel=0.05)
+
+
+def test_the_smallest_loss_counts_that_a_loss_has_a_spread_of_its_own() -> None:
+    table = verdicts(0.05, 0.6, 5)
+    # With patients without end what was observed is all there is.
+    np.testing.assert_allclose(smallest_loss(table, 10**9), 0.05, atol=0.002)
+    (found, *_) = smallest_loss(table, 500)
+    factor = 0.05 / (0.025 / stats.t.ppf(0.975, 499))
+    error = 0.05 / factor
+    variance = loss_variance(np.array([found]), np.array([0.6]))[0] / 500
+    assert found == pytest.approx(factor * np.sqrt(error**2 + variance), abs=0.002)
+    assert found > 0.08
+    # Nothing changed, in any patient: no spread is known but the margin.
+    same = table.assign(delta_r2_low=0.0, delta_r2_high=0.0, detectable=0.01)
+    np.testing.assert_allclose(smallest_loss(same, 500), 0.01, atol=0.002)
