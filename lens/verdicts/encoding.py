@@ -62,7 +62,8 @@ def encoding(
         Task -> table with a row per grouping, group and stage (``pre, ft, delta``): ``grouping,
         group, stage, n_features, shapley, shapley_low, shapley_high, unique, alone``; group ``all``
         is the R2 of all features together, ``none`` what they leave. Intervals are over the
-        held-out patients with the fits held fixed.
+        patients, held out and fitted (`lens.verdicts.variance_partition`); the principal components
+        of the embeddings are taken as given.
     """
     rows: dict[str, list[pd.DataFrame]] = {task: [] for task in x_ft}
     drawn = _draw(groups)
@@ -71,7 +72,7 @@ def encoding(
     r, groups = r[drawn], groups[drawn]
     for grouping, members in feature_groups(features).items():
         blocks = [r[:, columns] for columns in members.values()]
-        subset_gains = fit_subsets(blocks, targets, folds, whole=True, on_fit=on_fit)
+        subset_gains = fit_subsets(blocks, targets, groups, folds, whole=True, on_fit=on_fit)
         for task, tables in rows.items():
             tables.append(
                 _table(grouping, members, subset_gains["pre"], subset_gains[task], groups)
