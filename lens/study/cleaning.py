@@ -11,6 +11,13 @@ from jaxtyping import Bool
 
 from lens.errors import CaseError, InputError
 from lens.radiomics.findings import explain, missing_kinds, repeated
+from lens.study.absurd import (
+    FACTOR,
+    MAX_PATIENTS,
+    absurd_embeddings,
+    absurd_features,
+    blame,
+)
 from lens.study.join import Rows
 
 MAX_MISSING = 0.2
@@ -54,6 +61,36 @@ def drop_missing(rows: Rows, findings: pd.DataFrame) -> Rows:
     reasons = [f"not finite in {fraction:.0%} of the patients" for fraction in share[~keep]]
     dropped = pd.DataFrame({"column": rows.features["column"][~keep], "reason": reasons})
     return rows.with_columns(keep, explain(dropped, findings))
+
+
+def set_aside_absurd(rows: Rows) -> Rows:
+    """Without patients who have a value that no measurement can be, see `lens.study.absurd`.
+
+    One such value would decide every mean, deviation and fit that it takes part in. A radiomic
+    column that is absurd in more than a twentieth of the patients is dropped in their stead.
+
+    Raises:
+        InputError: so many patients are absurd in a dimension of an embedding, which cannot go.
+    """
+    absurd = absurd_features(rows.r)
+    columns, blamed = blame(absurd)
+    errors = {
+        row: _absurd_value(rows, row, "radiomics", rows.r[row], absurd[row] & ~columns)
+        for row in np.flatnonzero(blamed).tolist()
+    }
+    for name, x in rows.x.items():
+        found = absurd_embeddings(x)
+        dimensions, blamed = blame(found)
+        if dimensions.any():
+            raise InputError(_absurd_dimension(rows.sources[name], found, dimensions))
+        for row in np.flatnonzero(blamed).tolist():
+            errors.setdefault(row, _absurd_value(rows, row, name, x[row], found[row]))
+    counts = absurd[:, columns].sum(axis=0)
+    reasons = [f"more than {FACTOR:.0e} times its usual size in {n} patients" for n in counts]
+    dropped = pd.DataFrame({"column": rows.features["column"][columns], "reason": reasons})
+    keep = ~np.isin(np.arange(len(rows.ids)), list(errors))
+    left = rows.with_rows(keep, *(errors[row] for row in sorted(errors)))
+    return left.with_columns(~columns, dropped)
 
 
 def drop_proportional(rows: Rows, findings: pd.DataFrame) -> Rows:
@@ -148,6 +185,34 @@ def _missing_share(rows: Rows) -> np.ndarray:
         if base.any():
             share[columns] = missing[np.ix_(base, columns)].mean(axis=0)
     return share
+
+
+def _absurd_value(
+    rows: Rows, row: int, name: str, values: np.ndarray, absurd: np.ndarray
+) -> CaseError:
+    """About the first absurd value of a patient in a table; `values` and `absurd` are (k,)."""
+    first, *others = np.flatnonzero(absurd)
+    radiomics = name == "radiomics"
+    column = rows.columns[first] if radiomics else f"dimension {first} (counted from 0)"
+    also = f"; so are {len(others)} more value(s) of the patient" if others else ""
+    again = "Extract" if radiomics else "Embed"
+    return CaseError(
+        "/".join(rows.ids.iloc[row]),
+        rows.sources[name],
+        stage="join",
+        reason=f"{column} is {values[first]:.6g}, more than {FACTOR:.0e} times its usual size"
+        + also,
+        remedy=f"{again} the patient again; check image and mask for extreme values",
+    )
+
+
+def _absurd_dimension(source: str, absurd: np.ndarray, dimensions: np.ndarray) -> str:
+    first = np.flatnonzero(dimensions)[0]
+    return (
+        f"{source}: dimension {first} (counted from 0) is more than {FACTOR:.0e} times its usual "
+        f"size in {absurd[:, first].sum()} patients. In more than {MAX_PATIENTS:.0%} of them that "
+        "is no wrong image: check the encoder, and whether it overflows in half precision"
+    )
 
 
 def _too_few_values(rows: Rows, row: int) -> CaseError | None:

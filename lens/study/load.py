@@ -16,6 +16,7 @@ from lens.study.cleaning import (
     drop_proportional,
     impute,
     select,
+    set_aside_absurd,
     set_aside_incomplete,
 )
 from lens.study.join import Rows, join
@@ -55,9 +56,10 @@ def load_study(
     torch, or nested lists. The user's objects stay as they are.
 
     Tables may list patients in any order. Patients that are not in every table, whose embedding is
-    not finite, or who lack more than a fifth of the features, are set aside; radiomic columns that
-    are missing in more than a fifth of the patients, constant over the train patients, or by the
-    audit proportional to another column, are dropped. A feature that is still missing takes the
+    not finite, who lack more than a fifth of the features, or who have an absurd value (1e20 among
+    ones, see `lens.study.absurd`) are set aside; radiomic columns that are missing in more than a
+    fifth of the patients, absurd in more than a twentieth, constant over the train patients, or by
+    the audit proportional to another column, are dropped. A feature that is still missing takes the
     median over the train patients. All is listed in the result, with the audit's reasons.
 
     Args:
@@ -85,6 +87,7 @@ def load_study(
 
     rows = select(joined, rois=rois, modalities=modalities)
     rows = drop_missing(rows, findings)
+    rows = set_aside_absurd(rows)
     rows = drop_proportional(rows, findings)
     rows = set_aside_incomplete(rows)
     _check_patients(rows)
