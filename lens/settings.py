@@ -164,7 +164,7 @@ class PlantedSettings:
     rules: Rules = field(default_factory=lambda: Rules(flips=2000))
     """Of the verdicts."""
     doses: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    """Shares of a cluster's subspace to take out."""
+    """Shares of what is read of a cluster to replace by that of other patients."""
     clusters: int = 6
     """Clusters of features to erase, one after another, each by each dose."""
     draws: int = 7

@@ -9,8 +9,9 @@ through the same folds, probes and tests as the real analysis:
 - **exchangeable**: other noise of the same kind on each side: normal, normal and loud in a few
   patients, skewed. Neither side holds more; a verdict is a false alarm. Each draw has two noises of
   its own, so that false alarms are counted over independent draws.
-- **erased**: the linear subspace from which one cluster of features is predicted is removed by dose
-  (`lens.verdicts.planted_changes.remove`), with other noise on both sides. How often that is
+- **erased**: in the linear subspace from which one cluster of features is predicted, a part is
+  replaced by that of other patients (`lens.verdicts.planted_changes.replace`), with other noise on
+  both sides. How often that is
   called lost, by the R2 that it costs, is the power.
 - **damage**: noise, and the rows of other patients. Context; counts neither way.
 
@@ -60,7 +61,8 @@ class Findings:
         planted: a row per planted change: ``kind, change, dose, cluster`` (its medoid's column),
             ``alarms`` (clusters called lost or gained), ``lost, gained, recoded``; of an erasure
             also ``r2_before, loss`` (held out), ``detected`` (1 where called lost), and of
-            `lens.verdicts.power.Power` ``expected, detectable, limit``.
+            `lens.verdicts.power.Power` ``expected, detectable, limit``, the first of them 0 where
+            the loss was shown and not called (`lens.verdicts.rules.withheld`).
         features: a row per cluster: ``column, r2, p_present``, and per task
             ``detectable_<task>``, the smallest loss of R2 that would be shown with 80% power
             (`lens.verdicts.power.smallest_loss`).
@@ -189,6 +191,8 @@ class _Run:
             row["detected"] = float(target["verdict"] == "lost")
             for name, values in self._power(held_out, side)._asdict().items():
                 row[name] = values[planted.target]
+            if target["withheld"]:
+                row["expected"] = 0.0
         return row
 
     def _held_out(self, x_pre: np.ndarray, sides: Mapping[str, np.ndarray]) -> HeldOutErrors:

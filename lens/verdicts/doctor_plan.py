@@ -18,7 +18,7 @@ from lens.verdicts.planted_changes import (
     gain,
     loudness,
     normal_noise,
-    remove,
+    replace,
     rescale,
     rotate,
     shuffle,
@@ -139,7 +139,8 @@ def _erasures(
     wanted = [(target, dose) for target in erased for dose in doses]
 
     def erase(target: int, dose: float, draw: int) -> np.ndarray:
-        return (remove(x, erased[target], dose) + noise * normal_noise(x, draw)).astype(x.dtype)
+        changed = replace(x, erased[target], dose, draw)
+        return changed + (noise * normal_noise(x, draw)).astype(x.dtype)
 
     before = partial(add_noise, x, noise, seed)
     return [

@@ -1,9 +1,9 @@
 """Changes of an embedding whose effect is known: some must give no verdict, others must give one.
 
 `rotate`, `rescale`, `gain`, `dominate` and `amplify_small` leave the information as it is;
-`shuffle` destroys all of it, `add_noise` a part of everything, and `remove` that of chosen features
-by dose. `normal_noise` and `skewed_noise` make two copies of an embedding that are exchangeable:
-neither holds more. `lens.verdicts.doctor_plan` lists what the doctor plants.
+`shuffle` destroys all of it, `add_noise` a part of everything, `remove` and `replace` that of
+chosen features by dose. `normal_noise` and `skewed_noise` make two copies of an embedding that are
+exchangeable: neither holds more. `lens.verdicts.doctor_plan` lists what the doctor plants.
 """
 
 from __future__ import annotations
@@ -132,3 +132,23 @@ def remove(
     u = u[:, s > _NEGLIGIBLE * s[0]]
     centred = x - x.mean(axis=0, dtype=np.float64)
     return (x - dose * (u @ (u.T @ centred))).astype(x.dtype)
+
+
+def replace(
+    x: Float[np.ndarray, "n d"], r: Float[np.ndarray, "n k"], dose: float, seed: int
+) -> Float[np.ndarray, "n d"]:
+    """Embeddings in which what predicts some features is in part that of other patients.
+
+    What `remove` takes out is put back in two parts, of which one has its rows shuffled, with
+    variances ``1 - dose`` and ``dose``. Directions keep their variance, so that a reader needs no
+    more patients than before: R2 falls by about the share `dose` because information is gone.
+
+    Args:
+        x: embeddings.
+        r: features to erase; finite.
+        dose: share of the R2 that goes, 0 to 1.
+        seed: of the shuffle.
+    """
+    rest = remove(x, r, 1.0)
+    part = x - rest
+    return (rest + np.sqrt(1 - dose) * part + np.sqrt(dose) * shuffle(part, seed)).astype(x.dtype)

@@ -23,6 +23,9 @@ from lens.verdicts.sign_flips import Significance
 POWER = 0.8
 """Power at which a loss counts as detectable."""
 
+_DRAWS = 2000
+"""Draws of the views' errors."""
+
 
 class Power(NamedTuple):
     """Power per feature, from the standard error of its change.
@@ -41,32 +44,42 @@ class Power(NamedTuple):
 def power_of(
     changes: Mapping[str, Estimate], tests: Mapping[str, Significance], rules: Rules
 ) -> Power:
-    """Power in the worst of several views, all of which must show the change.
+    """Power to show a change in all of several views at once.
 
-    A change of delta with standard error s is shown with probability ``Phi(delta / s - limit)``,
-    Phi the normal distribution function, so that ``(limit + z) s`` is shown with power `POWER`, z
-    its normal quantile.
+    With standard errors ``s`` and limits by view, and standard normal ``e`` that are correlated as
+    the patients' influences are, a change of ``delta`` is shown where ``delta >= s (limit + e)`` in
+    every view. One view alone shows ``(limit + z) s`` with power `POWER`, z its normal quantile;
+    three that often differ need a little more.
 
     Args:
         changes: change of R2 in each view.
         tests: of these changes, by the same names.
         rules: level and margin.
     """
-    detectable, expected, limits = [], [], []
-    for view, change in changes.items():
-        p, limit = change.patients, tests[view].limit(rules.level)
-        error = np.linalg.norm(change.influence, axis=0) * np.sqrt(p / (p - 1))
-        detectable.append((limit + stats.norm.ppf(POWER)) * error)
-        limits.append(limit)
-        t = np.divide(-change.value, error, out=np.zeros_like(error), where=error > 0)
-        shown = stats.norm.cdf(t - limit)
-        expected.append(np.where(-change.value >= rules.margin, shown, 0.0))
-    worst = np.argmax(detectable, axis=0)
-    return Power(
-        np.maximum(np.max(detectable, axis=0), rules.margin),
-        np.min(expected, axis=0),
-        np.array(limits)[worst],
-    )
+    estimates = [*changes.values()]
+    patients = np.array([change.patients for change in estimates])
+    limits = np.array([tests[view].limit(rules.level) for view in changes])
+    errors = np.array([np.linalg.norm(change.influence, axis=0) for change in estimates])
+    errors *= np.sqrt(patients / (patients - 1))[:, None]
+    losses = -np.array([change.value for change in estimates])
+    detectable, expected = np.empty(losses.shape[1]), np.empty(losses.shape[1])
+    for column in range(losses.shape[1]):
+        influences = np.nan_to_num([change.influence[:, column] for change in estimates])
+        needed = errors[:, column] * (limits + _correlated(influences))
+        detectable[column] = np.quantile(needed.max(axis=1), POWER)
+        expected[column] = (losses[:, column] >= needed).all(axis=1).mean()
+    expected[losses.min(axis=0) < rules.margin] = 0.0
+    worst = (errors * limits[:, None]).argmax(axis=0)
+    return Power(np.maximum(detectable, rules.margin), expected, limits[worst])
+
+
+def _correlated(influences: Float[np.ndarray, "v p"]) -> Float[np.ndarray, "b v"]:
+    """Standard normal draws with the correlation of influences, the same ones each time."""
+    length = np.linalg.norm(influences, axis=1, keepdims=True)
+    unit = influences / np.where(length > 0, length, 1.0)
+    values, vectors = np.linalg.eigh(unit @ unit.T)
+    draws = np.random.default_rng(0).normal(size=(_DRAWS, len(unit)))
+    return (draws * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
 def smallest_loss(table: pd.DataFrame, patients: int) -> Float[np.ndarray, " k"]:
@@ -113,21 +126,19 @@ def loss_variance(
 def power_curve(planted: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Losses of R2 up to the largest that was planted, and the power at each.
 
-    Each erasure has a loss that would be shown there with power `POWER`, from its own standard
-    error. It grows with the loss of the erasure, which monotone regression describes; Student's t
-    gives the power at any other loss.
+    Every erasure has a probability to be called lost, from its own loss and standard error; zero
+    where a loss that was shown was not called. It grows with the loss, which monotone regression
+    describes, straight between the erasures.
 
     Args:
         planted: of `lens.verdicts.doctor.Findings`.
     """
-    erased = planted[(planted["kind"] == "erased") & (planted["loss"] > 0)]
+    erased = planted[(planted["kind"] == "erased") & (planted["loss"] > 0)].sort_values("loss")
     if erased.empty:
         return np.zeros(0), np.zeros(0)
-    fit = IsotonicRegression(out_of_bounds="clip").fit(erased["loss"], erased["detectable"])
+    power = IsotonicRegression().fit_transform(erased["loss"], erased["expected"])
     loss = np.linspace(0.0, float(erased["loss"].max()), 1001)
-    limit, quantile = float(erased["limit"].mean()), stats.norm.ppf(POWER)
-    power = stats.norm.cdf((limit + quantile) * loss / fit.predict(loss) - limit)
-    return loss, np.maximum.accumulate(power)
+    return loss, np.interp(loss, np.r_[0.0, erased["loss"]], np.r_[0.0, power])
 
 
 def detectable_loss(planted: pd.DataFrame, margin: float) -> float | None:

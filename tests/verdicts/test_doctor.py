@@ -15,8 +15,16 @@ from lens.settings import Rules
 from lens.verdicts.doctor import Findings, Settings, count_fits, examine
 from lens.verdicts.doctor_answer import answer, rate, too_many
 from lens.verdicts.doctor_summary import short_summary, summary, table
+from lens.verdicts.estimates import Estimate
 from lens.verdicts.folds import make_folds
-from lens.verdicts.power import loss_variance, power_curve, smallest_loss
+from lens.verdicts.power import (
+    detectable_loss,
+    loss_variance,
+    power_curve,
+    power_of,
+    smallest_loss,
+)
+from lens.verdicts.sign_flips import Significance
 from tests.planted import Planted, plant
 
 N = 150
@@ -85,6 +93,15 @@ def test_a_strong_cohort_can_answer(findings: Findings) -> None:
     assert f"{N} patients" in content["sentence"]
     assert len(table(content)) > 6
     json.dumps(content)
+
+
+def test_a_loss_that_is_shown_and_not_called_has_no_power(findings: Findings) -> None:
+    """The curve stays below where most losses of a size are withheld."""
+    erased = findings.planted["kind"] == "erased"
+    withheld = findings.planted.assign(expected=findings.planted["expected"].where(~erased, 0.0))
+    assert detectable_loss(withheld, 0.01) is None
+    assert detectable_loss(findings.planted, 0.01) is not None
+    assert summary(replace(findings, planted=withheld))["answer"] == "no"
 
 
 def test_power_to_be_expected_agrees_with_what_was_found(findings: Findings) -> None:
@@ -267,3 +284,37 @@ def test_the_smallest_loss_counts_that_a_loss_has_a_spread_of_its_own() -> None:
     # Nothing changed, in any patient: no spread is known but the margin.
     same = table.assign(delta_r2_low=0.0, delta_r2_high=0.0, detectable=0.01)
     np.testing.assert_allclose(smallest_loss(same, 500), 0.01, atol=0.002)
+
+
+def views(correlation: float, count: int, loss: float = 0.0) -> tuple[dict, dict]:
+    """Changes of 40 features in some views of 100 patients, with their tests; the limit is 3."""
+    rng = np.random.default_rng(0)
+    common, changes, tests = rng.normal(size=(100, 40)), {}, {}
+    for view in map(str, range(count)):
+        own = rng.normal(size=common.shape)
+        influence = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own
+        influence *= 0.02 / np.linalg.norm(influence, axis=0)
+        value = np.full(40, -loss)
+        changes[view] = Estimate(value, value, value, influence, 100)
+        tests[view] = Significance(np.ones(40), np.ones(40), 1.0, np.full(99, 3.0))
+    return changes, tests
+
+
+def test_one_view_has_the_power_of_a_normal_deviate() -> None:
+    found = power_of(*views(1.0, 1, 0.06), Rules())
+    error = 0.02 * np.sqrt(100 / 99)
+    np.testing.assert_allclose(found.detectable, error * (3 + stats.norm.ppf(0.8)), rtol=0.01)
+    # Of 2,000 draws.
+    np.testing.assert_allclose(found.expected, stats.norm.cdf(0.06 / error - 3), atol=0.02)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.8, 1.0])
+def test_all_views_must_show_a_change(correlation: float) -> None:
+    """Independent views: the power of three is the cube of that of one."""
+    found = power_of(*views(correlation, 3), Rules())
+    shares = {0.0: 0.8 ** (1 / 3), 1.0: 0.8}
+    factor = found.detectable / (0.02 * np.sqrt(100 / 99)) - 3
+    if correlation in shares:
+        assert factor.mean() == pytest.approx(stats.norm.ppf(shares[correlation]), abs=0.05)
+    else:
+        assert stats.norm.ppf(0.8) + 0.1 < factor.mean() < stats.norm.ppf(0.8 ** (1 / 3)) - 0.1

@@ -17,6 +17,7 @@ from lens.verdicts.planted_changes import (
     gain,
     loudness,
     remove,
+    replace,
     rescale,
     rotate,
     shuffle,
@@ -146,7 +147,7 @@ def test_an_erasure_has_other_noise_than_the_side_before() -> None:
     assert [change.target for change in erased] == [3] * 4
     assert len({change.before for change in erased}) == 1
     noise = [erased[0].before() - X]
-    noise += [change.after() - remove(X, R, change.dose) for change in erased]
+    noise += [c.after() - replace(X, R, c.dose, draw) for draw, c in enumerate(erased, 1)]
     correlations = np.corrcoef([each.ravel() for each in noise]) - np.eye(5)
     assert np.abs(correlations).max() < 0.2
 
@@ -160,3 +161,16 @@ def test_comparisons_share_the_side_before_and_are_counted() -> None:
         assert len({change.before for change in batch}) == 1
     assert count_changes(9, SETTINGS) == [len(batch) for batch in batches]
     assert sum(count_changes(1, SETTINGS)) == len(changes) - 4
+
+
+def test_what_is_replaced_keeps_the_variance_and_loses_the_share_of_r2() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(4000, 6))
+    r = x[:, :1] + 0.5 * rng.normal(size=(4000, 1))
+    for dose in (0.0, 0.25, 1.0):
+        changed = replace(x, r, dose, 1)
+        # Of 4,000 patients a variance is known to 2%, an R2 to 0.02.
+        np.testing.assert_allclose(changed.var(axis=0), x.var(axis=0), rtol=0.08)
+        r2 = LinearRegression().fit(changed, r).score(changed, r)
+        assert r2 == pytest.approx(0.8 * (1 - dose), abs=0.03)
+    np.testing.assert_allclose(replace(x, r, 0.0, 1), x)
