@@ -24,10 +24,11 @@ from lens.progress import silent, tqdm_bar
 from lens.report.page import write_report
 from lens.report.results import write_diagnosis, write_shift, write_study, write_sweep
 from lens.settings import DEFAULTS, DoctorForm, Settings, changed, doctor_form, flat
+from lens.study.identical import check_different
 from lens.study.load import load_study
 from lens.study.study import Study
 from lens.study.tables import EmbeddingSource, TableSource, is_table
-from lens.summary import summarise
+from lens.summary import Answered, summarise
 from lens.verdicts.doctor_summary import Diagnosis
 
 
@@ -87,10 +88,12 @@ class Comparison:
 
     def summary(self) -> str:
         """The result in sentences, a paragraph per task, and what the cohort can show at all."""
-        paragraphs = [
-            " ".join(summarise(task, result.shift.features, self.study, self.settings.rules))
+        tables = {
+            task: Answered(result.shift.features, result.levels)
             for task, result in self.tasks.items()
-        ]
+        }
+        warnings = [f"{text}." for text in stages.warnings_of(self.study, self.settings)]
+        paragraphs = [*warnings, *summarise(tables, self.study, self.settings)]
         if self.doctor is not None:
             paragraphs.append(self.doctor.content["sentence"])
         return "\n\n".join(paragraphs)
@@ -194,6 +197,7 @@ def compare(
     site: str | None = None,
     exposure: TableSource | Mapping[str, TableSource] | None = None,
     repeatability: TableSource | None = None,
+    identical: bool = False,
     doctor: DoctorForm | bool = "short",
     settings: Settings = DEFAULTS,
     progress: bool = True,
@@ -224,6 +228,7 @@ def compare(
         repeatability: a path or table of ``column`` and ``icc``.
         doctor: what to tell of what the cohort can show. ``short`` reads it off the verdicts;
             ``full``, or True, plants known changes (minutes); ``off``, or False, tells nothing.
+        identical: allow embeddings after fine-tuning that equal those before it.
         settings: how to compare.
         progress: show bars.
         options: single settings by name, such as ``folds=3, hidden=32, seed=1``
@@ -256,6 +261,9 @@ def compare(
             pre, _by_task(ft), radiomics, split=split, rois=_several(rois),
             modalities=_several(modalities), seed=settings.seed, retrained=_by_seed(retrained),
         )  # fmt: skip
+    if not identical:
+        check_different(study)
+    settings = stages.begin(study, settings)
     context = read_context(
         study, labels=labels, adjust=_several(adjust), site=site,
         exposure=_of_each_task(exposure, study),

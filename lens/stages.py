@@ -24,7 +24,8 @@ from lens.probes.scaling import MinMax, fit_min_max, scale
 from lens.probes.sweep import Sweep, grid_warnings, sweep
 from lens.progress import Bar, silent
 from lens.scratch import IN_MEMORY, Scratch
-from lens.settings import DoctorForm, Settings
+from lens.settings import DoctorForm, Settings, default_width
+from lens.study.spectrum import spectrum_notes
 from lens.study.study import Study
 from lens.verdicts import confounds as confounding
 from lens.verdicts import doctor, encoding
@@ -68,6 +69,25 @@ def study_folds(study: Study, settings: Settings) -> tuple[Fold, ...]:
         return make_folds(patients, settings.folds, settings.repeats or 1, settings.seed)
     except ValueError as error:
         raise InputError(f"folds {settings.folds}: {error}") from error
+
+
+def begin(study: Study, settings: Settings) -> Settings:
+    """Settings fitted to the study, after saying what should be known before anything is run."""
+    settings = settings.fitted_to(_fitted_patients(study))
+    for warning in warnings_of(study, settings):
+        log.warning("%s", warning)
+    return settings
+
+
+def warnings_of(study: Study, settings: Settings) -> list[str]:
+    """What comes before all results: collapsed embeddings, more hidden units than patients bear.
+
+    Args:
+        study: the joined tables.
+        settings: of `begin`.
+    """
+    notes = spectrum_notes(study.x_pre, study.x_ft)
+    return [*notes, *_size_notes(study, settings.mlp.width)]
 
 
 def train(study: Study, settings: Settings, *, bar: Bar = silent) -> Trained:
@@ -184,7 +204,7 @@ def compare_single_split(
     result = shift(
         study, *trained, task,
         intercept=settings.intercept, draws=settings.bootstraps, flips=settings.rules.flips,
-        seed=settings.seed, scratch=scratch,
+        seed=settings.seed, complete=settings.mlp.mode == "paper", scratch=scratch,
     )  # fmt: skip
     result = replace(
         result,
@@ -241,7 +261,8 @@ def facts(study: Study, settings: Settings) -> dict[str, Any]:
         "patients": int(study.ids["patient_id"].nunique()),
         "embedding_width": int(study.x_pre.shape[1]),
         "columns": len(study.features),
-        "notes": [*study.notes, *_size_notes(study, settings.mlp.width)],
+        "hidden": settings.mlp.width,
+        "notes": [*warnings_of(study, settings), *study.notes],
     }
 
 
@@ -314,13 +335,18 @@ def _patients(study: Study) -> np.ndarray:
 
 def _size_notes(study: Study, hidden: int) -> list[str]:
     """What a reader must know about the sizes."""
-    fitted = int(study.rows("train", "val").sum())
+    fitted = _fitted_patients(study)
     if fitted >= 2 * hidden:
         return []
     return [
-        f"{fitted} fitted patients are few for {hidden} hidden units: least squares then follows "
-        "noise, and scores on test patients fall. Consider a smaller --hidden"
+        f"{hidden} hidden units for {fitted} fitted patients are too many: least squares follows "
+        "the noise, and scores on test patients fall, far below zero even. By default it would be "
+        f"{default_width(fitted)} (--hidden {default_width(fitted)})"
     ]
+
+
+def _fitted_patients(study: Study) -> int:
+    return int(study.ids["patient_id"][study.rows("train", "val")].nunique())
 
 
 def _duration(seconds: float) -> str:

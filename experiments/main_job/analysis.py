@@ -26,7 +26,8 @@ from lens.report.results import (
     write_study,
     write_sweep,
 )
-from lens.settings import doctor_form
+from lens.settings import DoctorForm, Settings, doctor_form
+from lens.study.identical import check_different
 from lens.study.load import load_study
 from lens.study.study import Study
 from lens.verdicts.judge import Judged
@@ -54,9 +55,12 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
             retrained={task: inputs.retrained.get(task, []) for task in part.ft},
         )
         set_aside += study.set_aside
+        if not plan.config.tables.identical:
+            check_different(study)
+        settings = stages.begin(study, plan.settings)
         context = _read_context(plan, study, _exposing_split(plan, inputs))
-        _Stages(plan, study, context, part, record).run()
-        facts = stages.facts(study, plan.settings)
+        _Stages(settings, study, context, part, record, plan.config.context.doctor).run()
+        facts = stages.facts(study, settings)
         scopes[name] = facts | {"folder": str(part.folder.relative_to(record.folder))}
         tasks |= dict.fromkeys(part.ft, name)
     set_aside = _once_each(set_aside)
@@ -146,18 +150,19 @@ def _read_context(plan: Plan, study: Study, split: Path | None) -> Context:
 class _Stages:
     """The stages of one part, each done once for the same study and settings."""
 
-    plan: Plan
+    settings: Settings
     study: Study
     context: Context
     part: Part
     record: RunRecord
+    doctor: DoctorForm | bool
 
     def run(self) -> None:
         """Runs what is not done yet."""
         here, study = self.part.folder, self.study
         write_study(here, study)
         self.record.wrote(here / "split.csv", here / "dropped.csv")
-        depends = [study.ids, study.features, study.split, study.x_pre, study.r, self.plan.settings]
+        depends = [study.ids, study.features, study.split, study.x_pre, study.r, self.settings]
         outputs = [here / "sweep.parquet", here / "projection.npz"]
         self._stage("sweep", depends, outputs, self._sweep)
         depends += [study.observed(), study.x_ft]
@@ -177,13 +182,13 @@ class _Stages:
         return [self.record.folder / task / name for task in self.study.x_ft for name in names]
 
     def _sweep(self) -> None:
-        trained = stages.train(self.study, self.plan.settings, bar=tqdm_bar)
+        trained = stages.train(self.study, self.settings, bar=tqdm_bar)
         write_sweep(self.part.folder, *trained)
 
     def _cross_validate(self) -> None:
-        scratch = stages.scratch_of(self.plan.settings, self.record.folder)
+        scratch = stages.scratch_of(self.settings, self.record.folder)
         judged = stages.judge_tasks(
-            self.study, self.plan.settings, self.context, bar=tqdm_bar, scratch=scratch
+            self.study, self.settings, self.context, bar=tqdm_bar, scratch=scratch
         )
         for task, tables in judged.items():
             for table, name in zip(tables, VERDICT_FILES, strict=True):
@@ -197,12 +202,12 @@ class _Stages:
         )
 
     def _encode(self) -> None:
-        tables = stages.encode(self.study, self.plan.settings, bar=tqdm_bar)
+        tables = stages.encode(self.study, self.settings, bar=tqdm_bar)
         self._write(tables, "encoding.csv")
 
     def _doctor(self, depends: Any) -> None:
         """What the cohort can show; its full form does not depend on the verdicts."""
-        form, folder = doctor_form(self.plan.config.context.doctor), self.part.folder / "doctor"
+        form, folder = doctor_form(self.doctor), self.part.folder / "doctor"
         if form == "off":
             return
         files = {task: self.record.folder / task / VERDICT_FILES[0] for task in self.study.x_ft}
@@ -210,7 +215,7 @@ class _Stages:
 
         def work() -> None:
             tables = {task: read_table(path) for task, path in files.items()}
-            found = stages.diagnose(self.study, tables, self.plan.settings, form, bar=tqdm_bar)
+            found = stages.diagnose(self.study, tables, self.settings, form, bar=tqdm_bar)
             write_diagnosis(folder, found, {"notes": self.study.notes})
 
         self._stage("doctor", [form, depends, verdicts], [folder], work)
@@ -222,8 +227,8 @@ class _Stages:
         def work() -> None:
             judged = Judged(*(read_table(path) for path in files))
             result, context = stages.compare_single_split(
-                self.study, trained, task, judged, self.plan.settings,
-                scratch=stages.scratch_of(self.plan.settings, self.record.folder),
+                self.study, trained, task, judged, self.settings,
+                scratch=stages.scratch_of(self.settings, self.record.folder),
             )  # fmt: skip
             write_shift(folder, result)
             write_table(context, folder / "similarity.csv")

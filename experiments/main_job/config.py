@@ -25,6 +25,8 @@ class TableFlags:
     retrained: Pairs = ()
     """TASK=FILE, embeddings of an encoder that was fine-tuned on a task of --ft again, from another
     seed; repeat the flag (two or more). A change then counts only beyond the spread of seeds."""
+    identical: bool = False
+    """Allow embeddings after fine-tuning that are those before it, and copies in --retrained."""
     radiomics: Path | None = None
     """Radiomics table, .parquet or .csv; with --cohort it replaces the extraction."""
     split: Path | None = None

@@ -119,9 +119,7 @@ def settle(config: Config) -> Plan:
     """
     name = _source(config)
     phantom, quick = name == "phantoms", config.phantom.quick
-    analysis = config.analysis.settled(
-        hidden=8 if phantom else 128, folds=3 if quick else 5, repeats=1 if phantom else 2
-    )
+    analysis = config.analysis.settled(folds=3 if quick else 5, repeats=1 if phantom else 2)
     rois = PHANTOM_ROIS[: 1 if quick else 2] if phantom else ()
     settled = changed(
         dataclasses.replace(config, analysis=analysis, out=config.out or Path("runs") / name),

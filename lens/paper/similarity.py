@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy.linalg import subspace_angles
 
 from lens.intervals import Z_VALUE
+from lens.study.spectrum import spectrum
 
 PARTS = 10
 """Parts of the delete-a-group jackknife."""
@@ -107,14 +108,9 @@ def mean_principal_cosine(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n e
 def effective_rank(x: Float[np.ndarray, "n d"]) -> float:
     """Exponential of the entropy of the covariance's normalised eigenvalues: 1 to min(n - 1, d).
 
-    Invariant to rotation, to one scale factor and to a shift.
+    Invariant to rotation, to one scale factor and to a shift (`lens.study.spectrum`).
     """
-    x = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
-    variances = np.linalg.eigvalsh(x.T @ x if x.shape[1] < len(x) else x @ x.T)
-    # Eigenvalues that are zero come out as rounding of either sign.
-    variances = variances[variances > 1e-12 * variances[-1]]
-    shares = variances / variances.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    return spectrum(x).effective_rank
 
 
 ROTATION = "rotation, one scale factor, shift"

@@ -15,6 +15,8 @@ fine-tuning, and reads the embedding after it as if nothing had happened.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -136,7 +138,7 @@ def withheld(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
     beyond = side * evidence["delta_r2_extrapolated"]
     holds = (beyond > 0) & (evidence["p_extrapolated"] <= rules.level)
     holds &= beyond >= LASTING * side * evidence["delta_r2_leading"]
-    reasons = {"learning curve": (evidence["needs_more"] == side) & ~holds}
+    reasons: dict[str, Any] = {"learning curve": (evidence["needs_more"] == side) & ~holds}
     if "unseen_low" in evidence:
         reasons["unseen patients"] = (delta > 0) & ~(evidence["unseen_low"] > 0)
     if "retrained_low" in evidence:

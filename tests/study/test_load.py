@@ -338,3 +338,35 @@ def test_a_patient_may_lack_a_fifth_of_the_features(
     study = load(paths | {"radiomics": planted.radiomics})
     assert ("P0004" in set(study.ids["patient_id"])) == kept
     assert len(study.features) == 48
+
+
+@pytest.mark.parametrize("place", ["radiomics", "pre", "ft"])
+def test_one_absurd_value_sets_its_patient_aside(place: str) -> None:
+    planted = plant(n=60, d=12)
+    radiomics = planted.radiomics.copy()
+    sides = {"pre": planted.pre.copy(), "ft": planted.ft.copy()}
+    if place == "radiomics":
+        radiomics.iloc[7, 4] = 1e20
+    else:
+        sides[place][7, 4] = -1e20
+    study = load_study((planted.ids, sides["pre"]), {"cls": (planted.ids, sides["ft"])}, radiomics)
+    (error,) = study.set_aside
+    assert error.patient_id == planted.ids[7]
+    assert "1e+20" in error.reason
+    assert (radiomics.columns[4] if place == "radiomics" else "dimension 4") in error.reason
+    assert len(study.ids) == 59
+
+
+def test_heavy_tails_and_sparse_columns_are_no_absurd_values() -> None:
+    rng = np.random.default_rng(0)
+    planted = plant(n=200, d=12)
+    radiomics = planted.radiomics.copy()
+    n = len(radiomics)
+    radiomics.iloc[:, 1] = np.exp(2.5 * rng.normal(size=n))
+    radiomics.iloc[:, 2] = rng.standard_t(2, n)
+    radiomics.iloc[:, 3] = np.exp(3 * rng.normal(size=n))
+    radiomics.iloc[:, 4] = np.geomspace(1e2, 1e9, n)
+    radiomics.iloc[:, 5] = np.where(np.arange(n) % 40 == 0, 5e7, 0.0)
+    radiomics.iloc[:, 6] = np.where(np.arange(n) % 7 == 0, 3e12, rng.normal(size=n))
+    study = load_study((planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, radiomics)
+    assert not study.set_aside

@@ -1,0 +1,63 @@
+"""How many directions an embedding uses, and what to say where they are hardly more than one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+COLLAPSED = 2.0
+"""Effective rank below which an embedding counts as collapsed: one direction holds nearly all of
+its variance, as after an over-trained head, or with a channel of another size than all others."""
+
+
+class Spectrum(NamedTuple):
+    """Directions of an embedding over the rows of a study.
+
+    Attributes:
+        effective_rank: exponential of the entropy of the covariance's normalised eigenvalues, from
+            1 to ``min(n - 1, d)`` (Roy and Vetterli 2007); 0 for an embedding without variance.
+        leading: share of the variance in the direction of the largest.
+        dead: channels that are constant.
+    """
+
+    effective_rank: float
+    leading: float
+    dead: int
+
+
+def spectrum(x: Float[np.ndarray, "n d"]) -> Spectrum:
+    """Spectrum of an embedding; invariant to rotation, to one scale factor and to a shift."""
+    x = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
+    dead = int((np.abs(x).max(axis=0) == 0).sum())
+    variances = np.linalg.eigvalsh(x.T @ x if x.shape[1] < len(x) else x @ x.T)
+    # Eigenvalues that are zero come out as rounding of either sign.
+    variances = variances[variances > 1e-12 * max(variances[-1], np.finfo(np.float64).tiny)]
+    if not variances.size:
+        return Spectrum(0.0, 0.0, dead)
+    shares = variances / variances.sum()
+    return Spectrum(float(np.exp(-(shares * np.log(shares)).sum())), float(shares[-1]), dead)
+
+
+def spectrum_notes(
+    x_pre: Float[np.ndarray, "n d"], x_ft: Mapping[str, Float[np.ndarray, "n e"]]
+) -> tuple[str, ...]:
+    """A sentence about each embedding that has collapsed; none where all use several directions.
+
+    Args:
+        x_pre: embeddings before fine-tuning.
+        x_ft: task -> embeddings after it.
+    """
+    sides = {"before fine-tuning": x_pre}
+    sides |= {f"after fine-tuning on {task}": x for task, x in x_ft.items()}
+    found = {name: (spectrum(x), x.shape[1]) for name, x in sides.items()}
+    return tuple(
+        f"The embeddings {name} have collapsed: their effective rank is "
+        f"{each.effective_rank:.1f} of {width} dimensions, and one direction holds "
+        f"{each.leading:.1%} of their variance. What a probe reads from the rest is little more "
+        "than rounding where that share is nearly all; look at the training before the verdicts"
+        for name, (each, width) in found.items()
+        if each.effective_rank < COLLAPSED
+    )

@@ -1,0 +1,26 @@
+"""The same embeddings before and after are refused, and copies among the seeds."""
+
+from __future__ import annotations
+
+import pytest
+
+import lens
+from lens.errors import InputError
+from lens.study.identical import check_different
+from tests.planted import plant
+
+
+def test_identical_embeddings_are_refused_unless_asked_for() -> None:
+    planted = plant(n=40, d=12, latents=4)
+    pre, ft = (planted.ids, planted.pre), (planted.ids, planted.ft)
+    options = {"hidden": 4, "epochs": 2, "folds": 2, "repeats": 1, "progress": False}
+    options |= {"l1": (0.0,), "l2": (0.0,), "bootstraps": 10}
+    with pytest.raises(InputError, match=r"on cls are the same numbers.*--identical"):
+        lens.compare(pre, {"cls": pre}, planted.radiomics, **options)
+    same = lens.compare(pre, {"cls": pre}, planted.radiomics, identical=True, **options)
+    assert (same.verdicts["delta_r2"] == 0).all()
+    for again in ([ft], [pre, pre]):
+        study = lens.load_study(pre, {"cls": ft}, planted.radiomics, retrained={"cls": again})
+        with pytest.raises(InputError, match=r"two encoders fine-tuned on cls"):
+            check_different(study)
+    check_different(lens.load_study(pre, {"cls": ft}, planted.radiomics, retrained={"cls": [pre]}))
