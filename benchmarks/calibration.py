@@ -56,6 +56,8 @@ class Config:
     """Cohorts of each number of patients in the power table."""
     only: str = ""
     """Part of the names of the experiments to run; the record is then not written."""
+    judge: bool = True
+    """Judge what is missing; otherwise the tables are about the cohorts that are on file."""
     kept: Path = Path("runs/calibration")
     """Where judged cohorts are kept."""
     out: Path = harness.RESULTS / "calibration.json"
@@ -71,12 +73,14 @@ class Line:
         must: hold.
         found: figures.
         holds: whether it does.
+        cohorts: behind the figures.
     """
 
     planted: str
     must: str
     found: str
     holds: bool
+    cohorts: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,10 @@ def main(config: Config) -> None:
     lines, power, judged = [], [], {}
     for experiment in experiments(config):
         if config.only in experiment.name:
-            table = judged_cohorts(experiment, config.kept)
-            lines += experiment.lines(experiment.name, table)
+            table = judged_cohorts(experiment, config.kept, judge=config.judge)
+            count = table["cohort"].nunique()
+            found = experiment.lines(experiment.name, table)
+            lines += [replace(line, cohorts=count) for line in found]
             if experiment.judge is cohorts.judge_power:
                 power.append(power_rows(table, **experiment.settings))
             judged[experiment.name] = against_interval(table)
@@ -112,8 +118,8 @@ def main(config: Config) -> None:
     print(acceptance_text(lines), power_text(power), sep="\n\n", flush=True)
     if not config.only:
         rows = [vars(line) | {"before": BEFORE.get(line.planted, "")} for line in lines]
-        found = {"acceptance": rows, "power": [row for each in power for row in each]}
-        harness.record(config.out, found | harness.facts(config, "numpy", "scipy", "jax"))
+        tables = {"acceptance": rows, "power": [row for each in power for row in each]}
+        harness.record(config.out, tables | harness.facts(config, "numpy", "scipy", "jax"))
 
 
 def experiments(config: Config) -> Iterator[Experiment]:
@@ -184,8 +190,14 @@ def experiments(config: Config) -> Iterator[Experiment]:
             )  # fmt: skip
 
 
-def judged_cohorts(experiment: Experiment, kept: Path) -> pd.DataFrame:
-    """Verdicts of all cohorts, with a column ``cohort``; those on file are read."""
+def judged_cohorts(experiment: Experiment, kept: Path, *, judge: bool = True) -> pd.DataFrame:
+    """Verdicts of all cohorts, with a column ``cohort``; those on file are read.
+
+    Args:
+        experiment: what to judge.
+        kept: folder of the files.
+        judge: those that are not on file; otherwise they are left out.
+    """
     from tqdm import tqdm
 
     from lens.cache import key
@@ -197,6 +209,8 @@ def judged_cohorts(experiment: Experiment, kept: Path) -> pd.DataFrame:
     tables = []
     for seed in tqdm(range(experiment.cohorts), desc=experiment.name, unit="cohort", mininterval=5):
         file = folder / f"{seed}.parquet"
+        if not judge and not file.is_file():
+            continue
         if not file.is_file():
             partial = file.with_suffix(".partial")
             experiment.judge(seed, **experiment.settings).to_parquet(partial)
@@ -245,7 +259,7 @@ def null_lines(name: str, table: pd.DataFrame) -> list[Line]:
     count, found = table["cohort"].nunique(), alarms(table)
     limit = int(stats.binom.ppf(0.95, count, LEVEL))
     text = ", ".join(f"{name} {value}" for name, value in found.items())
-    must = f"each alarm in at most {limit} of {count} cohorts"
+    must = f"each alarm in at most {limit}"
     return [Line(name, must, text, max(found.values()) <= limit)]
 
 
@@ -265,9 +279,9 @@ def harmless_lines(_: str, table: pd.DataFrame) -> list[Line]:
         found = alarms(rows)
         text = f"calls {found['calls']}, groups {found['groups']}, task {found['task']}; R2 of the "
         text += f"population {r2[0]} -> {r2[1]}, held out {r2[2]} -> {r2[3]}"
-        count, limit = _few(rows)
+        limit = _few(rows)
         holds = max(found["calls"], found["groups"], found["task"]) <= limit
-        must = f"features, groups, the task called in at most {limit} of {count} cohorts"
+        must = f"features, groups, the task called in at most {limit}"
         lines.append(Line(str(side), must, text, holds))
     return lines
 
@@ -275,12 +289,10 @@ def harmless_lines(_: str, table: pd.DataFrame) -> list[Line]:
 def cluster_lines(name: str, table: pd.DataFrame) -> list[Line]:
     """The touched features are called, the others are not."""
     rest = table[~table["touched"]]
-    calls, (count, limit), (wrong, _) = alarms(rest)["calls"], _few(table), against_interval(table)
+    calls, limit, (wrong, _) = alarms(rest)["calls"], _few(table), against_interval(table)
     lost = (table.loc[table["touched"], "verdict"] == "lost").mean()
     loss = -table.loc[table["touched"], "delta_r2"].mean()
-    must = (
-        f"untouched called in at most {limit} of {count} cohorts; no verdict against its interval"
-    )
+    must = f"untouched called in at most {limit}; no verdict against its interval"
     text = f"untouched {calls}; against the interval {wrong}; "
     text += f"of the touched, mean loss {loss:.3f}, {lost:.0%} lost"
     return [Line(name, must, text, calls <= limit and wrong == 0)]
@@ -291,15 +303,15 @@ def erased_lines(name: str, table: pd.DataFrame) -> list[Line]:
     loss = -table.groupby("feature")["delta_r2"].transform("mean")
     large = (loss > 0.1) & (table["factor"] < 3)
     power = float((table.loc[large, "verdict"] == "lost").mean())
-    calls, (count, limit) = alarms(table[table["factor"] >= 3])["calls"], _few(table)
+    calls, limit = alarms(table[table["factor"] >= 3])["calls"], _few(table)
     held = (table.loc[large, "withheld"] == "learning curve").mean()
-    features = int(large.sum()) // count
+    features = table.loc[large, "feature"].nunique()
     text = (
         f"power {power:.3f} over {features} features (withheld by the learning curve: {held:.3f})"
     )
     return [
         Line(name, "power at a true loss above 0.1: at least 0.9", text, power >= 0.9),
-        Line(name, f"untouched called in at most {limit} of {count} cohorts",
+        Line(name, f"untouched called in at most {limit}",
              f"{calls}", calls <= limit),
     ]  # fmt: skip
 
@@ -324,8 +336,8 @@ def fresh_noise_lines(name: str, table: pd.DataFrame) -> list[Line]:
     rows = table[table["side"] == "ft"]
     called = rows["verdict"].isin(["recoded", "lost", "gained"]).groupby(rows["cohort"]).any()
     recoded = (rows["verdict"] == "recoded").groupby(rows["cohort"]).any()
-    count, limit = _few(rows)
-    must = f"recoded in at most {limit} of {count} cohorts"
+    limit = _few(rows)
+    must = f"recoded in at most {limit}"
     text = f"{recoded.sum()}; recoded, lost or gained {called.sum()}"
     return [Line(name, must, text, int(recoded.sum()) <= limit)]
 
@@ -345,9 +357,9 @@ def permuted_lines(name: str, table: pd.DataFrame) -> list[Line]:
     """Nothing is explained."""
     r2 = float(table[["r2_ridge_pre", "r2_ridge_ft"]].to_numpy().mean())
     others = table[table["verdict"] != "absent"]
-    (count, limit), present = _few(table), others["cohort"].nunique()
+    limit, present = _few(table), others["cohort"].nunique()
     text = f"{r2:.4f}; {len(others)} of {len(table)} features are not, in {present} cohorts"
-    must = f"mean held-out R2 at most 0.02; all absent but in {limit} of {count} cohorts"
+    must = f"mean held-out R2 at most 0.02; all absent but in {limit}"
     return [Line(name, must, text, r2 <= 0.02 and present <= limit)]
 
 
@@ -363,8 +375,8 @@ def interval_lines(name: str, table: pd.DataFrame) -> list[Line]:
 def power_lines(name: str, table: pd.DataFrame) -> list[Line]:
     """Features without a loss are not called, others as often as ``detectable`` says."""
     rest = table[table["aim_loss"].isna()]
-    calls, (count, limit) = alarms(rest)["calls"], _few(table)
-    must = f"untouched called in at most {limit} of {count} cohorts"
+    calls, limit = alarms(rest)["calls"], _few(table)
+    must = f"untouched called in at most {limit}"
     means = table.groupby("feature")[["delta_r2", "detectable"]].transform("mean")
     near = np.abs(np.log(np.maximum(-means["delta_r2"], 1e-9) / means["detectable"])) < 0.1
     share = float((table.loc[near, "verdict"] == "lost").mean()) if near.any() else np.nan
@@ -381,6 +393,7 @@ def power_rows(table: pd.DataFrame, size: Size, way: str) -> list[dict[str, Any]
     return [
         {
             "way": way, "n": size.n, "aim_r2": aim_r2, "aim_loss": aim_loss,
+            "cohorts": rows["cohort"].nunique(),
             "r2_before": float(rows["r2_ridge_pre"].mean()),
             "loss": float(-rows["delta_r2"].mean()),
             "lost": float((rows["verdict"] == "lost").mean()),
@@ -393,11 +406,13 @@ def power_rows(table: pd.DataFrame, size: Size, way: str) -> list[dict[str, Any]
 
 def acceptance_text(lines: Sequence[Line]) -> str:
     """The acceptance table in Markdown."""
-    rows = ["| planted | must hold | found | holds | before |", "|---|---|---|---|---|"]
+    head = "| planted | cohorts | must hold | found | holds | before |"
+    rows = [head, "|---|---|---|---|---|---|"]
     for line in lines:
         before = BEFORE.get(line.planted, "")
         holds = "yes" if line.holds else "**no**"
-        rows.append(f"| {line.planted} | {line.must} | {line.found} | {holds} | {before} |")
+        first = f"| {line.planted} | {line.cohorts or ''} | {line.must} "
+        rows.append(f"{first}| {line.found} | {holds} | {before} |")
     return "\n".join(rows)
 
 
@@ -408,10 +423,12 @@ def power_text(power: Sequence[Sequence[Mapping[str, Any]]]) -> str:
         return ""
     losses = sorted(cells["aim_loss"].unique())
     head = " | ".join(f"loss {loss:g}" for loss in losses)
-    rows = [f"| loss | patients | R2 before | {head} |", "|---|---|---|" + "---|" * len(losses)]
-    for (way, n, r2), line in cells.groupby(["way", "n", "aim_r2"], sort=False):
+    rows = [f"| loss | patients | cohorts | R2 before | {head} |"]
+    rows.append("|---|---|---|---|" + "---|" * len(losses))
+    lines = ["way", "n", "cohorts", "aim_r2"]
+    for (way, n, count, r2), line in cells.groupby(lines, sort=False):
         texts = [_cell(line[line["aim_loss"] == loss]) for loss in losses]
-        rows.append(f"| {way} | {n} | {r2:g} | {' | '.join(texts)} |")
+        rows.append(f"| {way} | {n} | {count} | {r2:g} | {' | '.join(texts)} |")
     return "\n".join(rows)
 
 
@@ -431,10 +448,9 @@ def _covered(name: str, share: float, text: str) -> Line:
     return Line(name, f"coverage of 95% intervals {low} to {high}", text, low <= share <= high)
 
 
-def _few(table: pd.DataFrame) -> tuple[int, int]:
-    """Number of cohorts, and how many are at most 5%."""
-    count = table["cohort"].nunique()
-    return count, int(LEVEL * count)
+def _few(table: pd.DataFrame) -> int:
+    """How many cohorts are at most 5% of them."""
+    return int(LEVEL * table["cohort"].nunique())
 
 
 def _kept(left: Sequence[float]) -> tuple[float, ...]:
