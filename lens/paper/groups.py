@@ -14,6 +14,12 @@ from lens.paper.scores import SCORES, STAGES
 CLASSES = ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm")
 """PyRadiomics' feature classes in the paper's order."""
 
+FILTERS = ("original", "wavelet")
+"""Image filters in the paper's order."""
+
+PAPER_GROUPS = (*CLASSES, *FILTERS)
+"""The rows of the paper's Table 1."""
+
 Masks = Mapping[tuple[str, ...], np.ndarray]
 """Names of a group -> boolean mask (k,) of its features."""
 
@@ -21,20 +27,25 @@ Samples = Mapping[str, Mapping[str, Float[np.ndarray, "b k"]]]
 """Stage -> score -> bootstrap samples."""
 
 
-def by_feature_group(features: pd.DataFrame, samples: Samples) -> pd.DataFrame:
+def by_feature_group(
+    features: pd.DataFrame, samples: Samples, *, complete: bool = False
+) -> pd.DataFrame:
     """The layout of the paper's Table 1: within each ROI the classes, then the image filters.
 
     Args:
         features: a row per feature: ``roi, image, feature_class`` and each score before (``_pre``)
             and after (``_ft``) fine-tuning.
         samples: of the same features, with the stage ``delta`` of paired differences.
+        complete: all of `PAPER_GROUPS` in every ROI, as in `group_masks`.
 
     Returns:
         A row per ``roi, group`` and ``stage``: ``n_features``, then of each score the median and
         mean over the group's features, each with ``_low`` and ``_high``. Of the stage ``delta``
-        they are of the features' differences: not the difference of the medians.
+        they are of the features' differences: not the difference of the medians. A group without
+        features has ``n_features`` 0 and NaN.
     """
-    return _summarise(features, samples, group_masks(features), ("roi", "group"))
+    masks = group_masks(features, complete=complete)
+    return _summarise(features, samples, masks, ("roi", "group"))
 
 
 def by_modality(features: pd.DataFrame, samples: Samples) -> pd.DataFrame:
@@ -55,6 +66,8 @@ def median(values: Float[np.ndarray, "b k"]) -> Float[np.ndarray, " b"]:
 
     ``np.nanmedian`` goes row by row, which takes ten times as long.
     """
+    if not values.shape[1]:
+        return np.full(len(values), np.nan)
     ordered = np.sort(values, axis=1)  # NaN comes last
     count = np.isfinite(values).sum(axis=1, keepdims=True)
     middle = np.hstack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, values.shape[1] - 1)])
@@ -102,17 +115,27 @@ def _stage_values(features: pd.DataFrame, score: str, stage: str) -> Float[np.nd
     return features[f"{score}_{stage}"].to_numpy()
 
 
-def group_masks(features: pd.DataFrame) -> Masks:
-    """Features of each row of Table 1, by ROI and name of the group."""
-    masks = {}
-    filters = features["image"].str.split("-").str[0]
-    for roi in features["roi"].unique():
-        inside = (features["roi"] == roi).to_numpy()
-        for name in _in_order(features["feature_class"], CLASSES):
-            masks[roi, name] = inside & (features["feature_class"] == name).to_numpy()
-        for name in _in_order(filters, ("original", "wavelet")):
-            masks[roi, name] = inside & (filters == name).to_numpy()
-    return {labels: mask for labels, mask in masks.items() if mask.any()}
+def group_masks(features: pd.DataFrame, *, complete: bool = False) -> Masks:
+    """Features of each row of Table 1, by ROI and name of the group.
+
+    Args:
+        features: a row per feature: ``roi, image, feature_class``.
+        complete: all of `PAPER_GROUPS` in every ROI, with or without features, and other classes
+            and filters after them; else the classes that exist, then the filters that exist.
+    """
+    classes, filters = features["feature_class"], features["image"].str.split("-").str[0]
+    groups = {name: classes == name for name in _in_order(classes, CLASSES)}
+    groups |= {name: filters == name for name in _in_order(filters, FILTERS)}
+    if complete:
+        nothing = pd.Series(False, index=features.index)
+        groups = {name: groups.get(name, nothing) for name in PAPER_GROUPS} | groups
+    always = PAPER_GROUPS if complete else ()
+    masks = {
+        (roi, name): ((features["roi"] == roi) & member).to_numpy()
+        for roi in features["roi"].unique()
+        for name, member in groups.items()
+    }
+    return {labels: mask for labels, mask in masks.items() if mask.any() or labels[1] in always}
 
 
 def modality_masks(features: pd.DataFrame) -> Masks:

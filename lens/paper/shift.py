@@ -60,6 +60,7 @@ def shift(
     draws: int = 1000,
     flips: int = 5000,
     seed: int = 0,
+    complete: bool = False,
     scratch: Scratch = IN_MEMORY,
 ) -> Shift:
     """Change of importance, R2 and MSE of every feature by fine-tuning on `task`.
@@ -84,6 +85,7 @@ def shift(
         draws: bootstrap samples.
         flips: random sign vectors of the test.
         seed: of the bootstrap and the flips.
+        complete: keep the rows of the paper's Table 1 that have no feature here.
         scratch: where the samples live: ``draws * k`` numbers of 4 bytes, nine times.
     """
     r = scale(study.r, scaling)
@@ -111,7 +113,7 @@ def shift(
     return Shift(
         decoders={stage: one.fit.decoder for stage, one in decoded.items()},
         features=features,
-        groups=by_feature_group(features, samples),
+        groups=by_feature_group(features, samples, complete=complete),
         modalities=by_modality(features, samples),
     )
 

@@ -47,7 +47,7 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
 
 
 def stage_panels(table: pd.DataFrame, rows: str, panels: str, title: str) -> Figure:
-    """Median R2 before and after fine-tuning with intervals, a row per group.
+    """Median R2 before and after fine-tuning with intervals, a row per group with features.
 
     Args:
         table: a row per group and stage, of `lens.paper.groups`.
@@ -55,6 +55,7 @@ def stage_panels(table: pd.DataFrame, rows: str, panels: str, title: str) -> Fig
         panels: column that names a panel.
         title: of the axis.
     """
+    table = table[table["n_features"] > 0]
     names = list(dict.fromkeys(table[panels]))
     heights = [table.loc[table[panels] == name, rows].nunique() for name in names]
     with mpl.rc_context(STYLE):

@@ -7,7 +7,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lens.report.figures import stage_panels
-from lens.report.rows import by_stage
+from lens.report.rows import by_stage, cross_validated
 from lens.report.section import Need, Report, Section
 
 
@@ -19,6 +19,8 @@ def render(report: Report) -> Markup:
         task=task,
         figure=report.draw(group_dumbbells(task.tables.groups), f"{task.name}-groups"),
         groups=by_stage(task.tables.groups, ["roi", "group"]),
+        paper=report.config["mode"] == "paper",
+        cv=cross_validated(task.tables.groups),
     )
 
 
@@ -26,5 +28,5 @@ SECTION = Section("feature groups", (Need("groups"),), render)
 
 
 def group_dumbbells(groups: pd.DataFrame) -> Figure:
-    """Median R2 by feature group before and after, one panel per ROI."""
+    """Median R2 by feature group before and after, one panel per ROI; no row without features."""
     return stage_panels(groups, "group", "roi", "Median test R2 by feature group")

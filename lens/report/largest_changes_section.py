@@ -22,7 +22,8 @@ def render(report: Report) -> Markup:
     """A figure, if any feature is explained at all, and a table of one task."""
     (task,) = report.tasks
     features = task.tables.features
-    ranking = rank(features, paper=report.config["mode"] == "paper")
+    paper = report.config["mode"] == "paper"
+    ranking = rank(features, paper=paper)
     figure = None
     if any(len(rows) for _, rows in ranking.blocks()):
         figure = report.draw(feature_changes(ranking), f"{task.name}-features")
@@ -36,6 +37,11 @@ def render(report: Report) -> Markup:
             for kind, rows in ranking.blocks()
         ],
         called=int((features["q_bh_split"] < 0.05).sum()),
+        paper=paper,
+        count=COUNT,
+        risen=int((features["delta_importance"] > 0).sum()),
+        fallen=int((features["delta_importance"] < 0).sum()),
+        medians=median_r2(features),
     )
 
 
@@ -65,19 +71,50 @@ class Ranking(NamedTuple):
 def rank(features: pd.DataFrame, *, paper: bool) -> Ranking:
     """Ranks by change of R2 on the single split, or by change of importance as the paper does.
 
-    Only features that are explained at all are ranked: the interval of R2 lies above zero after
-    fine-tuning (gains), before it (losses), or at both ends (stable). Otherwise the largest changes
-    would be those between two useless decoders.
+    Args:
+        features: rows of ``features.parquet``.
+        paper: the rule of `by_importance`; else that of `by_r2`.
     """
-    value = "delta_importance" if paper else "delta_r2_split"
+    return by_importance(features) if paper else by_r2(features)
+
+
+def by_r2(features: pd.DataFrame) -> Ranking:
+    """Ranks by change of R2 the features that are explained at all.
+
+    The interval of R2 lies above zero after fine-tuning (gains), before it (losses), or at both
+    ends (stable). Otherwise the largest changes would be those between two useless decoders.
+    """
     before, after = features["r2_pre_low"] > 0, features["r2_ft_low"] > 0
-    change = features[value]
-    gains = features[after & (change > 0)].sort_values(value, ascending=False)
-    losses = features[before & (change < 0)].sort_values(value)
-    both = features[before & after]
-    stable = both.reindex(both[value].abs().sort_values(kind="stable").index)
-    name = "Change of importance (paper's score)" if paper else "Change of test R2"
-    return Ranking(gains.head(COUNT), losses.head(COUNT), stable.head(COUNT), value, name)
+    value = "delta_r2_split"
+    gains = _first(features[after & (features[value] > 0)], -features[value])
+    losses = _first(features[before & (features[value] < 0)], features[value])
+    stable = _first(features[before & after], features[value].abs())
+    return Ranking(gains, losses, stable, value, "Change of test R2")
+
+
+def by_importance(features: pd.DataFrame) -> Ranking:
+    """Ranks by change of importance alone, the paper's rule: R2 has no say in gains and losses.
+
+    Gains have the largest changes, losses the smallest, whatever their sign. Stable are the changes
+    nearest to zero among features whose R2 is at or above the median over all features, both before
+    and after (`median_r2`).
+    """
+    value = "delta_importance"
+    pre, ft = median_r2(features)
+    explained = features[(features["r2_pre"] >= pre) & (features["r2_ft"] >= ft)]
+    gains, losses = _first(features, -features[value]), _first(features, features[value])
+    stable = _first(explained, features[value].abs())
+    return Ranking(gains, losses, stable, value, "Change of importance (paper's score)")
+
+
+def median_r2(features: pd.DataFrame) -> tuple[float, float]:
+    """Median R2 over all features that have one, before and after fine-tuning."""
+    return float(features["r2_pre"].median()), float(features["r2_ft"].median())
+
+
+def _first(features: pd.DataFrame, order: pd.Series) -> pd.DataFrame:
+    """The first few features by the order, those without a value left out."""
+    return features.loc[order[features.index].dropna().sort_values(kind="stable").index[:COUNT]]
 
 
 def feature_changes(ranking: Ranking) -> Figure:

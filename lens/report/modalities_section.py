@@ -21,14 +21,24 @@ SECTION = Section("modalities", (Need("modalities"),), render)
 
 
 def modality_dumbbells(modalities: pd.DataFrame) -> Figure:
-    """Median R2 by modality before and after: all features, and the best class of each ROI."""
+    """Median R2 by modality before and after: all features, and `best_class` of each ROI."""
     panels = []
     for roi, rows in modalities.groupby("roi", sort=False):
-        classes = rows[(rows["group"] != "all") & (rows["stage"] == "pre")]
-        chosen = ["all"]
-        if len(classes):
-            chosen.append(str(classes.groupby("group")["r2_median"].mean().idxmax()))
-        for group in chosen:
-            title = f"{roi}: all features" if group == "all" else f"{roi}: best class, {group}"
-            panels.append(rows[rows["group"] == group].assign(panel=title))
+        panels.append(rows[rows["group"] == "all"].assign(panel=f"{roi}: all features"))
+        if best := best_class(rows):
+            panels.append(rows[rows["group"] == best].assign(panel=f"{roi}: best class, {best}"))
     return stage_panels(pd.concat(panels), "modality", "panel", "Median test R2 by modality")
+
+
+def best_class(modalities: pd.DataFrame) -> str:
+    """The class with the highest median R2 after fine-tuning, as in the paper's Figure 2.
+
+    Args:
+        modalities: rows of one ROI; the medians of a class are averaged over the modalities.
+
+    Returns:
+        Its name; an empty text where no class has an R2.
+    """
+    after = (modalities["stage"] == "ft") & (modalities["group"] != "all")
+    scores = modalities[after].groupby("group")["r2_median"].mean().dropna()
+    return str(scores.idxmax()) if len(scores) else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from lens.report.rows import by_stage
+from lens.report.rows import by_stage, cross_validated
 from lens.report.section import Need, Report, Section
 
 
@@ -15,7 +15,12 @@ def render(report: Report) -> Markup:
         modalities = task.tables.modalities
         overall = by_stage(modalities[modalities["group"] == "all"], ["roi", "modality"])
         rows += [row | {"task": task} for row in overall]
-    return report.fill("paper_table_section.html", rows=rows)
+    return report.fill(
+        "paper_table_section.html",
+        rows=rows,
+        paper=report.config["mode"] == "paper",
+        cv=all(cross_validated(task.tables.modalities) for task in report.tasks),
+    )
 
 
 SECTION = Section("the paper's analysis", (Need("modalities"),), render)

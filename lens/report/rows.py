@@ -6,6 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+CROSS_VALIDATED = ("delta_r2_cv", "delta_r2_cv_low", "delta_r2_cv_high", "p_group", "verdict")
+"""Columns of a group's change and verdict from the cross-validation."""
+
+
+def cross_validated(table: pd.DataFrame) -> bool:
+    """Whether a table of groups has their changes and verdicts from the cross-validation."""
+    return set(CROSS_VALIDATED) <= set(table.columns)
+
 
 def by_stage(table: pd.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
     """A row per group with its values before, after and their change side by side.

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import r2_score
 
 from lens.paper.groups import mean, median
 from lens.paper.shift import Shift, shift
+from lens.probes.mlp import project
 from lens.probes.scaling import fit_min_max, scale
 from lens.probes.sweep import sweep
 from lens.settings import SweepConfig
@@ -98,6 +100,35 @@ def test_a_column_without_deviation_on_test_patients_has_no_r2(
     assert np.isnan(features["r2_pre"][0]) or features["r2_pre"][0] < -1e6
     assert np.isfinite(features["mse_pre"][0])
     assert np.isfinite(features["r2_pre"][1:]).all()
+
+
+def test_r2_is_against_the_mean_of_the_fitted_patients_unlike_that_of_scikit_learn(
+    planted: Planted, tmp_path: Path
+) -> None:
+    paths = planted.write(tmp_path)
+    study = load_study(paths["pre"], {"cls": paths["ft"]}, paths["radiomics"])
+    skewed = 1
+    study.r[:, skewed] = np.exp(2 * study.r[:, skewed])
+    scaling = fit_min_max(study.r[study.rows("train")])
+    train, val, test = (study.rows(name) for name in ("train", "val", "test"))
+    r = scale(study.r, scaling)
+    fitted = sweep(study.x_pre[train], r[train], study.x_pre[val], r[val], CONFIG)
+    result = shift(study, fitted.projection, scaling, "cls", draws=10)
+
+    z, decoder = project(fitted.projection, study.x_pre).astype(float), result.decoders["pre"]
+    ours, theirs = [], []
+    for k in range(r.shape[1]):
+        observed = r[test, k]
+        decoded = z[test] @ decoder.theta[k] + decoder.b[k]
+        baseline = np.concatenate([r[train, k], r[val, k]]).mean()
+        error = ((observed - decoded) ** 2).sum()
+        ours.append(1 - error / ((observed - baseline) ** 2).sum())
+        theirs.append(r2_score(observed, decoded))
+    np.testing.assert_allclose(result.features["r2_pre"], ours, rtol=1e-6)
+    difference = result.features["r2_pre"].to_numpy() - theirs
+    assert (difference >= 0).all()
+    assert difference[skewed] > 0.01
+    assert difference.argmax() == skewed
 
 
 def test_summaries_skip_what_is_missing_as_numpy_does() -> None:
