@@ -1,6 +1,6 @@
 """Encoding: the share of an embedding's variance that each group of radiomic features explains.
 
-The verdicts predict the features from the embedding; a feature that is kept may still be a
+The verdicts predict the features from the embedding; a feature that is unchanged may still be a
 vanishing part of the embedding. Here the embedding is predicted from the features by ridge
 regression, and scored on held-out patients; its dimensions count by their variance. What all groups
 together leave unexplained is not radiomics, as far as a linear model can show.
