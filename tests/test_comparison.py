@@ -155,8 +155,11 @@ def test_results_print_and_are_saved(compared: lens.Comparison, tmp_path: Path) 
     text = repr(compared)
     assert text.startswith("Comparison of 120 patients and 48 features\n  cls: ")
     assert len(text) < 300
-    assert re.search(r"Lost: 8 \(.*\), in \d+ cluster", compared.summary())
-    assert "−0." in compared.summary(), "the size of the change"
+    summary = compared.summary()
+    assert "dimensions before and after fine-tuning. Did anything change? Yes: " in summary
+    assert re.search(r"Lost: 8 \(.*\), in \d+ cluster", summary)
+    assert "−0." in summary, "the size of the change"
+    assert "is not known" not in summary, "whom fine-tuning saw was given"
     assert "<table" in compared._repr_html_()
     page = compared.report(tmp_path / "page")
     assert page == tmp_path / "page" / "report.html"
@@ -299,9 +302,11 @@ def test_what_belongs_to_no_task_is_refused(
 
 
 def test_a_single_name_or_table_needs_no_list(planted: Planted, labels: pd.DataFrame) -> None:
+    other = planted.ft + 0.1 * np.random.default_rng(1).normal(size=planted.ft.shape)
     found = lens.compare(
         (planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, planted.radiomics,
         rois="gland", labels=labels, adjust="age", exposure=labels,
-        retrained={"cls": (planted.ids, planted.ft)}, progress=False, **SMALL,
+        retrained={"cls": (planted.ids, other)}, progress=False, **SMALL,
     )  # fmt: skip
-    assert {"r2_adjusted_pre", "r2_exposed_ft", "retrained"} <= set(found.verdicts)
+    assert {"r2_adjusted_pre", "r2_exposed_ft"} <= set(found.verdicts)
+    assert (found.verdicts["retrained"] == 2).all()

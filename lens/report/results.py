@@ -63,9 +63,11 @@ COLUMNS = {
     "split.csv": ("patient_id", "split"),
     "sweep.parquet": ("l1", "l2", "seed", "val_loss", "selected"),
     "doctor/doctor.csv": ("kind", "detected", "loss"),
+    "levels.csv": ("level", "modality", "roi", "group", "delta_r2_cv", "p_group", "verdict"),
     "features.parquet": (
-        "column", "modality", "roi", "image", "feature_class", "feature", "verdict", "cluster",
-        "medoid", "delta_r2", "delta_r2_split", "delta_importance", "r2_pre", "r2_ft",
+        "column", "modality", "roi", "image", "feature_class", "feature", "verdict", "withheld",
+        "cluster", "medoid", "delta_r2", "p_maxt", "q_bh", "detectable", "retrained", "linear_only",
+        "delta_r2_split", "delta_importance", "r2_pre", "r2_ft",
     ),
     "groups.csv": ("roi", "group", "stage", "n_features", "r2_median"),
     "modalities.csv": ("modality", "roi", "group", "stage", "n_features", "r2_median"),
@@ -86,12 +88,14 @@ class TaskTables:
 
     Attributes:
         features: a row per radiomic feature, of `lens.paper.shift` and `lens.verdicts.rules`.
+        levels: of `lens.verdicts.levels`: the task as a whole, then groups of features.
         groups, modalities: of `lens.paper.groups`.
         similarity: of `lens.paper.similarity`.
         encoding: of `lens.verdicts.encoding`.
     """
 
     features: pd.DataFrame
+    levels: pd.DataFrame
     groups: pd.DataFrame
     modalities: pd.DataFrame
     similarity: pd.DataFrame
@@ -255,6 +259,7 @@ def _read_scope(folder: Path, run: dict[str, Any], facts: dict[str, Any]) -> Sco
 def _read_task(folder: Path) -> TaskTables:
     return TaskTables(
         features=_read_table(folder, "features.parquet"),
+        levels=_read_table(folder, "levels.csv"),
         groups=_read_table(folder, "groups.csv"),
         modalities=_read_table(folder, "modalities.csv"),
         similarity=_read_table(folder, "similarity.csv"),

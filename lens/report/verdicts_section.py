@@ -1,4 +1,4 @@
-"""Section: a verdict per feature, with counts, the largest changes and a figure."""
+"""Section: did anything change? The task's own test, a verdict per feature, and per group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 
 from lens.report.figures import STYLE
 from lens.report.section import Need, Report, Section
-from lens.report.words import label
+from lens.report.words import label, number
+from lens.verdicts.retraining import MIN_ENCODERS
 from lens.verdicts.rules import NO_CHANGE, VERDICTS
 
 BAND = "delta_r2_retrained"
@@ -22,57 +23,203 @@ BAND = "delta_r2_retrained"
 SHOWN = 8
 """Clusters listed of each verdict."""
 
-# Okabe and Ito's palette: distinct with any colour vision.
+# Strong colours of Okabe and Ito's palette for a change, grays for none. The shapes tell them apart
+# with any colour vision, and in print.
 VERDICT_COLOURS = {
     "lost": "#d55e00",
-    "gained": "#009e73",
-    "recoded": "#0072b2",
-    "unchanged": "#777777",
-    "undecided": "#b8b8b8",
-    "absent": "#e3e3e3",
+    "gained": "#0072b2",
+    "recoded": "#009e73",
+    "unchanged": "#8c8c8c",
+    "undecided": "#c9c9c9",
+    "absent": "#ffffff",
 }
+SHAPES = {
+    "lost": "v", "gained": "^", "recoded": "D", "unchanged": "o", "undecided": "o", "absent": "o",
+}  # fmt: skip
+EDGE = "#b0b0b0"
+"""Of the hollow mark of an absent feature."""
+
+SCORES = {
+    "normal": "normal scores: each feature's rank among the fitted patients, as a quantile of the "
+    "normal distribution",
+    "raw": "the features' own values, so that skew and single wild values count in full",
+}
+"""What R2 is about, by the setting of that name."""
+
+WITHHELD = {
+    "learning curve": "the embedding with less of the feature also needs more patients to be read, "
+    "and with very many of them the change is not shown",
+    "unseen patients": "the gain is not shown in patients whom fine-tuning did not see",
+    "other seeds": "encoders fine-tuned from other seeds differ by as much",
+}
+"""Reasons of `lens.verdicts.rules.withheld`, for people."""
 
 
 def render(report: Report) -> Markup:
     """A figure and tables per task, and how a verdict is reached."""
-    level, margin = report.config["level"], report.config["margin"]
-    tasks = []
+    config, tasks = report.config, []
     for task in report.tasks:
-        features = task.tables.features
-        figure = report.draw(verdict_figure(features), f"{task.name}-verdicts")
-        content = evidence(features, level, margin)
-        tasks.append({"name": task.name, "scope": task.scope, "figure": figure, **content})
-    return report.fill("verdicts_section.html", tasks=tasks, verdicts=[*VERDICTS])
+        features, levels = task.tables.features, task.tables.levels
+        figure = verdict_figure(features, config["equivalence"])
+        tasks.append(
+            {
+                "name": task.name,
+                "scope": task.scope,
+                "figure": report.draw(figure, f"{task.name}-verdicts"),
+                "answer": answer(features, levels, config["level"]),
+                "whole": levels.iloc[0].to_dict(),
+                "groups": group_verdicts(levels),
+                **evidence(features, config["margin"]),
+            }
+        )
+    return report.fill(
+        "verdicts_section.html",
+        tasks=tasks,
+        verdicts=VERDICTS,
+        colours=VERDICT_COLOURS | {"absent": EDGE},
+        scores=SCORES[config["scores"]],
+        min_encoders=MIN_ENCODERS,
+        unknown=[task["name"] for task in tasks if task["exposure"] == "unknown"],
+    )
 
 
 SECTION = Section("verdicts", (Need("features", ("verdict",)),), render)
 
 
-def evidence(features: pd.DataFrame, level: float, margin: float) -> dict[str, Any]:
-    """Counts and listed features of one task.
+def answer(features: pd.DataFrame, levels: pd.DataFrame, level: float) -> str:
+    """The test of the task as a whole, in one sentence.
 
     Args:
         features: rows of ``features.parquet``.
+        levels: rows of ``levels.csv``, that of the task first.
         level: family-wise, of the verdicts.
+    """
+    p = float(levels["p_group"].iloc[0])
+    chance = f"one test of all {len(features)} features together, p = {number(p, 4)}"
+    counts = features["verdict"].value_counts()
+    called = int(counts.get("lost", 0) + counts.get("gained", 0))
+    recoded = int(counts.get("recoded", 0))
+    if p <= level:
+        alone = "" if called else "; no single feature can be named, though"
+        return f"Yes: a change of R2 is shown ({chance}){alone}."
+    also = [
+        f"{called} {_of(called)} shown to change by {_own(called)}" if called else "",
+        f"{recoded} {_of(recoded)} read differently, with the information still there"
+        if recoded
+        else "",
+    ]
+    single = "; ".join(part for part in also if part)
+    ending = f"; {single}" if single else ", which is not to say that there is none"
+    return f"Not as a whole: no change of R2 is shown ({chance}){ending}."
+
+
+def evidence(features: pd.DataFrame, margin: float) -> dict[str, Any]:
+    """Counts, listed features and caveats of one task.
+
+    Args:
+        features: rows of ``features.parquet``.
         margin: smallest change of R2 that counts.
     """
+    counts = _counts(features)
     return {
-        "counts": _counts(features),
+        "total": counts[0],
+        "counts": counts[1:],
         "changed": [
-            (verdict, _listed(features, verdict), int((features["verdict"] == verdict).sum()))
-            for verdict in VERDICTS
-            if verdict not in NO_CHANGE
+            row for verdict in VERDICTS if verdict not in NO_CHANGE
+            for row in _listed(features, verdict)
         ],
+        "nonlinear": _nonlinear(features),
         "clusters": int(features["cluster"].nunique()),
         "ceiling": bool(features["r2_ceiling"].notna().any()),
-        "retrained": int(features["retrained"].iloc[0]) if BAND in features else 0,
-        "within_seeds": _within_seeds(features, level, margin),
+        "band": BAND in features,
+        "retrained": int(features["retrained"].iloc[0]),
+        "withheld": withheld_in_words(features),
+        "detectable": detectable(features),
+        "exposure": exposure(features),
         "disagreement": _disagreement(features, margin),
-    }
+    }  # fmt: skip
 
 
-def verdict_figure(features: pd.DataFrame) -> Figure:
-    """Change of held-out R2 of every feature, by modality, ROI and class, coloured by verdict."""
+def detectable(features: pd.DataFrame) -> dict[str, float] | None:
+    """Smallest change that would have shown, over the undecided features; None without any.
+
+    Args:
+        features: rows of ``features.parquet``.
+
+    Returns:
+        ``median, low, high`` of ``detectable``.
+    """
+    sizes = features.loc[features["verdict"] == "undecided", "detectable"].dropna()
+    if sizes.empty:
+        return None
+    return {
+        "median": float(sizes.median()), "low": float(sizes.min()), "high": float(sizes.max())
+    }  # fmt: skip
+
+
+def withheld_in_words(features: pd.DataFrame) -> list[dict[str, Any]]:
+    """Changes that were shown and not called: ``count``, ``reason`` and the ``verdicts`` instead.
+
+    Args:
+        features: rows of ``features.parquet``.
+    """
+    rows = []
+    for reason, found in features[features["withheld"].isin([*WITHHELD])].groupby("withheld"):
+        counts = found["verdict"].value_counts()
+        rows.append(
+            {
+                "count": len(found),
+                "reason": WITHHELD[str(reason)],
+                "verdicts": ", ".join(f"{counts[v]} {v}" for v in VERDICTS if v in counts),
+            }
+        )
+    return rows
+
+
+def exposure(features: pd.DataFrame) -> str:
+    """Whom fine-tuning saw: ``unknown``; ``all``; ``none``; or ``some`` of the patients.
+
+    Args:
+        features: rows of ``features.parquet``.
+    """
+    seen, unseen = (f"r2_{name}_pre" in features for name in ("exposed", "unexposed"))
+    return {(True, True): "some", (True, False): "all", (False, True): "none"}.get(
+        (seen, unseen), "unknown"
+    )
+
+
+def group_verdicts(levels: pd.DataFrame) -> dict[str, Any]:
+    """Verdicts by modality (rows) and feature class (columns).
+
+    Args:
+        levels: rows of ``levels.csv``.
+
+    Returns:
+        ``names`` of the columns, and ``rows`` with a ``name`` and ``cells``: rows of the table, or
+        None where the modality has no such feature.
+    """
+    found = levels[levels["level"] == "modality"]
+    names = list(dict.fromkeys(found["group"]))
+    several = found["roi"].nunique() > 1
+    rows = []
+    for (modality, roi), part in found.groupby(["modality", "roi"], sort=False):
+        cells = {row["group"]: row for row in part.to_dict("records")}
+        rows.append(
+            {
+                "name": str(modality).upper() + (f" {roi}" if several else ""),
+                "cells": [cells.get(name) for name in names],
+            }
+        )
+    return {"names": names, "rows": rows}
+
+
+def verdict_figure(features: pd.DataFrame, equivalence: float) -> Figure:
+    """Change of held-out R2 of every feature, by modality, ROI and class, marked by verdict.
+
+    Args:
+        features: rows of ``features.parquet``.
+        equivalence: margin of equivalence, drawn as a band.
+    """
     names = _rows(features)
     order = list(dict.fromkeys(names.sort_values(kind="stable")))
     position = names.map({name: at for at, name in enumerate(order)}).to_numpy(float)
@@ -82,16 +229,19 @@ def verdict_figure(features: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.4 + 0.32 * len(order)))
         axes = figure.subplots()
+        axes.axvspan(-equivalence, equivalence, color="#f2f2f2", lw=0, zorder=0)
         # The rare verdicts, of a change, are drawn last, on top.
         for verdict in reversed([*VERDICTS]):
             mask = (features["verdict"] == verdict).to_numpy()
             axes.scatter(
                 change[mask],
                 (position + offset)[mask],
-                s=9,
+                s=14 if verdict in NO_CHANGE else 26,
+                marker=SHAPES[verdict],
                 color=VERDICT_COLOURS[verdict],
-                alpha=0.8,
-                linewidths=0,
+                edgecolors=EDGE if verdict == "absent" else "none",
+                linewidths=0.6 if verdict == "absent" else 0,
+                alpha=0.85,
                 rasterized=len(features) > 500,
             )
         axes.axvline(0, color="black", lw=0.8)
@@ -99,28 +249,33 @@ def verdict_figure(features: pd.DataFrame) -> Figure:
         axes.set_ylim(len(order) - 0.5, -0.5)
         finite = change[np.isfinite(change)]
         # A few wild values, of features that nobody explains, would squeeze the rest of the axis.
-        edge = max(0.1, float(np.quantile(np.abs(finite), 0.995, method="higher")))
+        wide = float(np.quantile(np.abs(finite), 0.995, method="higher")) if len(finite) else 0.0
+        edge = max(0.1, 1.2 * equivalence, wide)
         axes.set_xlim(-1.05 * edge, 1.05 * edge)
         axes.set_xlabel("Change of held-out R2 (ridge probe), after minus before fine-tuning")
         axes.grid(axis="x", color="#dddddd", lw=0.6)
         axes.set_axisbelow(True)
-        count = features["verdict"].value_counts()
-        handles = [
-            Line2D([], [], ls="", marker="o", color=VERDICT_COLOURS[verdict],
-                   label=f"{verdict} ({count[verdict]})")
-            for verdict in VERDICTS
-            if verdict in count
-        ]  # fmt: skip
-        axes.legend(
-            handles=handles,
-            ncols=len(handles),
-            frameon=False,
-            loc="lower right",
-            bbox_to_anchor=(1.0, 1.0),
-            handletextpad=0.1,
-            columnspacing=1.0,
-        )
+        _legend(axes, features["verdict"].value_counts())
     return figure
+
+
+def _legend(axes: Any, count: pd.Series) -> None:
+    handles = [
+        Line2D([], [], ls="", marker=SHAPES[verdict], ms=5, color=VERDICT_COLOURS[verdict],
+               markeredgecolor=EDGE if verdict == "absent" else "none",
+               label=f"{verdict} ({count[verdict]})")
+        for verdict in VERDICTS
+        if verdict in count
+    ]  # fmt: skip
+    axes.legend(
+        handles=handles,
+        ncols=len(handles),
+        frameon=False,
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        handletextpad=0.1,
+        columnspacing=1.0,
+    )
 
 
 def _rows(features: pd.DataFrame) -> pd.Series:
@@ -146,24 +301,45 @@ def _counts(features: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _listed(features: pd.DataFrame, verdict: str) -> list[dict[Hashable, Any]]:
-    """The medoids of a verdict with the largest change, with the number of their near copies."""
-    found = features[(features["verdict"] == verdict) & features["medoid"]]
-    size = found["r2_pre_ft"] - found["r2_pre_pre"] if verdict == "recoded" else found["delta_r2"]
-    found = found.loc[size.abs().sort_values(ascending=False, kind="stable").index].head(SHOWN)
-    copies = features["cluster"].value_counts()
+    """The features of a verdict with the largest changes, one of each cluster of near copies."""
+    found = features[features["verdict"] == verdict]
+    recoded = verdict == "recoded"
+    size = found["r2_pre_ft"] - found["r2_pre_pre"] if recoded else found["delta_r2"]
+    found = found.loc[size.abs().sort_values(ascending=False, kind="stable").index]
+    alike, copies = found["cluster"].value_counts(), features["cluster"].value_counts()
+    rows = found.drop_duplicates("cluster").head(SHOWN).to_dict("records")
     return [
-        {**row, "label": label(row), "copies": int(copies[row["cluster"]]) - 1}
-        for row in found.to_dict("records")
+        row
+        | {
+            "label": label(row),
+            "copies": int(copies[row["cluster"]]) - 1,
+            "alike": int(alike[row["cluster"]]) - 1,
+            "p": row["p_recoded" if recoded else "p_maxt"],
+            "q": float("nan") if recoded else row["q_bh"],
+            "reader": "" if recoded else _reader(row),
+        }
+        for row in rows
     ]
 
 
-def _within_seeds(features: pd.DataFrame, level: float, margin: float) -> int:
-    """Features that changed in this encoder, but no further than other seeds of it differ."""
-    if BAND not in features:
-        return 0
-    changed = (features["p_maxt"] <= level) & (features["delta_r2"].abs() >= margin)
-    crosses = features["delta_r2_retrained_low"] * features["delta_r2_retrained_high"] <= 0
-    return int((changed & crosses & ~features["verdict"].isin(["lost", "gained"])).sum())
+def _reader(row: dict[Hashable, Any]) -> str:
+    """What the nonlinear reader makes of a feature that was lost or gained."""
+    lost = row["verdict"] == "lost"
+    if row["linear_only"]:
+        return "still there" if lost else "was there before"
+    low, high = row["delta_r2_kernel_low"], row["delta_r2_kernel_high"]
+    if high < 0 if lost else low > 0:
+        return "lost too" if lost else "gained too"
+    return "not clear"
+
+
+def _nonlinear(features: pd.DataFrame) -> dict[str, int]:
+    """Features lost and gained, and how many of these to the linear reader alone."""
+    counts = {}
+    for verdict in ("lost", "gained"):
+        found = features[features["verdict"] == verdict]
+        counts |= {verdict: len(found), f"{verdict}_linear": int(found["linear_only"].sum())}
+    return counts
 
 
 def _disagreement(features: pd.DataFrame, margin: float) -> dict[str, Any]:
@@ -184,3 +360,11 @@ def _disagreement(features: pd.DataFrame, margin: float) -> dict[str, Any]:
             {**row, "label": label(row)} for row in examples.loc[largest].to_dict("records")
         ],
     }
+
+
+def _of(count: int) -> str:
+    return "feature is" if count == 1 else "features are"
+
+
+def _own(count: int) -> str:
+    return "itself" if count == 1 else "themselves"

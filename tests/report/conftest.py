@@ -15,8 +15,9 @@ from tests.planted import plant
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all tests, to be left as it is."""
     folder = tmp_path_factory.mktemp("report")
-    paths = plant(n=120, d=12).write(folder)
-    ft = {"cls": paths["ft"], "same": paths["pre"]}
+    planted = plant(n=120, d=12)
+    paths = planted.write(folder)
+    ft = {"cls": paths["ft"], "same": (planted.ids, 2 * planted.pre)}
     options = {"hidden": 8, "l1": (0.0, 1e-6), "l2": (0.0,), "epochs": 5, "folds": 2, "repeats": 1}
     result = compare(
         paths["pre"], ft, paths["radiomics"], progress=False, flips=200, bootstraps=50, **options

@@ -25,7 +25,7 @@ from lens.report.results import (
 READ = {
     "run.json", "split.csv", "dropped.csv", "sweep.parquet",
     *(f"cls/{name}" for name in ("features.parquet", "groups.csv", "modalities.csv")),
-    *(f"cls/{name}" for name in ("similarity.csv", "encoding.csv")),
+    *(f"cls/{name}" for name in ("levels.csv", "similarity.csv", "encoding.csv")),
 }  # fmt: skip
 
 

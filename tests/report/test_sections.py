@@ -127,3 +127,23 @@ def test_drawn_twice_is_the_same_to_the_byte(finished: Path, folder: Path) -> No
     page(folder, *SECTIONS)
     for name in ("report.html", *(f"figures/{f.name}" for f in (finished / "figures").iterdir())):
         assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+def test_what_the_verdicts_do_not_know_is_said_once(folder: Path) -> None:
+    html = page(folder, *SECTIONS)
+    assert html.count("Whom fine-tuning saw is not known (cls, same).") == 1
+    assert "are too few to tell how far seeds differ" not in html
+    path = folder / "cls" / "features.parquet"
+    table = pd.read_parquet(path).assign(retrained=2, r2_unexposed_pre=0.5)
+    table.to_parquet(path)
+    html = page(folder, *SECTIONS)
+    assert html.count("Whom fine-tuning saw is not known (same).") == 1
+    assert html.count("2 encoders fine-tuned from different seeds are too few to tell") == 1
+
+
+@pytest.mark.parametrize(("scores", "words"), [("normal", "normal scores"), ("raw", "own values")])
+def test_the_meaning_of_r2_is_said(folder: Path, scores: str, words: str) -> None:
+    path = folder / "run.json"
+    text = path.read_text(encoding="utf-8").replace('"scores": "normal"', f'"scores": "{scores}"')
+    path.write_text(text, encoding="utf-8")
+    assert words in page(folder, *SECTIONS).split("<h3>")[0]

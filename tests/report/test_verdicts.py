@@ -6,8 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lens.report.verdicts_section import VERDICT_COLOURS, evidence, verdict_figure
-from lens.verdicts.rules import UNCHANGED, VERDICTS, with_verdicts
+from lens.report.verdicts_section import (
+    SHAPES,
+    VERDICT_COLOURS,
+    WITHHELD,
+    answer,
+    detectable,
+    evidence,
+    exposure,
+    group_verdicts,
+    verdict_figure,
+    withheld_in_words,
+)
+from lens.settings import Rules
+from lens.verdicts.held_out import RIDGE_VIEWS
+from lens.verdicts.rules import NO_CHANGE, VERDICTS, with_verdicts, withheld
 
 
 @pytest.fixture
@@ -21,14 +34,25 @@ def features() -> pd.DataFrame:
             "image": "original",
             "feature_class": ["glcm", "glcm", "gldm", "gldm", "gldm", "glcm", "glcm", "ngtdm"],
             "feature": [f"F{i}" for i in range(8)],
-            "verdict": ["lost", "lost", "lost", "kept", "gained", "moved", "absent", "kept"],
+            "verdict": [
+                "lost", "lost", "lost", "unchanged", "gained", "recoded", "absent", "undecided",
+            ],
+            "withheld": ["", "", "", "", "", "other seeds", "", "learning curve"],
             "cluster": [0, 0, 1, 2, 3, 4, 5, 6],
             "medoid": [True, False, True, True, True, True, True, True],
             "delta_r2": [-0.5, -0.4, -0.6, -0.002, 0.3, 0.0, np.nan, 0.01],
             "delta_importance": [0.2, 0.1, -0.3, 0.4, 0.5, 0.1, 0.1, -0.1],
             "r2_ceiling": np.nan,
+            "detectable": [0.2, 0.2, 0.2, 0.05, 0.2, 0.1, 0.1, 0.08],
+            "retrained": 1,
+            "p_maxt": 0.001,
+            "p_recoded": 0.02,
+            "q_bh": 0.002,
+            "linear_only": [False, False, True, False, False, False, False, False],
+            "delta_r2_kernel_low": [-0.4, -0.4, -0.1, np.nan, -0.1, np.nan, np.nan, np.nan],
+            "delta_r2_kernel_high": [-0.2, -0.2, 0.1, np.nan, 0.1, np.nan, np.nan, np.nan],
         }
-    )
+    )  # fmt: skip
     table["delta_r2_low"], table["delta_r2_high"] = (
         table["delta_r2"] - 1e-3,
         table["delta_r2"] + 1e-3,
@@ -39,11 +63,11 @@ def features() -> pd.DataFrame:
 
 
 def test_counts_add_up(features: pd.DataFrame) -> None:
-    content = evidence(features, 0.05, 0.01)
+    content = evidence(features, 0.01)
     rows = {row["name"]: row for row in content["counts"]}
-    assert rows["all features"] == {
+    assert content["total"] == {
         "name": "all features", "total": 8,
-        "lost": 3, "gained": 1, "moved": 1, "kept": 2, "absent": 1,
+        "lost": 3, "gained": 1, "recoded": 1, "unchanged": 1, "undecided": 1, "absent": 1,
     }  # fmt: skip
     assert rows["T2 gland"]["lost"] == 3
     assert rows["gldm"]["total"] == 3
@@ -51,32 +75,134 @@ def test_counts_add_up(features: pd.DataFrame) -> None:
 
 
 def test_a_cluster_is_listed_once_and_the_largest_change_first(features: pd.DataFrame) -> None:
-    listed = {
-        verdict: (rows, total) for verdict, rows, total in evidence(features, 0.05, 0.01)["changed"]
-    }
-    rows, total = listed["lost"]
-    assert total == 3
+    rows = [row for row in evidence(features, 0.01)["changed"] if row["verdict"] == "lost"]
     assert [row["delta_r2"] for row in rows] == [-0.6, -0.5]
-    assert [row["copies"] for row in rows] == [0, 1]
+    assert [(row["alike"], row["copies"]) for row in rows] == [(0, 0), (1, 1)]
     assert rows[0]["label"] == "T2 gland, original GLDM F2"
 
 
+def test_a_feature_is_listed_with_a_verdict_that_its_medoid_does_not_share(
+    features: pd.DataFrame,
+) -> None:
+    features.loc[0, "verdict"] = "undecided"
+    rows = [row for row in evidence(features, 0.01)["changed"] if row["verdict"] == "lost"]
+    assert [row["feature"] for row in rows] == ["F2", "F1"]
+    assert (rows[1]["alike"], rows[1]["copies"]) == (0, 1)
+
+
+def test_p_of_a_recoded_feature_is_that_of_the_frozen_probe(features: pd.DataFrame) -> None:
+    rows = {row["feature"]: row for row in evidence(features, 0.01)["changed"]}
+    assert (rows["F0"]["p"], rows["F0"]["q"]) == (0.001, 0.002)
+    assert rows["F5"]["p"] == 0.02
+    assert np.isnan(rows["F5"]["q"])
+
+
+def test_what_the_nonlinear_reader_finds_is_said(features: pd.DataFrame) -> None:
+    content = evidence(features, 0.01)
+    found = {row["feature"]: row["reader"] for row in content["changed"]}
+    assert found == {"F2": "still there", "F0": "lost too", "F4": "not clear", "F5": ""}
+    assert content["nonlinear"] == {"lost": 3, "lost_linear": 1, "gained": 1, "gained_linear": 0}
+
+
+def test_withheld_changes_are_counted_with_the_verdict_that_they_got(
+    features: pd.DataFrame,
+) -> None:
+    rows = withheld_in_words(features)
+    assert [(row["count"], row["verdicts"]) for row in rows] == [
+        (1, "1 undecided"), (1, "1 recoded"),
+    ]  # fmt: skip
+    assert "more patients" in rows[0]["reason"]
+    assert "other seeds" in rows[1]["reason"]
+
+
+def test_every_reason_of_the_rules_has_words() -> None:
+    row = {"delta_r2": 0.3, "delta_r2_low": 0.2, "delta_r2_high": 0.4, "p_maxt": 0.001}
+    row |= {f"delta_r2_{view}": 0.3 for view in RIDGE_VIEWS[1:]}
+    row |= {"delta_r2_extrapolated": 0.0, "p_extrapolated": 1.0, "needs_more": 0}
+    row |= {"unseen_low": 0.1, "retrained_low": 0.1, "retrained_high": 0.4}
+    evidence = pd.DataFrame([row] * 4)
+    evidence.loc[1, "needs_more"] = 1
+    evidence.loc[2, "unseen_low"] = -0.1
+    evidence.loc[3, "retrained_low"] = -0.1
+    found = withheld(evidence, Rules()).tolist()
+    assert found[0] == ""
+    assert set(found[1:]) == set(WITHHELD)
+
+
+def test_the_smallest_change_that_would_have_shown_is_of_the_undecided(
+    features: pd.DataFrame,
+) -> None:
+    features.loc[3, "verdict"] = "undecided"
+    assert detectable(features) == {"median": pytest.approx(0.065), "low": 0.05, "high": 0.08}
+    features["verdict"] = "absent"
+    assert detectable(features) is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "known"),
+    [
+        ((), "unknown"), (("r2_exposed_pre",), "all"), (("r2_unexposed_pre",), "none"),
+        (("r2_exposed_pre", "r2_unexposed_pre"), "some"),
+    ],
+)  # fmt: skip
+def test_whom_fine_tuning_saw_is_known_by_its_columns(
+    features: pd.DataFrame, columns: tuple[str, ...], known: str
+) -> None:
+    assert exposure(features.assign(**dict.fromkeys(columns, 0.5))) == known
+
+
+def levels(p: float) -> pd.DataFrame:
+    rows = [
+        ("task", "", "", "all"),
+        ("group", "", "gland", "glcm"),
+        ("modality", "t2", "gland", "all"),
+        ("modality", "t2", "gland", "glcm"),
+        ("modality", "adc", "gland", "all"),
+    ]
+    table = pd.DataFrame(rows, columns=["level", "modality", "roi", "group"])
+    return table.assign(p_group=p, verdict="lost", delta_r2_cv=-0.1)  # fmt: skip
+
+
+def test_the_task_is_answered_by_its_own_test(features: pd.DataFrame) -> None:
+    assert answer(features, levels(0.001), 0.05).startswith("Yes: a change of R2 is shown (")
+    assert "p = 0.0010)." in answer(features, levels(0.001), 0.05)
+    nothing = features.assign(verdict="undecided")
+    assert answer(nothing, levels(0.001), 0.05).endswith("no single feature can be named, though.")
+    assert answer(nothing, levels(0.2), 0.05).endswith("not to say that there is none.")
+    some = answer(features, levels(0.06), 0.05)
+    assert some.startswith("Not as a whole: ")
+    assert "; 4 features are shown to change by themselves; 1 feature is read differently" in some
+
+
+def test_groups_stand_by_modality_and_class() -> None:
+    found = group_verdicts(levels(0.01))
+    assert found["names"] == ["all", "glcm"]
+    assert [row["name"] for row in found["rows"]] == ["T2", "ADC"]
+    cells = found["rows"][1]["cells"]
+    assert cells[0]["verdict"] == "lost"
+    assert cells[1] is None
+
+
 def test_opposite_signs_count_where_the_change_is_sure_and_not_tiny(features: pd.DataFrame) -> None:
-    found = evidence(features, 0.05, 0.005)["disagreement"]
+    found = evidence(features, 0.005)["disagreement"]
     # Two lost near copies with a growing importance, and one that grew by 0.01.
     assert (found["count"], found["of"]) == (3, 5)
     assert [row["delta_r2"] for row in found["examples"]] == [-0.5, 0.01]
-    assert evidence(features, 0.05, 0.45)["disagreement"]["count"] == 1
+    assert evidence(features, 0.45)["disagreement"]["count"] == 1
 
 
 def test_every_verdict_has_a_colour_and_changes_are_listed(features: pd.DataFrame) -> None:
-    assert set(VERDICT_COLOURS) == set(VERDICTS)
-    listed = [verdict for verdict, _, _ in evidence(features, 0.05, 0.01)["changed"]]
-    assert listed == [verdict for verdict in VERDICTS if verdict not in UNCHANGED]
+    assert [*VERDICT_COLOURS] == [*SHAPES] == [*VERDICTS]
+    marks = {(VERDICT_COLOURS[verdict], SHAPES[verdict]) for verdict in VERDICTS}
+    assert len(marks) == len(VERDICTS)
+    changes = [verdict for verdict in VERDICTS if verdict not in NO_CHANGE]
+    assert len({SHAPES[verdict] for verdict in changes}) == len(changes), "without colour vision"
+    listed = [row["verdict"] for row in evidence(features, 0.01)["changed"]]
+    assert list(dict.fromkeys(listed)) == changes
 
 
 def test_the_figure_holds_every_feature_with_a_value(features: pd.DataFrame) -> None:
-    (axes,) = verdict_figure(features).axes
+    (axes,) = verdict_figure(features, 0.1).axes
     drawn = np.ma.concatenate([points.get_offsets() for points in axes.collections])
     assert len(drawn) == len(features)
     np.testing.assert_allclose(
@@ -86,7 +212,9 @@ def test_the_figure_holds_every_feature_with_a_value(features: pd.DataFrame) -> 
         "ADC glcm", "ADC ngtdm", "T2 glcm", "T2 gldm",
     ]  # fmt: skip
     names = {text.get_text() for text in axes.get_legend().get_texts()}
-    assert names == {"lost (3)", "gained (1)", "moved (1)", "kept (2)", "absent (1)"}
+    assert names == {
+        "lost (3)", "gained (1)", "recoded (1)", "unchanged (1)", "undecided (1)", "absent (1)",
+    }  # fmt: skip
 
 
 def test_the_single_splits_columns_keep_their_values_under_other_names() -> None:
@@ -95,7 +223,9 @@ def test_the_single_splits_columns_keep_their_values_under_other_names() -> None
          "delta_r2_low": [0.5, 1.5], "delta_r2_high": [1.5, 2.5], "p_maxt": [0.1, 0.2],
          "q_bh": [0.3, 0.4]}
     )  # fmt: skip
-    own = pd.DataFrame({"column": ["b", "a"], "verdict": ["lost", "kept"], "delta_r2": [7.0, 8.0]})
+    own = pd.DataFrame(
+        {"column": ["b", "a"], "verdict": ["lost", "absent"], "delta_r2": [7.0, 8.0]}
+    )
     table = with_verdicts(split, own)
     assert table["column"].tolist() == ["a", "b"]
     assert table["delta_r2"].tolist() == [8.0, 7.0]
