@@ -70,7 +70,7 @@ def job(config: Config) -> int:
     from lens.errors import InputError
     from lens.report.results import write_diagnosis
     from lens.study.load import load_study
-    from lens.verdicts.doctor_summary import Diagnosis, summary, table
+    from lens.verdicts.doctor_summary import Diagnosis, spectra_of, summary, table
 
     if problem := _problem(config):
         raise InputError(problem)
@@ -87,7 +87,8 @@ def job(config: Config) -> int:
     )
     findings = _examine(config, study, list(ft))
     record = flat(config) | {"seconds": round(time.perf_counter() - start, 1)}
-    content = summary(findings)
+    x_ft = {task: study.x_ft[task] for task in ft}
+    content = summary(findings, spectra_of(study.x_pre, x_ft))
     facts = {"notes": study.notes, "config": record}
     write_diagnosis(config.out, Diagnosis(content, findings), facts)
     print(table(content).to_string(index=False, header=False, justify="left"))

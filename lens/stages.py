@@ -30,7 +30,7 @@ from lens.study.study import Study
 from lens.verdicts import confounds as confounding
 from lens.verdicts import doctor, encoding
 from lens.verdicts.clusters import cluster_features
-from lens.verdicts.doctor_summary import Diagnosis, short_summary, summary
+from lens.verdicts.doctor_summary import Diagnosis, short_summary, spectra_of, summary
 from lens.verdicts.folds import Fold, by_repeat, make_folds, single_fold, times_held_out
 from lens.verdicts.held_out import (
     PROBES,
@@ -87,7 +87,7 @@ def warnings_of(study: Study, settings: Settings) -> list[str]:
         settings: of `begin`.
     """
     notes = spectrum_notes(study.x_pre, study.x_ft)
-    return [*notes, *_size_notes(study, settings.mlp.width)]
+    return [*notes, *_size_notes(study, settings)]
 
 
 def train(study: Study, settings: Settings, *, bar: Bar = silent) -> Trained:
@@ -236,21 +236,23 @@ def diagnose(
             embeddings before fine-tuning, each judged on one repeat of the folds.
         bar: progress of the fits.
     """
+    spectra = spectra_of(study.x_pre, study.x_ft)
     if form == "short":
         patients, held_out = _patients(study), times_held_out(study_folds(study, settings)) > 0
         content = short_summary(
             verdicts, len(np.unique(patients)), settings.rules, settings.scores,
-            held_out=len(np.unique(patients[held_out])),
+            held_out=len(np.unique(patients[held_out])), spectra=spectra,
         )  # fmt: skip
         return Diagnosis(content)
     findings = _plant(study, settings, bar)
-    return Diagnosis(summary(findings), findings)
+    return Diagnosis(summary(findings, spectra), findings)
 
 
 def facts(study: Study, settings: Settings) -> dict[str, Any]:
     """What a report says of a study: sizes, folds and notes."""
     settings = settings.settled()
     held_out = times_held_out(study_folds(study, settings)) > 0
+    warnings = warnings_of(study, settings)
     return {
         "folds": settings.folds,
         "repeats": settings.repeats,
@@ -261,8 +263,9 @@ def facts(study: Study, settings: Settings) -> dict[str, Any]:
         "patients": int(study.ids["patient_id"].nunique()),
         "embedding_width": int(study.x_pre.shape[1]),
         "columns": len(study.features),
-        "hidden": settings.mlp.width,
-        "notes": [*warnings_of(study, settings), *study.notes],
+        "hidden": settings.mlp.width(_fitted_patients(study)),
+        "warnings": warnings,
+        "notes": [*warnings, *study.notes],
     }
 
 
@@ -333,9 +336,10 @@ def _patients(study: Study) -> np.ndarray:
     return study.ids["patient_id"].to_numpy()
 
 
-def _size_notes(study: Study, hidden: int) -> list[str]:
+def _size_notes(study: Study, settings: Settings) -> list[str]:
     """What a reader must know about the sizes."""
     fitted = _fitted_patients(study)
+    hidden = settings.mlp.width(fitted)
     if fitted >= 2 * hidden:
         return []
     return [

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from lens.study.spectrum import COLLAPSED
+
 SMALL = 0.1
 """A cohort that shows losses of this R2 answers the question; beyond, it does so in part."""
 
@@ -52,7 +54,13 @@ def answer(facts: Mapping[str, Any]) -> tuple[str, str]:
     """
     verdict, why = _verdict(facts)
     sentences = [f"With {facts['patients']} patients this cohort {_CAN[verdict]}: {why}"]
-    return verdict, " ".join([*sentences, *facts["spectrum"]])
+    sentences += [
+        f"The embeddings {row['embeddings']} have collapsed: {row['leading']:.1%} of their "
+        f"variance is in one direction, their effective rank is {row['effective_rank']:.1f}."
+        for row in facts["spectrum"]
+        if row["effective_rank"] < COLLAPSED
+    ]
+    return verdict, " ".join(sentences)
 
 
 def too_many(rows: Sequence[Mapping[str, Any]], level: float) -> str:

@@ -8,14 +8,16 @@ and knows no rate of false alarms. Both answer in the same way (`lens.verdicts.d
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from lens.settings import Rules, Scores
+from lens.study.spectrum import Spectrum, spectrum
 from lens.verdicts.doctor import Findings
 from lens.verdicts.doctor_answer import answer, rate
 from lens.verdicts.power import detectable_loss, smallest_loss
@@ -40,12 +42,12 @@ class Diagnosis:
     findings: Findings | None = None
 
 
-def summary(findings: Findings, spectrum: Sequence[str] = ()) -> dict[str, Any]:
+def summary(findings: Findings, spectra: Mapping[str, Spectrum] | None = None) -> dict[str, Any]:
     """The full doctor's answer, for a printed table, a file or a section of the report.
 
     Args:
         findings: of `lens.verdicts.doctor.examine`.
-        spectrum: sentences about embeddings that have collapsed; they close the answer.
+        spectra: of `spectra_of`; an embedding that has collapsed is said in the answer.
 
     Returns:
         ``answer`` (yes, partly, no), ``sentence``, ``form`` (full, short), ``patients``, ``unit``
@@ -55,7 +57,8 @@ def summary(findings: Findings, spectrum: Sequence[str] = ()) -> dict[str, Any]:
         ``power`` (rows ``low, high, planted, detected``), ``detectable`` (planted loss of R2 with
         80% power; None where none has it), ``tasks`` (rows ``task, detectable``: the smallest
         loss with 80% power there, median over the explained; None where not even the loss of the
-        whole R2 has it), ``level, margin, noise, scores, spectrum``.
+        whole R2 has it), ``level, margin, noise, scores``, ``spectrum`` (rows ``embeddings,
+        effective_rank, leading, dead``).
     """
     planted, features = findings.planted, findings.features
     explained = features["p_present"] <= findings.rules.level
@@ -87,7 +90,7 @@ def summary(findings: Findings, spectrum: Sequence[str] = ()) -> dict[str, Any]:
         "margin": findings.rules.margin,
         "noise": findings.noise,
         "scores": findings.scores,
-        "spectrum": [*spectrum],
+        "spectrum": _rows(spectra or {}),
     }
     return _answered(facts)
 
@@ -99,7 +102,7 @@ def short_summary(
     scores: Scores,
     *,
     held_out: int | None = None,
-    spectrum: Sequence[str] = (),
+    spectra: Mapping[str, Spectrum] | None = None,
 ) -> dict[str, Any]:
     """The short doctor's answer: how small a change would have shown in the tasks at hand.
 
@@ -109,7 +112,7 @@ def short_summary(
         rules: of the verdicts.
         scores: whether normal scores of the features were judged or their values.
         held_out: patients that were; None for all.
-        spectrum: sentences about embeddings that have collapsed; they close the answer.
+        spectra: of `spectra_of`; an embedding that has collapsed is said in the answer.
 
     Returns:
         As `summary`; ``tested``, ``explained`` and ``median_r2`` are of the task that shows least,
@@ -142,9 +145,17 @@ def short_summary(
         "margin": rules.margin,
         "noise": None,
         "scores": scores,
-        "spectrum": [*spectrum],
+        "spectrum": _rows(spectra or {}),
     }
     return _answered(facts)
+
+
+def spectra_of(
+    x_pre: Float[np.ndarray, "n d"], x_ft: Mapping[str, Float[np.ndarray, "n e"]]
+) -> dict[str, Spectrum]:
+    """How many directions the embeddings use, by name: before, and after fine-tuning per task."""
+    sides = {f"after fine-tuning on {task}": x for task, x in x_ft.items()}
+    return {name: spectrum(x) for name, x in ({"before fine-tuning": x_pre} | sides).items()}
 
 
 def table(content: Mapping[str, Any]) -> pd.DataFrame:
@@ -164,6 +175,9 @@ def table(content: Mapping[str, Any]) -> pd.DataFrame:
           if content["form"] == "full" else []),
         *((f"smallest loss of R2 with 80% power, {row['task']}", _number(row["detectable"]))
           for row in content["tasks"]),
+        *((f"embeddings {row['embeddings']}",
+           f"effective rank {row['effective_rank']:.1f}, {row['leading']:.0%} of the variance in "
+           "one direction") for row in content["spectrum"]),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["question", "found"])
 
@@ -171,6 +185,10 @@ def table(content: Mapping[str, Any]) -> pd.DataFrame:
 def _answered(facts: dict[str, Any]) -> dict[str, Any]:
     verdict, sentence = answer(facts)
     return {"answer": verdict, "sentence": sentence, **facts}
+
+
+def _rows(spectra: Mapping[str, Spectrum]) -> list[dict[str, Any]]:
+    return [{"embeddings": name} | each._asdict() for name, each in spectra.items()]
 
 
 def _median(values: pd.Series) -> float | None:

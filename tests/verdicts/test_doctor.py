@@ -14,7 +14,7 @@ from scipy import stats
 from lens.settings import Rules
 from lens.verdicts.doctor import Findings, Settings, count_fits, examine
 from lens.verdicts.doctor_answer import answer, rate, too_many
-from lens.verdicts.doctor_summary import short_summary, summary, table
+from lens.verdicts.doctor_summary import short_summary, spectra_of, summary, table
 from lens.verdicts.estimates import Estimate
 from lens.verdicts.folds import make_folds
 from lens.verdicts.power import (
@@ -158,9 +158,26 @@ def test_the_answer_follows_the_smallest_loss_that_shows(
 
 
 def test_a_collapsed_embedding_is_said_with_every_answer() -> None:
-    for explained in (0, 30):
-        found = answer(FACTS | {"explained": explained, "spectrum": ["It has collapsed."]})
-        assert found[1].endswith(". It has collapsed.")
+    wide = np.random.default_rng(0).normal(size=(100, 8))
+    collapsed = wide * np.r_[1000.0, np.ones(7)]
+    spectra = spectra_of(wide, {"cls": collapsed, "reg": wide})
+    tables = {"cls": verdicts(0.05), "reg": verdicts(0.05)}
+    for explained in (0, 3):
+        tables["cls"] = verdicts(0.05, explained=explained)
+        content = short_summary(tables, 100, Rules(), "normal", spectra=spectra)
+        assert content["sentence"].endswith(
+            ". The embeddings after fine-tuning on cls have collapsed: 100.0% of their variance is "
+            "in one direction, their effective rank is 1.0."
+        )
+        assert content["sentence"].count("collapsed") == 1
+        assert [row["embeddings"] for row in content["spectrum"]] == [
+            "before fine-tuning", "after fine-tuning on cls", "after fine-tuning on reg",
+        ]  # fmt: skip
+        assert "effective rank 1.0, 100% of the variance in one direction" in (
+            table(content)["found"].tolist()
+        )
+    content = short_summary(tables, 100, Rules(), "normal", spectra=spectra_of(wide, {}))
+    assert "collapsed" not in content["sentence"]
 
 
 @pytest.mark.parametrize(("alarms", "draws"), [(0, 21), (1, 21), (5, 21), (21, 21)])
