@@ -59,10 +59,15 @@ class SweepConfig:
         """L1 penalties: as given, or those of the mode."""
         return self.l1 or (PAPER_L1_GRID if self.mode == "paper" else L1_GRID)
 
-    @property
-    def width(self) -> int:
-        """Hidden units: as given, or the most that a default can be."""
-        return self.hidden or WIDEST
+    def width(self, patients: int) -> int:
+        """Hidden units: as given, or by the number of fitted patients and the mode.
+
+        Args:
+            patients: that are fitted, train and validation.
+        """
+        if self.hidden is not None:
+            return self.hidden
+        return WIDEST if self.mode == "paper" else default_width(patients)
 
 
 @dataclass(frozen=True)
@@ -122,15 +127,15 @@ class Settings:
         Args:
             patients: that are fitted, train and validation.
         """
-        default = WIDEST if self.mlp.mode == "paper" else default_width(patients)
-        mlp = dataclasses.replace(self.mlp, hidden=self.mlp.hidden or default)
+        mlp = dataclasses.replace(self.mlp, hidden=self.mlp.width(patients))
         return dataclasses.replace(self, mlp=mlp)
 
     def problem(self) -> str:
         """What is out of range, by the name of the field; an empty text where nothing is."""
         mlp, rules = self.mlp, self.rules
         counts = {
-            "hidden": mlp.width, "epochs": mlp.epochs, "batch": mlp.batch, "seeds": mlp.seeds,
+            "hidden": 1 if mlp.hidden is None else mlp.hidden,
+            "epochs": mlp.epochs, "batch": mlp.batch, "seeds": mlp.seeds,
             "bootstraps": self.bootstraps, "flips": rules.flips,
             "repeats": REPEATS if self.repeats is None else self.repeats,
         }  # fmt: skip

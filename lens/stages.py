@@ -87,7 +87,7 @@ def warnings_of(study: Study, settings: Settings) -> list[str]:
         settings: of `begin`.
     """
     notes = spectrum_notes(study.x_pre, study.x_ft)
-    return [*notes, *_size_notes(study, settings.mlp.width)]
+    return [*notes, *_size_notes(study, settings)]
 
 
 def train(study: Study, settings: Settings, *, bar: Bar = silent) -> Trained:
@@ -252,6 +252,7 @@ def facts(study: Study, settings: Settings) -> dict[str, Any]:
     """What a report says of a study: sizes, folds and notes."""
     settings = settings.settled()
     held_out = times_held_out(study_folds(study, settings)) > 0
+    warnings = warnings_of(study, settings)
     return {
         "folds": settings.folds,
         "repeats": settings.repeats,
@@ -262,8 +263,9 @@ def facts(study: Study, settings: Settings) -> dict[str, Any]:
         "patients": int(study.ids["patient_id"].nunique()),
         "embedding_width": int(study.x_pre.shape[1]),
         "columns": len(study.features),
-        "hidden": settings.mlp.width,
-        "notes": [*warnings_of(study, settings), *study.notes],
+        "hidden": settings.mlp.width(_fitted_patients(study)),
+        "warnings": warnings,
+        "notes": [*warnings, *study.notes],
     }
 
 
@@ -334,9 +336,10 @@ def _patients(study: Study) -> np.ndarray:
     return study.ids["patient_id"].to_numpy()
 
 
-def _size_notes(study: Study, hidden: int) -> list[str]:
+def _size_notes(study: Study, settings: Settings) -> list[str]:
     """What a reader must know about the sizes."""
     fitted = _fitted_patients(study)
+    hidden = settings.mlp.width(fitted)
     if fitted >= 2 * hidden:
         return []
     return [

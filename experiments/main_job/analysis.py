@@ -66,7 +66,10 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
     set_aside = _once_each(set_aside)
     write_failures(set_aside, record.folder / "failures.csv")
     record.wrote(record.folder / "failures.csv")
+    # The run folder's own part comes first; the others' widths are with their scopes.
+    hidden = next(iter(scopes.values()))["hidden"]
     record.finish(
+        config=record.record["config"] | {"hidden": hidden},
         tasks={task: tasks[task] for task in inputs.tasks},
         scopes=scopes,
         inputs={str(path): file_hash(path) for path in inputs.files()},

@@ -26,6 +26,8 @@ def from_cohort(plan: Plan, record: RunRecord) -> Inputs:
     assert flags.cohort is not None
     assert flags.encoder_pre is not None
     tuned = pairs(flags.encoder_ft, "--encoder-ft")
+    if not plan.config.tables.identical:
+        _check_different(flags.encoder_pre, tuned)
     return from_images(plan, record, read_manifest(flags.cohort), flags.encoder_pre, tuned)
 
 
@@ -164,6 +166,16 @@ class _Maker:
             + [[name, _stamp(path)] for name, path in (*case.images.items(), *case.masks.items())]
             for case in self.cohort.cases
         ]
+
+
+def _check_different(pre: Path, tuned: Mapping[str, Path]) -> None:
+    """Refuses an encoder compared with itself, before its cohort is embedded."""
+    for task, checkpoint in tuned.items():
+        if file_hash(checkpoint) == file_hash(pre):
+            raise InputError(
+                f"--encoder-pre {pre} and --encoder-ft {task}={checkpoint} are the same encoder; "
+                "check the files, or allow it (--identical)"
+            )
 
 
 def _write_split(record: RunRecord, cohort: Cohort, seed: int) -> Path:

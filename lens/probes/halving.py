@@ -55,8 +55,8 @@ def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
     """
     grid = pd.DataFrame(list(itertools.product(config.l1_grid, config.l2)), columns=["l1", "l2"])
     grid["seed"] = seed
-    d, k = data.x.shape[1], data.r.shape[1]
-    stack = choose_stack(len(grid), d, config.width, k, wanted=config.stack)
+    d, k, width = data.x.shape[1], data.r.shape[1], config.width(len(data.x) + len(data.x_val))
+    stack = choose_stack(len(grid), d, width, k, wanted=config.stack)
     states: dict[int, State] = {}
 
     def train(chunk: np.ndarray, first: int, last: int) -> np.ndarray:
@@ -65,7 +65,7 @@ def halve(data: Data, config: SweepConfig, *, seed: int) -> Winner:
         state = (
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *(states[i] for i in chunk))
             if first
-            else start(points, d, config.width, k)
+            else start(points, d, width, k)
         )
         state = advance(
             data,

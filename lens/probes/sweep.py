@@ -105,14 +105,14 @@ def _train(
     on_epochs: Callable[[int], object] | None,
 ) -> tuple[np.ndarray, ...]:
     """First layers, and losses on train and validation patients, of every row of the grid."""
-    d, k = data.x.shape[1], data.r.shape[1]
-    stack = choose_stack(len(grid), d, config.width, k, wanted=config.stack)
+    d, k, width = data.x.shape[1], data.r.shape[1], config.width(len(data.x) + len(data.x_val))
+    stack = choose_stack(len(grid), d, width, k, wanted=config.stack)
     pauses = np.linspace(0, config.epochs, min(config.epochs, REPORTS) + 1).round().astype(int)
     reporting = Lock()
 
     def train(chunk: np.ndarray, pauses: np.ndarray = pauses) -> tuple[np.ndarray, ...]:
         points = to_points(grid.iloc[chunk])
-        state = start(points, d, config.width, k)
+        state = start(points, d, width, k)
         for first, last in itertools.pairwise(pauses.tolist()):
             state = advance(
                 data,

@@ -13,6 +13,11 @@ COLLAPSED = 2.0
 its variance, as after an over-trained head, or with a channel of another size than all others."""
 
 
+NARROW = 4
+"""Directions that an embedding has at most (dimensions, or patients less one) below which a low
+effective rank is its size and no collapse."""
+
+
 class Spectrum(NamedTuple):
     """Directions of an embedding over the rows of a study.
 
@@ -59,5 +64,5 @@ def spectrum_notes(
         f"{each.leading:.1%} of their variance. What a probe reads from the rest is little more "
         "than rounding where that share is nearly all; look at the training before the verdicts"
         for name, (each, width) in found.items()
-        if each.effective_rank < COLLAPSED
+        if each.effective_rank < COLLAPSED and min(width, len(x_pre) - 1) >= NARROW
     )

@@ -60,7 +60,9 @@ def finished(tables: dict[str, Path], tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "own tables"
     done = run(*table_flags(tables), "--out", folder, *SMALL)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"report: {folder / 'report.html'}"
+    answer, last = done.stdout.splitlines()
+    assert answer.startswith("all: With 200 patients"), "what the cohort can show"
+    assert last == f"report: {folder / 'report.html'}"
     return folder
 
 
@@ -165,7 +167,7 @@ def test_report_is_self_contained_and_says_what_the_tables_say(finished: Path) -
     assert "<script" not in page
     groups = pd.read_csv(finished / "cls" / "groups.csv")
     for _, row in groups[groups["stage"] == "pre"].iterrows():
-        shown = f"{row['r2_median']:.2f} <small>[{row['r2_median_low']:.2f}, "
+        shown = f"{row['r2_median']:.2f}<br><small>[{row['r2_median_low']:.2f}, "
         assert shown.replace("-", "−") in page
     features = pd.read_parquet(finished / "cls" / "features.parquet")
     # Of near copies the report names one.
@@ -212,6 +214,28 @@ def test_second_run_reuses_the_work_and_a_changed_flag_redoes_it(
     changed = run(*table_flags(tables), "--out", finished, *SMALL, "--seed", "1")
     assert changed.returncode == 0
     assert (finished / "sweep.parquet").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(("mode", "hidden"), [("default", 16), ("paper", 128)])
+def test_the_width_follows_the_patients_and_too_many_units_come_first(
+    tables: dict[str, Path], tmp_path: Path, mode: str, hidden: int
+) -> None:
+    """160 of 200 patients are fitted: 16 units by the rule, too few for the paper's 128."""
+    folder = tmp_path / "run"
+    flags = [*table_flags(tables), "--out", folder, "--mode", mode, "--folds", 0, "--epochs", 2]
+    done = run(*flags, "--l1", 0, "--l2", 0, "--bootstraps", 20, "--flips", 50)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((folder / "run.json").read_text())
+    assert record["config"]["hidden"] == hidden
+    with np.load(folder / "projection.npz") as content:
+        assert content["w"].shape[1] == hidden
+    first, page = done.stderr.splitlines()[0], (folder / "report.html").read_text()
+    said = "128 hidden units for 160 fitted patients are too many"
+    assert (first.startswith(said) and "--hidden 16" in first) == (mode == "paper")
+    assert (said in page) == (mode == "paper")
+    if mode == "paper":
+        assert page.count(said) == 1
+        assert page.index('class="warning"') < page.index(said) < page.index('class="note"')
 
 
 def test_report_can_be_drawn_again(finished: Path) -> None:

@@ -56,6 +56,19 @@ def job(tmp_path_factory) -> tuple[Path, dict[str, str], list[object]]:
     return folder / "run", spoiled, flags
 
 
+def test_an_encoder_compared_with_itself_is_refused_before_anything_is_embedded(job) -> None:
+    folder, _, flags = job
+    same = [
+        flag if str(flag) != f"cls={folder.parent / 'ft'}" else f"cls={flags[3]}" for flag in flags
+    ]
+    same[same.index(folder)] = folder.parent / "same"
+    refused = run(*same)
+    assert refused.returncode == 1
+    assert "are the same encoder" in refused.stderr
+    assert "--identical" in refused.stderr
+    assert not (folder.parent / "same" / "radiomics.parquet").exists()
+
+
 def test_bad_patients_are_set_aside_and_the_cohort_goes_on(job) -> None:
     folder, spoiled, flags = job
     done = run(*flags)

@@ -21,7 +21,7 @@ from lens.probes.mlp import init
 from lens.probes.scaling import fit_standardise
 from lens.probes.sweep import grid_warnings, sweep
 from lens.probes.training import Data, advance, minibatches, start, to_points
-from lens.settings import PAPER_L1_GRID, SweepConfig
+from lens.settings import PAPER_L1_GRID, Mode, SweepConfig
 
 ODD = SweepConfig(hidden=8, l1=(0.0, 1e-3, 1e-2), l2=(0.0,), epochs=15, batch=16)
 SMALL = SweepConfig(hidden=8, l1=(0.0, 1e-3), l2=(0.0, 1e-2), epochs=15, batch=16)
@@ -295,3 +295,12 @@ def test_fill_rows_do_not_choose(data) -> None:
     )
     one, other = (halve(v, SMALL, seed=0).table for v in (plain, filled))
     np.testing.assert_allclose(other["val_loss"], one["val_loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "width"), [("default", 8), ("paper", 128)])
+def test_without_a_width_it_follows_the_patients(mode: Mode, width: int) -> None:
+    rng = np.random.default_rng(0)
+    x, r = rng.normal(size=(70, 5)).astype(np.float32), rng.random((70, 3))
+    config = SweepConfig(l1=(0.0,), l2=(0.0,), epochs=1, mode=mode)
+    found = sweep(x[:60], r[:60], x[60:], r[60:], config)
+    assert found.projection.w.shape == (5, width)

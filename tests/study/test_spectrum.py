@@ -35,6 +35,11 @@ def test_only_collapsed_embeddings_are_spoken_of() -> None:
     assert spectrum_notes(X, {"cls": X}) == ()
 
 
+def test_a_narrow_embedding_has_not_collapsed() -> None:
+    assert spectrum(X[:, :1]).effective_rank == pytest.approx(1.0)
+    assert spectrum_notes(X[:, :1], {"cls": X[:, :3] * [10.0, 1.0, 1.0]}) == ()
+
+
 def test_an_embedding_without_variance_has_collapsed_too() -> None:
     assert spectrum(np.ones((10, 5))) == (0.0, 0.0, 5)
     assert len(spectrum_notes(np.ones((60, 5)), {"cls": X})) == 1
