@@ -53,14 +53,17 @@ def _task(
         f"embeddings of {study.x_pre.shape[1]} dimensions before and after fine-tuning.",
         f"Did anything change? {answer(features, levels, settings.rules.level)}",
     ]
-    sentences += [_verdict(features, name, settings) for name in VERDICTS]
+    held_out = (
+        study.ids["patient_id"][study.rows("test")].nunique() if not settings.folds else patients
+    )
+    sentences += [_verdict(features, name, settings, held_out) for name in VERDICTS]
     counts = features["withheld"].value_counts()
     if reasons := [f"{counts[name]} ({name})" for name in WITHHELD if name in counts]:
         sentences.append(f"Changed in these patients, but not called: {', '.join(reasons)}.")
     return [sentence for sentence in sentences if sentence]
 
 
-def _verdict(features: pd.DataFrame, verdict: str, settings: Settings) -> str:
+def _verdict(features: pd.DataFrame, verdict: str, settings: Settings, patients: int) -> str:
     """How many features have the verdict, what it means, and for a change its size and examples."""
     rows = features[features["verdict"] == verdict]
     if rows.empty:
@@ -70,12 +73,8 @@ def _verdict(features: pd.DataFrame, verdict: str, settings: Settings) -> str:
         margin = settings.rules.equivalence
         return f"{sentence} (a change of R2 of {margin:g} or more is ruled out)."
     sentence = f"{sentence} ({VERDICTS[verdict]})"
-    if verdict == "undecided" and (size := detectable(features)):
-        low, high = number(size["low"]), number(size["high"])
-        return (
-            f"{sentence}; a change of {number(size['median'])} would have shown "
-            f"(median, {low} to {high})."
-        )
+    if verdict == "undecided":
+        return f"{sentence}; {detectable(features, patients)}."
     if verdict in NO_CHANGE:
         return f"{sentence}."
     return f"{sentence}, {_size(rows)}{_linear(rows, verdict)}."

@@ -8,6 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from lens.report.section import Need, Report, Section
+from lens.report.verdicts_section import exposure
 
 CONFOUNDS = {
     "adjusted": "given the columns adjusted for (partial R2)",
@@ -20,9 +21,11 @@ CONFOUNDS = {
 def render(report: Report) -> Markup:
     """A table of the confounds of one task."""
     (task,) = report.tasks
+    features = task.tables.features
     return report.fill(
-        "confounds_section.html", task=task, confounds=confounds(task.tables.features)
-    )
+        "confounds_section.html", task=task, confounds=confounds(features),
+        exposure=exposure(features),
+    )  # fmt: skip
 
 
 SECTION = Section(
