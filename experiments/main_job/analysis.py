@@ -44,6 +44,7 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
     set_aside, scopes, tasks = list(inputs.set_aside), {}, {}
     parts = _parts(plan, inputs, record.folder)
     for name, part in parts.items():
+        again = {task: inputs.retrained.get(task, []) for task in part.ft}
         study = load_study(
             part.pre,
             part.ft,
@@ -52,11 +53,12 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
             rois=part.scope.rois,
             modalities=part.scope.modalities,
             seed=plan.settings.seed,
-            retrained={task: inputs.retrained.get(task, []) for task in part.ft},
+            retrained=again,
         )
         set_aside += study.set_aside
         if not plan.config.tables.identical:
-            check_different(study)
+            after = {task: [*map(str, (ft, *again[task]))] for task, ft in part.ft.items()}
+            check_different(study, str(part.pre), after)
         settings = stages.begin(study, plan.settings)
         context = _read_context(plan, study, _exposing_split(plan, inputs))
         _Stages(settings, study, context, part, record, plan.config.context.doctor).run()

@@ -15,12 +15,17 @@ def test_identical_embeddings_are_refused_unless_asked_for() -> None:
     pre, ft = (planted.ids, planted.pre), (planted.ids, planted.ft)
     options = {"hidden": 4, "epochs": 2, "folds": 2, "repeats": 1, "progress": False}
     options |= {"l1": (0.0,), "l2": (0.0,), "bootstraps": 10}
-    with pytest.raises(InputError, match=r"on cls are the same numbers.*--identical"):
+    with pytest.raises(
+        InputError,
+        match=r"^pre before .* ft\['cls'\] after it on cls are the same numbers.*--identical",
+    ):
         lens.compare(pre, {"cls": pre}, planted.radiomics, **options)
     same = lens.compare(pre, {"cls": pre}, planted.radiomics, identical=True, **options)
     assert (same.verdicts["delta_r2"] == 0).all()
     for again in ([ft], [pre, pre]):
         study = lens.load_study(pre, {"cls": ft}, planted.radiomics, retrained={"cls": again})
-        with pytest.raises(InputError, match=r"two encoders fine-tuned on cls"):
+        with pytest.raises(InputError, match=r"two encoders .* on cls .*, (ft|retrained)\['cls'\]"):
             check_different(study)
+        with pytest.raises(InputError, match=r", (a|b).npz and (b|c).npz, so"):
+            check_different(study, after={"cls": ["a.npz", "b.npz", "c.npz"]})
     check_different(lens.load_study(pre, {"cls": ft}, planted.radiomics, retrained={"cls": [pre]}))
