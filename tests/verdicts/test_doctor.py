@@ -196,6 +196,7 @@ def test_the_interval_of_the_rate_is_exact(alarms: int, draws: int) -> None:
     [
         ((0, 0, 0), ""),
         ((1, 1, 0), ""),
+        ((3, 1, 1), ""),
         ((3, 2, 1), "6 of 30 changes that take nothing away were called"),
         ((0, 0, 3), "rotation, which takes nothing away, was called 3 of 3 times"),
         ((0, 0, 1), ""),
