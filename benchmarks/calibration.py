@@ -127,9 +127,8 @@ def experiments(config: Config) -> Iterator[Experiment]:
     small, large = Size(), Size(n=720, d=768, k=240)
     mlp = SweepConfig(hidden=64, l1=(0.0, 1e-6, 1e-5), l2=(0.0, 1e-4), epochs=100)
     gaussian, planted = {"family": "Gaussian"}, config.planted
-    yield Experiment(
-        "harmless changes", planted, cohorts.judge_harmless, {"size": large}, harmless_lines
-    )
+    for name, size in (("harmless changes", large), ("harmless changes, n = 200, d = 128", small)):
+        yield Experiment(name, planted, cohorts.judge_harmless, {"size": size}, harmless_lines)
     for family in (*FAMILIES, *SMALL):
         clustered = family in CLUSTERED
         size = Size(n=60, d=256) if family in SMALL else replace(small, n=100 if clustered else 200)
@@ -270,11 +269,11 @@ def clustered_lines(name: str, table: pd.DataFrame) -> list[Line]:
     return [*null_lines(name, table), _covered(f"{name}: intervals", share, f"{share:.3f}")]
 
 
-def harmless_lines(_: str, table: pd.DataFrame) -> list[Line]:
+def harmless_lines(name: str, table: pd.DataFrame) -> list[Line]:
     """No calls, beside the R2 of the population and that of held-out patients."""
     lines = []
     for side, rows in table.groupby("side", sort=False):
-        r2 = [f"{rows[name].mean():.3f}" for name in
+        r2 = [f"{rows[column].mean():.3f}" for column in
               ("population_pre", "population_ft", "r2_ridge_pre", "r2_ridge_ft")]  # fmt: skip
         found = alarms(rows)
         text = f"calls {found['calls']}, groups {found['groups']}, task {found['task']}; R2 of the "
@@ -282,7 +281,7 @@ def harmless_lines(_: str, table: pd.DataFrame) -> list[Line]:
         limit = _few(rows)
         holds = max(found["calls"], found["groups"], found["task"]) <= limit
         must = f"features, groups, the task called in at most {limit}"
-        lines.append(Line(str(side), must, text, holds))
+        lines.append(Line(f"{side}{name.removeprefix('harmless changes')}", must, text, holds))
     return lines
 
 
