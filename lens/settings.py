@@ -76,8 +76,9 @@ class Rules:
 
     level: float = 0.05
     """Family-wise error rate of each question."""
-    margin: float = 0.01
-    """Smallest change of R2 that is called lost, gained or recoded."""
+    margin: float = 0.02
+    """Smallest change of R2 that is called lost, gained or recoded. Changes that take nothing away,
+    such as gains per channel and then a rotation, cost a reader less than this."""
     equivalence: float = 0.1
     """A change of R2 shown to be smaller than this is called unchanged."""
     flips: int = 5000

@@ -24,7 +24,7 @@ from lens.probes.scaling import MinMax, fit_min_max, scale
 from lens.probes.sweep import Sweep, grid_warnings, sweep
 from lens.progress import Bar, silent
 from lens.scratch import IN_MEMORY, Scratch
-from lens.settings import DoctorForm, Settings, default_width
+from lens.settings import DoctorForm, Scores, Settings, default_width
 from lens.study.spectrum import spectrum_notes
 from lens.study.study import Study
 from lens.verdicts import confounds as confounding
@@ -145,7 +145,7 @@ def judge_tasks(
             study.x_pre, study.x_ft, r, patients, folds, held_out, context.confounds,
             scores=settings.scores, seed=settings.seed, on_fit=advance,
         )  # fmt: skip
-    unique = _unique_parts(study, first_repeat(folds), bar)
+    unique = _unique_parts(study, first_repeat(folds), settings.scores, bar)
     clusters = cluster_features(study.r[study.rows("train")])
     names, rows = _rows_of_tables(study)
     judged = {}
@@ -321,13 +321,16 @@ def _rows_of_tables(study: Study) -> tuple[pd.DataFrame, Masks]:
     return names, rows
 
 
-def _unique_parts(study: Study, folds: tuple[Fold, ...], bar: Bar) -> dict[str, pd.DataFrame]:
+def _unique_parts(
+    study: Study, folds: tuple[Fold, ...], scores: Scores, bar: Bar
+) -> dict[str, pd.DataFrame]:
     tables = {}
     with bar(len(folds) * len(study.x_ft), "unique R2", "fold") as advance:
         for task, x in study.x_ft.items():
             parts = partition_by_embedding(
-                study.x_pre, x, study.r, _patients(study), folds, on_fit=advance
-            )
+                study.x_pre, x, study.observed(), _patients(study), folds,
+                scores=scores, on_fit=advance,
+            )  # fmt: skip
             tables[task] = parts.filter(regex="^unique")
     return tables
 

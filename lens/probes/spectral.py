@@ -179,16 +179,19 @@ def solve(
 
 
 def relative_penalties(spectrum: Spectrum) -> Float[np.ndarray, " a"]:
-    """Penalties from no shrinkage that matters to a constant prediction, for this spectrum.
+    """Penalties from hardly any shrinkage to a constant prediction, for this spectrum.
 
-    Three a decade, from a thousandth of the smallest eigenvalue to a hundred times the largest, so
-    that directions of any variance can be read. Penalties relative to the mean eigenvalue would all
-    be too strong for everything beside one dominating direction.
+    Three a decade, from a hundredth of the median eigenvalue to a hundred times the largest. The
+    median stands for the bulk of the directions: one that dominates them all does not move it, as
+    it would the mean, and hide all others behind too strong penalties. The smallest eigenvalue is
+    no measure, since it nears zero where there are as many rows as dimensions: a fit with next to
+    no penalty then predicts others far worse than their mean does, and generalised
+    cross-validation, whose both terms go to zero, may not see it.
     """
     squared = np.square(spectrum.s)
     if not squared.size:
         return np.ones(1)
-    low, high = 1e-3 * squared.min(), 100.0 * squared.max()
+    low, high = 0.01 * np.median(squared), 100.0 * squared.max()
     return np.geomspace(low, high, 1 + round(3 * np.log10(high / low)))
 
 

@@ -19,7 +19,7 @@ from lens.settings import Rules
 from lens.verdicts.estimates import Estimate, concatenate, equivalence, mean_of, significance
 from lens.verdicts.evidence import Estimates
 from lens.verdicts.power import power_of
-from lens.verdicts.rules import shown, unchanged
+from lens.verdicts.rules import shown, unchanged, withheld
 from lens.verdicts.sign_flips import Significance
 
 Masks = Mapping[tuple[str, ...], Bool[np.ndarray, " k"]]
@@ -38,7 +38,7 @@ def task_p(tests: Mapping[str, Significance]) -> float:
 def level_table(
     estimates: Estimates,
     tests: Mapping[str, Significance],
-    verdicts: np.ndarray,
+    features: pd.DataFrame,
     groups: Masks,
     rules: Rules,
     *,
@@ -49,7 +49,7 @@ def level_table(
     Args:
         estimates: of all features.
         tests: of the features' changes.
-        verdicts: of all features.
+        features: of `lens.verdicts.rules.verdict_table`.
         groups: all groups of all tables: one family.
         rules: level, margins and number of sign flips.
         seed: of the sign flips.
@@ -60,14 +60,16 @@ def level_table(
         change of R2; ``p_group``, family-wise and not below the task's; ``detectable_group``, the
         smallest mean change that would be shown with 80% power; ``verdict``: ``lost``, ``gained``,
         ``unchanged`` and ``undecided`` of the mean, ``absent`` where every feature of the group is,
-        an empty text for a group without features.
+        an empty text for a group without features. A change must hold beyond the learning curve
+        here too.
     """
-    masks = [np.ones(len(verdicts), bool), *groups.values()]
+    masks = [np.ones(len(features), bool), *groups.values()]
     means = {view: _means(change, masks) for view, change in estimates.changes.items()}
     of_means = {
         view: significance(mean, flips=rules.flips, seed=seed) for view, mean in means.items()
     }
     change, *others = means.values()
+    extrapolated = _means(estimates.extrapolated, masks)
     p = np.max([test.p_maxt for test in of_means.values()], axis=0)
     p[0], p[1:] = task_p(tests), np.maximum(p[1:], task_p(tests))
     evidence = pd.DataFrame(
@@ -80,6 +82,9 @@ def level_table(
                 for view, mean in zip([*means][1:], others, strict=True)
             },
             "p_maxt": p,
+            "needs_more": features["needs_more"].iloc[0],
+            "delta_r2_extrapolated": extrapolated.value,
+            "p_extrapolated": significance(extrapolated, flips=rules.flips, seed=seed).p_maxt,
             "p_unchanged": equivalence(change, rules.equivalence, flips=rules.flips, seed=seed),
         }
     )
@@ -90,7 +95,7 @@ def level_table(
             "delta_r2_cv_high": change.high,
             "p_group": evidence["p_maxt"],
             "detectable_group": power_of(means, of_means, rules).detectable,
-            "verdict": _decide(evidence, masks, verdicts, rules),
+            "verdict": _decide(evidence, masks, features["verdict"].to_numpy(), rules),
         }
     )
 
@@ -125,7 +130,7 @@ def _means(change: Estimate, masks: list[np.ndarray]) -> Estimate:
 def _decide(
     evidence: pd.DataFrame, masks: list[np.ndarray], verdicts: np.ndarray, rules: Rules
 ) -> np.ndarray:
-    called = shown(evidence, rules)
+    called = shown(evidence, rules) & (withheld(evidence, rules) == "")
     holds = {
         "": np.array([not mask.any() for mask in masks]),
         "absent": np.array([(verdicts[mask] == "absent").all() for mask in masks]),

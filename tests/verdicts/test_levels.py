@@ -38,7 +38,9 @@ def cohort(seed: int, lost: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for k in range(K):
         r[:, k] = latent[:, k % 4 + 4 * (k >= 20)] + 0.6 * rng.normal(size=N)
     r[:, 38:] = rng.normal(size=(N, 2))
-    after = latent * np.r_[np.full(4, 1 - lost), np.ones(4)]
+    # A share of the first four factors is replaced by what no feature holds.
+    after = latent.copy()
+    after[:, :4] = np.sqrt(1 - lost**2) * latent[:, :4] + lost * rng.normal(size=(N, 4))
     pre, ft = (x @ mixing + 1.5 * rng.normal(size=(N, 40)) for x in (latent, after))
     return pre, ft, r
 
@@ -51,7 +53,7 @@ def judged(seed: int, lost: float) -> Judged:
 
 @pytest.fixture(scope="module")
 def weak() -> Judged:
-    return judged(3, 0.55)
+    return judged(3, 0.4)
 
 
 def test_a_row_has_the_mean_of_its_features(weak: Judged) -> None:

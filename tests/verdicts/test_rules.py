@@ -16,7 +16,7 @@ from tests.planted import Planted, plant
 
 N = 200
 GROUPS = np.arange(N)
-RULES = Rules(flips=999)
+RULES = Rules(flips=999, margin=0.01)
 CONFIG = SweepConfig(hidden=8, l1=(0.0, 1e-6), l2=(0.0, 1e-5), epochs=60)
 
 SHOWN = {"p_present_pre": 0.001, "p_present_ft": 0.001, "p_unchanged": 1.0}
@@ -201,7 +201,7 @@ def test_every_row_is_decided_by_itself_at_the_level_and_margins_of_the_rules() 
     expected = ["lost", "recoded", "undecided", "unchanged"]
     assert decide(table, RULES).tolist() == expected
     assert decide(table[::-1], RULES).tolist() == expected[::-1]
-    strict = Rules(level=0.001)
+    strict = Rules(level=0.001, margin=0.01)
     assert decide(table, strict).tolist() == ["undecided"] * 4
     wide = decide(table, Rules(margin=0.35, equivalence=0.04)).tolist()
     assert wide == ["undecided", "recoded", "undecided", "undecided"]
