@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -111,46 +109,6 @@ class FittedKernelRidge:
         rows = standardise(x, self.x_mean, self.x_std)
         rows = rows if self.axes is None else rows @ self.axes
         return _centre(_gaussian(rows, self.rows, self.width), self.kernel_means)
-
-
-class KernelRidge(NamedTuple):
-    """A fit: ``k_new @ dual`` predicts centred targets; `alpha` is the penalty of each."""
-
-    dual: Float[np.ndarray, "n t"]
-    alpha: Float[np.ndarray, " t"]
-
-
-def kernel_ridge(
-    kernel: Float[np.ndarray, "n n"],
-    y: Float[np.ndarray, "n t"],
-    alphas: Sequence[float] = ALPHAS,
-) -> KernelRidge:
-    """Kernel ridge regression of centred targets, each with the penalty that GCV prefers.
-
-    Equals ``sklearn.kernel_ridge.KernelRidge`` and ``himalaya.kernel_ridge.KernelRidge`` at the
-    same penalties.
-
-    Args:
-        kernel: of centred predictors.
-        y: centred targets.
-        alphas: in units of n; ties go to the larger.
-    """
-    solution = solve(decompose_kernel(kernel), y, alphas)
-    return KernelRidge(solution.dual(), solution.alpha)
-
-
-def narrow_ridge(
-    x: Float[np.ndarray, "n c"], y: Float[np.ndarray, "n t"], alphas: Sequence[float] = ALPHAS
-) -> Float[np.ndarray, "c t"]:
-    """Weights of the same fit as `kernel_ridge` of ``x @ x.T``, for fewer columns than rows.
-
-    Args:
-        x: centred predictors.
-        y, alphas: as there.
-    """
-    spectrum, v = decompose(x)
-    solution = solve(spectrum, y, alphas)
-    return v @ (solution.components / spectrum.s[:, None])
 
 
 def _leading(rows: Float[np.ndarray, "n d"], count: int) -> Float[np.ndarray, "d c"]:

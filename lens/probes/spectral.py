@@ -80,22 +80,31 @@ class Solution:
         Args:
             groups: patient of each row; None for a patient per row.
         """
-        found = np.empty_like(self.residual)
+        found, together = np.empty_like(self.residual), rows_together(groups)
         penalties, which = np.unique(self.alpha, return_inverse=True)
         for number, alpha in enumerate(penalties):
             targets = np.flatnonzero(which == number)
-            found[:, targets] = self._left_out(float(alpha), self.residual[:, targets], groups)
+            found[:, targets] = self._left_out(float(alpha), self.residual[:, targets], together)
         return found
 
     def _left_out(
-        self, alpha: float, residual: Float[np.ndarray, "n t"], groups: np.ndarray | None
+        self,
+        alpha: float,
+        residual: Float[np.ndarray, "n t"],
+        together: list[Int[np.ndarray, "_ _"]],
     ) -> Float[np.ndarray, "n t"]:
-        """The same for targets with one penalty."""
+        """The same for targets with one penalty.
+
+        Args:
+            alpha: the penalty.
+            residual: of the targets.
+            together: of `rows_together`.
+        """
         u, s = self.spectrum
         kept = np.square(s) / (np.square(s) + alpha)
         free = 1.0 - np.square(u) @ kept - 1.0 / len(u)
         found = residual / np.maximum(free, _LEAST_FREE)[:, None]
-        for rows in rows_together(groups) if groups is not None else ():
+        for rows in together:
             hat = np.einsum("pmr,r,plr->pml", u[rows], kept, u[rows]) + 1.0 / len(u)
             values, vectors = np.linalg.eigh(np.eye(rows.shape[1]) - hat)
             turned = vectors.swapaxes(1, 2) @ residual[rows]
@@ -121,12 +130,14 @@ class Solution:
         return -2.0 * (u @ pull + error.sum(axis=0) / len(u)) * self.left_out(groups)
 
 
-def rows_together(groups: np.ndarray) -> list[Int[np.ndarray, "p m"]]:
-    """Rows of the patients who have several: an array for each number of rows m, a patient a row.
+def rows_together(groups: np.ndarray | None) -> list[Int[np.ndarray, "_ _"]]:
+    """Rows of the patients who have several: an array for each number of rows, a patient a row.
 
     Args:
-        groups: patient of each row (n,).
+        groups: patient of each row (n,); None for a patient per row.
     """
+    if groups is None:
+        return []
     order = np.argsort(groups, kind="stable")
     _, first, count = np.unique(groups[order], return_index=True, return_counts=True)
     return [

@@ -39,9 +39,10 @@ VERDICTS = {
 NO_CHANGE = ("unchanged", "undecided", "absent")
 """Verdicts that speak of no change; a report counts their features and lists none."""
 
-LASTING = 0.9
-"""Share of a change that must be left with very many patients, where the learning curves differ. Of
-a feature that is gone all is left, but for the noise that a probe fits in its place."""
+LASTING = 0.6
+"""Share of the changes that must be left with very many patients, where the learning curves differ.
+Of features that are gone nearly all is left, of a factor that faded beside the noise three quarters
+and more, of a rescaling that hides a signal from few patients half or less."""
 
 SINGLE_SPLIT = ("delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh")
 """Columns of `lens.paper.shift` whose names go to the verdicts' own; the former get ``_split``."""
@@ -125,8 +126,8 @@ def withheld(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
     """Why a change that is `shown` is not called; an empty text where it is, or none is shown.
 
     - ``learning curve``: the embedding with less of the feature needs more patients to be read, and
-      the change expected with very many of them is not significant on the same side, or clearly
-      smaller (`LASTING`) than with these: the two are still closing up.
+      the change expected with very many of them is not significant on the same side, or the changes
+      of that kind are together much smaller there (`LASTING`) than with these.
     - ``unseen patients``: a gain must hold in patients whom fine-tuning did not see, where these
       are known: the interval of their change lies above zero. An encoder may know the others by
       heart.
@@ -134,11 +135,7 @@ def withheld(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
       make must exclude zero on the side of this encoder's own (`lens.verdicts.retraining`).
     """
     delta = evidence["delta_r2"]
-    side = np.sign(delta)
-    beyond = side * evidence["delta_r2_extrapolated"]
-    holds = (beyond > 0) & (evidence["p_extrapolated"] <= rules.level)
-    holds &= beyond >= LASTING * side * evidence["delta_r2_leading"]
-    reasons: dict[str, Any] = {"learning curve": (evidence["needs_more"] == side) & ~holds}
+    reasons: dict[str, Any] = {"learning curve": _learnable(evidence, rules)}
     if "unseen_low" in evidence:
         reasons["unseen patients"] = (delta > 0) & ~(evidence["unseen_low"] > 0)
     if "retrained_low" in evidence:
@@ -146,6 +143,17 @@ def withheld(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
         reasons["other seeds"] = ~np.where(delta > 0, low > 0, high < 0)
     found = [np.asarray(shown(evidence, rules) & reason) for reason in reasons.values()]
     return np.select(found, [*reasons], "").astype(object)
+
+
+def _learnable(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
+    """The encoder with less of the feature needs more patients, and they would bring it back."""
+    side = np.sign(evidence["delta_r2"])
+    doubted = evidence["needs_more"] == side
+    now, beyond = (side * evidence[f"delta_r2_{name}"] for name in ("leading", "extrapolated"))
+    changes = doubted & shown(evidence, rules)
+    lasting = beyond[changes].sum() >= LASTING * now[changes].sum()
+    holds = (beyond > 0) & (evidence["p_extrapolated"] <= rules.level)
+    return doubted & ~(holds & lasting)
 
 
 def recoded(evidence: pd.DataFrame, rules: Rules) -> pd.Series:

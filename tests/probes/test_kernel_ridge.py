@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.spatial.distance import pdist
+from sklearn.decomposition import PCA
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import KernelCenterer, StandardScaler
 
-from lens.probes.kernel_ridge import ALPHAS, KernelRidgeProbe, kernel_ridge, narrow_ridge
+from lens.probes.kernel_ridge import ALPHAS, KernelRidgeProbe
 from lens.probes.ridge import RidgeProbe
+from lens.probes.spectral import decompose, decompose_kernel, solve
 
 
 def test_predictions_equal_those_of_scikit_learns_kernel_ridge() -> None:
@@ -55,9 +57,28 @@ def test_fewer_columns_than_rows_give_the_same_fit() -> None:
     """Also with copies of a column, which leave directions without a value."""
     x, y = centred(120, 40)
     x = np.c_[x, x[:, :5]]
-    dual = kernel_ridge(x @ x.T, y).dual
+    dual = solve(decompose_kernel(x @ x.T), y, ALPHAS).dual()
+    spectrum, v = decompose(x)
+    weights = v @ (solve(spectrum, y, ALPHAS).components / spectrum.s[:, None])
     # Two eigendecompositions in float64; the smallest penalty leaves 1e-6 of a condition number.
-    np.testing.assert_allclose(x @ narrow_ridge(x, y), x @ x.T @ dual, atol=1e-8)
+    np.testing.assert_allclose(x @ weights, x @ x.T @ dual, atol=1e-8)
+
+
+def test_leading_components_are_read_alone() -> None:
+    rng = np.random.default_rng(3)
+    x, other = rng.normal(size=(2, 80, 30)) @ np.diag(np.geomspace(10, 0.1, 30))
+    x, other = x @ (q := np.linalg.qr(rng.normal(size=(30, 30)))[0]), other @ q
+    r = np.sin(x[:, :2])
+    fitted = KernelRidgeProbe(share=0.1).fit(x, r)
+    scaler = StandardScaler().fit(x)
+    pca = PCA(8, svd_solver="full").fit(scaler.transform(x))
+    here, there = (pca.transform(scaler.transform(rows)) for rows in (x, other))
+    gamma = 0.5 / np.median(pdist(here)) ** 2
+    centerer = KernelCenterer().fit(rbf_kernel(here, gamma=gamma))
+    model = KernelRidge(alpha=fitted.alpha, kernel="precomputed")
+    model.fit(centerer.transform(rbf_kernel(here, gamma=gamma)), r - r.mean(axis=0))
+    expected = model.predict(centerer.transform(rbf_kernel(there, here, gamma=gamma)))
+    np.testing.assert_allclose(fitted.predict(other), expected + r.mean(axis=0), atol=1e-6)
 
 
 def test_the_penalty_is_the_one_with_the_least_gcv_error() -> None:
@@ -69,5 +90,5 @@ def test_the_penalty_is_the_one_with_the_least_gcv_error() -> None:
         rss = np.square(y - hat @ y).sum(axis=0)
         errors.append(rss / (1 - np.trace(hat) / n) ** 2)
     best = np.array(ALPHAS)[np.argmin(errors, axis=0)] * n
-    np.testing.assert_allclose(kernel_ridge(kernel, y).alpha, best)
+    np.testing.assert_allclose(solve(decompose_kernel(kernel), y, ALPHAS).alpha, best)
     assert len(set(best)) > 1

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from lens.probes.kernel_ridge import ALPHAS, kernel_ridge
+from lens.probes.kernel_ridge import ALPHAS
 from lens.probes.ridge import RidgeProbe
+from lens.probes.spectral import decompose_kernel, solve
 from lens.radiomics.names import parse_columns
 from lens.settings import Scores
 from lens.verdicts.encoding import _draw, count_fits, encoding, feature_groups
@@ -78,7 +79,7 @@ def test_every_subset_equals_himalaya_and_scikit_learn(data) -> None:
         designs = [(b - b[fitted].mean(0)) / b[fitted].std(0) / np.sqrt(b.shape[1]) for b in inside]
         x = np.concatenate(designs, axis=1)
         kernel = (x @ x.T)[np.ix_(fitted, fitted)]
-        alpha = kernel_ridge(kernel, centred[fitted]).alpha
+        alpha = solve(decompose_kernel(kernel), centred[fitted], ALPHAS).alpha
         deltas = np.zeros((len(inside), y.shape[1]))
         dual = solve_weighted_kernel_ridge_conjugate_gradient(
             np.stack([d[fitted] @ d[fitted].T for d in designs]), centred[fitted], deltas,
