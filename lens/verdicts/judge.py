@@ -59,5 +59,5 @@ def judge(
     tests = significance_of_changes(estimates.changes, rules, seed=seed)
     evidence = evidence_table(estimates, tests, rules, unseen_low=unseen_low, seed=seed)
     features = verdict_table(estimates, evidence, clusters, rules)
-    levels = level_table(estimates, tests, features, rows or {}, rules, seed=seed)
+    levels = level_table(estimates, features, rows or {}, rules, seed=seed)
     return Judged(features, levels)

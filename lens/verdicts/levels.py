@@ -20,24 +20,44 @@ from lens.verdicts.estimates import Estimate, concatenate, equivalence, mean_of,
 from lens.verdicts.evidence import Estimates
 from lens.verdicts.power import power_of
 from lens.verdicts.rules import shown, unchanged, withheld
-from lens.verdicts.sign_flips import Significance
 
 Masks = Mapping[tuple[str, ...], Bool[np.ndarray, " k"]]
 """Names of a group -> its features."""
 
 
-def task_p(tests: Mapping[str, Significance]) -> float:
-    """p of the hypothesis that no feature of the task changed at all; the largest of the views.
+def task_p(estimates: Estimates, needs_more: int, rules: Rules, *, seed: int = 0) -> float:
+    """p of the hypothesis that no feature of the task changed by more than the margin.
+
+    The largest of the views. Where the encoder with less in the mean needs more patients, the
+    hypothesis is tested as it would be with very many of them, too.
 
     Args:
-        tests: of `lens.verdicts.evidence.significance_of_changes`.
+        estimates: of all features.
+        needs_more: encoder that needs more patients, as in `lens.verdicts.learning.needs_more`.
+        rules: margin and number of sign flips.
+        seed: of the sign flips.
     """
-    return max(test.p_any for test in tests.values())
+    tests = [
+        significance(_beyond(change, rules.margin), flips=rules.flips, seed=seed)
+        for change in estimates.changes.values()
+    ]
+    if needs_more and needs_more == np.sign(np.nanmean(estimates.change.value)):
+        beyond = _beyond(estimates.extrapolated, rules.margin)
+        one_sided = beyond._replace(
+            value=needs_more * beyond.value, influence=needs_more * beyond.influence
+        )
+        tests.append(significance(one_sided, flips=rules.flips, seed=seed, alternative="greater"))
+    return max(test.p_any for test in tests)
+
+
+def _beyond(change: Estimate, margin: float) -> Estimate:
+    """The part of a change beyond the margin; none within it."""
+    part = np.sign(change.value) * np.maximum(np.abs(change.value) - margin, 0.0)
+    return change._replace(value=part)
 
 
 def level_table(
     estimates: Estimates,
-    tests: Mapping[str, Significance],
     features: pd.DataFrame,
     groups: Masks,
     rules: Rules,
@@ -48,7 +68,6 @@ def level_table(
 
     Args:
         estimates: of all features.
-        tests: of the features' changes.
         features: of `lens.verdicts.rules.verdict_table`.
         groups: all groups of all tables: one family.
         rules: level, margins and number of sign flips.
@@ -71,7 +90,9 @@ def level_table(
     change, *others = means.values()
     extrapolated = _means(estimates.extrapolated, masks)
     p = np.max([test.p_maxt for test in of_means.values()], axis=0)
-    p[0], p[1:] = task_p(tests), np.maximum(p[1:], task_p(tests))
+    more = int(features["needs_more"].iloc[0])
+    whole = task_p(estimates, more, rules, seed=seed)
+    p[0], p[1:] = whole, np.maximum(p[1:], whole)
     evidence = pd.DataFrame(
         {
             "delta_r2": change.value,
@@ -82,7 +103,7 @@ def level_table(
                 for view, mean in zip([*means][1:], others, strict=True)
             },
             "p_maxt": p,
-            "needs_more": features["needs_more"].iloc[0],
+            "needs_more": more,
             "delta_r2_extrapolated": extrapolated.value,
             "p_extrapolated": significance(extrapolated, flips=rules.flips, seed=seed).p_maxt,
             "p_unchanged": equivalence(change, rules.equivalence, flips=rules.flips, seed=seed),

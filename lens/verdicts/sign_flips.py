@@ -165,17 +165,23 @@ def _flip(
         reached += (flipped >= threshold).sum(axis=0)
         part = null[start : start + len(signs)]
         part[:, 0] = flipped.max(axis=1)
-        part[:, 1] = np.einsum("bk,bk->b", flipped, flipped)
+        part[:, 1] = _squares(flipped)
         start += len(signs)
     largest = np.sort(null[:, 0])
     reached_by_max = flips - np.searchsorted(largest, threshold, side="left")
-    squares = (float(threshold.max()), float(np.square(observed).sum() * (1 - 1e-9) - 1e-12))
+    squares = (float(threshold.max()), float(_squares(observed[None])[0] * (1 - 1e-9) - 1e-12))
     return Significance(
         (1 + reached) / (1 + flips),
         (1 + reached_by_max) / (1 + flips),
         any_difference(squares, null),
         _student(largest, patients),
     )
+
+
+def _squares(statistics: Float[np.ndarray, "b k"]) -> Float[np.ndarray, " b"]:
+    """Sum of squares of the statistics that lie on the tested side, which is above zero."""
+    above = np.maximum(statistics, 0.0)
+    return np.einsum("bk,bk->b", above, above)
 
 
 def _student(sums: Float[np.ndarray, " b"], patients: int) -> Float[np.ndarray, " b"]:

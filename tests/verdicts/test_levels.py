@@ -8,10 +8,12 @@ import pytest
 
 from lens.settings import Rules
 from lens.verdicts.clusters import cluster_features
+from lens.verdicts.estimates import Estimate
+from lens.verdicts.evidence import Estimates
 from lens.verdicts.folds import make_folds
-from lens.verdicts.held_out import held_out_errors
+from lens.verdicts.held_out import RIDGE_VIEWS, held_out_errors
 from lens.verdicts.judge import Judged, judge
-from lens.verdicts.levels import with_levels
+from lens.verdicts.levels import task_p, with_levels
 
 N, K = 200, 40
 GROUPS = np.arange(N)
@@ -86,6 +88,31 @@ def test_groups_and_task_keep_their_level_beside_a_group_that_changed() -> None:
         assert changed["verdict"][1] == "lost"
     # Binomial(60, 0.05): 8 or more has a chance of 1.2%.
     assert max(alarms.values()) < 8, alarms
+
+
+def test_the_task_is_asked_about_changes_beyond_the_margin() -> None:
+    """Twenty features that all lose 0.015 of R2, known to 0.002: a change, and a trifle."""
+    rng = np.random.default_rng(0)
+    influence = rng.normal(size=(100, 20))
+    influence = 0.002 * (influence - influence.mean(axis=0)) / np.linalg.norm(influence, axis=0)
+
+    def p(loss: float, needs_more: int = 0, extrapolated: float = 0.0) -> float:
+        value = np.full(20, -loss)
+        change = Estimate(value, value, value, influence, 100)
+        beyond = change._replace(value=np.full(20, -extrapolated))
+        estimates = Estimates(
+            change, change, dict.fromkeys(RIDGE_VIEWS, change), beyond, change, {},
+            None, None, {}, 1, None,
+        )  # fmt: skip
+        return task_p(estimates, needs_more, Rules(margin=0.02, flips=199))
+
+    assert p(0.015) == 1
+    assert p(0.03) == 1 / 200
+    # What more patients would bring back is no change of the task.
+    assert p(0.03, -1, 0.0) == 1
+    assert p(0.03, -1, -0.05) == 1
+    assert p(0.03, -1, 0.03) == 1 / 200
+    assert p(0.03, 1, 0.0) == 1 / 200
 
 
 def test_no_group_is_called_where_the_task_is_not() -> None:
