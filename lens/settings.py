@@ -76,7 +76,7 @@ class Rules:
 
     level: float = 0.05
     """Family-wise error rate of each question."""
-    margin: float = 0.02
+    margin: float = 0.04
     """Smallest change of R2 that is called lost, gained or recoded. Changes that take nothing away,
     such as gains per channel and then a rotation, cost a reader less than this."""
     equivalence: float = 0.1

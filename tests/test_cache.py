@@ -58,7 +58,14 @@ def test_what_has_no_content_is_refused() -> None:
 
 @pytest.mark.parametrize("name", sorted(flat(DEFAULTS)))
 def test_every_setting_is_part_of_the_key(name: str) -> None:
-    others = {"mode": "paper", "l1": (0.5,), "l2": (0.5,), "memory": 1.0, "level": 0.1}
+    others = {
+        "mode": "paper",
+        "scores": "raw",
+        "l1": (0.5,),
+        "l2": (0.5,),
+        "memory": 1.0,
+        "level": 0.1,
+    }
     other = others[name] if name in others else (flat(DEFAULTS)[name] or 0) + 1
     settings = changed(DEFAULTS, **{name: other})
     assert settings != DEFAULTS

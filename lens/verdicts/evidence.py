@@ -139,7 +139,8 @@ def evidence_table(
 ) -> pd.DataFrame:
     """What the rules look at, a row per feature.
 
-    Every p value but those behind `q_bh` holds for all features together (maxT).
+    Every p value but `p_extrapolated`, and those behind `q_bh`, holds for all features together
+    (maxT).
 
     Args:
         estimates: of all features.
@@ -159,7 +160,8 @@ def evidence_table(
           of the largest of the views' unadjusted p values;
         - ``needs_more``: encoder that needs more patients to be read, 1 before, -1 after, 0 neither
           is shown; ``delta_r2_extrapolated``, the change expected of fits to very many patients,
-          and ``p_extrapolated``: it is zero (`lens.verdicts.learning`);
+          and ``p_extrapolated``: it is zero, of each feature by itself, as it is asked of changes
+          that are shown family-wise already (`lens.verdicts.learning`);
         - ``p_unchanged``: the change is at least ``rules.equivalence``;
         - ``detectable``: smallest change that would be shown with 80% power;
         - with an MLP ``p_read``: the R2 before of the MLP trained there is at most zero;
@@ -185,7 +187,7 @@ def evidence_table(
     columns |= {
         "needs_more": np.full(k, needs_more(estimates.learning, cost.p, rules.level)),
         "delta_r2_extrapolated": estimates.extrapolated.value,
-        "p_extrapolated": extrapolated.p_maxt,
+        "p_extrapolated": extrapolated.p,
         "p_maxt": np.max([test.p_maxt for test in tests.values()], axis=0),
         "q_bh": false_discovery_control(np.max([test.p for test in tests.values()], axis=0)),
         "p_unchanged": equivalence(change, rules.equivalence, **options),

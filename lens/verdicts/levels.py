@@ -105,7 +105,7 @@ def level_table(
             "p_maxt": p,
             "needs_more": more,
             "delta_r2_extrapolated": extrapolated.value,
-            "p_extrapolated": significance(extrapolated, flips=rules.flips, seed=seed).p_maxt,
+            "p_extrapolated": significance(extrapolated, flips=rules.flips, seed=seed).p,
             "p_unchanged": equivalence(change, rules.equivalence, flips=rules.flips, seed=seed),
         }
     )

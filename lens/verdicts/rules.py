@@ -39,10 +39,10 @@ VERDICTS = {
 NO_CHANGE = ("unchanged", "undecided", "absent")
 """Verdicts that speak of no change; a report counts their features and lists none."""
 
-LASTING = 0.6
+LASTING = 0.5
 """Share of the changes that must be left with very many patients, where the learning curves differ.
-Of features that are gone nearly all is left, of a factor that faded beside the noise three quarters
-and more, of a rescaling that hides a signal from few patients half or less."""
+Of features that are gone nearly all is left, of a factor that faded beside the noise half and more,
+of a rescaling that hides a signal from few patients less."""
 
 SINGLE_SPLIT = ("delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh")
 """Columns of `lens.paper.shift` whose names go to the verdicts' own; the former get ``_split``."""
