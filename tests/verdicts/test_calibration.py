@@ -31,6 +31,7 @@ from benchmarks.cohorts import (
     population_r2,
 )
 from lens.probes.spectral import Solution
+from lens.settings import Scores
 from lens.verdicts.estimates import delta_r2, significance
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import PROBES, held_out_errors
@@ -78,36 +79,34 @@ def in_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Solution, "left_out", lambda self, groups=None: self.residual)
 
 
-def test_raw_values_with_in_sample_residuals_raise_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What normal scores and left-out residuals are for; the test above can fail."""
-    in_sample(monkeypatch)
-    assert nulls(SKEWED, replace(SIZE, n=120), "raw")["task"] > allowed(COHORTS)
-
-
-def test_in_sample_residuals_of_outlying_patients_raise_alarms(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("family", [OUTLYING, SKEWED], ids=lambda each: each.name)
+def test_in_sample_residuals_of_raw_values_raise_alarms(
+    family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In raw values and one view of ridge; the agreement of three hides most of it."""
+    """What normal scores and left-out residuals are for: in one view, since three hide most of it.
+
+    The tests above can fail.
+    """
     count, size = 30, replace(SIZE, d=64)
-    made = [draw(OUTLYING, size, 500 + seed) for seed in range(count)]
+    made = [draw(family, size, 500 + seed) for seed in range(count)]
     probes = {"per_channel": PROBES["per_channel"]}
 
-    def cohorts_with_an_alarm() -> int:
+    def cohorts_with_an_alarm(scores: Scores) -> int:
         found = 0
         for seed, each in enumerate(made):
             folds = make_folds(each.groups, 5, 1, seed)
             held_out = held_out_errors(
                 each.pre, {"ft": each.ft}, each.r, each.groups, folds, None,
-                scores="raw", probes=probes,
+                scores=scores, probes=probes,
             )  # fmt: skip
             before, after = held_out.probes["per_channel"].values()
             change = delta_r2(before, after, held_out.baseline, each.groups)
             found += significance(change, flips=FLIPS, seed=seed).p_maxt.min() <= 0.05
         return found
 
-    assert cohorts_with_an_alarm() <= allowed(count)
+    assert cohorts_with_an_alarm("normal") <= allowed(count)
     in_sample(monkeypatch)
-    assert cohorts_with_an_alarm() > allowed(count)
+    assert cohorts_with_an_alarm("raw") > allowed(count)
 
 
 def test_changes_that_take_nothing_away_give_no_call() -> None:
