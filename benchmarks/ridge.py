@@ -16,6 +16,9 @@ import tyro
 from benchmarks import harness
 from benchmarks.harness import Call
 
+ALPHAS = tuple(np.geomspace(1e-3, 1e5, 25).tolist())
+"""Penalties of all variants, in units of the number of patients."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -71,14 +74,14 @@ def variants(config: Config) -> dict[str, Call]:
     from himalaya.ridge import RidgeCV as HimalayaRidgeCV
     from sklearn.linear_model import RidgeCV
 
-    from lens.probes.ridge import ALPHAS, RidgeProbe
+    from lens.probes.ridge import RidgeProbe
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(config.patients, config.width))
     r = rng.random((config.patients, config.features))
     alphas = len(x) * np.array(ALPHAS)
     return {
-        "ours": lambda: RidgeProbe().fit(x, r),
+        "ours": lambda: RidgeProbe(alphas=ALPHAS).fit(x, r),
         "sklearn RidgeCV": lambda: RidgeCV(alphas=alphas, alpha_per_target=True).fit(x, r),
         "himalaya RidgeCV, 5 folds": lambda: HimalayaRidgeCV(
             alphas=alphas, solver_params={"warn": False}
@@ -92,8 +95,6 @@ def operations(config: Config) -> float:
     Half of the inner products, their eigenvectors by tridiagonal form (14/3 m^3), the vectors of
     the other side, and three products with the targets: components, penalties, weights.
     """
-    from lens.probes.ridge import ALPHAS
-
     n, d, k = config.patients, config.width, config.features
     m = min(n, d)
     products = 2 * k * (n * m + len(ALPHAS) * m + d * m)

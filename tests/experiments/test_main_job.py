@@ -196,6 +196,7 @@ def test_tasks_can_be_read_against_parts_of_the_table(
         "projection.npz",
         "split.csv",
         "dropped.csv",
+        "doctor",
     }
     with np.load(own / "projection.npz") as content:
         assert len(content["r_min"]) == len(features)

@@ -124,7 +124,7 @@ def test_the_report_leads_with_the_verdicts(finished: Path) -> None:
     assert "n = 160 patients held out" in page
     assert "3-fold cross-validation by patient" in page
     for task in ("cls", "rot"):
-        section = page[page.index(f"<h3>{task}: what became") :]
+        section = page[page.index(f"<h3>{task}: did anything change?") :]
         count = features(finished, task)["verdict"].value_counts()
         cells = [f"<td>{count.get(verdict, 0) or ''}</td>" for verdict in VERDICTS]
         assert "<tr><td>all features</td>" + "".join(cells) in section

@@ -64,7 +64,7 @@ def test_shrinking_is_bayes_rule(own: float) -> None:
 
     def posterior(precision: float) -> float:
         before = stats.chi2.pdf(precision * prior.df * prior.variance, prior.df)
-        return before * precision * stats.chi2.pdf(df * own * precision, df)
+        return float(before * precision * stats.chi2.pdf(df * own * precision, df))
 
     weight, _ = integrate.quad(posterior, 0, np.inf)
     mean, _ = integrate.quad(lambda p: p * posterior(p), 0, np.inf)

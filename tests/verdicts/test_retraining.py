@@ -36,7 +36,11 @@ def correlated(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     cluster, sign = rng.integers(0, 20, shape[1]), rng.choice((-1.0, 1.0), shape[1])
     common, of_cluster = rng.normal(size=(shape[0], 1)), rng.normal(size=(shape[0], 20))
     parts = (common, sign * of_cluster[:, cluster], rng.normal(size=shape))
-    return sum(np.sqrt(w) * part for w, part in zip((0.1, 0.66, 0.24), parts, strict=True))
+    shares = np.sqrt([0.1, 0.66, 0.24])
+    return np.sum(
+        [share * part for share, part in zip(shares, np.broadcast_arrays(*parts), strict=True)],
+        axis=0,
+    )
 
 
 def drawn_changes(seed: int, encoders: int, draw: Draw, mean: float, k: int = 240) -> np.ndarray:
