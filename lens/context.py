@@ -18,7 +18,7 @@ from lens.verdicts.folds import leave_site_out
 
 @dataclass(frozen=True)
 class Context:
-    """What is looked at around the verdicts; none of it changes one.
+    """What is looked at around the verdicts. Exposure can withhold a gain; the rest changes no verdict.
 
     Attributes:
         confounds: explanations to rule out.

@@ -14,6 +14,6 @@ def task(report: Report) -> Markup:
 
 
 def beyond_verdicts(report: Report) -> Markup:
-    """What is looked at besides the verdicts and changes none of them."""
+    """What is looked at besides the verdicts."""
     (task,) = report.tasks
     return report.fill("beyond_verdicts.html", task=task)
