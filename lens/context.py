@@ -18,7 +18,7 @@ from lens.verdicts.folds import leave_site_out
 
 @dataclass(frozen=True)
 class Context:
-    """What is looked at around the verdicts. Exposure can withhold a gain; the rest changes no verdict.
+    """What is looked at around the verdicts; of it, only exposure can withhold one, a gain.
 
     Attributes:
         confounds: explanations to rule out.
