@@ -38,7 +38,11 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     planted = plant(n=60, d=8)
     planted.write(folder)
     other = plant(n=60, d=8, erased=(1,), seed=0)
-    for name, values in (("reg", other.ft), ("again", planted.ft + 0.01), ("third", other.ft - 0.01)):
+    for name, values in (
+        ("reg", other.ft),
+        ("again", planted.ft + 0.01),
+        ("third", other.ft - 0.01),
+    ):
         np.savez(folder / f"{name}.npz", patient_id=planted.ids, embeddings=values)
     labels = pd.DataFrame({"patient_id": planted.ids, "age": np.arange(60.0), "site": ["a"] * 60})
     labels.loc[30:, "site"] = "b"
