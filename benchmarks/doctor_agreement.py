@@ -20,7 +20,7 @@ import tyro
 
 from benchmarks import harness
 from benchmarks.cohorts import GAUSSIAN, LATENTS, OUTLYING, SKEWED, Cohort, Family, Size, draw
-from benchmarks.cohorts import examine as judge_cohort
+from benchmarks.judged_cohorts import examine as judge_cohort
 
 KEPT = (0.0, 0.3, 0.45, 0.6, 0.75, 0.85) + (1.0,) * (LATENTS - 6)
 """Share of each factor that the planted fine-tuning leaves."""

@@ -238,11 +238,10 @@ def diagnose(
     """
     spectra = spectra_of(study.x_pre, study.x_ft)
     if form == "short":
-        patients, held_out = _patients(study), times_held_out(study_folds(study, settings)) > 0
+        patients = study.ids["patient_id"].nunique()
         content = short_summary(
-            verdicts, len(np.unique(patients)), settings.rules, settings.scores,
-            held_out=len(np.unique(patients[held_out])), spectra=spectra,
-        )  # fmt: skip
+            verdicts, patients, settings.rules, settings.scores, spectra=spectra
+        )
         return Diagnosis(content)
     findings = _plant(study, settings, bar)
     return Diagnosis(summary(findings, spectra), findings)

@@ -53,17 +53,14 @@ def _task(
         f"embeddings of {study.x_pre.shape[1]} dimensions before and after fine-tuning.",
         f"Did anything change? {answer(features, levels, settings.rules.level)}",
     ]
-    held_out = (
-        study.ids["patient_id"][study.rows("test")].nunique() if not settings.folds else patients
-    )
-    sentences += [_verdict(features, name, settings, held_out) for name in VERDICTS]
+    sentences += [_verdict(features, name, settings) for name in VERDICTS]
     counts = features["withheld"].value_counts()
     if reasons := [f"{counts[name]} ({name})" for name in WITHHELD if name in counts]:
         sentences.append(f"Changed in these patients, but not called: {', '.join(reasons)}.")
     return [sentence for sentence in sentences if sentence]
 
 
-def _verdict(features: pd.DataFrame, verdict: str, settings: Settings, patients: int) -> str:
+def _verdict(features: pd.DataFrame, verdict: str, settings: Settings) -> str:
     """How many features have the verdict, what it means, and for a change its size and examples."""
     rows = features[features["verdict"] == verdict]
     if rows.empty:
@@ -74,7 +71,7 @@ def _verdict(features: pd.DataFrame, verdict: str, settings: Settings, patients:
         return f"{sentence} (a change of R2 of {margin:g} or more is ruled out)."
     sentence = f"{sentence} ({VERDICTS[verdict]})"
     if verdict == "undecided":
-        return f"{sentence}; {detectable(features, patients)}."
+        return f"{sentence}; {detectable(features)}."
     if verdict in NO_CHANGE:
         return f"{sentence}."
     return f"{sentence}, {_size(rows)}{_linear(rows, verdict)}."

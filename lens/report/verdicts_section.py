@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from lens.report.figures import STYLE
 from lens.report.section import Need, Report, Section
 from lens.report.words import label, number
-from lens.verdicts.power import POWER, smallest_loss
+from lens.verdicts.power import POWER
 from lens.verdicts.retraining import MIN_ENCODERS
 from lens.verdicts.rules import NO_CHANGE, VERDICTS
 
@@ -70,7 +70,7 @@ def render(report: Report) -> Markup:
                 "answer": answer(features, levels, config["level"]),
                 "whole": levels.iloc[0].to_dict(),
                 "groups": group_verdicts(levels),
-                **evidence(features, config["margin"], task.scope["scored"]),
+                **evidence(features, config["margin"]),
             }
         )
     return report.fill(
@@ -114,13 +114,12 @@ def answer(features: pd.DataFrame, levels: pd.DataFrame, level: float) -> str:
     return f"Not as a whole: no change of R2 is shown ({chance}){ending}."
 
 
-def evidence(features: pd.DataFrame, margin: float, patients: int) -> dict[str, Any]:
+def evidence(features: pd.DataFrame, margin: float) -> dict[str, Any]:
     """Counts, listed features and caveats of one task.
 
     Args:
         features: rows of ``features.parquet``.
         margin: smallest change of R2 that counts.
-        patients: that were held out.
     """
     counts = _counts(features)
     return {
@@ -136,28 +135,26 @@ def evidence(features: pd.DataFrame, margin: float, patients: int) -> dict[str, 
         "band": BAND in features,
         "retrained": int(features["retrained"].iloc[0]),
         "withheld": withheld_in_words(features),
-        "detectable": detectable(features, patients),
+        "detectable": detectable(features),
         "exposure": exposure(features),
         "disagreement": _disagreement(features, margin),
     }  # fmt: skip
 
 
-def detectable(features: pd.DataFrame, patients: int) -> str:
+def detectable(features: pd.DataFrame) -> str:
     """How small a loss of the undecided features would have shown; an empty text without any.
 
     Args:
         features: rows of ``features.parquet``.
-        patients: that were held out.
     """
-    undecided = (features["verdict"] == "undecided").to_numpy()
-    losses = smallest_loss(features, patients)[undecided]
+    losses = features.loc[features["verdict"] == "undecided", "smallest_loss"]
     known = losses[np.isfinite(losses)]
     never = len(losses) - len(known)
     parts = []
     if len(known):
         low, high = number(known.min()), number(known.max())
         parts.append(
-            f"a loss of R2 of {number(float(np.median(known)))} would have been shown with "
+            f"a loss of R2 of {number(float(known.median()))} would have been shown with "
             f"{POWER:.0%} power (median over them; {low} to {high})"
         )
     if never:

@@ -37,10 +37,10 @@ from lens.verdicts.clusters import Clusters, cluster_features
 from lens.verdicts.doctor_plan import PlantedChange, comparisons, count_changes, plan
 from lens.verdicts.evidence import estimate_task, significance_of_changes
 from lens.verdicts.fold_values import impute, target_values
-from lens.verdicts.folds import Fold, times_held_out
+from lens.verdicts.folds import Fold
 from lens.verdicts.held_out import PRE, HeldOutErrors, held_out_errors
 from lens.verdicts.judge import judge
-from lens.verdicts.power import Power, power_of, smallest_loss
+from lens.verdicts.power import Power, power_of
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,8 @@ class _Run:
         judged = {side: self._judge(held_out, side) for side in (x_ft or (PRE,))}
         before = next(iter(judged.values()))
         table = pd.DataFrame({"r2": before["r2_ridge_pre"], "p_present": before["p_present_pre"]})
-        scored = len(np.unique(self.groups[times_held_out(tuple(self.folds)) > 0]))
         for task in x_ft:
-            table[f"detectable_{task}"] = smallest_loss(judged[task], scored)
+            table[f"detectable_{task}"] = judged[task]["smallest_loss"]
         return table
 
     def rows(self, batch: Sequence[PlantedChange]) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from lens.settings import Rules, Scores
 from lens.study.spectrum import Spectrum, spectrum
 from lens.verdicts.doctor import Findings
 from lens.verdicts.doctor_answer import answer, rate
-from lens.verdicts.power import detectable_loss, smallest_loss
+from lens.verdicts.power import detectable_loss
 
 BINS = (0.0, 0.02, 0.05, 0.1, 0.2, np.inf)
 """Edges of the losses of R2 by which power is counted."""
@@ -101,7 +101,6 @@ def short_summary(
     rules: Rules,
     scores: Scores,
     *,
-    held_out: int | None = None,
     spectra: Mapping[str, Spectrum] | None = None,
 ) -> dict[str, Any]:
     """The short doctor's answer: how small a change would have shown in the tasks at hand.
@@ -111,7 +110,6 @@ def short_summary(
         patients: in the cohort.
         rules: of the verdicts.
         scores: whether normal scores of the features were judged or their values.
-        held_out: patients that were; None for all.
         spectra: of `spectra_of`; an embedding that has collapsed is said in the answer.
 
     Returns:
@@ -119,10 +117,7 @@ def short_summary(
         ``nothing_changed`` and ``detectable`` are None, ``false_alarms`` and ``power`` are empty.
     """
     explained = {task: table["p_present_pre"] <= rules.level for task, table in verdicts.items()}
-    losses = {
-        task: pd.Series(smallest_loss(table, held_out or patients), table.index)
-        for task, table in verdicts.items()
-    }
+    losses = {task: table["smallest_loss"] for task, table in verdicts.items()}
     # A task in which nothing is explained shows nothing, and is the worst of all.
     typical = {task: each[explained[task]].median() for task, each in losses.items()}
     worst = max(typical, key=lambda task: (not explained[task].any(), typical[task]))

@@ -29,7 +29,7 @@ from lens.verdicts.held_out import (
     mlp_column_names,
 )
 from lens.verdicts.learning import extrapolated_change, learning_cost, needs_more
-from lens.verdicts.power import power_of
+from lens.verdicts.power import power_of, smallest_loss
 from lens.verdicts.retraining import MIN_ENCODERS, Band, retraining_band
 from lens.verdicts.sign_flips import Significance
 
@@ -163,7 +163,8 @@ def evidence_table(
           and ``p_extrapolated``: it is zero, of each feature by itself, as it is asked of changes
           that are shown family-wise already (`lens.verdicts.learning`);
         - ``p_unchanged``: the change is at least ``rules.equivalence``;
-        - ``detectable``: smallest change that would be shown with 80% power;
+        - ``detectable``: smallest change that would be shown with 80% power, had it the spread of
+          the observed one; ``smallest_loss``: the same of a loss, which has a spread of its own;
         - with an MLP ``p_read``: the R2 before of the MLP trained there is at most zero;
           ``frozen_drop``, by how much it is lower after fine-tuning, and ``p_recoded``: it is not;
         - with enough retrained encoders ``retrained_low, retrained_high``: change of R2 that
@@ -184,6 +185,7 @@ def evidence_table(
     columns |= {f"delta_r2_{v}": estimates.changes[v].value for v in RIDGE_VIEWS[1:]}
     extrapolated = significance(estimates.extrapolated, **options)
     cost = significance(estimates.learning, **options)
+    detectable = power_of(estimates.changes, tests, rules).detectable
     columns |= {
         "needs_more": np.full(k, needs_more(estimates.learning, cost.p, rules.level)),
         "delta_r2_extrapolated": estimates.extrapolated.value,
@@ -191,7 +193,8 @@ def evidence_table(
         "p_maxt": np.max([test.p_maxt for test in tests.values()], axis=0),
         "q_bh": false_discovery_control(np.max([test.p for test in tests.values()], axis=0)),
         "p_unchanged": equivalence(change, rules.equivalence, **options),
-        "detectable": power_of(estimates.changes, tests, rules).detectable,
+        "detectable": detectable,
+        "smallest_loss": smallest_loss(change, detectable, estimates.before.value),
     }
     if estimates.frozen_before is not None and estimates.frozen_drop is not None:
         read = significance(estimates.frozen_before, alternative="greater", **options)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 
+from lens.intervals import LEVEL
 from lens.settings import Rules
 from lens.verdicts.estimates import Estimate
 from lens.verdicts.sign_flips import Significance
@@ -82,7 +83,9 @@ def _correlated(influences: Float[np.ndarray, "v p"]) -> Float[np.ndarray, "b v"
     return (draws * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
-def smallest_loss(table: pd.DataFrame, patients: int) -> Float[np.ndarray, " k"]:
+def smallest_loss(
+    change: Estimate, detectable: Float[np.ndarray, " k"], before: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, " k"]:
     """Smallest loss of R2 that would be shown with power `POWER`, by feature.
 
     With s the standard error of the change that was observed, mostly none, the variance of a loss
@@ -90,15 +93,15 @@ def smallest_loss(table: pd.DataFrame, patients: int) -> Float[np.ndarray, " k"]
     the first with ``L >= (limit + z) sqrt(s^2 + V(L) / p)``, as in `power_of`.
 
     Args:
-        table: of `lens.verdicts.judge`: ``detectable, delta_r2_low, delta_r2_high, r2_ridge_pre``.
-        patients: that were held out.
+        change: of R2, as it was observed.
+        detectable: of `power_of`.
+        before: R2 before fine-tuning.
 
     Returns:
         Infinity where not even the loss of the whole R2 before would be shown.
     """
-    half = (table["delta_r2_high"] - table["delta_r2_low"]).to_numpy() / 2
-    error = half / stats.t.ppf(0.975, max(patients - 1, 1))
-    detectable, before = table["detectable"].to_numpy(), table["r2_ridge_pre"].to_numpy()
+    patients = change.patients
+    error = (change.high - change.low) / 2 / stats.t.ppf((1 + LEVEL) / 2, patients - 1)
     # `detectable` is that of the worst view; for some feature it is the one that has the interval.
     ratio = np.divide(detectable, error, out=np.full(len(error), np.inf), where=error > 0)
     factor = ratio.min() if np.isfinite(ratio).any() else 0.0

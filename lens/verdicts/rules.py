@@ -64,12 +64,12 @@ def verdict_table(
         (`withheld`); ``cluster, medoid`` (whether the feature is one); of the ridge probe
         ``delta_r2, r2_ridge_pre, r2_ridge_ft``, each with ``_low`` and ``_high``, and the change in
         the other views ``delta_r2_one_scale, delta_r2_leading``; ``delta_r2_extrapolated,
-        needs_more, p_extrapolated, p_maxt, q_bh, p_unchanged, detectable, p_present_pre,
-        p_present_ft`` (`lens.verdicts.evidence.evidence_table`); ``retrained``, the encoders behind
-        the task, and with at least three ``delta_r2_retrained`` with ``_low`` and ``_high``; with
-        an MLP its R2 by the encoder that it was trained on and the one that it reads, ``r2_pre_pre,
-        r2_pre_ft, r2_ft_pre, r2_ft_ft``, and ``p_read, p_recoded``; of any probe
-        beyond ridge ``r2_<name>_pre, r2_<name>_ft``.
+        needs_more, p_extrapolated, p_maxt, q_bh, p_unchanged, detectable, smallest_loss,
+        p_present_pre, p_present_ft`` (`lens.verdicts.evidence.evidence_table`); ``retrained``, the
+        encoders behind the task, and with at least three ``delta_r2_retrained`` with ``_low`` and
+        ``_high``; with an MLP its R2 by the encoder that it was trained on and the one that it
+        reads, ``r2_pre_pre, r2_pre_ft, r2_ft_pre, r2_ft_ft``, and ``p_read, p_recoded``; of any
+        probe beyond ridge ``r2_<name>_pre, r2_<name>_ft``.
     """
     return pd.DataFrame(
         {
@@ -205,7 +205,7 @@ def _describe(estimates: Estimates, evidence: pd.DataFrame) -> dict[str, np.ndar
     columns |= _with_ends("r2_ridge_ft", estimates.after)
     names = [f"delta_r2_{view}" for view in RIDGE_VIEWS[1:]]
     names += ["delta_r2_extrapolated", "needs_more", "p_extrapolated", "p_maxt", "q_bh"]
-    names += ["p_unchanged", "detectable", "p_present_pre", "p_present_ft"]
+    names += ["p_unchanged", "detectable", "smallest_loss", "p_present_pre", "p_present_ft"]
     columns |= {name: evidence[name].to_numpy() for name in names}
     columns["retrained"] = estimates.encoders
     if (band := estimates.band) is not None:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lens.verdicts.power import smallest_loss
 from lens.verdicts.rules import VERDICTS
 from tests.experiments.test_main_job import SMALL, run
 from tests.planted import Planted, plant
@@ -155,7 +154,7 @@ def test_by_default_the_short_doctor_has_the_last_word(ran: tuple[Path, str]) ->
     for row in content["tasks"]:
         table = tables[row["task"]]
         explained = table["p_present_pre"] <= 0.05
-        assert row["detectable"] == np.median(smallest_loss(table, 160)[explained])
+        assert row["detectable"] == np.median(table["smallest_loss"][explained])
     answer, report = said.splitlines()[-2:]
     assert answer == f"all: {content['sentence']}"
     assert report.startswith("report: ")

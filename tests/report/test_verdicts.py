@@ -18,10 +18,8 @@ from lens.report.verdicts_section import (
     verdict_figure,
     withheld_in_words,
 )
-from lens.report.words import number
 from lens.settings import Rules
 from lens.verdicts.held_out import RIDGE_VIEWS
-from lens.verdicts.power import smallest_loss
 from lens.verdicts.rules import NO_CHANGE, VERDICTS, with_verdicts, withheld
 
 
@@ -45,7 +43,7 @@ def features() -> pd.DataFrame:
             "delta_r2": [-0.5, -0.4, -0.6, -0.002, 0.3, 0.0, np.nan, 0.01],
             "delta_importance": [0.2, 0.1, -0.3, 0.4, 0.5, 0.1, 0.1, -0.1],
             "r2_ceiling": np.nan,
-            "detectable": [0.2, 0.2, 0.2, 0.05, 0.2, 0.1, 0.1, 0.08],
+            "smallest_loss": [0.2, 0.2, 0.2, 0.05, 0.2, 0.1, 0.1, 0.08],
             "retrained": 1,
             "r2_ridge_pre": 0.7,
             "p_maxt": 0.001,
@@ -66,7 +64,7 @@ def features() -> pd.DataFrame:
 
 
 def test_counts_add_up(features: pd.DataFrame) -> None:
-    content = evidence(features, 0.01, 100)
+    content = evidence(features, 0.01)
     rows = {row["name"]: row for row in content["counts"]}
     assert content["total"] == {
         "name": "all features", "total": 8,
@@ -78,7 +76,7 @@ def test_counts_add_up(features: pd.DataFrame) -> None:
 
 
 def test_a_cluster_is_listed_once_and_the_largest_change_first(features: pd.DataFrame) -> None:
-    rows = [row for row in evidence(features, 0.01, 100)["changed"] if row["verdict"] == "lost"]
+    rows = [row for row in evidence(features, 0.01)["changed"] if row["verdict"] == "lost"]
     assert [row["delta_r2"] for row in rows] == [-0.6, -0.5]
     assert [(row["alike"], row["copies"]) for row in rows] == [(0, 0), (1, 1)]
     assert rows[0]["label"] == "T2 gland, original GLDM F2"
@@ -88,20 +86,20 @@ def test_a_feature_is_listed_with_a_verdict_that_its_medoid_does_not_share(
     features: pd.DataFrame,
 ) -> None:
     features.loc[0, "verdict"] = "undecided"
-    rows = [row for row in evidence(features, 0.01, 100)["changed"] if row["verdict"] == "lost"]
+    rows = [row for row in evidence(features, 0.01)["changed"] if row["verdict"] == "lost"]
     assert [row["feature"] for row in rows] == ["F2", "F1"]
     assert (rows[1]["alike"], rows[1]["copies"]) == (0, 1)
 
 
 def test_p_of_a_recoded_feature_is_that_of_the_frozen_probe(features: pd.DataFrame) -> None:
-    rows = {row["feature"]: row for row in evidence(features, 0.01, 100)["changed"]}
+    rows = {row["feature"]: row for row in evidence(features, 0.01)["changed"]}
     assert (rows["F0"]["p"], rows["F0"]["q"]) == (0.001, 0.002)
     assert rows["F5"]["p"] == 0.02
     assert np.isnan(rows["F5"]["q"])
 
 
 def test_what_the_nonlinear_reader_finds_is_said(features: pd.DataFrame) -> None:
-    content = evidence(features, 0.01, 100)
+    content = evidence(features, 0.01)
     found = {row["feature"]: row["reader"] for row in content["changed"]}
     assert found == {"F2": "still there", "F0": "lost too", "F4": "not clear", "F5": ""}
     assert content["nonlinear"] == {"lost": 3, "lost_linear": 1, "gained": 1, "gained_linear": 0}
@@ -133,24 +131,19 @@ def test_every_reason_of_the_rules_has_words() -> None:
 
 
 def test_how_small_a_loss_shows_is_said_of_the_undecided(features: pd.DataFrame) -> None:
-    half = features["detectable"] / 2.2
-    features["delta_r2_low"], features["delta_r2_high"] = -half, half
-    losses = smallest_loss(features, 100)
+    features["smallest_loss"] = [0.3, 0.3, 0.3, 0.1, 0.3, 0.3, 0.3, 0.16]
     features.loc[3, "verdict"] = "undecided"
-    median = number(float(np.median(losses[[3, 7]])))
-    assert np.isfinite(losses[[3, 7]]).all()
-    assert detectable(features, 100).startswith(
-        f"a loss of R2 of {median} would have been shown with 80% power (median over them; "
+    assert detectable(features) == (
+        "a loss of R2 of 0.13 would have been shown with 80% power (median over them; 0.10 to 0.16)"
     )
-    assert "not even" not in detectable(features, 100)
-    features.loc[3, "r2_ridge_pre"] = 0.001
-    assert detectable(features, 100).endswith(
+    features.loc[3, "smallest_loss"] = np.inf
+    assert detectable(features).endswith(
         "; for 1 of them not even the loss of all that is explained would have been shown"
     )
-    features.loc[7, "r2_ridge_pre"] = 0.001
-    assert detectable(features, 100).startswith("for them not even")
+    features.loc[7, "smallest_loss"] = np.inf
+    assert detectable(features).startswith("for them not even")
     features["verdict"] = "absent"
-    assert detectable(features, 100) == ""
+    assert detectable(features) == ""
 
 
 @pytest.mark.parametrize(
@@ -199,11 +192,11 @@ def test_groups_stand_by_modality_and_class() -> None:
 
 
 def test_opposite_signs_count_where_the_change_is_sure_and_not_tiny(features: pd.DataFrame) -> None:
-    found = evidence(features, 0.005, 100)["disagreement"]
+    found = evidence(features, 0.005)["disagreement"]
     # Two lost near copies with a growing importance, and one that grew by 0.01.
     assert (found["count"], found["of"]) == (3, 5)
     assert [row["delta_r2"] for row in found["examples"]] == [-0.5, 0.01]
-    assert evidence(features, 0.45, 100)["disagreement"]["count"] == 1
+    assert evidence(features, 0.45)["disagreement"]["count"] == 1
 
 
 def test_every_verdict_has_a_colour_and_changes_are_listed(features: pd.DataFrame) -> None:
@@ -212,7 +205,7 @@ def test_every_verdict_has_a_colour_and_changes_are_listed(features: pd.DataFram
     assert len(marks) == len(VERDICTS)
     changes = [verdict for verdict in VERDICTS if verdict not in NO_CHANGE]
     assert len({SHAPES[verdict] for verdict in changes}) == len(changes), "without colour vision"
-    listed = [row["verdict"] for row in evidence(features, 0.01, 100)["changed"]]
+    listed = [row["verdict"] for row in evidence(features, 0.01)["changed"]]
     assert list(dict.fromkeys(listed)) == changes
 
 

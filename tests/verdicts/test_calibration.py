@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, spearmanr
 
-from benchmarks.calibration import against_interval, alarms, coverage
+from benchmarks.acceptance import against_interval, alarms, coverage
 from benchmarks.cohorts import (
     FOUR_STUDIES,
     GAUSSIAN,
@@ -25,11 +25,10 @@ from benchmarks.cohorts import (
     Size,
     draw,
     draw_clusters,
-    examine,
     harmless_maps,
-    judge_clusters,
     population_r2,
 )
+from benchmarks.judged_cohorts import examine, judge_clusters
 from lens.probes.spectral import Solution
 from lens.settings import Scores
 from lens.verdicts.estimates import delta_r2, significance

@@ -212,16 +212,14 @@ def test_too_many_false_alarms_in_all_or_of_one_change(alarms: tuple[int, ...], 
     assert bool(too_many(rows, 0.05)) is bool(says)
 
 
-def verdicts(detectable: float, r2: float = 0.5, explained: int = 3) -> pd.DataFrame:
+def verdicts(loss: float, r2: float = 0.5, explained: int = 3) -> pd.DataFrame:
     """A table of five features, of which the first ones are explained."""
     absent = 5 - explained
     return pd.DataFrame(
         {
             "p_present_pre": [0.001] * explained + [0.5] * absent,
             "r2_ridge_pre": [r2] * explained + [0.0] * absent,
-            "detectable": [detectable] * explained + [9.0] * absent,
-            "delta_r2_low": -detectable / 2,
-            "delta_r2_high": detectable / 2,
+            "smallest_loss": [loss if loss <= r2 else np.inf] * explained + [np.inf] * absent,
         }
     )
 
@@ -230,13 +228,11 @@ def test_the_short_form_reads_the_verdicts_and_takes_the_worst_task() -> None:
     tables = {"cls": verdicts(0.05), "reg": verdicts(0.2, 0.6, 2), "seg": verdicts(0.1)}
     content = short_summary(tables, 900, Rules(), "normal")
     assert content["answer"] == "partly"
-    losses = [row["detectable"] for row in content["tasks"]]
-    assert losses == [smallest_loss(each, 900)[0] for each in tables.values()]
-    assert losses[1] > losses[2] > losses[0]
+    assert [row["detectable"] for row in content["tasks"]] == [0.05, 0.2, 0.1]
     assert content["sentence"] == (
         "With 900 patients this cohort can answer the question in part: it shows losses of R2 of "
-        f"{losses[1]:.2f} or more with 80% power, for 2 of 5 features, and smaller ones may go "
-        "unseen; no false-alarm rate was measured."
+        "0.20 or more with 80% power, for 2 of 5 features, and smaller ones may go unseen; no "
+        "false-alarm rate was measured."
     )
     assert content["median_r2"] == 0.6
     json.dumps(content)
@@ -245,9 +241,6 @@ def test_the_short_form_reads_the_verdicts_and_takes_the_worst_task() -> None:
     # Of a median R2 of 0.5, three quarters are 0.375.
     assert short_summary({"cls": verdicts(0.38)}, 90_000, Rules(), "raw")["answer"] == "no"
     assert short_summary({"cls": verdicts(0.36)}, 90_000, Rules(), "raw")["answer"] == "partly"
-    # Fewer patients that were held out show less.
-    fewer = short_summary(tables, 900, Rules(), "normal", held_out=300)
-    assert fewer["tasks"][1]["detectable"] > losses[1]
 
 
 def test_where_not_even_all_of_a_feature_would_be_missed_the_answer_is_no() -> None:
@@ -290,18 +283,24 @@ def test_the_variance_of_a_loss_is_that_of_normal_values(before: float, share: f
 
 
 def test_the_smallest_loss_counts_that_a_loss_has_a_spread_of_its_own() -> None:
-    table = verdicts(0.05, 0.6, 5)
+    def found(half: float, detectable: float, patients: int) -> float:
+        low, high = np.array([-half]), np.array([half])
+        change = Estimate(np.zeros(1), low, high, np.zeros((2, 1)), patients)
+        (loss,) = smallest_loss(change, np.array([detectable]), np.array([0.6]))
+        return float(loss)
+
     # With patients without end what was observed is all there is.
-    np.testing.assert_allclose(smallest_loss(table, 10**9), 0.05, atol=0.002)
-    (found, *_) = smallest_loss(table, 500)
+    assert found(0.025, 0.05, 10**9) == pytest.approx(0.05, abs=0.002)
+    loss = found(0.025, 0.05, 500)
     factor = 0.05 / (0.025 / stats.t.ppf(0.975, 499))
     error = 0.05 / factor
-    variance = loss_variance(np.array([found]), np.array([0.6]))[0] / 500
-    assert found == pytest.approx(factor * np.sqrt(error**2 + variance), abs=0.002)
-    assert found > 0.08
+    variance = loss_variance(np.array([loss]), np.array([0.6]))[0] / 500
+    assert loss == pytest.approx(factor * np.sqrt(error**2 + variance), abs=0.002)
+    assert loss > 0.08
+    assert found(0.025, 0.05, 100) > loss
+    assert found(0.3, 0.61, 500) == np.inf
     # Nothing changed, in any patient: no spread is known but the margin.
-    same = table.assign(delta_r2_low=0.0, delta_r2_high=0.0, detectable=0.01)
-    np.testing.assert_allclose(smallest_loss(same, 500), 0.01, atol=0.002)
+    assert found(0.0, 0.01, 500) == pytest.approx(0.01, abs=0.002)
 
 
 def views(correlation: float, count: int, loss: float = 0.0) -> tuple[dict, dict]:

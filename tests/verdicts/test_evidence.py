@@ -10,7 +10,7 @@ from lens.settings import Rules
 from lens.verdicts.estimates import concatenate, delta_r2, equivalence, r2_score, significance
 from lens.verdicts.evidence import estimate_task, evidence_table, significance_of_changes
 from lens.verdicts.held_out import PRE, HeldOutErrors, ProbeErrors
-from lens.verdicts.power import power_of
+from lens.verdicts.power import power_of, smallest_loss
 
 N, K = 40, 6
 GROUPS = np.arange(N)
@@ -107,6 +107,8 @@ def test_the_table_holds_the_tests_of_every_feature(runs: list[HeldOutErrors]) -
     np.testing.assert_array_equal(table["p_unchanged"], within)
     power = power_of(views, significances, RULES)
     np.testing.assert_array_equal(table["detectable"], power.detectable)
+    needed = smallest_loss(views["per_channel"], power.detectable, estimates.before.value)
+    np.testing.assert_array_equal(table["smallest_loss"], needed)
 
     ridge = runs[0].probes["per_channel"]
     sides = (r2_score(ridge[s], runs[0].baseline, GROUPS) for s in (PRE, "t"))
@@ -138,7 +140,7 @@ def test_without_mlp_and_retraining_their_columns_are_left_out(runs: list[HeldOu
     assert [*table] == [
         "p_present_pre", "p_present_ft", "delta_r2", "delta_r2_low", "delta_r2_high",
         "delta_r2_one_scale", "delta_r2_leading", "needs_more", "delta_r2_extrapolated",
-        "p_extrapolated", "p_maxt", "q_bh", "p_unchanged", "detectable",
+        "p_extrapolated", "p_maxt", "q_bh", "p_unchanged", "detectable", "smallest_loss",
     ]  # fmt: skip
     seen = evidence_table(estimates, tests, RULES, unseen_low=np.arange(K) - 2.0)
     assert seen["unseen_low"].tolist() == [-2, -1, 0, 1, 2, 3]

@@ -276,7 +276,7 @@ def test_columns_without_further_probes(planted: Planted, r: np.ndarray) -> None
         "r2_ridge_pre", "r2_ridge_pre_low", "r2_ridge_pre_high",
         "r2_ridge_ft", "r2_ridge_ft_low", "r2_ridge_ft_high",
         "delta_r2_one_scale", "delta_r2_leading", "delta_r2_extrapolated", "needs_more",
-        "p_extrapolated", "p_maxt", "q_bh", "p_unchanged", "detectable",
+        "p_extrapolated", "p_maxt", "q_bh", "p_unchanged", "detectable", "smallest_loss",
         "p_present_pre", "p_present_ft", "retrained",
     ]  # fmt: skip
 
