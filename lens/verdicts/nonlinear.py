@@ -47,7 +47,7 @@ def nonlinear_columns(
         r: radiomic features, NaN where missing.
         groups: patient of each row.
         folds: from `lens.verdicts.folds`.
-        verdicts: of `lens.verdicts.rules.judge`.
+        verdicts: features of `lens.verdicts.judge.judge`.
         scores: of the features, as for the verdicts.
         on_fit: called after each of two fits per fold, if any feature changed.
 
