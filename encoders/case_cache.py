@@ -54,6 +54,6 @@ class CaseCache:
         """Kept for the object: hashing images takes longer than all else here."""
         if id(files) not in self._keys:
             contents = {n: file_hash(path) for n, path in {**files.images, **files.masks}.items()}
-            ids = (files.patient_id, files.study_id)
+            ids = (files.patient_id, files.study_id, files.nifti_form)
             self._keys[id(files)] = fingerprint(self._common, ids, contents)
         return self._keys[id(files)]

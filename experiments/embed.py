@@ -11,6 +11,7 @@ from pathlib import Path
 
 from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool
 from experiments.common.cli import list_set_aside, run
+from lens.settings import NiftiForm
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ class Config:
     label: tuple[str, ...] = ()
     """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
     default."""
+    nifti_form: NiftiForm | None = None
+    """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
+    disagree are refused."""
     modalities: tuple[str, ...] = ()
     """The encoder's channels in order, default t2 dwi adc; a name that the cohort lacks gives
     zeros."""
@@ -59,7 +63,7 @@ def job(config: Config) -> int:
 
     if config.out.suffix != ".npz":
         raise InputError(f"{config.out}: embeddings are written as .npz")
-    cohort = read_manifest(config.cohort)
+    cohort = read_manifest(config.cohort, nifti_form=config.nifti_form)
     encoder = load(config.encoder, partial=config.partial)
     embeddings, errors = embed_cohort(
         cohort,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import tyro
 
 from experiments.common.cli import DONE, SET_ASIDE, run
+from lens.settings import NiftiForm
 
 if TYPE_CHECKING:
     from lens.cohort.prepared import Prepared
@@ -187,6 +188,10 @@ class Check:
     """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
     default."""
 
+    nifti_form: NiftiForm | None = None
+    """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
+    disagree are refused."""
+
     spacing: tuple[float, float, float] = (0.5, 0.5, 1.0)
     """Voxel size in mm (x y z) to which images and masks are resampled."""
 
@@ -213,6 +218,10 @@ class Phantoms:
 
     spacing: float = 0.5
     """Finest voxel edge of the T2 images in mm; finer masks are sampled to it."""
+
+    nifti_form: NiftiForm | None = None
+    """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
+    disagree are refused."""
 
 
 COMMANDS = ARCHIVES | {"check": Check, "phantoms": Phantoms}
@@ -278,7 +287,7 @@ def _check(config: Check) -> int:
     from lens.files import write_table
 
     labels = parse_labels(config.label)
-    cohort = read_manifest(config.cohort)
+    cohort = read_manifest(config.cohort, nifti_form=config.nifti_form)
     table, errors = geometry_report(cohort, spacing_mm=config.spacing, labels=labels)
     write_table(table, config.out)
     counts = table["verdict"].value_counts()
@@ -292,7 +301,7 @@ def _phantoms(config: Phantoms) -> int:
     from lens.cohort.anatomy import write_phantoms_on
 
     manifest, errors = write_phantoms_on(
-        read_manifest(config.cohort, images=False),
+        read_manifest(config.cohort, images=False, nifti_form=config.nifti_form),
         config.out,
         config.seed,
         spacing_mm=config.spacing,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.common.cli import DONE, REFUSED, list_set_aside, run
+from lens.settings import NiftiForm
 
 if TYPE_CHECKING:
     from lens.cohort import Cohort
@@ -45,6 +46,10 @@ class Config:
     label: tuple[str, ...] = ()
     """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
     default."""
+
+    nifti_form: NiftiForm | None = None
+    """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
+    disagree are refused."""
 
     workers: int | None = None
     """Number of processes; one per core by default, fewer where the memory would not do."""
@@ -85,7 +90,10 @@ def job(config: Config) -> int:
     cache = config.cache or config.out.parent / "radiomics-cache"
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
-    cohort, parameters = read_manifest(config.cohort), load_parameters(files)
+    cohort, parameters = (
+        read_manifest(config.cohort, nifti_form=config.nifti_form),
+        load_parameters(files),
+    )
     table, errors = extract_cohort(
         cohort,
         parameters,
@@ -143,6 +151,7 @@ def write_slurm_script(config: Config, script: Path) -> int:
     arguments += ["--parameters", *config.parameters] if config.parameters else []
     arguments += ["--spacing", *map(str, config.spacing)]
     arguments += ["--label", *config.label] if config.label else []
+    arguments += ["--nifti-form", config.nifti_form] if config.nifti_form else []
     arguments += ["--cache", str(config.cache)] if config.cache else []
     arguments += ["--perturb", str(config.perturb)] if config.perturb else []
     arguments += ["--retry-failed"] if config.retry_failed else []

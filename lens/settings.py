@@ -15,6 +15,8 @@ Mode = Literal["default", "paper"]
 Scores = Literal["normal", "raw"]
 DoctorForm = Literal["short", "full", "off"]
 """What the doctor does: read off the verdicts, plant changes, or nothing."""
+NiftiForm = Literal["qform", "sform"]
+"""Which of the two placements that a NIfTI header may hold is meant."""
 
 FOLDS, REPEATS = 5, 2
 """What stands for none in `Settings.folds` and `Settings.repeats`."""

@@ -56,7 +56,7 @@ def read_data(config: TrainingConfig, label: str | None = None) -> TrainingData:
     from lens.cohort import read_manifest
 
     config.check()
-    cohort = read_manifest(config.images.cohort)
+    cohort = read_manifest(config.images.cohort, nifti_form=config.images.nifti_form)
     # Before any case is set aside: a patient's part must not depend on another patient's file.
     split = dict(
         zip(map(id, cohort.cases), cohort_split(cohort, config.run.seed).tolist(), strict=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from encoders.settings import INPUT_SHAPE, SPACING_MM, Augmentation, TrainingSettings
 from lens.errors import InputError
+from lens.settings import NiftiForm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,9 @@ class CohortFlags:
     """Depth, height and width of the encoder's input, in voxels."""
     spacing: tuple[float, float, float] = SPACING_MM
     """Voxel size along x, y, z, in mm."""
+    nifti_form: NiftiForm | None = None
+    """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
+    disagree are refused."""
     cache: Path | None = None
     """Folder of the resampled volumes; OUT/volumes if not given."""
 

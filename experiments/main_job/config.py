@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from lens.settings import DoctorForm, Settings
+from lens.settings import DoctorForm, NiftiForm, Settings
 
 Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -53,6 +53,9 @@ class ImageFlags:
     label: tuple[str, ...] = ()
     """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
     default (with --cohort)."""
+    nifti_form: NiftiForm | None = None
+    """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
+    disagree are refused (with --cohort)."""
     parameters: Pairs = ()
     """PyRadiomics parameter file for all modalities, or MODALITY=FILE; repeat for several."""
     workers: int | None = None

@@ -28,7 +28,8 @@ def from_cohort(plan: Plan, record: RunRecord) -> Inputs:
     tuned = pairs(flags.encoder_ft, "--encoder-ft")
     if not plan.config.tables.identical:
         _check_different(flags.encoder_pre, tuned)
-    return from_images(plan, record, read_manifest(flags.cohort), flags.encoder_pre, tuned)
+    cohort = read_manifest(flags.cohort, nifti_form=flags.nifti_form)
+    return from_images(plan, record, cohort, flags.encoder_pre, tuned)
 
 
 def from_images(
@@ -162,7 +163,7 @@ class _Maker:
     def _images(self) -> list[object]:
         """What tells that an image changed, without reading all of them."""
         return [
-            [case.patient_id, case.study_id]
+            [case.patient_id, case.study_id, case.nifti_form]
             + [[name, _stamp(path)] for name, path in (*case.images.items(), *case.masks.items())]
             for case in self.cohort.cases
         ]

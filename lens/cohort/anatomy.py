@@ -168,7 +168,7 @@ def read_shapes(files: CaseFiles, spacing_mm: float | int) -> Shapes:
         CaseError: unreadable, an empty gland, or masks that do not belong together.
     """
     patient, path = files.patient_id, files.masks["gland"]
-    stored = sitk.DICOMOrient(load_mask(path, patient).image, "LPS")
+    stored = sitk.DICOMOrient(load_mask(path, patient, nifti_form=files.nifti_form).image, "LPS")
     if not np.any(_voxels(stored)):
         raise CaseError(
             patient,
@@ -179,9 +179,9 @@ def read_shapes(files: CaseFiles, spacing_mm: float | int) -> Shapes:
         )
     found = {"gland": stored}
     if files.zones is not None:
-        found["transition"] = _onto("zones", files.zones, patient, stored, labels=(2,))
+        found["transition"] = _onto("zones", files.zones, files, stored, labels=(2,))
     if "lesion" in files.masks:
-        found["lesion"] = _onto("lesion", files.masks["lesion"], patient, stored)
+        found["lesion"] = _onto("lesion", files.masks["lesion"], files, stored)
     shown = {name: mask for name, mask in found.items() if np.any(_voxels(mask))}
     grid = _fine_grid(list(shown.values()), spacing_mm)
     onto = {name: geometry.nearest(mask, grid) for name, mask in shown.items()}
@@ -247,12 +247,14 @@ def _written(record: Path, made_from: dict[str, object]) -> list[str]:
 def _onto(
     name: str,
     path: Path,
-    patient: str,
+    files: CaseFiles,
     gland: sitk.Image,
     labels: Sequence[int] | None = None,
 ) -> sitk.Image:
     """A mask on the grid of the gland mask."""
-    mask = sitk.DICOMOrient(load_mask(path, patient, labels=labels).image, "LPS")
+    patient = files.patient_id
+    read = load_mask(path, patient, labels=labels, nifti_form=files.nifti_form)
+    mask = sitk.DICOMOrient(read.image, "LPS")
     aligned = geometry.align(mask, gland)
     if aligned is not None:
         return aligned.image

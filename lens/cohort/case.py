@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 import lens.cohort.geometry as geometry
-from lens.cohort.images import read_image
+from lens.cohort.images import load_image
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement, verdict
 from lens.cohort.regions import Region, check_labels, check_lesion, read_region
@@ -78,10 +78,15 @@ def read_case(
             image.
     """
     _check(files, spacing_mm, labels or {})
-    images = {name: read_image(path, files.patient_id) for name, path in files.images.items()}
+    loaded = {
+        name: load_image(path, files.patient_id, nifti_form=files.nifti_form)
+        for name, path in files.images.items()
+    }
+    images = {name: read.image for name, read in loaded.items()}
     first = next(iter(images))
     reference = sitk.DICOMOrient(images[first], "LPS")
-    notes = list(_orientation_notes(first, images[first], reference))
+    notes = [f"{name}: {note}" for name, read in loaded.items() for note in read.notes]
+    notes += _orientation_notes(first, images[first], reference)
     placements = [_placement(name, images, files) for name in images]
     images[first] = reference
     grid = geometry.target_grid(reference, spacing_mm)
@@ -120,7 +125,15 @@ def _read_regions(
 ) -> dict[str, Region]:
     """The region of each mask on the grid of the case."""
     return {
-        roi: read_region(roi, path, files.patient_id, images, grid, labels=labels.get(roi))
+        roi: read_region(
+            roi,
+            path,
+            files.patient_id,
+            images,
+            grid,
+            labels=labels.get(roi),
+            nifti_form=files.nifti_form,
+        )
         for roi, path in files.masks.items()
     }
 

@@ -16,6 +16,7 @@ from lens.cohort.images import quiet
 from lens.cohort.patterns import resolve
 from lens.cohort.prepared import Note, Prepared, one_of, plain_id, walk
 from lens.errors import CaseError, InputError
+from lens.openable import folder_fault
 
 RECOGNISED = ("t2", "dwi", "adc")
 """Modalities that `classify` tells apart by the headers."""
@@ -132,6 +133,8 @@ def read_tree(root: Path, *, progress: bool = True) -> list[Series]:
         ):
             if not files:
                 continue
+            if fault := folder_fault(folder):
+                raise InputError(f"{folder}: {fault}. Take it out, or give the folder below")
             uids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
             for uid in uids:
                 series = _series(folder, uid, alone=len(uids) == 1)

@@ -2,55 +2,105 @@
 
 from __future__ import annotations
 
-import gzip
+import os
 import re
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
+from lens.cohort.dicom_frames import (
+    Segmentation,
+    is_segmentation,
+    read_frames,
+    read_segmentation,
+)
+from lens.cohort.dicom_header import frame_count, read_header
+from lens.cohort.dicom_series import read_series, series_files
+from lens.cohort.headers import Header, HeaderFault, check_axes, check_header
+from lens.cohort.nifti_header import GZIP, needs_rounding, nifti_header, placed
+from lens.cohort.text_headers import meta_header, nrrd_header
 from lens.errors import CaseError
+from lens.openable import special
+from lens.settings import NiftiForm
 
 MAX_LABELS = 20
 """More values than this in a mask: it is rather an image, named in the wrong column."""
 
+NEAR_WHOLE = 1e-3
+"""Largest distance of a mask value from a whole number that counts as rounding."""
 
 SPACING_MM = (0.05, 20.0)
 """Smallest and largest voxel edge of a clinical image; beyond it the unit is not mm."""
 
-GZIP = b"\x1f\x8b"
-"""How compressed content begins."""
+FORMATS = "Give NIfTI-1, MHA/MHD or NRRD, a multi-frame DICOM file, or a folder with one series."
+
+OTHER_KINDS = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    b"\x89HDF": "an HDF5 file",
+    b"CDF": "a NetCDF file",
+    b"PK\x03\x04": "a zip archive",
+    b"%PDF": "a PDF",
+    b"# vtk": "a VTK file",
+}
+"""First bytes -> what a file is that is no image of a supported format."""
+
+
+class Loaded(NamedTuple):
+    """An image as read, and what the user must know about it, a sentence each."""
+
+    image: sitk.Image
+    notes: tuple[str, ...]
 
 
 class Mask(NamedTuple):
-    """A mask as read: uint8 0/1, the voxel count of each non-zero value, and whether those are
-    whole numbers only after a scale factor of the header was undone."""
+    """A mask as read: uint8 0/1, the voxel count of each non-zero value, whether those are whole
+    numbers only after a scale factor of the header was undone, and notes as in `Loaded`."""
 
     image: sitk.Image
     labels: dict[int, int]
     scaled: bool
+    notes: tuple[str, ...] = ()
 
 
-def read_image(path: Path, patient_id: str) -> sitk.Image:
+def read_image(path: Path, patient_id: str, *, nifti_form: NiftiForm | None = None) -> sitk.Image:
     """Reads a 3D scalar image.
 
     Args:
-        path: NIfTI, MHA/MHD or NRRD file, or a folder holding one DICOM series.
+        path: NIfTI-1 (alone or .hdr and .img), MHA/MHD, NRRD or multi-frame DICOM file, or a folder
+            holding one DICOM series.
         patient_id: for the error message.
+        nifti_form: which placement of a NIfTI header to use; by default a header with two that
+            disagree is refused.
 
     Returns:
         The image as float32, in its own geometry (mm, LPS).
 
     Raises:
-        CaseError: unreadable or truncated, not 3D, colour, non-finite or constant, or a folder
-            that is not one complete, evenly spaced series.
+        CaseError: no file that can be read to an end, unreadable or truncated, without spacing,
+            sheared, not 3D, colour, non-finite or constant, or DICOM that is not one complete,
+            evenly spaced volume.
     """
-    image = sitk.Cast(_read_volume(path, patient_id), sitk.sitkFloat32)
+    return load_image(path, patient_id, nifti_form=nifti_form).image
+
+
+def load_image(path: Path, patient_id: str, *, nifti_form: NiftiForm | None = None) -> Loaded:
+    """As `read_image`, with what the user must know about the image."""
+    read = _read(path, patient_id, nifti_form)
+    if isinstance(read, Segmentation):
+        raise _fault(
+            path,
+            patient_id,
+            f"a segmentation ({read.listed}), no image",
+            "Check which file the column names.",
+        )
+    image = sitk.Cast(read.image, sitk.sitkFloat32)
     voxels = sitk.GetArrayViewFromImage(image)
     _check_finite(voxels, path, patient_id)
     low, high = float(voxels.min()), float(voxels.max())
@@ -61,37 +111,50 @@ def read_image(path: Path, patient_id: str) -> sitk.Image:
             f"constant image: every voxel is {low:g}",
             "Export the image again, or leave out this patient.",
         )
-    return image
+    return Loaded(image, read.notes)
 
 
 def read_mask(
-    path: Path, patient_id: str, *, labels: Sequence[int] | None = None
+    path: Path,
+    patient_id: str,
+    *,
+    labels: Sequence[int] | None = None,
+    nifti_form: NiftiForm | None = None,
 ) -> tuple[sitk.Image, dict[int, int]]:
     """Reads a mask: the region is every voxel above zero, or of the labels asked for.
 
     Args:
-        path: as in `read_image`.
+        path: as in `read_image`, or a DICOM SEG file, whose labels are the segment numbers.
         patient_id: for the error message.
         labels: the values that make the region; every value above zero by default.
+        nifti_form: as in `read_image`.
 
     Returns:
         The mask as uint8 0/1 in its own geometry, and the voxel count of each non-zero value found.
-        Whole numbers that a scale factor in the header made fractions (a single value of 1/255)
-        count as 1.
+        Values within 1e-3 of whole numbers count as those; whole numbers that a scale factor in the
+        header made fractions (a single value of 1/255) count as 1.
 
     Raises:
         CaseError: as in `read_image`, or values that are not whole numbers, or so many of them
-            that it cannot be a mask. An empty mask is returned as it is.
+            that it cannot be a mask, or several segments of which none is asked for. An empty mask
+            is returned as it is.
     """
-    read = load_mask(path, patient_id, labels=labels)
+    read = load_mask(path, patient_id, labels=labels, nifti_form=nifti_form)
     return read.image, read.labels
 
 
-def load_mask(path: Path, patient_id: str, *, labels: Sequence[int] | None = None) -> Mask:
-    """As `read_mask`, which says whether a scale factor was undone too."""
-    image = _read_volume(path, patient_id)
-    voxels = sitk.GetArrayFromImage(image)
-    _check_finite(voxels, path, patient_id)
+def load_mask(
+    path: Path,
+    patient_id: str,
+    *,
+    labels: Sequence[int] | None = None,
+    nifti_form: NiftiForm | None = None,
+) -> Mask:
+    """As `read_mask`, which says whether a scale factor was undone too, and has notes."""
+    read = _read(path, patient_id, nifti_form)
+    if isinstance(read, Segmentation):
+        return _of_segments(read, path, patient_id, labels)
+    voxels, rounded = _whole(sitk.GetArrayFromImage(read.image), path, patient_id)
     # Most voxels are zero, and sorting them takes the longest.
     values, counts = np.unique(voxels[voxels != 0], return_counts=True)
     scaled = _is_scaled(values)
@@ -117,8 +180,8 @@ def load_mask(path: Path, patient_id: str, *, labels: Sequence[int] | None = Non
     found = {int(v): int(n) for v, n in zip(whole, counts, strict=True)}
     region = voxels > 0.5 if labels is None else np.isin(np.rint(voxels), list(labels))
     mask = sitk.GetImageFromArray(region.astype(np.uint8))
-    mask.CopyInformation(image)
-    return Mask(mask, found, scaled)
+    mask.CopyInformation(read.image)
+    return Mask(mask, found, scaled, (*read.notes, *rounded))
 
 
 def _is_scaled(values: np.ndarray) -> bool:
@@ -131,7 +194,43 @@ def _is_scaled(values: np.ndarray) -> bool:
     return len(nonzero) == 1 and abs(float(nonzero[0]) * 255 - 1) < 1e-3
 
 
-def _read_volume(path: Path, patient_id: str) -> sitk.Image:
+def _whole(voxels: np.ndarray, path: Path, patient_id: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Voxels of a mask without the residue of resampling or of a scale factor, and a note on it."""
+    _check_finite(voxels, path, patient_id)
+    if voxels.dtype.kind != "f":
+        return voxels, ()
+    whole = np.rint(voxels)
+    residue = float(np.abs(voxels - whole).max())
+    # A mask whose values are all this small is not empty: a scale factor made it so.
+    vanished = residue > 1e-5 and not whole.any()
+    if residue == 0 or residue > NEAR_WHOLE or vanished:
+        return voxels, ()
+    return whole, (f"mask values up to {residue:.2g} off whole numbers; rounded",)
+
+
+def _of_segments(
+    found: Segmentation, path: Path, patient_id: str, labels: Sequence[int] | None
+) -> Mask:
+    """The union of the segments asked for; of the only one where none is."""
+    if labels is None and len(found.names) > 1:
+        raise _fault(
+            path,
+            patient_id,
+            f"a DICOM segmentation of {len(found.names)} segments: {found.listed}",
+            "Say by number which make the region, such as --label gland=1 or --label gland=1,2.",
+        )
+    counts = {number: int(voxels.sum()) for number, voxels in sorted(found.voxels.items())}
+    counts = {number: count for number, count in counts.items() if count}
+    region = np.zeros(found.grid.GetSize()[::-1], bool)
+    for number in counts if labels is None else set(labels) & counts.keys():
+        region |= found.voxels[number]
+    mask = sitk.GetImageFromArray(region.astype(np.uint8))
+    mask.CopyInformation(found.grid)
+    return Mask(mask, counts, False)
+
+
+def _read(path: Path, patient_id: str, form: NiftiForm | None) -> Loaded | Segmentation:
+    """A file or series of any format, checked; what is refused names patient and file."""
     path = Path(path)
     if path.is_symlink() and not path.exists():
         reason = f"a link to {path.readlink()}, which does not exist"
@@ -139,48 +238,122 @@ def _read_volume(path: Path, patient_id: str) -> sitk.Image:
     if not path.exists():
         raise _fault(path, patient_id, "no such file", "Correct the path.")
     try:
-        if path.is_dir():
-            with quiet():
-                image = sitk.ReadImage(_series_files(path, patient_id))
-        else:
-            _check_file(path, patient_id)
-            with quiet():
-                image = sitk.ReadImage(str(path))
+        if kind := special(path):
+            raise HeaderFault(f"{kind}, no image file", "Name a file, or the folder of a series.")
+        with quiet():
+            read = _read_dicom(path) if _is_dicom(path) else _read_file(path, form)
+        return read if isinstance(read, Segmentation) else _checked(read)
+    except HeaderFault as fault:
+        raise _fault(path, patient_id, fault.reason, fault.remedy) from fault
     except RuntimeError as error:
-        raise _fault(
-            path,
-            patient_id,
-            f"unreadable image ({_itk_reason(error)})",
-            "Give NIfTI, MHA/MHD or NRRD, or a folder with one DICOM series.",
-        ) from error
+        reason = f"unreadable image ({_itk_reason(error)})"
+        raise _fault(path, patient_id, reason, FORMATS) from error
+    except OSError as error:
+        reason = f"unreadable image ({error.strerror or error})"
+        raise _fault(path, patient_id, reason, "Check the file and its permissions.") from error
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.is_dir() or path.suffix.lower() in (".dcm", ".ima"):
+        return True
+    return _begin(path)[128:132] == b"DICM"
+
+
+def _read_dicom(path: Path) -> Loaded | Segmentation:
+    files = series_files(path) if path.is_dir() else [path]
+    if len(files) == 1:
+        header = read_header(files[0])
+        if is_segmentation(header):
+            return read_segmentation(files[0], header)
+        if frame_count(header) > 1:
+            return Loaded(*read_frames(files[0], header))
+        if not path.is_dir():
+            raise HeaderFault(
+                "a single slice of DICOM, where a volume is needed",
+                "Name the folder that holds all slices of the series.",
+            )
+    return Loaded(*read_series(files))
+
+
+def _read_file(path: Path, form: NiftiForm | None) -> Loaded:
+    header = _header(path, form)
+    check_header(header)
+    with _rounding_axes() if needs_rounding(header) else nullcontext():
+        image = sitk.ReadImage(str(path))
+    if header.form == "NIfTI" and image.GetDimension() == 3:
+        image = placed(image, path, form)
+    return Loaded(image, header.notes)
+
+
+def _header(path: Path, form: NiftiForm | None) -> Header:
+    """The header by the format that the content or the name tells."""
+    begin, name = _begin(path), path.name.lower()
+    if not begin:
+        raise HeaderFault("the file is empty (0 bytes)", "Copy or export it again.")
+    _check_packing(path, begin)
+    if begin.startswith(b"NRRD"):
+        return nrrd_header(path)
+    if name.endswith((".nii", ".hdr", ".img", ".mgh", ".mgz", ".gz")):
+        return nifti_header(path, form)
+    kind = next((kind for first, kind in OTHER_KINDS.items() if begin.startswith(first)), None)
+    if kind is None and name.endswith((".mha", ".mhd")):
+        return meta_header(path)
+    found = kind or f"it begins {begin[:18]!r}, as no image does that is read"
+    raise HeaderFault(f"unreadable image ({found})", FORMATS)
+
+
+def _begin(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(132)
+
+
+def _check_packing(path: Path, begin: bytes) -> None:
+    """Refuses a name that says compressed where the content is not, and the other way round."""
+    name, packed = path.name.lower(), begin.startswith(GZIP)
+    if name.endswith((".nii", ".gz")) and name.endswith(".gz") != packed:
+        ending = ".nii.gz" if name.endswith(".nii.gz") else path.suffix
+        found = "compressed" if packed else f"not compressed (begins {begin[:18]!r})"
+        raise HeaderFault(
+            f"unreadable image (named {ending} but {found})",
+            "Name it after what it is (.nii or .nii.gz), or download it again if it is no image.",
+        )
+
+
+def _checked(read: Loaded) -> Loaded:
+    """One 3D volume of numbers in mm, whatever the format, or refused."""
+    image, notes = read
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
     if "complex" in image.GetPixelIDTypeAsString():
-        raise _fault(path, patient_id, "complex voxels", "Give the magnitude image.")
+        raise HeaderFault("complex voxels", "Give the magnitude image.")
     if image.GetNumberOfComponentsPerPixel() > 1:
-        raise _fault(
-            path,
-            patient_id,
+        raise HeaderFault(
             f"{image.GetNumberOfComponentsPerPixel()} components per voxel, such as colour",
             "Give a grayscale image.",
         )
     size = " x ".join(str(n) for n in image.GetSize())
     if image.GetDimension() != 3 or min(image.GetSize()) < 2:
-        raise _fault(
-            path,
-            patient_id,
+        raise HeaderFault(
             f"{size} voxels, where a 3D volume of at least two slices is needed",
             "Give one volume: of a 4D file, extract the b-value or time point that is meant.",
         )
     if min(image.GetSpacing()) < SPACING_MM[0] or max(image.GetSpacing()) > SPACING_MM[1]:
-        raise _fault(
-            path,
-            patient_id,
+        raise HeaderFault(
             f"voxels of {' x '.join(f'{mm:.4g}' for mm in image.GetSpacing())} mm, which no "
             "scanner makes",
             "Correct the spacing or its unit in the header.",
         )
-    return image
+    check_axes(np.array(image.GetDirection()).reshape(3, 3))
+    if _is_identity(image):
+        notes = ("the affine is the identity (1 x 1 x 1 mm, at zero): voxel size and place may be "
+                 "lost",)  # fmt: skip
+    return Loaded(image, notes)
+
+
+def _is_identity(image: sitk.Image) -> bool:
+    direction = np.abs(np.array(image.GetDirection()).reshape(3, 3))
+    affine = [*image.GetSpacing(), *image.GetOrigin()]
+    return bool(np.array_equal(direction, np.eye(3)) and np.array_equal(affine, [1, 1, 1, 0, 0, 0]))
 
 
 def _check_finite(voxels: np.ndarray, path: Path, patient_id: str) -> None:
@@ -194,168 +367,20 @@ def _check_finite(voxels: np.ndarray, path: Path, patient_id: str) -> None:
         )
 
 
-def _check_file(path: Path, patient_id: str) -> None:
-    """Refuses what ITK would misread or only hint at: see the reasons."""
-    name = path.name.lower()
-    with path.open("rb") as stream:
-        begin = stream.read(64)
-    if not begin:
-        raise _fault(path, patient_id, "the file is empty (0 bytes)", "Copy or export it again.")
-    if name.endswith(".gz") != begin.startswith(GZIP) and name.endswith((".nii", ".gz")):
-        ending = ".nii.gz" if name.endswith(".nii.gz") else path.suffix
-        found = (
-            "compressed" if begin.startswith(GZIP) else f"not compressed (begins {begin[:18]!r})"
-        )
-        raise _fault(
-            path,
-            patient_id,
-            f"unreadable image (named {ending} but {found})",
-            "Name it after what it is (.nii or .nii.gz), or download it again if it is no image.",
-        )
-    if name.endswith(".mhd"):
-        _check_data_file(path, patient_id)
-    if name.endswith((".nii", ".nii.gz")):
-        _check_nifti(path, patient_id, compressed=name.endswith(".gz"))
-
-
-def _check_data_file(path: Path, patient_id: str) -> None:
-    match = re.search(r"ElementDataFile\s*=\s*(.+)", path.read_text(encoding="latin-1"))
-    if match and match[1].strip() not in ("LOCAL", "LIST") and "%" not in match[1]:
-        data = path.parent / match[1].strip()
-        if not data.exists():
-            raise _fault(
-                path,
-                patient_id,
-                f"unreadable image (its voxels are in {data.name}, which is not there)",
-                "Copy both files, the .mhd and the one it names.",
-            )
-
-
-def _check_nifti(path: Path, patient_id: str, *, compressed: bool) -> None:
-    """Refuses what ITK reads silently: a missing end as zeros, and a spacing that is not positive.
-
-    It takes a spacing of zero for 1 mm, and mirrors the image of a negative one.
-    """
+@contextmanager
+def _rounding_axes() -> Iterator[None]:
+    """Lets ITK read axes that are at right angles but for rounding, as other formats' readers do;
+    how much rounding is `lens.cohort.headers.SHEAR`."""
+    name = "ITK_NIFTI_SFORM_PERMISSIVE"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
     try:
-        with gzip.open(path) if compressed else path.open("rb") as stream:
-            header = stream.read(348)
-            length = len(header)
-            # To the end, so that gzip's checksum is compared too.
-            while block := stream.read(1 << 20):
-                length += len(block)
-    except (EOFError, OSError, zlib.error) as error:
-        raise _fault(
-            path,
-            patient_id,
-            f"unreadable image (damaged or cut-off compression: {error})",
-            "Copy or export the file again.",
-        ) from error
-    expected = _nifti_bytes(header)
-    if length < expected:
-        raise _fault(
-            path,
-            patient_id,
-            f"unreadable image ({length} bytes of content where its header announces {expected})",
-            "Copy or export the file again.",
-        )
-    spacing = _nifti_spacing(header)
-    if not all(mm > 0 for mm in spacing):
-        raise _fault(
-            path,
-            patient_id,
-            f"a spacing that is not positive: {' x '.join(f'{mm:g}' for mm in spacing)}",
-            "Correct pixdim in the header, or convert the image again.",
-        )
-
-
-def _nifti_order(header: bytes) -> str:
-    """The byte order of a NIfTI-1 header, or an empty string for anything else."""
-    if len(header) < 348:
-        return ""
-    return next((o for o in "<>" if struct.unpack_from(f"{o}i", header)[0] == 348), "")
-
-
-def _nifti_spacing(header: bytes) -> tuple[float, ...]:
-    """The spacing of up to three axes in a NIfTI-1 header; empty for anything else."""
-    order = _nifti_order(header)
-    if not order:
-        return ()
-    axes = struct.unpack_from(f"{order}h", header, 40)[0]
-    return struct.unpack_from(f"{order}{min(max(axes, 0), 3)}f", header, 80)
-
-
-def _nifti_bytes(header: bytes) -> int:
-    """Bytes that a NIfTI-1 header announces (header and voxels); 0 for anything else."""
-    order = _nifti_order(header)
-    if not order:
-        return 0
-    dim = struct.unpack_from(f"{order}8h", header, 40)
-    (bits,) = struct.unpack_from(f"{order}h", header, 72)
-    (offset,) = struct.unpack_from(f"{order}f", header, 108)
-    voxels = int(np.prod(dim[1 : 1 + max(dim[0], 0)], dtype=np.int64))
-    return (int(offset) if np.isfinite(offset) else 0) + voxels * bits // 8
-
-
-def _series_files(folder: Path, patient_id: str) -> list[str]:
-    """The slices of the folder's only DICOM series, in order along their normal."""
-    reader = sitk.ImageSeriesReader()
-    series = reader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        found = f"{len(series)} DICOM series" if series else "no DICOM file"
-        raise _fault(
-            folder,
-            patient_id,
-            f"the folder holds {found}, where one series is needed",
-            "Give each series a folder of its own and name that folder.",
-        )
-    files = list(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    if len(files) == 1:
-        raise _fault(
-            folder,
-            patient_id,
-            "the folder holds a single DICOM file",
-            "A series needs a file per slice; convert a multi-frame file to NIfTI first.",
-        )
-    reason = _slice_fault([_header(file) for file in files])
-    if reason:
-        raise _fault(
-            folder, patient_id, reason, "Complete or separate the series, or export it again."
-        )
-    return files
-
-
-def _header(file: str) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(file)
-    reader.ReadImageInformation()
-    return reader
-
-
-def _slice_fault(slices: Sequence[sitk.ImageFileReader]) -> str | None:
-    """Says why these slices do not form one evenly spaced volume; None where they do."""
-    if len({(s.GetSize()[:2], s.GetSpacing()[:2]) for s in slices}) > 1:
-        return "slices of different sizes or pixel spacings in one series"
-    axes = np.array([s.GetDirection() for s in slices]).reshape(-1, 3, 3)
-    if np.abs(axes - axes[0]).max() > 1e-3:
-        return "slices of different orientations in one series, such as a localizer"
-    origins = np.array([s.GetOrigin() for s in slices])
-    along = origins @ axes[0, :, 2]
-    gaps = np.diff(along)
-    usual = float(np.median(gaps))
-    # A tenth of a slice is beyond rounding of the header and below any real gap.
-    if np.any(gaps < 0.1 * usual) or usual <= 0:
-        return "several slices at the same position (b-values, echoes or time points mixed)"
-    uneven = np.flatnonzero(np.abs(gaps - usual) > 0.1 * usual)
-    if uneven.size:
-        first = int(uneven[0])
-        return (
-            f"slices missing or unevenly spaced: {gaps[first]:.2f} mm between slices {first + 1} "
-            f"and {first + 2}, {usual:.2f} mm elsewhere"
-        )
-    drift = origins - origins[0] - np.outer(along - along[0], axes[0, :, 2])
-    if np.abs(drift).max() > 0.25 * min(slices[0].GetSpacing()[:2]):
-        return f"slices shifted in their own plane by up to {np.abs(drift).max():.2f} mm"
-    return None
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lens.errors import CaseError, InputError
+from lens.openable import folder_fault, plain_files, special
+from lens.settings import NiftiForm
 
 MODALITIES = ("t2", "dwi", "adc")
 """Modality columns, in the order in which a case holds its images; the package has PyRadiomics'
@@ -41,6 +43,8 @@ class CaseFiles:
         labels: every other column; numbers where the whole column is numeric, blank cells left out.
         split: ``train``, ``val`` or ``test``; None where the manifest does not say.
         zones: file with the zones of the gland; None without the column or with a blank cell.
+        nifti_form: which placement of NIfTI headers to use; None refuses files in which the two
+            disagree.
     """
 
     patient_id: str
@@ -50,6 +54,7 @@ class CaseFiles:
     labels: dict[str, str | float]
     split: str | None
     zones: Path | None = None
+    nifti_form: NiftiForm | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,9 @@ class Cohort:
     set_aside: tuple[CaseError, ...]
 
 
-def read_manifest(path: Path, *, images: bool = True) -> Cohort:
+def read_manifest(
+    path: Path, *, images: bool = True, nifti_form: NiftiForm | None = None
+) -> Cohort:
     """Reads ``cohort.csv``; no image is opened, only looked for.
 
     Columns: ``patient_id``; one or more of `MODALITIES`; ``gland``; optionally ``lesion``,
@@ -78,6 +85,8 @@ def read_manifest(path: Path, *, images: bool = True) -> Cohort:
         path: a comma-separated file in UTF-8, with a header.
         images: False reads masks and labels alone, as phantoms on real anatomy need them: image
             columns are passed over and need not be there.
+        nifti_form: ``qform`` or ``sform``, where the headers of this cohort disagree; the cases
+            carry it to whatever reads them.
 
     Returns:
         The cohort, with every row either in ``cases`` or in ``set_aside``.
@@ -95,7 +104,7 @@ def read_manifest(path: Path, *, images: bool = True) -> Cohort:
     set_aside: list[CaseError] = []
     for row in rows:
         try:
-            cases.append(_case(path, row, numeric, MODALITIES if images else ()))
+            cases.append(_case(path, row, numeric, MODALITIES if images else (), nifti_form))
         except CaseError as error:
             set_aside.append(error)
     if not cases:
@@ -106,6 +115,8 @@ def read_manifest(path: Path, *, images: bool = True) -> Cohort:
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    if path.exists() and (kind := special(path) or ("a folder" if path.is_dir() else None)):
+        raise InputError(f"{path}: {kind}, no file. Give the path of a cohort manifest (.csv)")
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give the path of a cohort manifest (.csv)")
     try:
@@ -199,7 +210,11 @@ def _numeric_columns(header: Sequence[str], rows: Sequence[dict[str, str]]) -> s
 
 
 def _case(
-    path: Path, row: dict[str, str], numeric: set[str], modalities: Sequence[str]
+    path: Path,
+    row: dict[str, str],
+    numeric: set[str],
+    modalities: Sequence[str],
+    nifti_form: NiftiForm | None,
 ) -> CaseFiles:
     patient = row["patient_id"]
     named = {name: row[name] for name in (*modalities, *ROIS, ZONES) if name in row}
@@ -217,6 +232,15 @@ def _case(
     missing = [name for name, file in paths.items() if not file.exists()]
     if missing:
         raise _missing(path, patient, missing, paths)
+    for name, file in paths.items():
+        if fault := _not_openable(path, file):
+            raise CaseError(
+                patient,
+                file,
+                stage="read",
+                reason=f"the {name} cell names {fault}",
+                remedy=f"Name an image file in {path}, or the folder of one DICOM series.",
+            )
     return CaseFiles(
         patient_id=patient,
         study_id=row.get("study_id") or None,
@@ -229,7 +253,21 @@ def _case(
         },
         split=row.get("split") or None,
         zones=paths.get(ZONES),
+        nifti_form=nifti_form,
     )
+
+
+def _not_openable(manifest: Path, file: Path) -> str | None:
+    """What a cell names that can never be an image, in words, without opening it."""
+    if kind := special(file):
+        return f"{kind}, which is never opened"
+    if not file.is_dir():
+        return None
+    if manifest.resolve().is_relative_to(file.resolve()):
+        return "a folder that holds the manifest itself"
+    if fault := folder_fault(file):
+        return f"a folder that cannot be read: {fault}"
+    return None if plain_files(file) else "a folder without files"
 
 
 def _missing(path: Path, patient: str, missing: Sequence[str], paths: dict[str, Path]) -> CaseError:

@@ -16,6 +16,7 @@ from lens.cohort.images import Mask, load_mask
 from lens.cohort.manifest import ROIS
 from lens.cohort.placement import Placement, listed, verdict
 from lens.errors import CaseError, InputError
+from lens.settings import NiftiForm
 
 MIN_ROI_VOXELS = 8
 """Fewest voxels of a region on the final grid, beside at least two along each of the three axes:
@@ -55,6 +56,7 @@ def read_region(
     grid: sitk.Image,
     *,
     labels: Sequence[int] | None = None,
+    nifti_form: NiftiForm | None = None,
 ) -> Region:
     """Reads a mask and puts it on the grid of the case.
 
@@ -65,6 +67,7 @@ def read_region(
         images: of the case in their own geometry; the first is the reference.
         grid: the final grid, with the axes of the reference.
         labels: the values that make the region; every value above zero by default.
+        nifti_form: which placement of a NIfTI header to use, as in `read_image`.
 
     Returns:
         The region.
@@ -73,7 +76,7 @@ def read_region(
         CaseError: unreadable, on a grid that cannot be matched, empty, tiny, or changed too much
             by the sampling.
     """
-    mask = load_mask(path, patient_id, labels=labels)
+    mask = load_mask(path, patient_id, labels=labels, nifti_form=nifti_form)
     place = _place(roi, path, patient_id, mask.image, images)
     taken = tuple(v for v in mask.labels if (v > 0 if labels is None else v in labels))
     placement = replace(place.placement, labels=tuple(mask.labels.items()), taken=taken)
@@ -235,7 +238,7 @@ def _resampling_notes(stored: sitk.Image, placement: Placement) -> list[str]:
 
 
 def _label_notes(roi: str, mask: Mask, labels: Sequence[int] | None) -> list[str]:
-    notes = []
+    notes = [f"{roi}: {note}" for note in mask.notes]
     if mask.scaled:
         notes.append(f"{roi}: mask values of 1/255, a scale factor in the header; taken as 1")
     if labels is not None:

@@ -182,6 +182,7 @@ def _part(
     settings = {
         "parameters": [parameters_for(parameters, name).content for name in files.images],
         "spacing_mm": [float(edge) for edge in reading.spacing_mm],
+        "nifti_form": files.nifti_form,
         "labels": {roi: sorted(set(v)) for roi, v in sorted((reading.labels or {}).items())},
     }
     made = key([EXTRACTION], content, settings)

@@ -56,7 +56,7 @@ def test_text_and_absent_files_are_refused_quietly(
 ) -> None:
     refused(tmp_path / "none.nii.gz", "no such file")
     (tmp_path / "text.mha").write_text("hello")
-    refused(tmp_path / "text.mha", "unreadable image (Unable to determine ImageIO reader")
+    refused(tmp_path / "text.mha", "unreadable image (no ElementDataFile in its header)")
     assert capfd.readouterr() == ("", "")
 
 

@@ -19,6 +19,7 @@ def folder(tmp_path: Path) -> Path:
     for name in FILES:
         (tmp_path / "img" / name).touch()
     (tmp_path / "img" / "series").mkdir()
+    (tmp_path / "img" / "series" / "0.dcm").touch()
     return tmp_path
 
 

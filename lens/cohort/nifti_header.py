@@ -1,0 +1,230 @@
+"""NIfTI-1 headers: alone, as a pair of .hdr and .img, and the Analyze 7.5 header they grew from."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from lens.cohort.geometry import SNAP_LIMIT
+from lens.cohort.headers import Header, HeaderFault, damaged
+from lens.settings import NiftiForm
+
+GZIP = b"\x1f\x8b"
+"""How compressed content begins."""
+
+UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""Code of the header's spatial unit -> mm; a file that does not say is taken to be in mm."""
+
+TO_LPS = np.diag([-1.0, -1.0, 1.0])
+"""NIfTI counts to the right, front and head; images here to the left, back and head."""
+
+ORTHONORMAL = 1e-4
+"""Shear from which ITK refuses an sform that is within rounding."""
+
+
+class Placements(NamedTuple):
+    """The (3, 4) matrices, voxel index to mm in LPS, that a header gives; None where it does not
+    (its code is 0)."""
+
+    qform: np.ndarray | None
+    sform: np.ndarray | None
+
+    def used(self, form: NiftiForm | None) -> np.ndarray | None:
+        """The one that is asked for (the qform where none is), or else the one that is there."""
+        first, second = (self.sform, self.qform) if form == "sform" else (self.qform, self.sform)
+        return first if first is not None else second
+
+
+def nifti_header(path: Path, form: NiftiForm | None) -> Header:
+    """The header of a NIfTI file.
+
+    Args:
+        path: .nii, .nii.gz, or one file of a pair .hdr and .img (also .gz).
+        form: which placement to use where both are set; None refuses those that disagree.
+
+    Raises:
+        HeaderFault: NIfTI-2, MGZ or no NIfTI at all, or two placements that disagree.
+    """
+    file, data = _files(path)
+    content = _content(file)
+    _check_kind(file, content)
+    order = _order(content)
+    dim = struct.unpack_from(f"{order}8h", content, 40)
+    if not 1 <= dim[0] <= 7:
+        raise HeaderFault(f"the header announces {dim[0]} axes", "Export the image again.")
+    (bits,) = struct.unpack_from(f"{order}h", content, 72)
+    pixdim = struct.unpack_from(f"{order}8f", content, 76)
+    (offset,) = struct.unpack_from(f"{order}f", content, 108)
+    size = dim[1 : 1 + dim[0]]
+    # Only space has to have a spacing: a fourth axis is time.
+    spacing = tuple(mm if axis < 3 else 1.0 for axis, mm in enumerate(pixdim[1 : 1 + dim[0]]))
+    placements = _placements(content)
+    notes = []
+    both = placements.qform is not None and placements.sform is not None
+    if both and form is None and min(spacing[:3]) > 0:
+        _check_agreement(placements.qform, placements.sform, size)
+    if placements.qform is None and placements.sform is None:
+        notes.append("no orientation in the header (qform and sform have code 0)")
+    used = placements.used(form)
+    return Header(
+        form="NIfTI",
+        size=size,
+        voxel_bytes=bits / 8 if bits > 0 else None,
+        spacing=spacing,
+        unit="",
+        axes=None if used is None or len(size) < 3 else used[:, :3],
+        data=(data,),
+        lead=int(offset) if np.isfinite(offset) and offset > 0 else 0,
+        packing="gzip" if _begins(data).startswith(GZIP) else "",
+        notes=tuple(notes),
+    )
+
+
+def placed(image: sitk.Image, path: Path, form: NiftiForm | None) -> sitk.Image:
+    """The image where the form asked for puts it; as it is where none is asked for."""
+    placement = _placements(_content(_files(path)[0])).used(form)
+    if form is None or placement is None:
+        return image
+    spacing = np.linalg.norm(placement[:, :3], axis=0)
+    out = sitk.Image(image)
+    out.SetSpacing(spacing.tolist())
+    out.SetDirection(_rotation(placement[:, :3] / spacing).ravel().tolist())
+    out.SetOrigin(placement[:, 3].tolist())
+    return out
+
+
+def needs_rounding(header: Header) -> bool:
+    """Whether the axes are at right angles but for rounding, and ITK needs to be told so."""
+    if header.axes is None or not header.form.startswith("NIfTI"):
+        return False
+    unit = header.axes / np.linalg.norm(header.axes, axis=0)
+    return float(np.abs(unit.T @ unit - np.eye(3)).max()) > ORTHONORMAL / 2
+
+
+def _rotation(matrix: np.ndarray) -> np.ndarray:
+    """The nearest matrix whose axes are exactly at right angles."""
+    left, _, right = np.linalg.svd(matrix)
+    return left @ right
+
+
+def _check_agreement(qform: np.ndarray, sform: np.ndarray, size: tuple[int, ...]) -> None:
+    """Refuses a header that places its image twice."""
+    last = np.array([*size[:3], 1, 1][:3]) - 1
+    corners = np.array(list(itertools.product(*[(0, n) for n in last])))
+    index = np.column_stack([corners, np.ones(len(corners))])
+    apart = index @ (qform - sform).T
+    edges = np.linalg.norm(qform[:, :3], axis=0)
+    if not np.all(np.isfinite(apart)) or edges.min() <= 0:
+        return
+    steps = np.abs(apart @ (qform[:, :3] / edges)) / edges
+    # Below it, masks are snapped to the grid whichever of the two is taken.
+    if steps.max() > SNAP_LIMIT:
+        raise HeaderFault(
+            f"qform and sform place this image {np.linalg.norm(apart, axis=1).max():.1f} mm apart",
+            "Say which of them is right for this cohort (--nifti-form qform or --nifti-form "
+            "sform), or convert the image again.",
+        )
+
+
+def _placements(content: bytes) -> Placements:
+    order = _order(content)
+    if content[344:348] not in (b"n+1\0", b"ni1\0"):
+        return Placements(None, None)
+    qcode, scode = struct.unpack_from(f"{order}2h", content, 252)
+    to_mm = UNIT_MM.get(content[123] & 7, 1.0)
+    qform = _qform(content, order) if qcode > 0 else None
+    sform = None
+    if scode > 0:
+        sform = np.array(struct.unpack_from(f"{order}12f", content, 280)).reshape(3, 4)
+    return Placements(*(None if form is None else TO_LPS @ form * to_mm for form in (qform, sform)))
+
+
+def _qform(content: bytes, order: str) -> np.ndarray:
+    """(3, 4): the rotation of a unit quaternion, the spacing, and the offset."""
+    b, c, d, *offset = struct.unpack_from(f"{order}6f", content, 256)
+    qfac, *spacing = struct.unpack_from(f"{order}4f", content, 76)
+    squares = b * b + c * c + d * d
+    if squares > 1:
+        b, c, d = (part / np.sqrt(squares) for part in (b, c, d))
+    a = np.sqrt(max(0.0, 1 - squares))
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    scale = np.array(spacing) * [1, 1, -1 if qfac < 0 else 1]
+    return np.column_stack([rotation * scale, offset])
+
+
+def _files(path: Path) -> tuple[Path, Path]:
+    """The file with the header and the file with the voxels."""
+    name = path.name
+    for ending in (".hdr", ".img", ".hdr.gz", ".img.gz"):
+        if name.lower().endswith(ending):
+            stem = name[: -len(ending)]
+            return _partner(path, stem, "hdr"), _partner(path, stem, "img")
+    return path, path
+
+
+def _partner(path: Path, stem: str, kind: str) -> Path:
+    named = [path.with_name(f"{stem}.{ending}") for ending in (kind, f"{kind}.gz")]
+    named += [path.with_name(f"{stem}.{ending}") for ending in (kind.upper(), f"{kind.upper()}.GZ")]
+    return next((file for file in named if file.exists()), named[0])
+
+
+def _content(file: Path) -> bytes:
+    """The first bytes, unpacked where they are compressed."""
+    try:
+        with gzip.open(file) if _begins(file).startswith(GZIP) else file.open("rb") as stream:
+            return stream.read(1024)
+    except FileNotFoundError:
+        raise HeaderFault(
+            f"unreadable image (its header {file.name} is not there)",
+            "Copy both files, the .hdr and the .img.",
+        ) from None
+    except (EOFError, OSError, zlib.error) as error:
+        raise damaged(error) from error
+
+
+def _begins(file: Path) -> bytes:
+    if not file.is_file():
+        return b""
+    with file.open("rb") as stream:
+        return stream.read(2)
+
+
+def _order(content: bytes) -> str:
+    """The byte order of a NIfTI-1 header, or an empty string for anything else."""
+    if len(content) < 348:
+        return ""
+    return next((o for o in "<>" if struct.unpack_from(f"{o}i", content)[0] == 348), "")
+
+
+def _check_kind(file: Path, content: bytes) -> None:
+    if len(content) >= 8 and 540 in struct.unpack("<i", content[:4]) + struct.unpack(
+        ">i", content[:4]
+    ):
+        raise HeaderFault(
+            "NIfTI-2, which is not read",
+            "Save it as NIfTI-1, as nibabel.save(nibabel.Nifti1Image(image.get_fdata(), "
+            "image.affine), name) does.",
+        )
+    if file.name.lower().endswith((".mgz", ".mgh")):
+        raise HeaderFault(
+            "FreeSurfer MGH/MGZ, which is not read",
+            "Convert it: mri_convert image.mgz image.nii.gz.",
+        )
+    if not _order(content):
+        raise HeaderFault(
+            f"unreadable image (no NIfTI header: it begins {content[:18]!r})",
+            "Give NIfTI-1, MHA/MHD or NRRD, or a folder with one DICOM series.",
+        )
