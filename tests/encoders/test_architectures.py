@@ -21,7 +21,7 @@ PUBLISHED = {
     ],
     "ViT": ["cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"],
     "DINOv2": ["cls_token", "blocks.0.attn.qkv.weight", "blocks.0.ls1.gamma"],
-    "Swin": ["layers.0.blocks.0.attn.relative_position_bias_table", "layers.0.blocks.0.attn.qkv.bias"],
+    "Swin": ["layers.0.blocks.0.attn.relative_position_bias_table", "blocks.0.attn.qkv.bias"],
     "ResNet": ["conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "fc.weight"],
     "nnU-Net": ["encoder.stages.0.0.convs.0.conv.weight", "decoder.seg_layers.0.weight"],
     "DenseNet": ["features.denseblock1.denselayer1.norm1.weight"],

@@ -257,10 +257,10 @@ def test_weights_that_are_not_finite_are_refused(encoder, tmp_path, value):
 def test_an_absurd_configuration_is_refused_at_once(tmp_path, change):
     config = {"dims": 3, "depths": [1, 1], "widths": [8, 16], "in_channels": 3, "strides": [2]}
     (tmp_path / "encoder.json").write_text(json.dumps({"config": config | change}))
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match=r"encoder\.json: not an encoder's description"):
         encoders.load(tmp_path)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(

@@ -124,21 +124,21 @@ def test_names_of_networks_for_features_only(tiny):
 @pytest.mark.parametrize("index", ["999999999", "9" * 5000, "1000", "-1", "٣"])
 @pytest.mark.parametrize("name", ["stages.{}.0.dwconv.weight", "stages.0.{}.dwconv.weight"])
 def test_an_absurd_index_is_refused_at_once(tiny, name, index):
-    start = time.monotonic()
+    start = time.process_time()
     name = name.format(index)
     with pytest.raises(InputError, match="1 unexpected: stages"):
         convert(tiny | {name: np.ones((8, 1, 7, 7, 7), np.float32)})
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     with pytest.raises(InputError, match="no ConvNeXt V2 encoder in it"):
         convert({name: np.ones((8, 1, 7, 7, 7), np.float32)})
 
 
 @pytest.mark.parametrize("name", ["stages.999.0.dwconv.weight", "stages.0.999.dwconv.weight"])
 def test_a_large_index_is_refused_at_once(tiny, name):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match=r"is missing|from 1 to 256, not 1000"):
         convert(tiny | {name: np.ones((8, 1, 7, 7, 7), np.float32)})
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("dims", [2, 3])
