@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,25 @@ from flax import nnx
 
 from encoders.encoder import Encoder, parameters
 from encoders.families import convert, describe, from_description
-from encoders.state_dicts import Match, first_line, read_state_dict
+from encoders.state_dicts import (
+    Match,
+    not_finite,
+    read_json,
+    read_state_dict,
+    source_hash,
+    weights_in,
+)
+from encoders.torch_files import first_line, is_averaged
 from lens.errors import InputError
-from lens.files import file_hash, write_json
+from lens.files import array_hash, write_json
 
 log = logging.getLogger(__name__)
 
 _DESCRIPTION = "encoder.json"
 _PARAMETERS = "parameters"
 _FORMAT = "radiomic-lens encoder"
+_HASH = "content_sha256"
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 
 def load(path: str | Path, *, partial: bool = False) -> Encoder:
@@ -35,7 +46,8 @@ def load(path: str | Path, *, partial: bool = False) -> Encoder:
 
     Args:
         path: a folder written by `save`, a PyTorch file (``.pth``, ``.pt``; needs torch, code in
-            it never runs) or ``.safetensors`` (without torch).
+            it never runs), ``.safetensors`` (without torch), or the index of several such files;
+            of the last three also the folder that holds them under the names of model hubs.
         partial: accept a PyTorch file that does not match fully; the rest keeps the
             initialisation with seed 0.
 
@@ -43,10 +55,12 @@ def load(path: str | Path, *, partial: bool = False) -> Encoder:
         The encoder, with the configuration of the checkpoint or of the file's shapes.
 
     Raises:
-        InputError: not readable, not an encoder, not a full match, or holding code.
+        InputError: not readable, not an encoder, not a full match, holding code, numbers that are
+            not finite, or contents that are not those that `save` wrote.
     """
     path = Path(path)
-    return load_ours(path)[0] if path.is_dir() else load_foreign(path, partial=partial)[0]
+    ours = path.is_dir() and ((path / _DESCRIPTION).exists() or not weights_in(path))
+    return load_ours(path)[0] if ours else load_foreign(path, partial=partial)[0]
 
 
 def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None = None) -> None:
@@ -58,8 +72,8 @@ def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None 
         metadata: facts to keep with it (JSON): source, hash, training settings.
 
     Raises:
-        InputError: the folder is something else, or the encoder is of no known family or has
-            variables besides its parameters.
+        InputError: the folder is something else, or the encoder is of no known family, has
+            variables besides its parameters, or parameters that are not finite.
     """
     import orbax.checkpoint as ocp
 
@@ -69,16 +83,18 @@ def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None 
     facts = describe(encoder)
     if jax.tree.leaves(nnx.state(encoder, nnx.Not(nnx.Param))):
         raise InputError(f"{path}: the encoder has variables that are no parameters; not supported")
+    arrays = {name: np.asarray(p[...]) for name, p in parameters(encoder).items()}
+    _check_finite(path, arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:
         temporary.chmod(0o755)
-        arrays = {name: np.asarray(p[...]) for name, p in parameters(encoder).items()}
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / _PARAMETERS, arrays)
         description = {
             "format": _FORMAT,
             **facts,
+            _HASH: _content_hash(facts, arrays),
             "metadata": dict(metadata or {}),
             "versions": {name: version(name) for name in ("jax", "flax", "orbax-checkpoint")},
         }
@@ -95,33 +111,42 @@ def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None 
 
 
 def load_ours(path: Path) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder of a folder written by `save`, and its metadata."""
+    """The encoder of a folder written by `save`, and its metadata.
+
+    Raises:
+        InputError: not such a folder, damaged, or its contents are not those that were written.
+    """
     import orbax.checkpoint as ocp
 
+    if not (path / _DESCRIPTION).exists():
+        raise InputError(_no_checkpoint(path))
     try:
-        description = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
+        description = read_json(path / _DESCRIPTION)
         encoder = from_description(description)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: a folder without {_DESCRIPTION}; expected an encoder's checkpoint"
-        ) from error
+    except InputError:
+        raise
     except (AttributeError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{path / _DESCRIPTION}: not an encoder's description ({error})"
         ) from error
     ours = parameters(encoder)
     try:
+        folder = (path / _PARAMETERS).absolute()
         with ocp.StandardCheckpointer() as checkpointer:
-            restored = checkpointer.restore((path / _PARAMETERS).absolute())
-        # Given a target of other shapes, Orbax would cut or pad without a word.
-        expected = {name: p.shape for name, p in ours.items()}
-        if {name: array.shape for name, array in restored.items()} != expected:
-            raise ValueError(f"they are not those of {_DESCRIPTION}")
+            # Given a target of other shapes, Orbax would cut or pad without a word; asked first,
+            # it reads nothing of arrays that announce more than there is.
+            announced = checkpointer.metadata(folder).item_metadata.tree
+            _check_shapes(announced, ours)
+            restored = checkpointer.restore(folder)
+        _check_shapes(restored, ours)
+        restored = {name: np.asarray(restored[name]) for name in ours}
     except Exception as error:  # Orbax raises many kinds; to the user they are one
         raise InputError(
             f"{path}: the parameters cannot be read ({first_line(error)}); "
             "the checkpoint is damaged or incomplete, convert or train it again"
         ) from error
+    _check_hash(path, description, _content_hash(describe(encoder), restored))
+    _check_finite(path, restored)
     for name, parameter in ours.items():
         parameter.set_value(jnp.asarray(restored[name]))
     return encoder, description.get("metadata", {})
@@ -131,14 +156,85 @@ def load_foreign(path: Path, *, partial: bool = False) -> tuple[Encoder, Match]:
     """The encoder of a PyTorch or safetensors file, and the report of its names."""
     state = read_state_dict(path)
     try:
-        encoder, match = convert(state, partial=partial)
+        encoder, match = convert(state.arrays, partial=partial)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    match = replace(
+        match,
+        taken=".".join(filter(None, (state.taken, match.taken))),
+        others=state.others + match.others,
+    )
+    _say_which(path, match)
     if not match.full or match.defaulted:
         log.warning("%s: %s", path, match)
     return encoder, match
 
 
+def _say_which(path: Path, match: Match) -> None:
+    """Says which weights were taken where a file holds several, or none but averaged ones."""
+    taken = (match.taken or "those with the plain names") + _kind(match.taken)
+    if match.others:
+        others = ", ".join(other + _kind(other) for other in match.others)
+        log.warning(
+            "%s: holds several sets of weights; took %s, left %s. To use another, save it alone",
+            path, taken, others,
+        )  # fmt: skip
+    elif _kind(match.taken):
+        log.info("%s: took %s", path, taken)
+
+
+def _kind(name: str) -> str:
+    return " (averaged over the training, EMA)" if is_averaged(name) else ""
+
+
+def _content_hash(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over family, configuration, and names, types, shapes and values of parameters."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array_hash(array)}".encode())
+    return digest.hexdigest()
+
+
+def _check_hash(path: Path, description: Mapping[str, Any], found: str) -> None:
+    if _HASH not in description:
+        log.warning(
+            "%s: written before checkpoints held a hash of their contents, which is not checked",
+            path,
+        )
+    elif description[_HASH] != found:
+        raise InputError(
+            f"{path}: its contents are not those that were written ({_HASH} in {_DESCRIPTION} is "
+            "another); the checkpoint is damaged or was changed, convert or train it again"
+        )
+
+
+def _check_shapes(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    if {name: tuple(array.shape) for name, array in found.items()} != {
+        name: tuple(parameter.shape) for name, parameter in expected.items()
+    }:
+        raise ValueError(f"they are not those of {_DESCRIPTION}")
+
+
+def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if array.dtype != np.float32:
+            raise InputError(f"{path}: {name} holds {array.dtype} numbers, expected float32")
+        if wrong := not_finite(array):
+            raise InputError(
+                f"{path}: {name} is not finite ({wrong}); the training diverged: take an earlier "
+                "checkpoint, or train with a lower rate"
+            )
+
+
+def _no_checkpoint(path: Path) -> str:
+    """What a folder is that holds no description of an encoder, and what to give instead."""
+    inside = [*path.glob(f"*/{_DESCRIPTION}"), *path.glob(f"*/*/{_DESCRIPTION}")]
+    choices = [str(file.parent) for file in sorted(inside)]
+    choices += [str(p) for p in sorted(path.iterdir()) if p.suffix in _SUFFIXES]
+    remedy = f"give {' or '.join(choices[:4])}" if choices else "give the checkpoint itself"
+    return f"{path}: a folder without {_DESCRIPTION}, so no encoder's checkpoint; {remedy}"
+
+
 def provenance(path: Path, match: Match) -> dict[str, Any]:
     """What a converted checkpoint keeps about its source."""
-    return {"source": path.name, "source_sha256": file_hash(path), "match": asdict(match)}
+    return {"source": path.name, "source_sha256": source_hash(path), "match": asdict(match)}

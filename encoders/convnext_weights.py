@@ -1,8 +1,8 @@
 """ConvNeXt V2 from foreign weights: a table of the names people use, and the change of layout.
 
 A state dict is recognised by its names and shapes, never by its file name. The table covers the
-published names (also ProFound's, dense and sparse), timm's and Hugging Face's; whatever wraps
-them (`module.`, `encoder.`, ...) is taken off.
+published names (also ProFound's, dense and sparse), timm's and Hugging Face's; whatever prefix
+wraps them (`module.`, `encoder.`, `visual.trunk.`, ...) is taken off.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from encoders.architectures import CONVNEXT_V1, shows
 from encoders.convnext import KERNEL, ConvNeXtV2, ConvNeXtV2Config
 from encoders.encoder import parameters
-from encoders.state_dicts import Match
+from encoders.state_dicts import Match, not_finite
+from encoders.torch_files import is_averaged
 from lens.errors import InputError
 
-_BLOCK = r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\."
+_INDEX = "([0-9]{1,3})"
+"""No network has a thousand stages or blocks: a larger index is no name of the table."""
+
+_BLOCK = rf"stages\.{_INDEX}\.(?:(?:blocks|layers)\.)?{_INDEX}\."
 
 _TABLE = (
     (r"(?:downsample_layers\.0|stem)\.0", "downsamples.0.conv"),
@@ -29,12 +34,8 @@ _TABLE = (
     (r"embeddings\.layernorm", "downsamples.0.norm"),
     (r"downsample_layers\.([1-9])\.0", r"downsamples.\1.norm"),
     (r"downsample_layers\.([1-9])\.1", r"downsamples.\1.conv"),
-    (r"stages\.(\d+)\.(?:downsample|downsampling_layer)\.0", r"downsamples.\1.norm"),
-    (r"stages\.(\d+)\.(?:downsample|downsampling_layer)\.1", r"downsamples.\1.conv"),
-    (
-        r"stages\.(\d+)\.(?:(?:blocks|layers)\.)?(\d+)\.(?:dwconv|conv_dw)",
-        r"blocks.\1.\2.depthwise",
-    ),
+    (rf"stages\.{_INDEX}\.(?:downsample|downsampling_layer)\.0", r"downsamples.\1.norm"),
+    (rf"stages\.{_INDEX}\.(?:downsample|downsampling_layer)\.1", r"downsamples.\1.conv"),
     (_BLOCK + r"(?:dwconv|conv_dw)", r"blocks.\1.\2.depthwise"),
     (_BLOCK + r"(?:norm|layernorm)", r"blocks.\1.\2.norm"),
     (_BLOCK + r"(?:pwconv1|mlp\.fc1)", r"blocks.\1.\2.expand"),
@@ -60,8 +61,12 @@ _LEAVES = {
 _WRAPPERS = re.compile(
     r"(?:module|model|state_dict|encoder|backbone|convnextv2|student|teacher|_orig_mod)\."
 )
+"""Parts of a prefix that say nothing of what they wrap; any other names one encoder of the file."""
 
-_DEPTHWISE = re.compile(r"blocks\.(\d+)\.(\d+)\.depthwise\.kernel")
+_ROOT = re.compile(rf"((?:.+?\.)?){_BLOCK}(?:dwconv|conv_dw)\.(?:weight|kernel)")
+"""A depthwise kernel: what stands before its own name is the prefix of the encoder."""
+
+_DEPTHWISE = re.compile(rf"blocks\.{_INDEX}\.{_INDEX}\.depthwise\.kernel")
 """The parameter that only this family has, with its stage and block."""
 
 _ENCODER_PARTS = ("downsample_layers.", "stages.", "stem.", "embeddings.", "norm.", "layernorm.")
@@ -74,6 +79,8 @@ class _Source:
 
     arrays: dict[str, np.ndarray]
     names: dict[str, str]
+    root: str = ""
+    others: tuple[str, ...] = ()
     unexpected: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
@@ -83,8 +90,8 @@ class _Source:
 
 
 def recognises(state: Mapping[str, np.ndarray]) -> bool:
-    """Whether a depthwise kernel is there under any known name."""
-    return any(_DEPTHWISE.fullmatch(our_name(name) or "") for name in state)
+    """Whether a depthwise kernel is there under any known name, and not that of a ConvNeXt V1."""
+    return any(_ROOT.fullmatch(_dotted(name)) for name in state) and not shows(CONVNEXT_V1, state)
 
 
 def convert(state: Mapping[str, np.ndarray], *, partial: bool = False) -> tuple[ConvNeXtV2, Match]:
@@ -106,7 +113,10 @@ def convert(state: Mapping[str, np.ndarray], *, partial: bool = False) -> tuple[
     encoder = nnx.eval_shape(lambda: ConvNeXtV2(config, rngs=nnx.Rngs(0)))
     match = _fill(encoder, source)
     if not match.full and not partial:
-        raise InputError(f"the file does not hold this encoder completely: {match}")
+        raise InputError(
+            f"the file does not hold this encoder completely: {match}; give the whole file, or "
+            "accept that the rest starts at random (--partial)"
+        )
     if len(match.matched) < len(parameters(encoder)):
         started = parameters(ConvNeXtV2(config, rngs=nnx.Rngs(0)))
         for name, parameter in parameters(encoder).items():
@@ -117,6 +127,7 @@ def convert(state: Mapping[str, np.ndarray], *, partial: bool = False) -> tuple[
 
 def our_name(name: str) -> str | None:
     """Our parameter for a foreign name, or None where it is no part of the encoder."""
+    name = _dotted(name)
     while True:
         if found := re.fullmatch(_PARAMETER, name):
             for pattern, module in _TABLE:
@@ -131,16 +142,19 @@ def our_name(name: str) -> str | None:
 
 
 def _rename(state: Mapping[str, np.ndarray]) -> _Source:
-    source = _Source({}, {})
+    root, others = _roots(state)
+    source = _Source({}, {}, root, others)
     has_teacher = any("teacher" in _wrappers(name) for name in state)
     for name, array in state.items():
         # Of a self-distillation file the averaged teacher is the encoder people use.
-        if has_teacher and "student" in _wrappers(name):
+        left_out = has_teacher and "student" in _wrappers(name)
+        if left_out or not name.startswith(root) or (others and name.startswith(others)):
             source.ignored.append(name)
             continue
-        ours = our_name(name)
+        bare = _dotted(name.removeprefix(root))
+        ours = our_name(bare)
         if ours is None:
-            bare = name[sum(len(wrapper) + 1 for wrapper in _wrappers(name)) :]
+            bare = bare[sum(len(wrapper) + 1 for wrapper in _wrappers(bare)) :]
             is_encoder = bare.startswith(_ENCODER_PARTS)
             (source.unexpected if is_encoder else source.ignored).append(name)
         elif ours in source.names:
@@ -150,6 +164,45 @@ def _rename(state: Mapping[str, np.ndarray]) -> _Source:
         else:
             source.names[ours], source.arrays[ours] = name, array
     return source
+
+
+def _roots(state: Mapping[str, np.ndarray]) -> tuple[str, tuple[str, ...]]:
+    """The prefix that names one encoder of the file, and the prefixes of those not taken.
+
+    Raises:
+        InputError: several, and their prefixes do not tell which one is meant.
+    """
+    found = [at[1] for name in state if (at := _ROOT.fullmatch(_dotted(name)))]
+    roots = list(dict.fromkeys(found))
+    best = roots
+    if any("teacher" in _wrappers(root) for root in roots):
+        best = [root for root in best if "student" not in _wrappers(root)]
+    best = [root for root in best if "teacher" in root or not is_averaged(root)] or best
+    fewest = min(map(_unknown_parts, best), default=0)
+    best = [root for root in best if _unknown_parts(root) == fewest]
+    named = sorted({_without_wrappers(root) for root in best})
+    if len(named) > 1:
+        raise InputError(
+            f"{len(named)} encoders in it, under {', '.join(named)}; keep one of them in the file"
+        )
+    return (named or [""])[0], tuple(root for root in roots if root not in best)
+
+
+def _unknown_parts(root: str) -> int:
+    return sum(not _WRAPPERS.fullmatch(f"{part}.") for part in root.split(".")[:-1])
+
+
+def _without_wrappers(root: str) -> str:
+    """The prefix up to its last part that is no wrapper: Hugging Face wraps only the stages."""
+    parts = root.split(".")[:-1]
+    while parts and _WRAPPERS.fullmatch(f"{parts[-1]}."):
+        parts.pop()
+    return "".join(f"{part}." for part in parts)
+
+
+def _dotted(name: str) -> str:
+    """timm's networks for features only join a part and its number by an underscore."""
+    return re.sub(r"(^|\.)(stem|stages)_([0-9]{1,3})\.", r"\1\2.\3.", name)
 
 
 def _wrappers(name: str) -> list[str]:
@@ -166,7 +219,10 @@ def _infer_config(source: _Source) -> ConvNeXtV2Config:
     blocks = [_DEPTHWISE.fullmatch(name) for name in source.arrays]
     found = [(int(at[1]), int(at[2])) for at in blocks if at]
     if not found:
-        raise InputError("no ConvNeXt V2 encoder in it: no depthwise kernel under any known name")
+        raise InputError(
+            "no ConvNeXt V2 encoder in it: no depthwise kernel under any known name (it has "
+            f"{', '.join([*source.ignored, *source.unexpected][:6]) or 'nothing'})"
+        )
     stages = 1 + max(stage for stage, _ in found)
     depths = tuple(1 + max((b for s, b in found if s == i), default=-1) for i in range(stages))
     shape = source.arrays["blocks.{}.{}.depthwise.kernel".format(*found[0])].shape
@@ -215,13 +271,21 @@ def _fill(encoder: ConvNeXtV2, source: _Source) -> Match:
             absent = defaulted if source.sparse and name.startswith("norm.") else missing
             absent.append(name)
             continue
+        if not jnp.issubdtype(source.arrays[name].dtype, jnp.floating):
+            kind = source.arrays[name].dtype
+            raise InputError(
+                f"{source.names[name]} holds {kind} numbers; export the weights as float32"
+            )
         array = _layout(name, source.arrays[name], dims)
         if array.shape != parameter.shape:
             theirs = source.arrays[name].shape
             mismatched.append(f"{source.names[name]} {theirs} for {name} {parameter.shape}")
             continue
-        if not np.isfinite(array).all():
-            raise InputError(f"{source.names[name]} holds values that are not finite")
+        if wrong := not_finite(array):
+            raise InputError(
+                f"{source.names[name]} is not finite ({wrong}); its training diverged or the file "
+                "is damaged: take an earlier checkpoint"
+            )
         parameter.set_value(jnp.asarray(array))
         matched[name] = source.names[name]
     extra = [source.names[name] for name in source.names if name not in ours]
@@ -232,6 +296,8 @@ def _fill(encoder: ConvNeXtV2, source: _Source) -> Match:
         tuple(mismatched),
         tuple(source.ignored),
         tuple(defaulted),
+        source.root.rstrip("."),
+        tuple(other.rstrip(".") for other in source.others),
     )
 
 

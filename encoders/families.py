@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from encoders.architectures import architecture
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from encoders.convnext_weights import convert as convert_convnext
 from encoders.convnext_weights import recognises as is_convnext
@@ -105,7 +106,14 @@ def convert(state: State, *, partial: bool = False) -> tuple[Encoder, Match]:
     for family in FAMILIES.values():
         if family.recognises and family.convert and family.recognises(state):
             return family.convert(state, partial=partial)
-    raise InputError(f"no {' or '.join(FAMILIES)} encoder in it: no parameter has a known name")
+    names = ", ".join(list(state)[:6]) + (", ..." if len(state) > 6 else "")
+    found = f"no parameter has a known name (it has {names or 'none'})"
+    if known := architecture(state):
+        found = f"these are weights of a {known[0]}, by the name {known[1]}"
+    raise InputError(
+        f"no {' or '.join(FAMILIES)} encoder in it: {found}. Embed the images with its own code "
+        "and give the tables of embeddings (--pre, --ft), or add its family to encoders.families"
+    )
 
 
 def _known() -> str:

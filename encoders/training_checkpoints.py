@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,8 +13,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from lens.errors import InputError
+from lens.files import array_hash
+
+log = logging.getLogger(__name__)
 
 Tree = TypeVar("Tree")
+
+_HASH = "content_sha256"
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,13 @@ def save_training(folder: Path, state: PyTree, best: PyTree, record: TrainingRec
     """Writes a checkpoint; the one before is removed once the new one is complete."""
     import orbax.checkpoint as ocp
 
+    named = _by_name((state, best))
     with _manager(folder) as manager:
         manager.save(
             record.step,
             args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(_by_name((state, best))),
-                progress=ocp.args.JsonSave(asdict(record)),
+                arrays=ocp.args.StandardSave(named),
+                progress=ocp.args.JsonSave({**asdict(record), _HASH: _content_hash(named)}),
             ),
         )
 
@@ -73,7 +80,8 @@ def restore_training(
     """The last complete checkpoint, or the arguments where there is none.
 
     Raises:
-        InputError: it is of another run (names what differs), or cannot be read.
+        InputError: it is of another run (names what differs), cannot be read, or does not hold
+            what was written.
     """
     import orbax.checkpoint as ocp
 
@@ -83,6 +91,7 @@ def restore_training(
             return state, best, start
         try:
             read = manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+            written = read.progress.pop(_HASH, None)
             record = TrainingRecord(**read.progress)
         except Exception as error:  # Orbax raises many kinds; to the user they are one
             raise _damaged(folder, error) from error
@@ -95,6 +104,7 @@ def restore_training(
                     arrays=ocp.args.StandardRestore(jax.tree.map(_abstract, target))
                 ),
             ).arrays
+            _check_hash(folder, written, _content_hash(arrays))
         except Exception as error:
             raise _damaged(folder, error) from error
     leaves, tree = jax.tree.flatten((state, best))
@@ -102,6 +112,20 @@ def restore_training(
         tree, [_like(arrays[name], leaf) for name, leaf in zip(target, leaves, strict=True)]
     )
     return state, best, record
+
+
+def _content_hash(arrays: Mapping[str, Any]) -> str:
+    return array_hash(*(np.asarray(jax.device_get(arrays[name])) for name in sorted(arrays)))
+
+
+def _check_hash(folder: Path, written: str | None, found: str) -> None:
+    if written is None:
+        log.warning(
+            "%s: written before checkpoints held a hash of their contents, which is not checked",
+            folder,
+        )
+    elif written != found:
+        raise ValueError("its contents are not those that were written")
 
 
 def _manager(folder: Path) -> Any:

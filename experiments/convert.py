@@ -21,7 +21,7 @@ class Config:
     """Reads PyTorch (.pth, .pt) or .safetensors and writes a folder that loads without torch."""
 
     source: tyro.conf.Positional[Path]
-    """The file to read, recognised by its content."""
+    """The file to read, recognised by its content; also the index of several, or their folder."""
     out: tyro.conf.Positional[Path]
     """The folder to write; an encoder that is there already is replaced."""
     partial: bool = False
@@ -31,10 +31,14 @@ class Config:
 def job(config: Config) -> int:
     """Converts the weights and gives the exit code."""
     from encoders.checkpoints import load_foreign, provenance, save
+    from encoders.state_dicts import weights_in
     from lens.errors import InputError
 
-    if config.source.is_dir():
-        raise InputError(f"{config.source}: a folder; convert reads PyTorch or safetensors files")
+    if config.source.is_dir() and not weights_in(config.source):
+        raise InputError(
+            f"{config.source}: a folder without the weights of a model hub; convert reads PyTorch "
+            "or safetensors files, name one"
+        )
     encoder, match = load_foreign(config.source, partial=config.partial)
     save(config.out, encoder, provenance(config.source, match))
     log.info("%s: %s", config.source, match)

@@ -58,7 +58,7 @@ def initial_encoder(config: TrainingConfig, seed: int) -> tuple[Encoder, dict[st
     from encoders.checkpoints import load
     from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
     from encoders.encoder import reconfigure
-    from lens.files import file_hash
+    from encoders.state_dicts import source_hash
 
     if config.start.init == "random":
         encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.start.size), rngs=nnx.Rngs(seed))
@@ -66,7 +66,7 @@ def initial_encoder(config: TrainingConfig, seed: int) -> tuple[Encoder, dict[st
     else:
         path = _checkpoint(Path(config.start.init), seed)
         encoder = load(path)
-        origin = {"init": str(path), "init_sha256": file_hash(path)}
+        origin = {"init": str(path), "init_sha256": source_hash(path)}
     stride, shape = encoder.config.total_strides[-1], config.images.shape
     if any(side % stride for side in shape) or encoder.config.dims != 3:
         raise InputError(

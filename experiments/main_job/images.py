@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from encoders.state_dicts import source_hash
 from experiments.common.flags import pairs
 from experiments.common.run_record import RunRecord
 from experiments.main_job.inputs import Embeddings, Inputs
@@ -155,7 +156,7 @@ class _Maker:
             rows.save(table)
             write_failures(failed, failures)
 
-        depends = [self._images(), settings, file_hash(checkpoint), channels]
+        depends = [self._images(), settings, source_hash(checkpoint), channels]
         code = (__name__, "encoders.cohort_embeddings", "encoders.checkpoints")
         self.record.stage(f"embed {name}", code, depends, [table, failures], work, lasting=True)
         return table, read_failures(failures)
@@ -172,7 +173,7 @@ class _Maker:
 def _check_different(pre: Path, tuned: Mapping[str, Path]) -> None:
     """Refuses an encoder compared with itself, before its cohort is embedded."""
     for task, checkpoint in tuned.items():
-        if file_hash(checkpoint) == file_hash(pre):
+        if source_hash(checkpoint) == source_hash(pre):
             raise InputError(
                 f"--encoder-pre {pre} and --encoder-ft {task}={checkpoint} are the same encoder; "
                 "check the files, or allow it (--identical)"

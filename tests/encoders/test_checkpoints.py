@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from safetensors.torch import save_file
 
 import encoders
@@ -183,6 +185,108 @@ def test_a_damaged_checkpoint_is_refused(encoder, tmp_path):
         if file.is_file():
             file.write_bytes(file.read_bytes()[:10])
     with pytest.raises(InputError, match="parameters cannot be read"):
+        encoders.load(path)
+
+
+def rewrite(path, name, values):
+    """Replaces one parameter under the checkpoint's own writer, its description untouched."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        arrays = checkpointer.restore(path / "parameters")
+        arrays[name] = values(np.asarray(arrays[name]))
+        checkpointer.save(path / "parameters", arrays, force=True)
+
+
+def edit(path, change):
+    description = json.loads((path / "encoder.json").read_text())
+    change(description)
+    (path / "encoder.json").write_text(json.dumps(description))
+
+
+def test_changed_contents_are_refused(encoder, tmp_path, caplog):
+    """One parameter by its last bit, and one setting that no shape depends on."""
+    path = tmp_path / "encoder"
+    encoders.save(path, encoder)
+    encoders.load(path)
+    assert not caplog.records
+    rewrite(path, "norm.scale", lambda a: np.nextafter(a, 2, dtype=np.float32))
+    with pytest.raises(InputError, match=r"encoder: its contents are not those .* train it again"):
+        encoders.load(path)
+    encoders.save(path, encoder)
+    edit(path, lambda d: d["config"].update(dtype="bfloat16"))
+    with pytest.raises(InputError, match="its contents are not those that were written"):
+        encoders.load(path)
+
+
+def test_a_checkpoint_from_before_there_was_a_hash_loads_with_a_note(encoder, tmp_path, caplog):
+    path = tmp_path / "encoder"
+    encoders.save(path, encoder)
+    edit(path, lambda d: d.pop("content_sha256"))
+    assert_equal(load_ours(path)[0], encoder)
+    assert "written before checkpoints held a hash" in caplog.text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(encoder, tmp_path, value):
+    """Of our own format also where no hash tells, and before they are written."""
+    path = tmp_path / "encoder"
+    encoders.save(path, encoder)
+    edit(path, lambda d: d.pop("content_sha256"))
+    rewrite(path, "norm.scale", lambda a: np.where(np.arange(a.size) == 3, value, a))
+    with pytest.raises(InputError, match=r"norm\.scale is not finite \(1 of 16 values"):
+        encoders.load(path)
+    broken = nnx.clone(encoder)
+    broken.norm.scale.set_value(broken.norm.scale[...].at[3].set(value))
+    with pytest.raises(InputError, match=r"norm\.scale is not finite \(1 of 16 values"):
+        encoders.save(tmp_path / "new", broken)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"widths": [-8, 16]}, {"widths": [8, 0]}, {"widths": [8, 10**12]}, {"widths": [8, 1.5]},
+        {"widths": "wide"}, {"widths": None}, {"depths": [1, 999_999_999]}, {"depths": [-1, 1]},
+        {"depths": [200, 200]}, {"depths": [True, 1]}, {"strides": [0]}, {"strides": [2, 2]},
+        {"in_channels": -3}, {"in_channels": 10**9}, {"dims": 4}, {"dtype": "object"},
+        {"drop_path": -1}, {"drop_path": float("nan")}, {"size": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_absurd_configuration_is_refused_at_once(tmp_path, change):
+    config = {"dims": 3, "depths": [1, 1], "widths": [8, 16], "in_channels": 3, "strides": [2]}
+    (tmp_path / "encoder.json").write_text(json.dumps({"config": config | change}))
+    start = time.process_time()
+    with pytest.raises(InputError, match=r"encoder\.json: not an encoder's description"):
+        encoders.load(tmp_path)
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: os.mkfifo(path), "a pipe, not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device, not a file"),
+        (lambda path: path.mkdir(), "a folder, not a file"),
+        (lambda path: path.write_text("[" * 10**5), "not an encoder's description"),
+        (lambda path: path.write_text("[]"), "not an encoder's description"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "not an encoder's description"),
+        (lambda path: os.truncate(path.touch() or path, 2**36), "too many for a description"),
+    ],
+)
+def test_a_description_that_is_none_is_refused_at_once(tmp_path, make, message):
+    make(tmp_path / "encoder.json")
+    with pytest.raises(InputError, match=rf"encoder\.json: .*{message}"):
+        encoders.load(tmp_path)
+
+
+def test_arrays_that_announce_more_than_there_is_are_not_read(encoder, tmp_path):
+    """Orbax would fill what is not there with zeros, as much as is announced."""
+    path = tmp_path / "encoder"
+    encoders.save(path, encoder)
+    rewrite(path, "norm.scale", lambda a: np.tile(a, 3))
+    with pytest.raises(InputError, match=r"parameters cannot be read .*not those of encoder\.json"):
         encoders.load(path)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import numpy as np
 import pytest
 from transformers import ConvNextV2Config as HubConfig
@@ -53,6 +56,89 @@ def test_prefixes(dense, prefix):
     encoder, match = convert(state)
     assert match.ignored == ("head.0.weight", "decode_head.conv.weight")
     assert_same(encoder, convert(dense)[0])
+
+
+@pytest.fixture(scope="module")
+def tiny() -> dict[str, np.ndarray]:
+    reference = Reference(depths=(1,), widths=(8,), strides=())
+    randomise(reference)
+    return arrays(reference)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "net.", "network.", "convnext.", "image_encoder.", "feature_extractor.", "trunk.",
+        "visual.trunk.", "encoder_q.", "base_model.model.", "model.net.encoder.", "any.thing.",
+    ],
+)  # fmt: skip
+def test_a_prefix_of_any_name_is_dropped(tiny, prefix):
+    """Heads beside the encoder stay out, also where their names are those of our parts."""
+    state = {prefix + name: array for name, array in tiny.items()}
+    others = {"text.norm.weight": np.ones(8), "text.fc.weight": np.ones((2, 2))}
+    encoder, match = convert(others | state)
+    assert (match.full, match.ignored) == (True, tuple(others))
+    assert_same(encoder, convert(tiny)[0])
+
+
+def test_a_prefix_may_wrap_hugging_faces_names(tiny):
+    """There `encoder` wraps the stages and not the stem and the last norm."""
+    hub = {
+        name.replace("downsample_layers.0.0", "embeddings.patch_embeddings")
+        .replace("downsample_layers.0.1", "embeddings.layernorm")
+        .replace("stages.0.0.", "encoder.stages.0.layers.0."): array
+        for name, array in tiny.items()
+    }
+    for prefix in ("", "convnextv2.", "vision.tower."):
+        encoder, match = convert({prefix + name: array for name, array in hub.items()})
+        assert match.full
+        assert_same(encoder, convert(tiny)[0])
+
+
+def test_several_encoders_are_told_apart_or_named(tiny):
+    doubled = {name: 2 * array for name, array in tiny.items()}
+
+    def two(first: str, second: str) -> dict[str, np.ndarray]:
+        return {first + n: a for n, a in tiny.items()} | {second + n: a for n, a in doubled.items()}
+
+    for first, second in (
+        ("encoder.", "decoder."), ("encoder_q.", "encoder_k."), ("online.", "target."),
+        ("model.", "ema_model."), ("net.encoder.", "net.aux.encoder."),
+    ):  # fmt: skip
+        encoder, match = convert(two(first, second))
+        assert match.others == (second.rstrip("."),)
+        assert_same(encoder, convert(tiny)[0])
+    with pytest.raises(InputError, match=r"2 encoders in it, under left\., right\.; keep one"):
+        convert(two("left.", "right."))
+
+
+def test_names_of_networks_for_features_only(tiny):
+    """timm's `features_only` joins part and number by an underscore, and has no last norm."""
+    state = {re.sub(r"^(stem|stages)\.", r"\1_", n): a for n, a in as_timm(tiny).items()}
+    assert any(name.startswith("stages_0.blocks.0.") for name in state)
+    assert_same(convert(state)[0], convert(tiny)[0])
+    with pytest.raises(InputError, match=r"2 missing: norm\.bias, norm\.scale.*--partial"):
+        convert({n: a for n, a in state.items() if not n.startswith("head.norm")})
+
+
+@pytest.mark.parametrize("index", ["999999999", "9" * 5000, "1000", "-1", "٣"])
+@pytest.mark.parametrize("name", ["stages.{}.0.dwconv.weight", "stages.0.{}.dwconv.weight"])
+def test_an_absurd_index_is_refused_at_once(tiny, name, index):
+    start = time.process_time()
+    name = name.format(index)
+    with pytest.raises(InputError, match="1 unexpected: stages"):
+        convert(tiny | {name: np.ones((8, 1, 7, 7, 7), np.float32)})
+    assert time.process_time() - start < 10
+    with pytest.raises(InputError, match="no ConvNeXt V2 encoder in it"):
+        convert({name: np.ones((8, 1, 7, 7, 7), np.float32)})
+
+
+@pytest.mark.parametrize("name", ["stages.999.0.dwconv.weight", "stages.0.999.dwconv.weight"])
+def test_a_large_index_is_refused_at_once(tiny, name):
+    start = time.process_time()
+    with pytest.raises(InputError, match=r"is missing|from 1 to 256, not 1000"):
+        convert(tiny | {name: np.ones((8, 1, 7, 7, 7), np.float32)})
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("dims", [2, 3])
