@@ -191,7 +191,10 @@ def _why(lost: pd.Series, table: pd.DataFrame, ids: pd.DataFrame, name: str) -> 
 
 
 def _sites(source: TableSource, column: str, study: Study, seed: int) -> np.ndarray:
-    values, name = read_labels(source, study.ids, [column], names=True)[column], name_of(source, "labels")
+    values, name = (
+        read_labels(source, study.ids, [column], names=True)[column],
+        name_of(source, "labels"),
+    )
     if values.isna().any():
         patient = study.ids["patient_id"][values.isna()].iloc[0]
         raise InputError(f"{name}: patient {patient} has no {column}")

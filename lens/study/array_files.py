@@ -128,9 +128,7 @@ def _read_members(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]
     return arrays
 
 
-def _check_member(
-    path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo
-) -> None:
+def _check_member(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
     """Refuses an array by its header, before memory is asked for."""
     what = f"{path}: array {name!r} is not readable"
     with archive.open(info) as stream:

@@ -27,7 +27,7 @@ def _without_blanks(text: str) -> str:
 
 
 def _without_file(text: str) -> str:
-    return re.sub(r"(\.[A-Za-z]\w*)+$", "", re.sub(r"^.*[/\\]", "", text))
+    return re.sub(r"(\.[A-Za-z]\w*)+$", "", text)
 
 
 def _without_prefix(text: str) -> str:
@@ -44,7 +44,7 @@ RULES: dict[str, Rule] = {
     "blanks": _without_blanks,
     "upper and lower case": str.casefold,
     "a prefix, as in sub-001": _without_prefix,
-    "ends or folders of file names": _without_file,
+    "ends of file names": _without_file,
     "numbers written as powers of ten": _exponent,
 }
 """What ids are compared without, by the cause that is then named."""

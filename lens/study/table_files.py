@@ -8,7 +8,6 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import pandas as pd
 
@@ -16,7 +15,7 @@ from lens.errors import InputError
 from lens.missing import MISSING
 from lens.study.cells import ID_COLUMNS, as_text
 
-WELCOME = ".parquet, .csv, .tsv, .csv.gz or .tsv.gz"
+WELCOME = ".parquet, .csv, .csv.gz, .tsv or .tsv.gz (embeddings also .npz)"
 
 REMEDIES = {
     ".npz": "holds arrays without names of columns, as embeddings come (--pre, --ft)",
@@ -140,7 +139,7 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
     return table.drop(columns=[n for n in unnamed if table[n].isna().all()])
 
 
-def _opened(path: Path) -> IO[str]:
+def _opened(path: Path) -> io.TextIOWrapper:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding=ENCODING, newline="")
     return path.open(encoding=ENCODING, newline="")
@@ -168,9 +167,7 @@ def _header(path: Path, separator: str) -> list[str]:
     return header
 
 
-def _check_header(
-    path: Path, header: Sequence[str], first: Sequence[str], separator: str
-) -> None:
+def _check_header(path: Path, header: Sequence[str], first: Sequence[str], separator: str) -> None:
     others = {";": "semicolons", "\t": "tabs", ",": "commas"}
     used = [s for s in others if s != separator and s in header[0]]
     if len(header) == 1 and used:
@@ -203,11 +200,13 @@ def _check_lines(path: Path, separator: str, cells: int) -> None:
 
 def _not_utf8(path: Path) -> str:
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
-        for number, line in enumerate(io.BufferedReader(raw), start=1):  # type: ignore[arg-type]
+        for number, line in enumerate(raw, start=1):
             try:
                 line.decode()
             except UnicodeDecodeError as error:
-                near = re.sub(r"[^ -~]", "?", line[max(0, error.start - 10) :][:20].decode("latin1"))
+                near = re.sub(
+                    r"[^ -~]", "?", line[max(0, error.start - 10) :][:20].decode("latin1")
+                )
                 return (
                     f"{path}: line {number} is not UTF-8 (byte {line[error.start]:#04x} near "
                     f"{near!r}); save it as 'CSV UTF-8'"
