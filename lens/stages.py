@@ -81,7 +81,7 @@ def begin(study: Study, settings: Settings) -> Settings:
 
 
 def warnings_of(study: Study, settings: Settings) -> list[str]:
-    """What comes before all results: collapsed embeddings, rows given twice, more hidden units than patients bear.
+    """What comes before all results: collapsed embeddings, rows given twice, too many hidden units.
 
     Args:
         study: the joined tables.

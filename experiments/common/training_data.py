@@ -107,8 +107,9 @@ def labels_of(data: TrainingData, cohort: Path, label: str, *, numbers: bool) ->
     classes = len(set(values))
     if classes > MOST_CLASSES * len(values) and classes > FEW_CLASSES:
         raise InputError(
-            f"{cohort}: {label} has {classes} different values in {len(values)} cases, the first is "
-            f"{values[0]!r}, which are no classes; give a column of classes, or train a regression"
+            f"{cohort}: {label} has {classes} different values in {len(values)} cases, the first "
+            f"is {values[0]!r}, which are no classes; give a column of classes, or "
+            "train a regression"
         )
     return np.array(values)
 

@@ -39,8 +39,8 @@ class CaseFiles:
         study_id: as in the manifest; None without the column or with a blank cell.
         images: modality -> file, or the folder of a DICOM series; in the order of `MODALITIES`.
         masks: ``gland`` and, where there is one, ``lesion`` -> file.
-        labels: every other column; numbers where the whole column is numeric; cells without a value, such as a
-            blank or ``n/a``, left out.
+        labels: every other column; numbers where the whole column is numeric; cells without a
+            value, such as a blank or ``n/a``, left out.
         split: ``train``, ``val`` or ``test``; None where the manifest does not say.
         zones: file with the zones of the gland; None without the column or with a blank cell.
     """

@@ -113,8 +113,8 @@ def join_labels(prepared: Prepared, path: Path) -> Prepared:
 
     Args:
         prepared: from an archive.
-        path: ``.csv``, ``.tsv`` or ``.parquet`` with ``patient_id``, optionally ``study_id``, and labels. A
-            row without a study is taken for every study of the patient.
+        path: ``.csv``, ``.tsv`` or ``.parquet`` with ``patient_id``, optionally ``study_id``, and
+            labels. A row without a study is taken for every study of the patient.
 
     Returns:
         The cohort with the labels; a row that the table does not know keeps none, with a note.

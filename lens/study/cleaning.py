@@ -51,6 +51,23 @@ def select(rows: Rows, *, rois: Sequence[str] = (), modalities: Sequence[str] = 
     return replace(chosen.with_rows(~elsewhere), notes=(*rows.notes, note))
 
 
+def with_spelling(rows: Rows) -> Rows:
+    """With a note on regions or modalities whose names are the same but for upper and lower case.
+
+    They are analysed as two, which is seldom meant.
+    """
+    notes = []
+    for what in ("modality", "roi"):
+        names = rows.features[what].unique().tolist()
+        alike = [name for name in names if [n.casefold() for n in names].count(name.casefold()) > 1]
+        if alike:
+            notes.append(
+                f"{rows.sources['radiomics']}: {what} {' and '.join(map(repr, alike))} are taken "
+                "as different ones; are they meant to be one?"
+            )
+    return replace(rows, notes=(*rows.notes, *notes))
+
+
 def drop_missing(rows: Rows, findings: pd.DataFrame) -> Rows:
     """Without the features missing in more than `MAX_MISSING` of the patients who have the ROI.
 

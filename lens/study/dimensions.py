@@ -124,7 +124,7 @@ def _different(pre: Sequence[str], other: Sequence[str], names: tuple[str, str])
     only = [(name, [c for c in own if c not in others]) for own, others, name in sides]
     found = "; ".join(f"{name} alone has {listed(alone)}" for name, alone in only if alone)
     return (
-        f"{names[1]}: embeddings have {len(other)} dimensions, {names[0]} has {len(pre)}, and their "
-        f"columns differ: {found}. A dimension must be the same before and after fine-tuning; give "
-        "both tables the same columns"
+        f"{names[1]}: embeddings have {len(other)} dimensions, {names[0]} has {len(pre)}, and "
+        f"their columns differ: {found}. A dimension must be the same before and after fine-tuning; "
+        "give both tables the same columns"
     )

@@ -19,7 +19,7 @@ SMALLEST, LARGEST = 1e-15, 1e15
 """Largest magnitude of an embedding between which its squares are far from the ends of float32."""
 
 OFTEN = 0.2
-"""Share of the patients in which a dimension may be missing before it, and not they, is to blame."""
+"""Share of the patients that may lack a dimension before it, and not they, is to blame."""
 
 NARROW = 3
 """Numbers per row from which two rows are not the same by chance."""

@@ -20,6 +20,7 @@ from lens.study.cleaning import (
     select,
     set_aside_absurd,
     set_aside_incomplete,
+    with_spelling,
 )
 from lens.study.embedding_checks import check_finite, check_usable
 from lens.study.join import Rows, join
@@ -98,8 +99,8 @@ def load_study(
         for name, source in given.items()
     }
     named = [name for name, source in given.items() if has_names(source)]
-    joined = join(
-        tables, read_radiomics(radiomics), sources, named=named, allow_partial=allow_partial
+    joined = with_spelling(
+        join(tables, read_radiomics(radiomics), sources, named=named, allow_partial=allow_partial)
     )
     for note in joined.notes:
         log.warning("%s", note)

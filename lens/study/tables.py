@@ -65,7 +65,7 @@ def to_table(source: TableSource, name: str, forms: str = TABLE_FORMS) -> pd.Dat
 
 
 def has_names(source: EmbeddingSource) -> bool:
-    """Whether the dimensions have names of their own: not in arrays, whose order is all there is."""
+    """Whether the dimensions have names of their own: arrays have an order alone."""
     if isinstance(source, str | Path):
         return Path(source).suffix != ".npz"
     return isinstance(source, pd.DataFrame) or (

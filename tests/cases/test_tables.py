@@ -1,4 +1,4 @@
-"""Inputs behind public bug reports about tables: each is read as it is meant, or refused by name."""
+"""Inputs behind public bug reports about tables: each is read as it is meant, or refused."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_embedding_columns_go_by_name(cases: Path) -> None:
         load_study(folder / "before_with_index.csv", {"cls": wider}, folder / "R_leak.csv")
     with pytest.raises(InputError, match="'volume_ml' break the run of names from f00 to f15"):
         load_study(before, {"cls": wider}, folder / "R_leak.csv")
-    with pytest.raises(InputError, match="after_with_label.csv alone has 'volume_ml'"):
+    with pytest.raises(InputError, match=r"after_with_label\.csv alone has 'volume_ml'"):
         load_study(before, {"cls": wider}, folder / "R_leak.csv", any_columns=True)
 
 

@@ -155,6 +155,11 @@ def test_a_region_that_looks_misspelt_is_asked_about(planted: Planted) -> None:
     for options, meant in ({"modalities": ("T2",)}, "t2"), ({"rois": ("glnad",)}, "gland"):
         with pytest.raises(InputError, match=f"did you mean '{meant}'"):
             load_study(pre, ft, planted.radiomics, **options)
+    names = {c: c.replace("t2.", "T2.") for c in planted.radiomics.columns[1:6]}
+    study = load_study(pre, ft, planted.radiomics.rename(columns=names))
+    assert study.notes == (
+        "radiomics: modality 'T2' and 't2' are taken as different ones; are they meant to be one?",
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,7 +200,7 @@ def test_features_beyond_double_precision_are_dropped_or_refused(planted: Plante
     assert study.dropped["column"].tolist() == [radiomics.columns[1]]
     assert "which no feature has" in study.dropped["reason"][0]
     radiomics.iloc[:, 1:] = 1e308 * np.random.default_rng(0).random((120, 48))
-    with pytest.raises(InputError, match="radiomics: no feature is left: .*overflow"):
+    with pytest.raises(InputError, match=r"radiomics: no feature is left: .*overflow"):
         load_study(pre, ft, radiomics)
 
 

@@ -157,7 +157,7 @@ def test_labels_split_and_exposure_say_why_ids_do_not_meet() -> None:
     other = pd.DataFrame({"patient_id": [str(i) for i in range(20)], "age": 1, "used": True})
     with pytest.raises(InputError, match=r"the study has '000' where labels has '0' \(leading z"):
         read_labels(other, ids, ["age"])
-    with pytest.raises(InputError, match="exposure: 20 patients .* would count as unseen: .*lead"):
+    with pytest.raises(InputError, match=r"exposure: 20 patients .* would count as unseen: .*lead"):
         read_exposure(other, ids)
     elsewhere = other.assign(patient_id="X-" + other["patient_id"] + "-q")
     assert not read_exposure(elsewhere, ids).any(), "patients of another cohort are none of ours"
@@ -165,5 +165,5 @@ def test_labels_split_and_exposure_say_why_ids_do_not_meet() -> None:
 
 def test_a_repeatability_that_is_no_number_is_named() -> None:
     table = pd.DataFrame({"column": ["a", "b"], "icc": ["0.9", "high"]})
-    with pytest.raises(InputError, match="repeatability: column 'icc' is not numeric .*'high'"):
+    with pytest.raises(InputError, match=r"repeatability: column 'icc' is not numeric .*'high'"):
         read_ceiling(table, pd.Series(["a", "b"]))
