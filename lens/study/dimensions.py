@@ -125,6 +125,6 @@ def _different(pre: Sequence[str], other: Sequence[str], names: tuple[str, str])
     found = "; ".join(f"{name} alone has {listed(alone)}" for name, alone in only if alone)
     return (
         f"{names[1]}: embeddings have {len(other)} dimensions, {names[0]} has {len(pre)}, and "
-        f"their columns differ: {found}. A dimension must be the same before and after fine-tuning; "
-        "give both tables the same columns"
+        f"their columns differ: {found}. A dimension must be the same before and after fine-"
+        "tuning; give both tables the same columns"
     )

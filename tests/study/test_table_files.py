@@ -118,7 +118,7 @@ def test_decimals_and_text_numbers_are_read_and_other_cells_named() -> None:
         (["1", "2", "<0.1"], r"patient c: '<0.1'\); write a number"),
         (["1", "2,13", "3"], r"patient b: '2,13'\), a decimal comma"),
         ([True, False, True], "holds True and False .patient a: True"),
-        ([1j, 1.0, 2.0], "is not numeric but complex"),
+        ([1j, 1.0, 2.0], "but complex .patient a: 1j"),
         ([1, 1j, "x"], r"patient b: 1j\)"),
         ([[1, 2], [3], 4], r"patient a: \[1, 2\]\); give a column per number"),
     ]
