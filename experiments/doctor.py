@@ -60,6 +60,11 @@ class Config:
     """Passes over the train patients for the MLP."""
     seed: int = 0
     """Seed of folds, changes and tests."""
+    allow_partial: bool = False
+    """Go on where fewer than half of the patients are in all tables; the others are set aside."""
+    any_columns: bool = False
+    """Take every column of a table of embeddings as a dimension, also one whose name breaks the run
+    of names (a label, say)."""
     out: Path = Path("runs/doctor")
     """Folder for the results."""
 
@@ -84,6 +89,8 @@ def job(config: Config) -> int:
         rois=config.roi,
         modalities=config.modality,
         seed=config.seed,
+        allow_partial=config.allow_partial,
+        any_columns=config.any_columns,
     )
     findings = _examine(config, study, list(ft))
     record = flat(config) | {"seconds": round(time.perf_counter() - start, 1)}

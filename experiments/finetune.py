@@ -193,16 +193,12 @@ def _sources(config: Config, data: Any, seed: int) -> np.ndarray:
 
 
 def _labels(config: Config, data: Any, source: np.ndarray) -> Any:
-    from lens.errors import InputError
+    from experiments.common.training_data import labels_of
 
     if config.task == "segmentation":
         return data.cached.masks(config.label, source)
-    labels = np.array([data.cached.cases[row].labels[config.label] for row in source])
-    if config.task == "regression" and labels.dtype.kind != "f":
-        raise InputError(
-            f"{config.images.cohort}: {config.label} is not a number for every patient"
-        )
-    return labels
+    numbers = config.task == "regression"
+    return labels_of(data, config.images.cohort, config.label, numbers=numbers)[source]
 
 
 def _summarise(config: Config, results: dict[int, dict[str, Any]]) -> None:

@@ -10,10 +10,15 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from lens.errors import InputError
+from lens.study.cells import as_label, as_numbers, blanked
+from lens.study.id_causes import probable_cause, same_but_for_writing
 from lens.study.study import Study
 from lens.study.tables import TableSource, name_of, to_table
 from lens.verdicts.confounds import Confounds
 from lens.verdicts.folds import leave_site_out
+
+MOST_NAMES = 0.5
+"""Different names a patient, above which a column of names tells patients apart, and no groups."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +79,23 @@ def read_context(
     return Context(Confounds(adjust=adjusted, exposed=exposed, sites=sites), ceiling, site)
 
 
-def read_labels(source: TableSource, ids: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def read_labels(
+    source: TableSource, ids: pd.DataFrame, columns: Sequence[str], *, names: bool = False
+) -> pd.DataFrame:
     """Columns of a table of labels (``cohort.csv``, say) in the order of the study's rows.
+
+    A cell such as ``n/a`` is blank. A column is numbers where every value is one, else names.
 
     Args:
         source: a path or table with ``patient_id``, and ``study_id`` where a patient's rows differ.
         ids: of the study.
         columns: to take.
+        names: take every column as names, such as those of sites.
 
     Raises:
-        InputError: a column or a patient is missing, a patient has two values, a column is empty.
+        InputError: a column or a patient is missing, a patient has two values, a column is empty,
+            a column of numbers has a cell that is none, or one of names has nearly as many values
+            as patients.
     """
     table, name = to_table(source, "labels"), name_of(source, "labels")
     for column in ("patient_id", *columns):
@@ -99,12 +111,23 @@ def read_labels(source: TableSource, ids: pd.DataFrame, columns: Sequence[str]) 
     if len(lost):
         raise InputError(
             f"{name}: patient {lost.iloc[0]} and {len(lost) - 1} more of the study are missing"
+            + _why(lost, table, ids, name)
         )
-    labels = merged[list(columns)]
-    for column in columns:
-        if labels[column].isna().all():
+    read = {
+        column: blanked(merged[column]) if names else as_label(merged, column, name)
+        for column in columns
+    }
+    for column, values in read.items():
+        if values.isna().all():
             raise InputError(f"{name}: column {column} is empty")
-    return labels
+        count, patients = values.nunique(), ids["patient_id"].nunique()
+        if not pd.api.types.is_numeric_dtype(values) and count > MOST_NAMES * patients:
+            raise InputError(
+                f"{name}: {column} has {count} different values in {patients} patients, the first "
+                f"is {values.dropna().iloc[0]!r}; names as many as patients group nobody. Give "
+                "numbers, or a column of few names"
+            )
+    return pd.DataFrame(read)
 
 
 def read_exposure(source: TableSource, ids: pd.DataFrame) -> Bool[np.ndarray, " n"]:
@@ -127,10 +150,20 @@ def read_exposure(source: TableSource, ids: pd.DataFrame) -> Bool[np.ndarray, " 
         text = table["used"].astype(str).str.lower()
         unknown = ~text.isin(["true", "false", "1", "0"])
         if unknown.any():
-            raise InputError(f"{name}: used is {table['used'][unknown].iloc[0]!r}, not true, false")
+            patient, found = table.loc[unknown, ["patient_id", "used"]].iloc[0]
+            raise InputError(f"{name}: used is {found!r} (patient {patient}), not true or false")
         used = text.isin(["true", "1"])
     else:
         used = table["split"].isin(["train", "val"])
+    there = set(table["patient_id"])
+    lost = [patient for patient in ids["patient_id"] if patient not in there]
+    own = table.loc[~table["patient_id"].isin(ids["patient_id"]), "patient_id"].dropna().tolist()
+    if same_but_for_writing(lost, own):
+        cause = probable_cause(lost, own, ("the study", name))
+        raise InputError(
+            f"{name}: {len(set(lost))} patients of the study are not in it, and would count as "
+            f"unseen: {cause}. Write ids alike"
+        )
     return ids["patient_id"].isin(table.loc[used, "patient_id"]).to_numpy()
 
 
@@ -143,14 +176,25 @@ def read_ceiling(source: TableSource, columns: pd.Series) -> Float[np.ndarray, "
     table, name = to_table(source, "repeatability"), name_of(source, "repeatability")
     if not {"column", "icc"} <= set(table.columns):
         raise InputError(f"{name}: columns column and icc are needed, as from --perturb")
-    known = table.drop_duplicates("column").set_index("column")["icc"]
+    once = table.drop_duplicates("column")
+    known = as_numbers(once, "icc", name).set_axis(once["column"])
     if not columns.isin(known.index).any():
         raise InputError(f"{name}: has none of the {len(columns)} features, such as {columns[0]}")
     return known.reindex(columns).to_numpy(np.float64)
 
 
+def _why(lost: pd.Series, table: pd.DataFrame, ids: pd.DataFrame, name: str) -> str:
+    """A clause on the likely reason why patients of the study are not in a table."""
+    own = table.loc[~table["patient_id"].isin(ids["patient_id"]), "patient_id"].dropna()
+    cause = probable_cause(lost.tolist(), own.tolist(), ("the study", name))
+    return f": {cause}" if cause else ""
+
+
 def _sites(source: TableSource, column: str, study: Study, seed: int) -> np.ndarray:
-    values, name = read_labels(source, study.ids, [column])[column], name_of(source, "labels")
+    values, name = (
+        read_labels(source, study.ids, [column], names=True)[column],
+        name_of(source, "labels"),
+    )
     if values.isna().any():
         patient = study.ids["patient_id"][values.isna()].iloc[0]
         raise InputError(f"{name}: patient {patient} has no {column}")

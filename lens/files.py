@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lens.errors import FAILURE_COLUMNS, CaseError, InputError
+from lens.study.table_files import read_table as read_table  # every table has one reader
 
 
 @contextmanager
@@ -98,32 +99,6 @@ def read_failures(path: Path) -> list[CaseError]:
         )
         for r in rows
     ]
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Reads ``.parquet`` or ``.csv`` (also ``.csv.gz``), with every id column as text.
-
-    Raises:
-        InputError: no such file, another suffix, not readable, or without rows.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        elif path.name.endswith((".csv", ".csv.gz")):
-            table = pd.read_csv(path, dtype={"patient_id": str, "study_id": str})
-        else:
-            raise InputError(f"{path}: expected .parquet, .csv or .csv.gz")
-    except InputError:
-        raise
-    except Exception as error:  # any parser's failure means the same to the user
-        raise InputError(f"{path}: not readable as a table ({error})") from error
-    if table.empty:
-        raise InputError(f"{path}: the table has no rows")
-    for column in {"patient_id", "study_id"} & set(table.columns):
-        table[column] = table[column].astype(str)
-    return table
 
 
 def file_hash(path: Path) -> str:

@@ -111,6 +111,12 @@ class Settings:
     """GB of memory for scores (patients times features) and bootstrap draws; what is more goes to
     unnamed files. Tables and fits come on top. Default: no bound."""
 
+    allow_partial: bool = False
+    """Go on where fewer than half of the patients are in all tables; the others are set aside."""
+    any_columns: bool = False
+    """Take every column of a table of embeddings as a dimension, also one whose name breaks the run
+    of names (a label, say)."""
+
     @property
     def intercept(self) -> bool:
         """Whether the decoders have one; the paper's have not."""

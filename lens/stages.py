@@ -25,6 +25,7 @@ from lens.probes.sweep import Sweep, grid_warnings, sweep
 from lens.progress import Bar, silent
 from lens.scratch import IN_MEMORY, Scratch
 from lens.settings import DoctorForm, Scores, Settings, default_width
+from lens.study.embedding_checks import repeated_notes
 from lens.study.spectrum import spectrum_notes
 from lens.study.study import Study
 from lens.verdicts import confounds as confounding
@@ -80,14 +81,17 @@ def begin(study: Study, settings: Settings) -> Settings:
 
 
 def warnings_of(study: Study, settings: Settings) -> list[str]:
-    """What comes before all results: collapsed embeddings, more hidden units than patients bear.
+    """What comes before all results: collapsed embeddings, rows given twice, too many hidden units.
 
     Args:
         study: the joined tables.
         settings: of `begin`.
     """
     notes = spectrum_notes(study.x_pre, study.x_ft)
-    return [*notes, *_size_notes(study, settings)]
+    sides = {"embedding before fine-tuning": study.x_pre}
+    sides |= {f"embedding after fine-tuning on {task}": x for task, x in study.x_ft.items()}
+    repeated = repeated_notes(sides | {"radiomics": study.r}, study.ids)
+    return [*notes, *repeated, *_size_notes(study, settings)]
 
 
 def train(study: Study, settings: Settings, *, bar: Bar = silent) -> Trained:

@@ -16,6 +16,9 @@ from lens.errors import CaseError, InputError
 DONE, REFUSED, SET_ASIDE = 0, 1, 3
 """Exit codes; wrong usage is 2, from the command-line parser."""
 
+LISTED = 5
+"""Findings that the terminal shows; the file has all."""
+
 Config = TypeVar("Config")
 
 
@@ -68,6 +71,8 @@ def list_set_aside(errors: Sequence[CaseError], path: Path) -> int:
         return DONE
     patients = len({error.patient_id for error in errors})
     print(f"{patients} patient(s) set aside, listed in {path}:", file=sys.stderr)
-    for error in errors:
+    for error in errors[:LISTED]:
         print(f"  {error}", file=sys.stderr)
+    if len(errors) > LISTED:
+        print(f"  and {len(errors) - LISTED} more", file=sys.stderr)
     return SET_ASIDE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from lens.errors import CaseError, InputError
 if TYPE_CHECKING:
     from encoders.volumes import CachedCohort
     from lens.cohort import CaseFiles, Cohort
+
+MOST_CLASSES, FEW_CLASSES = 0.5, 10
+"""Classes a case, and classes in all, above both of which a label is no class."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,48 @@ def read_data(config: TrainingConfig, label: str | None = None) -> TrainingData:
     if len(data.rows("train")) < 2:
         raise InputError(f"{cohort.path}: fewer than 2 patients to train on")
     return data
+
+
+def labels_of(data: TrainingData, cohort: Path, label: str, *, numbers: bool) -> np.ndarray:
+    """The label of each usable case (n,): numbers, or classes by number or name.
+
+    Args:
+        data: of the run, whose cases all have the label.
+        cohort: the manifest, for messages.
+        label: its column.
+        numbers: refuse a value that is no number, as a regression must.
+
+    Raises:
+        InputError: a value is no number (names the patient), or nearly every patient has a class of
+            his own.
+    """
+    cases = data.cached.cases
+    values = [files.labels[label] for files in cases]
+    if numbers:
+        wrong = [i for i, value in enumerate(values) if not _is_finite(value)]
+        if wrong:
+            raise InputError(
+                f"{cohort}: {label}: {len(values) - len(wrong)} of {len(values)} values are "
+                f"numbers, patient {cases[wrong[0]].patient_id} has {values[wrong[0]]!r}; write a "
+                "number, or leave the cell blank where there is none"
+            )
+        return np.array([float(value) for value in values])
+    classes = len(set(values))
+    if classes > MOST_CLASSES * len(values) and classes > FEW_CLASSES:
+        raise InputError(
+            f"{cohort}: {label} has {classes} different values in {len(values)} cases, the first "
+            f"is {values[0]!r}, which are no classes; give a column of classes, or "
+            "train a regression"
+        )
+    return np.array(values)
+
+
+def _is_finite(value: str | float) -> bool:
+    """Whether a label is a number; those of a column with text in it are text as well."""
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def _labelled(

@@ -54,6 +54,8 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
             modalities=part.scope.modalities,
             seed=plan.settings.seed,
             retrained=again,
+            allow_partial=plan.settings.allow_partial,
+            any_columns=plan.settings.any_columns,
         )
         set_aside += study.set_aside
         if not plan.config.tables.identical:

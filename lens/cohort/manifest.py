@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lens.errors import CaseError, InputError
+from lens.missing import is_missing
 from lens.openable import folder_fault, plain_files, special
 from lens.settings import NiftiForm
 
@@ -40,7 +41,8 @@ class CaseFiles:
         study_id: as in the manifest; None without the column or with a blank cell.
         images: modality -> file, or the folder of a DICOM series; in the order of `MODALITIES`.
         masks: ``gland`` and, where there is one, ``lesion`` -> file.
-        labels: every other column; numbers where the whole column is numeric, blank cells left out.
+        labels: every other column; numbers where the whole column is numeric; cells without a
+            value, such as a blank or ``n/a``, left out.
         split: ``train``, ``val`` or ``test``; None where the manifest does not say.
         zones: file with the zones of the gland; None without the column or with a blank cell.
         nifti_form: which placement of NIfTI headers to use; None refuses files in which the two
@@ -206,7 +208,8 @@ def _numeric_columns(header: Sequence[str], rows: Sequence[dict[str, str]]) -> s
         return True
 
     labels = [name for name in header if name not in _RESERVED]
-    return {name for name in labels if all(is_number(row[name]) for row in rows if row[name])}
+    given = {name: [row[name] for row in rows if not is_missing(row[name])] for name in labels}
+    return {name for name, cells in given.items() if all(map(is_number, cells))}
 
 
 def _case(
@@ -249,7 +252,7 @@ def _case(
         labels={
             name: float(cell) if name in numeric else cell
             for name, cell in row.items()
-            if name not in _RESERVED and cell
+            if name not in _RESERVED and not is_missing(cell)
         },
         split=row.get("split") or None,
         zones=paths.get(ZONES),

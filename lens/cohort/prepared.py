@@ -14,6 +14,7 @@ import pandas as pd
 from lens.cohort.manifest import MODALITIES
 from lens.errors import CaseError, InputError
 from lens.files import read_table, write_table
+from lens.study.id_causes import probable_cause
 
 FILE_COLUMNS = (*MODALITIES, "gland", "zones", "lesion")
 """Columns of the manifest that name a file or the folder of a DICOM series."""
@@ -112,8 +113,8 @@ def join_labels(prepared: Prepared, path: Path) -> Prepared:
 
     Args:
         prepared: from an archive.
-        path: ``.csv`` or ``.parquet`` with ``patient_id``, optionally ``study_id``, and labels. A
-            row without a study is taken for every study of the patient.
+        path: ``.csv``, ``.tsv`` or ``.parquet`` with ``patient_id``, optionally ``study_id``, and
+            labels. A row without a study is taken for every study of the patient.
 
     Returns:
         The cohort with the labels; a row that the table does not know keeps none, with a note.
@@ -138,10 +139,14 @@ def join_labels(prepared: Prepared, path: Path) -> Prepared:
             notes.append(Note(patient, study, "labels", f"no row in {path}", "no labels"))
         rows.append(row | (labels or {}))
     if len(notes) - len(prepared.notes) == len(rows):
-        ids = ", ".join(sorted({patient for patient, _ in known})[:3])
+        pairs = [(str(row["patient_id"]), str(row.get("study_id", ""))) for row in rows]
+        own, theirs = (
+            ["/".join(filter(None, pair)) for pair in each] for each in (sorted(known), pairs)
+        )
+        cause = probable_cause(own, theirs, ("it", "the archive"))
         raise InputError(
-            f"{path}: no patient in common with the images (it has {ids}; the images have "
-            f"{rows[0]['patient_id']}). Give the ids as the files have them"
+            f"{path}: no patient in common with the images: {cause}. Give the ids as the files "
+            "have them"
         )
     return replace(prepared, rows=tuple(rows), notes=tuple(notes))
 
@@ -217,8 +222,7 @@ def _label_rows(table: pd.DataFrame, path: Path) -> dict[tuple[str, str], dict[s
     known: dict[tuple[str, str], dict[str, str]] = {}
     for row in table.to_dict("records"):
         study = plain_id(row.get("study_id", ""))
-        # A blank cell among ids, which are read as text.
-        key = (plain_id(row["patient_id"]), "" if study == "nan" else study)
+        key = (plain_id(row["patient_id"]), study)
         if key in known:
             raise InputError(
                 f"{path}: patient {key[0]}{', study ' + key[1] if key[1] else ''} is listed "

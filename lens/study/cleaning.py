@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,16 @@ from lens.study.absurd import (
     absurd_embeddings,
     absurd_features,
     blame,
+    usual_magnitudes,
 )
 from lens.study.join import Rows
 
 MAX_MISSING = 0.2
 """A column missing in a larger share of the patients is dropped; a patient who lacks a larger share
 of the columns is set aside. What is missing then is imputed."""
+
+LARGEST_USUAL = 1e100
+"""Usual magnitude of a feature beyond which squares and sums of double precision overflow."""
 
 
 def select(rows: Rows, *, rois: Sequence[str] = (), modalities: Sequence[str] = ()) -> Rows:
@@ -46,6 +51,23 @@ def select(rows: Rows, *, rois: Sequence[str] = (), modalities: Sequence[str] = 
     return replace(chosen.with_rows(~elsewhere), notes=(*rows.notes, note))
 
 
+def with_spelling(rows: Rows) -> Rows:
+    """With a note on regions or modalities whose names are the same but for upper and lower case.
+
+    They are analysed as two, which is seldom meant.
+    """
+    notes = []
+    for what in ("modality", "roi"):
+        names = rows.features[what].unique().tolist()
+        alike = [name for name in names if [n.casefold() for n in names].count(name.casefold()) > 1]
+        if alike:
+            notes.append(
+                f"{rows.sources['radiomics']}: {what} {' and '.join(map(repr, alike))} are taken "
+                "as different ones; are they meant to be one?"
+            )
+    return replace(rows, notes=(*rows.notes, *notes))
+
+
 def drop_missing(rows: Rows, findings: pd.DataFrame) -> Rows:
     """Without the features missing in more than `MAX_MISSING` of the patients who have the ROI.
 
@@ -61,6 +83,24 @@ def drop_missing(rows: Rows, findings: pd.DataFrame) -> Rows:
     reasons = [f"not finite in {fraction:.0%} of the patients" for fraction in share[~keep]]
     dropped = pd.DataFrame({"column": rows.features["column"][~keep], "reason": reasons})
     return rows.with_columns(keep, explain(dropped, findings))
+
+
+def drop_too_large(rows: Rows) -> Rows:
+    """Without the features whose usual magnitude is beyond what can be squared and summed.
+
+    Raises:
+        InputError: all of them are.
+    """
+    usual = usual_magnitudes(rows.r)
+    beyond = np.nan_to_num(usual) > LARGEST_USUAL
+    reasons = [f"usual values near {size:.3g}, which no feature has" for size in usual[beyond]]
+    dropped = pd.DataFrame({"column": rows.features["column"][beyond], "reason": reasons})
+    if beyond.all() and len(dropped):
+        raise InputError(
+            f"{rows.sources['radiomics']}: no feature is left: {dropped['column'].iloc[0]} has "
+            f"{dropped['reason'].iloc[0]}; look for an overflow or a wrong unit"
+        )
+    return rows.with_columns(~beyond, dropped)
 
 
 def set_aside_absurd(rows: Rows) -> Rows:
@@ -162,9 +202,12 @@ def _wanted(rows: Rows, what: str, names: Sequence[str]) -> np.ndarray:
     known = rows.features[what].unique().tolist()
     unknown = [name for name in names if name not in known]
     if unknown:
+        close = get_close_matches(unknown[0].casefold(), {k.casefold(): k for k in known}, n=1)
+        meant = [k for k in known if k.casefold() in close]
         raise InputError(
-            f"{rows.sources['radiomics']}: no column of {what} {unknown[0]!r}; "
-            f"the table has {known}"
+            f"{rows.sources['radiomics']}: no column of {what} {unknown[0]!r}"
+            + (f"; did you mean {meant[0]!r}?" if meant else "")
+            + f"; the table has {known}"
         )
     return rows.features[what].isin(names or known).to_numpy()
 

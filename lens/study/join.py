@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,13 @@ from jaxtyping import Bool, Float
 
 from lens.errors import CaseError, InputError
 from lens.radiomics.names import parse_columns
-from lens.study.tables import ID_COLUMNS
+from lens.study.cells import ID_COLUMNS
+from lens.study.dimensions import matched
+from lens.study.id_causes import probable_cause
+from lens.study.tables import dimensions
+
+LEAST = 0.5
+"""Share of the largest table's rows that must be in all tables, unless fewer are allowed."""
 
 
 def no_columns() -> pd.DataFrame:
@@ -76,53 +83,73 @@ class Rows:
 
 
 def join(
-    embeddings: Mapping[str, pd.DataFrame], radiomics: pd.DataFrame, sources: Mapping[str, str]
+    embeddings: Mapping[str, pd.DataFrame],
+    radiomics: pd.DataFrame,
+    sources: Mapping[str, str],
+    *,
+    named: Collection[str] = (),
+    allow_partial: bool = False,
 ) -> Rows:
     """The rows that all tables have, sorted by id; the other patients are set aside.
+
+    Where patients are lost, a note says how many of how many joined and the probable cause.
 
     Args:
         embeddings: tables of ids and dimensions by name, ``pre`` among them.
         radiomics: ids and features.
         sources: what messages call each table, by the same names and ``radiomics``.
+        named: embeddings whose dimensions have names of their own, which must then be the same;
+            the others are taken in their order.
+        allow_partial: go on where fewer than half of the largest table's rows join.
 
     Raises:
-        InputError: embeddings of different widths, or ``study_id`` in some tables only.
+        InputError: embeddings of different dimensions, ``study_id`` in some tables only, or too few
+            rows that join.
     """
-    _check_widths(embeddings, sources)
+    columns = _dimensions(embeddings, sources, named)
     frames = {sources[name]: frame for name, frame in embeddings.items()}
-    ids, set_aside = _common_ids(frames | {sources["radiomics"]: radiomics})
+    ids, set_aside, note = _common_ids(frames | {sources["radiomics"]: radiomics}, allow_partial)
 
-    def aligned(frame: pd.DataFrame) -> pd.DataFrame:
+    def aligned(frame: pd.DataFrame, wanted: Sequence[str]) -> pd.DataFrame:
         merged = ids.merge(frame, how="left", on=list(ids.columns), validate="one_to_one")
-        return merged.drop(columns=list(ids.columns))
+        return merged[list(wanted)]
 
+    features = dimensions(radiomics)
+    # A value beyond float32 becomes infinite, and is refused as one.
+    with np.errstate(over="ignore"):
+        x = {
+            name: aligned(frame, columns[name]).to_numpy(np.float32)
+            for name, frame in embeddings.items()
+        }
     return Rows(
         ids=ids,
-        x={name: aligned(frame).to_numpy(np.float32) for name, frame in embeddings.items()},
-        r=aligned(radiomics).to_numpy(np.float64),
-        features=parse_columns([c for c in radiomics.columns if c not in ID_COLUMNS]),
+        x=x,
+        r=aligned(radiomics, features).to_numpy(np.float64),
+        features=parse_columns(features),
         sources=sources,
         set_aside=set_aside,
+        notes=(note,) if note else (),
     )
 
 
-def _check_widths(embeddings: Mapping[str, pd.DataFrame], sources: Mapping[str, str]) -> None:
-    widths = {
-        name: frame.shape[1] - len(set(ID_COLUMNS) & set(frame.columns))
-        for name, frame in embeddings.items()
-    }
-    for name, width in widths.items():
-        if width != widths["pre"]:
-            raise InputError(
-                f"{sources[name]}: embeddings have {width} dimensions, {sources['pre']} has "
-                f"{widths['pre']}; the frozen projection needs the same width"
-            )
+def _dimensions(
+    embeddings: Mapping[str, pd.DataFrame], sources: Mapping[str, str], named: Collection[str]
+) -> dict[str, list[str]]:
+    """The columns of each embedding, in the order of those before fine-tuning."""
+    columns = {name: dimensions(frame) for name, frame in embeddings.items()}
+    return {
+        name: matched(
+            columns["pre"], found, (sources["pre"], sources[name]),
+            named={"pre", name} <= set(named),
+        )
+        for name, found in columns.items()
+    }  # fmt: skip
 
 
 def _common_ids(
-    frames: Mapping[str, pd.DataFrame],
-) -> tuple[pd.DataFrame, tuple[CaseError, ...]]:
-    """Ids present in every table, sorted, and the others as patients set aside."""
+    frames: Mapping[str, pd.DataFrame], allow_partial: bool
+) -> tuple[pd.DataFrame, tuple[CaseError, ...], str]:
+    """Ids present in every table, sorted, the others as patients set aside, and a note on these."""
     with_study = [name for name, frame in frames.items() if "study_id" in frame.columns]
     if with_study and len(with_study) < len(frames):
         other = next(name for name in frames if name not in with_study)
@@ -134,6 +161,12 @@ def _common_ids(
     common, *others = indexes.values()
     for index in others:
         common = common.intersection(index)
+    note = _partial(indexes, common)
+    if len(common) < LEAST * max(map(len, indexes.values())) and not allow_partial:
+        raise InputError(
+            f"{note}. Give all tables the same patients, with ids written alike; if so few are "
+            "meant, allow it (--allow-partial, in Python allow_partial=True)"
+        )
     everyone = pd.MultiIndex.from_frame(pd.concat([f[keys] for f in frames.values()])).unique()
     set_aside = [
         CaseError(
@@ -145,4 +178,22 @@ def _common_ids(
         )
         for row in everyone.difference(common)
     ]
-    return common.sort_values().to_frame(index=False), tuple(set_aside)
+    return common.sort_values().to_frame(index=False), tuple(set_aside), note
+
+
+def _partial(indexes: Mapping[str, pd.MultiIndex], common: pd.MultiIndex) -> str:
+    """How many of how many rows joined and why; empty where all tables have the same ids."""
+    largest = max(map(len, indexes.values()))
+    if all(len(index) == len(common) for index in indexes.values()):
+        return ""
+    rows = "studies" if common.nlevels > 1 else "patients"
+    note = f"{len(common)} of {largest} {rows} joined"
+    for one, other in combinations(indexes, 2):
+        own = [
+            [*map("/".join, indexes[here].difference(indexes[there]))]
+            for here, there in ((one, other), (other, one))
+        ]
+        if cause := probable_cause(*own, (one, other)):
+            return f"{note}: {cause}"
+    short = min(indexes, key=lambda name: len(indexes[name]))
+    return f"{note}: {short} has only {len(indexes[short])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,29 @@ from lens.study.cleaning import (
     drop_constant,
     drop_missing,
     drop_proportional,
+    drop_too_large,
     impute,
     select,
     set_aside_absurd,
     set_aside_incomplete,
+    with_spelling,
 )
+from lens.study.embedding_checks import check_finite, check_usable
 from lens.study.join import Rows, join
 from lens.study.split import read_split, split_patients
 from lens.study.study import Study
 from lens.study.tables import (
     EmbeddingSource,
     TableSource,
+    has_names,
     is_table,
     name_of,
     read_embeddings,
     read_radiomics,
 )
 from lens.study.tasks import task_problem
+
+log = logging.getLogger(__name__)
 
 MIN_PATIENTS = 10
 """With fewer, a 7:1:2 split leaves a single patient to validate and too few to score."""
@@ -47,6 +54,8 @@ def load_study(
     seed: int = 0,
     audit: str | Path | None = None,
     retrained: Mapping[str, Sequence[EmbeddingSource]] | None = None,
+    allow_partial: bool = False,
+    any_columns: bool = False,
 ) -> Study:
     """Joins a user's tables on ``patient_id`` (and ``study_id`` where all tables carry it).
 
@@ -55,7 +64,8 @@ def load_study(
     ``patient_id``, ``embeddings`` and perhaps ``study_id``, with an array (n, d) of NumPy, of
     torch, or nested lists. The user's objects stay as they are.
 
-    Tables may list patients in any order. Patients that are not in every table, whose embedding is
+    Tables may list patients in any order. Dimensions with names go by these, see
+    `lens.study.dimensions`. Patients that are not in every table, whose embedding is
     not finite, who lack more than a fifth of the features, or who have an absurd value (1e20 among
     ones, see `lens.study.absurd`) are set aside; radiomic columns that are missing in more than a
     fifth of the patients, absurd in more than a twentieth, constant over the train patients, or by
@@ -74,6 +84,9 @@ def load_study(
         audit: findings about the radiomics table, as ``experiments.radiomics`` writes them;
             without it ``R-audit.csv`` beside ``R.parquet``, where there is one.
         retrained: task name -> embeddings after fine-tuning from other seeds.
+        allow_partial: go on where fewer than half of the patients are in all tables.
+        any_columns: take every column of an embedding table as a dimension, also one that breaks
+            the run of names (a label, say).
 
     Raises:
         InputError: a table is unusable as a whole, or too few patients remain.
@@ -81,16 +94,29 @@ def load_study(
     given, seeds = _embeddings(pre, ft, retrained or {})
     sources = {name: name_of(source, name) for name, source in given.items()}
     sources["radiomics"] = name_of(radiomics, "radiomics")
-    tables = {name: read_embeddings(source, name) for name, source in given.items()}
-    joined = join(tables, read_radiomics(radiomics), sources)
+    tables = {
+        name: read_embeddings(source, name, any_columns=any_columns)
+        for name, source in given.items()
+    }
+    named = [name for name, source in given.items() if has_names(source)]
+    joined = with_spelling(
+        join(tables, read_radiomics(radiomics), sources, named=named, allow_partial=allow_partial)
+    )
+    for note in joined.notes:
+        log.warning("%s", note)
+    for name, x in joined.x.items():
+        check_finite(x, sources[name])
     findings = read_findings(_audit_file(audit, radiomics))
 
     rows = select(joined, rois=rois, modalities=modalities)
     rows = drop_missing(rows, findings)
+    rows = drop_too_large(rows)
     rows = set_aside_absurd(rows)
     rows = drop_proportional(rows, findings)
     rows = set_aside_incomplete(rows)
     _check_patients(rows)
+    for name, x in rows.x.items():
+        check_usable(x, sources[name])
     patients = rows.ids["patient_id"].tolist()
     assigned = split_patients(patients, seed=seed) if split is None else read_split(split, patients)
     train = assigned == "train"

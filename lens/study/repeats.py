@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from lens.errors import InputError
-from lens.files import read_table
-from lens.study.tables import ID_COLUMNS, check_feature_names, numeric
+from lens.study.cells import ID_COLUMNS
+from lens.study.table_files import read_table
+from lens.study.tables import check_feature_names, numeric
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lens.errors import InputError
+from lens.study.id_causes import probable_cause
 from lens.study.study import SPLITS
 from lens.study.tables import TableSource, name_of, to_table
 
@@ -76,14 +77,23 @@ def read_split(source: TableSource, patient_ids: Sequence[str] | np.ndarray) -> 
         raise InputError(f"{path}: columns patient_id and split are needed")
     unknown = set(table["split"].unique()) - set(SPLITS)
     if unknown:
-        raise InputError(f"{path}: split {sorted(map(str, unknown))[0]!r}; use {', '.join(SPLITS)}")
+        first = table[table["split"].isin(unknown) | table["split"].isna()].iloc[0]
+        raise InputError(
+            f"{path}: split {str(first['split'])!r} (patient {first['patient_id']}); use "
+            f"{', '.join(SPLITS)}"
+        )
     by_patient = table.drop_duplicates(["patient_id", "split"]).set_index("patient_id")["split"]
     twice = by_patient.index[by_patient.index.duplicated()]
     if len(twice):
         raise InputError(f"{path}: patient {twice[0]} is in two splits; a patient belongs to one")
     missing = [patient for patient in patient_ids if patient not in by_patient.index]
     if missing:
-        raise InputError(f"{path}: no split for patient {missing[0]} and {len(missing) - 1} more")
+        own = sorted(set(by_patient.index.dropna()) - set(patient_ids))
+        cause = probable_cause(missing, own, ("the study", path))
+        raise InputError(
+            f"{path}: no split for patient {missing[0]} and {len(missing) - 1} more"
+            + (f": {cause}" if cause else "")
+        )
     assigned = by_patient.loc[list(patient_ids)].to_numpy(str)
     for name, least in FEWEST_GIVEN.items():
         count = int((assigned == name).sum())

@@ -147,7 +147,8 @@ def adjuster(
 
     A number with at least ten distinct values becomes a cubic spline (linear beyond the fitted
     range), one with fewer stays as it is; where it is missing it takes the fitted median. A name
-    becomes an indicator per value; one that no fitted row has is left out.
+    becomes an indicator per value; one that no fitted row has is left out, and where it is missing
+    the indicators take the fitted shares.
 
     Args:
         table: a row per row of the study.
@@ -157,7 +158,7 @@ def adjuster(
         parts = [
             _curve(values.to_numpy(np.float64), fitted)
             if pd.api.types.is_numeric_dtype(values)
-            else _indicators(values.astype(str).to_numpy(str), fitted)
+            else _indicators(values, fitted)
             for _, values in table.items()
         ]
         return np.concatenate(parts, axis=1)
@@ -177,10 +178,14 @@ def _curve(values: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     return np.asarray(spline.fit(column[fitted]).transform(column))
 
 
-def _indicators(values: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+def _indicators(values: pd.Series, fitted: np.ndarray) -> np.ndarray:
+    names, there = values.astype(str).to_numpy(str), values.notna().to_numpy()
+    known = names[fitted & there]
     # The last value is what the constant stands for.
-    known = np.unique(values[fitted])[:-1]
-    return (values[:, None] == known).astype(np.float64)
+    columns = (names[:, None] == np.unique(known)[:-1]).astype(np.float64)
+    if len(known):
+        columns[~there] = columns[fitted & there].mean(axis=0)
+    return columns
 
 
 def _errors(held_out: HeldOutErrors, task: str) -> tuple[ProbeErrors, ProbeErrors, np.ndarray]:

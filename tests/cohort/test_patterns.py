@@ -133,7 +133,7 @@ def test_labels_are_joined_by_id_however_it_is_encoded(tmp_path: Path) -> None:
         ("id,pirads\n01,4\n", "no column patient_id"),
         ("patient_id,pirads\n01,4\n01,5\n", "patient 01 is listed twice"),
         ("patient_id,t2\n01,4\n", "column(s) t2 name files"),
-        ("patient_id,pirads\n77,4\n", "no patient in common with the images (it has 77"),
+        ("patient_id,pirads\n77,4\n", "no patient in common with the images: it has '77', the"),
     ],
 )
 def test_a_wrong_table_of_labels_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -253,11 +253,12 @@ def test_refuses_what_is_no_audit(paths: dict[str, Path]) -> None:
         (lambda t: t.assign(age=60), "radiomics.csv: .*age"),
         (lambda t: t.iloc[:0], "radiomics.csv: the table has no rows"),
         (lambda t: t[["patient_id"]], "radiomics.csv: no columns beside the ids"),
+        (lambda t: t.iloc[:4], r"4 of 40 patients joined: .*radiomics.csv has only 4\. .*--allow"),
         (
-            lambda t: t.iloc[:4],
-            r"4 patient\(s\) are complete .*at least 10 are needed; first finding",
+            lambda t: t.assign(patient_id="X" + t["patient_id"]),
+            r"0 of 40 patients joined: .*pre.npz has 'P0000' where .*radiomics.csv has 'XP0000' "
+            r"\(a prefix",
         ),
-        (lambda t: t.assign(patient_id="X" + t["patient_id"]), r"0 patient\(s\) are complete"),
         (
             lambda t: t.assign(**{c: 1.0 for c in t.columns if c != "patient_id"}),
             "every feature is constant",
@@ -268,6 +269,20 @@ def test_refuses_a_bad_radiomics_table(paths: dict[str, Path], change, message: 
     rewrite(paths["radiomics"], change)
     with pytest.raises(InputError, match=message):
         load(paths)
+
+
+def test_few_patients_may_be_meant(paths: dict[str, Path]) -> None:
+    rewrite(paths["radiomics"], lambda t: t.sort_values("patient_id").iloc[:15])
+    with pytest.raises(InputError, match="15 of 40 patients joined"):
+        load(paths)
+    study = load(paths, allow_partial=True)
+    assert len(study.ids) == 15
+    assert study.notes[0].startswith("15 of 40 patients joined: ")
+    rewrite(paths["radiomics"], lambda t: t.iloc[:4])
+    with pytest.raises(
+        InputError, match=r"4 patient\(s\) are complete .*at least 10 are needed; first finding"
+    ):
+        load(paths, allow_partial=True)
 
 
 @pytest.mark.parametrize(

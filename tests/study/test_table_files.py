@@ -1,0 +1,169 @@
+"""Files that are read: what they are is found out first, and nothing is read as what it is not."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lens.context import read_ceiling, read_exposure, read_labels
+from lens.errors import InputError
+from lens.study.cells import as_label, as_numbers
+from lens.study.table_files import read_table
+from lens.study.tables import numeric, read_embeddings, read_radiomics
+
+COLUMN = "t2.gland.original_glcm_Idm"
+
+
+def write(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+IDS = ["NA", "null", "None", "1e5", "007", "7.0", "nan"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz", "t.parquet"])
+def test_ids_stay_text_whatever_they_look_like(tmp_path: Path, name: str) -> None:
+    table = pd.DataFrame({"patient_id": IDS, "e0": np.arange(7.0)})
+    path = tmp_path / name
+    if name.endswith(".parquet"):
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if name.endswith(".tsv") else ",")
+    read = read_embeddings(path)
+    assert read["patient_id"].tolist() == IDS
+    assert read["e0"].tolist() == list(range(7))
+
+
+def test_blanks_around_ids_names_and_a_byte_order_mark_are_no_part_of_them(tmp_path: Path) -> None:
+    path = write(tmp_path, "\ufeffpatient_id, e0 , e1\n P1 ,1,2\nP2, n/a ,NA\n")
+    read = read_embeddings(path)
+    assert read.columns.tolist() == ["patient_id", "e0", "e1"]
+    assert read["patient_id"].tolist() == ["P1", "P2"]
+    assert read.iloc[1, 1:].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("patient_id;a\nP1;2,5\n", "separated by semicolons, not by commas"),
+        ("patient_id\ta\nP1\t2\n", "separated by tabs.*name it .tsv"),
+        ("patient_id,a\nP1,2\n".encode("utf-16"), "is UTF-16 or binary; save it as UTF-8"),
+        ("patient_id,a\nP1,2\n".encode("utf-16-le"), "is UTF-16 or binary"),
+        ("patient_id,a\nMüller,2\n".encode("latin-1"), "line 2 is not UTF-8 .byte 0xfc near 'M"),
+        (b"patient_id,a\n" + b"P,1\n" * 30_000 + b"\xe9,2\n", "line 30002 is not UTF-8"),
+        ("patient_id,a,a\nP1,1,2\n", "column 'a' appears twice"),
+        ("patient_id,a\n0,P1,2\n1,P2,3\n", "first row has 3 cells, the header 2.*index=False"),
+        ("patient_id,a\nP1,1\nP2,2,3\n", "not readable as a table .*line 3"),
+        ("patient_id,a,b\nP1,1,2\nP2,1\n", "row 3 has 2 cells, the header 3; .* cut short"),
+        ("patient_id,a\n,\n", "the table has no rows"),
+        ("", "the table has no rows"),
+        (b"PK\x03\x04....", "it is a zip archive or a workbook"),
+        (b"PAR1....", "it is Parquet"),
+        (gzip.compress(b"patient_id,a\nP1,2\n"), "compressed; name it .gz"),
+    ],
+)
+def test_another_kind_of_text_is_named(tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(InputError, match=f"t.csv: .*{message}"):
+        read_table(write(tmp_path, content))
+
+
+def test_other_files_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    for name, remedy in {"x.npy": "savez", "x.pkl": "never opened", "x.json": "none of", "x": "th"
+                         }.items():  # fmt: skip
+        with pytest.raises(InputError, match=rf"{name}: expected .parquet, .csv.*{remedy}"):
+            read_table(write(tmp_path, b"x", name))
+    with pytest.raises(InputError, match="no such file"):
+        read_table(tmp_path / "absent.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(InputError, match="is no regular file"):
+        read_table(tmp_path / "folder.csv")
+
+
+def test_blank_rows_are_passed_over_and_a_row_without_its_id_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, f"patient_id,{COLUMN},,\nP1,1,,\n,,,\nP2,2,,\n,,,\n\n")
+    read = read_radiomics(path)
+    assert read.to_numpy().tolist() == [["P1", 1.0], ["P2", 2.0]]
+    with pytest.raises(InputError, match=r"an id is empty \(row 2 of 3, below the header\)"):
+        read_radiomics(write(tmp_path, f"patient_id,{COLUMN}\nP1,1\n,5\nP2,2\n"))
+
+
+def test_an_unnamed_column_with_values_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"patient_id": list("abc"), "e0": rng.random(3), "e1": rng.random(3)})
+    table.to_csv(tmp_path / "i.csv")
+    with pytest.raises(InputError, match=r"i.csv: column 'Unnamed: 0' .*index=False"):
+        read_embeddings(tmp_path / "i.csv")
+    with pytest.raises(InputError, match="column 'index' has no name"):
+        read_embeddings(table.reset_index())
+
+
+def test_decimals_and_text_numbers_are_read_and_other_cells_named() -> None:
+    from decimal import Decimal
+
+    frame = pd.DataFrame(
+        {"patient_id": ["a", "b", "c"], "decimal": [Decimal("1.5"), None, Decimal(2)],
+         "text": ["1.5", "n/a", " 2 "], "null": [None, None, None]}
+    )  # fmt: skip
+    read = numeric(frame, "t")
+    for column in ("decimal", "text"):
+        np.testing.assert_array_equal(read[column], [1.5, np.nan, 2.0])
+    assert read["null"].isna().all()
+    refused: list[tuple[list[object], str]] = [
+        (["1", "2", "<0.1"], r"patient c: '<0.1'\); write a number"),
+        (["1", "2,13", "3"], r"patient b: '2,13'\), a decimal comma"),
+        ([True, False, True], "holds True and False .patient a: True"),
+        ([1j, 1.0, 2.0], "but complex .patient a: 1j"),
+        ([1, 1j, "x"], r"patient b: 1j\)"),
+        ([[1, 2], [3], 4], r"patient a: \[1, 2\]\); give a column per number"),
+    ]
+    for cells, message in refused:
+        bad = frame[["patient_id"]].assign(v=pd.Series(cells))
+        with pytest.raises(InputError, match=f"^t: column 'v' is not numeric.*{message}"):
+            as_numbers(bad, "v", "t")
+
+
+def test_missing_words_are_no_class_and_mixed_numbers_are_refused() -> None:
+    ids = [f"P{i}" for i in range(8)]
+
+    def label(*cells: object) -> pd.Series:
+        return as_label(pd.DataFrame({"patient_id": ids, "v": cells}), "v", "t")
+
+    words = label("a", "nan", "n/a", "NA", "b", " null ", None, "a")
+    assert words.dropna().tolist() == ["a", "b", "a"]
+    numbers = label("1", "2", "n/a", "4", "5", "6", "7", "NaN")
+    assert numbers.dropna().tolist() == [1, 2, 4, 5, 6, 7]
+    assert label("1", "a", "b", "c", "d", "a", "b", "2").nunique() == 6, "mostly names"
+    with pytest.raises(InputError, match="t: v: 7 of 8 values are numbers, patient P4 has '<3'"):
+        label("1", "2", "3", "4", "<3", "6", "7", "8")
+
+
+def test_labels_of_a_name_per_patient_are_no_confounder(tmp_path: Path) -> None:
+    ids = pd.DataFrame({"patient_id": [f"P{i}" for i in range(20)]})
+    table = ids.assign(site=[f"s{i}" for i in range(20)], ward=["a", "n/a"] * 10)
+    assert read_labels(table, ids, ["ward"])["ward"].dropna().unique().tolist() == ["a"]
+    for names in (False, True):
+        with pytest.raises(InputError, match="labels: site has 20 different values in 20 patients"):
+            read_labels(table, ids, ["site"], names=names)
+
+
+def test_labels_split_and_exposure_say_why_ids_do_not_meet() -> None:
+    ids = pd.DataFrame({"patient_id": [f"{i:03d}" for i in range(20)]})
+    other = pd.DataFrame({"patient_id": [str(i) for i in range(20)], "age": 1, "used": True})
+    with pytest.raises(InputError, match=r"the study has '000' where labels has '0' \(leading z"):
+        read_labels(other, ids, ["age"])
+    with pytest.raises(InputError, match=r"exposure: 20 patients .* would count as unseen: .*lead"):
+        read_exposure(other, ids)
+    elsewhere = other.assign(patient_id="X-" + other["patient_id"] + "-q")
+    assert not read_exposure(elsewhere, ids).any(), "patients of another cohort are none of ours"
+
+
+def test_a_repeatability_that_is_no_number_is_named() -> None:
+    table = pd.DataFrame({"column": ["a", "b"], "icc": ["0.9", "high"]})
+    with pytest.raises(InputError, match=r"repeatability: column 'icc' is not numeric .*'high'"):
+        read_ceiling(table, pd.Series(["a", "b"]))
