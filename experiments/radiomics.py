@@ -50,8 +50,9 @@ class Config:
     """Number of processes; one per core by default, fewer where the memory would not do."""
 
     scheduler: str | None = None
-    """Address of a running Dask scheduler (tcp://HOST:8786) whose workers do the work instead of
-    processes on this machine; they must see the images and the cache under the same paths."""
+    """Address of a running Dask scheduler (tls://HOST:8786) whose workers do the work instead of
+    processes on this machine; they must see the images and the cache under the same paths. With
+    tcp:// the port is open: whoever reaches it runs code as you."""
 
     retry_failed: bool = False
     """Try patients again that were refused before, though their files, the parameters and the
@@ -73,7 +74,7 @@ def job(config: Config) -> int:
     """Manifest to table; gives the exit code."""
     from lens.cohort import parse_labels, read_manifest
     from lens.errors import InputError
-    from lens.files import write_table
+    from lens.files import check_writable, write_table
     from lens.radiomics.cohort_features import extract_cohort
     from lens.radiomics.parameters import load_parameters, parameter_files
 
@@ -85,7 +86,10 @@ def job(config: Config) -> int:
     cache = config.cache or config.out.parent / "radiomics-cache"
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
+    if config.out.is_dir():
+        raise InputError(f"{config.out}: is a folder; name a file for the table")
     cohort, parameters = read_manifest(config.cohort), load_parameters(files)
+    check_writable(config.out.parent)
     table, errors = extract_cohort(
         cohort,
         parameters,

@@ -14,6 +14,9 @@ PATTERN = re.compile(
     r"_(?P<feature_class>firstorder|glcm|glrlm|glszm|ngtdm|gldm|shape|shape2D)"
     r"_(?P<feature>[A-Za-z0-9]+)"
 )
+LONGEST = 64
+"""Letters of a name of a modality or region. Names become parts of folders, of 255 bytes at most."""
+
 PARTS = ("modality", "roi", "image", "feature_class", "feature")
 
 
@@ -30,7 +33,8 @@ def parse_columns(columns: Sequence[str]) -> pd.DataFrame:
         Table with columns ``column, modality, roi, image, feature_class, feature``, all text.
 
     Raises:
-        InputError: some names do not fit the pattern (names the first few).
+        InputError: some names do not fit the pattern (names the first few), or one of a modality,
+            region or image is none that can be shown and stored (`name_problem`).
     """
     matches = [PATTERN.fullmatch(column) for column in columns]
     misfits = [column for column, match in zip(columns, matches, strict=True) if match is None]
@@ -41,8 +45,30 @@ def parse_columns(columns: Sequence[str]) -> pd.DataFrame:
             "Expected <modality>.<roi>.<image>_<class>_<feature> with PyRadiomics' own names, "
             "for example t2.gland.wavelet-LLH_glcm_Idmn; rename or drop these columns"
         )
+    used = {match[part]: part for match in matches if match for part in PARTS[:3]}
+    for name, part in used.items():
+        if problem := name_problem(name):
+            raise InputError(f"{part} {problem}")
     rows = [(match.group(0), *match.group(*PARTS)) for match in matches if match is not None]
     return pd.DataFrame(rows, columns=["column", *PARTS], dtype=str)
+
+
+def name_problem(name: str) -> str:
+    """What is wrong with the name of a modality, region or label; an empty text where nothing is.
+
+    Names are shown in figures and pages and become parts of paths. They may hold letters of any
+    language, digits and marks, but nothing that leads out of a folder, that does not print, or
+    that figures would set as a formula.
+    """
+    shown = name if len(name) <= LONGEST else name[:20] + "..."
+    if not name or name in (".", ".."):
+        return f"{shown!r}: is no name"
+    if len(name) > LONGEST:
+        return f"{shown!r} ({len(name)} letters): {LONGEST} at most; choose a shorter name"
+    bad = next((c for c in name if c in "/\\$" or not c.isprintable()), None)
+    if bad is not None:
+        return f"{shown!r}: {bad!r} may not be part of a name; use letters, digits, _ and -"
+    return ""
 
 
 def column_name(modality: str, roi: str, feature: str) -> str:
