@@ -54,7 +54,7 @@ def parse_columns(columns: Sequence[str]) -> pd.DataFrame:
 
 
 def name_problem(name: str) -> str:
-    """What is wrong with the name of a modality, region or label; an empty text where nothing is.
+    """What is wrong with the name of a modality or region; an empty text where nothing is.
 
     Names are shown in figures and pages and become parts of paths. They may hold letters of any
     language, digits and marks, but nothing that leads out of a folder, that does not print, or

@@ -106,15 +106,20 @@ def test_a_setting_is_honoured(tmp_path, name):
     if "[" in setting:
         others = "" if setting.startswith(name) else setting.rsplit(", ", 1)[0]
     without = written(tmp_path, others, images, classes, "without")
-    volume, mask = image(texture(5)), image(ellipsoid())
+    # Far from the edge of the image, where alone a wavelet differs from a direct call.
+    shape = (40, 44, 44) if "Wavelet" in images else (20, 28, 28)
+    centre = tuple(edge // 2 for edge in shape)
+    volume, mask = image(texture(5, shape=shape)), image(ellipsoid(centre, (4, 7, 6), shape))
     got = roi_features(volume, mask, read_parameters(file))
     expected = direct(volume, mask, file)
     assert list(got) == list(expected)
-    # The wavelet at the image's edge is the one difference from a direct call (test_extract).
     np.testing.assert_allclose(list(got.values()), list(expected.values()), rtol=1e-9)
     if name == "sigma":
-        return
-    default = direct(volume, mask, without)
+        return  # without any there is no image
+    try:
+        default = direct(volume, mask, without)
+    except ValueError:
+        return  # the range of a mode leaves nothing in another one
     assert got != default, f"the test would not see that {name} is ignored"
 
 
