@@ -36,26 +36,26 @@ CLASSES = ("firstorder", "glcm", "glrlm", "glszm", "ngtdm", "gldm", "shape")
 """Feature classes of a file that names none."""
 
 NEEDS = {
-    "normalizeScale": ["normalize"],
-    "removeOutliers": ["normalize"],
-    "resampledPixelSpacing": ["interpolator"],
-    "interpolator": ["resampledPixelSpacing"],
-    "padDistance": ["resampledPixelSpacing", "preCrop"],
-    "resegmentMode": ["resegmentRange"],
-    "resegmentShape": ["resegmentRange"],
-    "force2Ddimension": ["force2D", "LBP2D"],
-    "sigma": ["LoG"],
-    **dict.fromkeys(("wavelet", "level", "start_level"), ["Wavelet"]),
-    "gradientUseSpacing": ["Gradient"],
-    **dict.fromkeys(("lbp2DRadius", "lbp2DSamples", "lbp2DMethod"), ["LBP2D"]),
+    "normalizeScale": ("normalize",),
+    "removeOutliers": ("normalize",),
+    "resampledPixelSpacing": ("interpolator",),
+    "interpolator": ("resampledPixelSpacing",),
+    "padDistance": ("resampledPixelSpacing", "preCrop"),
+    "resegmentMode": ("resegmentRange",),
+    "resegmentShape": ("resegmentRange",),
+    "force2Ddimension": ("force2D", "LBP2D"),
+    "sigma": ("LoG",),
+    **dict.fromkeys(("wavelet", "level", "start_level"), ("Wavelet",)),
+    "gradientUseSpacing": ("Gradient",),
+    **dict.fromkeys(("lbp2DRadius", "lbp2DSamples", "lbp2DMethod"), ("LBP2D",)),
     **dict.fromkeys(
-        ("lbp3DLevels", "lbp3DIcosphereRadius", "lbp3DIcosphereSubdivision"), ["LBP3D"]
+        ("lbp3DLevels", "lbp3DIcosphereRadius", "lbp3DIcosphereSubdivision"), ("LBP3D",)
     ),
-    "voxelArrayShift": ["firstorder"],
-    "symmetricalGLCM": ["glcm"],
-    "weightingNorm": ["glcm", "glrlm"],
-    "distances": ["glcm", "ngtdm", "gldm"],
-    "gldm_a": ["gldm"],
+    "voxelArrayShift": ("firstorder",),
+    "symmetricalGLCM": ("glcm",),
+    "weightingNorm": ("glcm", "glrlm"),
+    "distances": ("glcm", "ngtdm", "gldm"),
+    "gldm_a": ("gldm",),
 }
 """Settings that do nothing without one of these settings, filters or feature classes."""
 

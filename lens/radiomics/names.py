@@ -14,8 +14,9 @@ PATTERN = re.compile(
     r"_(?P<feature_class>firstorder|glcm|glrlm|glszm|ngtdm|gldm|shape|shape2D)"
     r"_(?P<feature>[A-Za-z0-9]+)"
 )
+
 LONGEST = 64
-"""Letters of a name of a modality or region. Names become parts of folders, of 255 bytes at most."""
+"""Most letters of the name of a modality or region; names of folders have 255 bytes at most."""
 
 PARTS = ("modality", "roi", "image", "feature_class", "feature")
 

@@ -28,9 +28,9 @@ def parameters(folder, text: str):
 @pytest.mark.parametrize("modality", ["t2", "adc"])
 def test_our_files_give_what_an_extraction_gives(modality):
     chosen, made = load_parameters()[modality], case()
-    assert computed(chosen) == roi_features(
-        made.images[modality], made.masks["gland"], chosen
-    ).keys()
+    assert (
+        computed(chosen) == roi_features(made.images[modality], made.masks["gland"], chosen).keys()
+    )
 
 
 @pytest.mark.parametrize(

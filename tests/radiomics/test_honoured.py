@@ -79,7 +79,7 @@ ELSEWHERE = {"label", "additionalInfo"}
 """Settings with tests of their own below."""
 
 UNCOMPUTABLE = {"lbp3DLevels", "lbp3DIcosphereRadius", "lbp3DIcosphereSubdivision"}
-"""Settings of a filter that the installed SciPy cannot run: refused with it, see test_computable."""
+"""Settings of a filter that the installed SciPy cannot run; refused with it in test_computable."""
 
 
 def written(folder: Path, setting: str, images: str, classes: str, name: str = "mine") -> Path:

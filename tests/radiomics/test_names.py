@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lens.errors import InputError
 from experiments.main_job.plan import Scope
+from lens.errors import InputError
 from lens.radiomics.names import column_name, name_problem, parse_columns
 from lens.radiomics.parameters import parameter_files
 
