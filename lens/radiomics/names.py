@@ -8,16 +8,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lens.errors import InputError
+from lens.radiomics.naming import name_problem
 
 PATTERN = re.compile(
     r"(?P<modality>[^.\s]+)\.(?P<roi>[^.\s]+)\.(?P<image>[^._\s]+)"
     r"_(?P<feature_class>firstorder|glcm|glrlm|glszm|ngtdm|gldm|shape|shape2D)"
     r"_(?P<feature>[A-Za-z0-9]+)"
 )
-
-LONGEST = 64
-"""Most letters of the name of a modality or region; names of folders have 255 bytes at most."""
-
 PARTS = ("modality", "roi", "image", "feature_class", "feature")
 
 
@@ -52,24 +49,6 @@ def parse_columns(columns: Sequence[str]) -> pd.DataFrame:
             raise InputError(f"{part} {problem}")
     rows = [(match.group(0), *match.group(*PARTS)) for match in matches if match is not None]
     return pd.DataFrame(rows, columns=["column", *PARTS], dtype=str)
-
-
-def name_problem(name: str) -> str:
-    """What is wrong with the name of a modality or region; an empty text where nothing is.
-
-    Names are shown in figures and pages and become parts of paths. They may hold letters of any
-    language, digits and marks, but nothing that leads out of a folder, that does not print, or
-    that figures would set as a formula.
-    """
-    shown = name if len(name) <= LONGEST else name[:20] + "..."
-    if not name or name in (".", ".."):
-        return f"{shown!r}: is no name"
-    if len(name) > LONGEST:
-        return f"{shown!r} ({len(name)} letters): {LONGEST} at most; choose a shorter name"
-    bad = next((c for c in name if c in "/\\$" or not c.isprintable()), None)
-    if bad is not None:
-        return f"{shown!r}: {bad!r} may not be part of a name; use letters, digits, _ and -"
-    return ""
 
 
 def column_name(modality: str, roi: str, feature: str) -> str:

@@ -15,7 +15,7 @@ from lens.cohort.manifest import MODALITIES
 from lens.errors import InputError
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.honoured import check_honoured
-from lens.radiomics.names import name_problem
+from lens.radiomics.naming import name_problem
 
 log = logging.getLogger(__name__)
 
