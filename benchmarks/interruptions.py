@@ -150,7 +150,7 @@ class Run:
             time.sleep(0.02)
 
     def kill_worker(self) -> None:
-        """SIGKILL to a process that is extracting: a grandchild, whose parent starts another."""
+        """SIGKILL to a process that is extracting; the job starts another."""
         workers = [
             process
             for process in self._family()

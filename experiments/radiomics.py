@@ -55,8 +55,9 @@ class Config:
     """Number of processes; one per core by default, fewer where the memory would not do."""
 
     scheduler: str | None = None
-    """Address of a running Dask scheduler (tcp://HOST:8786) whose workers do the work instead of
-    processes on this machine; they must see the images and the cache under the same paths."""
+    """Address of a running Dask scheduler (tls://HOST:8786) whose workers do the work instead of
+    processes on this machine; they must see the images and the cache under the same paths. With
+    tcp:// the port is open: whoever reaches it runs code as you."""
 
     retry_failed: bool = False
     """Try patients again that were refused before, though their files, the parameters and the
@@ -78,7 +79,7 @@ def job(config: Config) -> int:
     """Manifest to table; gives the exit code."""
     from lens.cohort import parse_labels, read_manifest
     from lens.errors import InputError
-    from lens.files import write_table
+    from lens.files import check_writable, write_table
     from lens.radiomics.cohort_features import extract_cohort
     from lens.radiomics.parameters import load_parameters, parameter_files
 
@@ -90,10 +91,11 @@ def job(config: Config) -> int:
     cache = config.cache or config.out.parent / "radiomics-cache"
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
-    cohort, parameters = (
-        read_manifest(config.cohort, nifti_form=config.nifti_form),
-        load_parameters(files),
-    )
+    if config.out.is_dir():
+        raise InputError(f"{config.out}: is a folder; name a file for the table")
+    cohort = read_manifest(config.cohort, nifti_form=config.nifti_form)
+    parameters = load_parameters(files)
+    check_writable(config.out.parent)
     table, errors = extract_cohort(
         cohort,
         parameters,

@@ -50,6 +50,23 @@ def check_folder(path: Path) -> None:
             return
 
 
+def check_writable(folder: Path) -> None:
+    """Makes a folder and refuses one that takes no file: what is to go there would be lost.
+
+    Raises:
+        InputError: it is a file, or cannot be made or written to.
+    """
+    check_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(b"\0")
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written to ({error.strerror}). Name a folder that takes files"
+        ) from error
+
+
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Writes a table without its index, as Parquet or CSV by the file's suffix."""
     with atomic(path) as temporary:

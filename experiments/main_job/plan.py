@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 from experiments.common.flags import entries, pairs
 from experiments.main_job.config import Config
 from lens.errors import InputError
+from lens.radiomics.naming import name_problem
 from lens.settings import Settings, changed, flat
+
+LONGEST_FOLDER = 180
+"""Bytes of the name of a scope; its folder's name may have 255, and other names are added."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,16 @@ class Scope:
     rois: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in (*self.rois, *self.modalities, *self.channels):
+            if problem := name_problem(name):
+                raise InputError(f"region or modality {problem}")
+        if len(str(self).encode()) > LONGEST_FOLDER:
+            raise InputError(
+                f"{str(self)[:40]}...: the names of so many regions are too long for a folder; "
+                "name fewer, or rename the columns of the radiomics table"
+            )
 
     def __str__(self) -> str:
         name = ".".join("+".join(part) for part in (self.modalities, self.rois) if part) or "all"

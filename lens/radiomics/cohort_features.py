@@ -24,13 +24,15 @@ from lens.cohort.manifest import CaseFiles, Cohort
 from lens.cohort.placement import geometry_table
 from lens.cohort.regions import check_labels
 from lens.errors import CaseError, InputError
-from lens.files import write_table
+from lens.files import check_writable, write_table
 from lens.machine import cpu_count
 from lens.radiomics import audit
+from lens.radiomics.computable import computed
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.extract_part import extract_part
+from lens.radiomics.honoured import check_label
 from lens.radiomics.memory import affordable_workers
-from lens.radiomics.parameters import Parameters
+from lens.radiomics.parameters import Parameters, parameters_for
 from lens.radiomics.parts import (
     Part,
     Reading,
@@ -41,7 +43,8 @@ from lens.radiomics.parts import (
     versions,
 )
 from lens.radiomics.perturb_part import perturb_part
-from lens.radiomics.workers import Cluster, WorkerDied, each_in_workers
+from lens.radiomics.processes import WorkerDied
+from lens.radiomics.workers import Cluster, each_in_workers
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ def extract_cohort(
         workers: processes; None for one per core. With one, this process does the work. Fewer are
             started where the memory would not do, which is then logged.
         progress: show a bar.
-        scheduler: address of a running Dask scheduler (``tcp://host:8786``) whose workers do the
+        scheduler: address of a running Dask scheduler (``tls://host:8786``) whose workers do the
             work instead; they must see the same files.
         retry_failed: try cases again that were refused before with the same content.
         audit_file: table of what is wrong with the values (``.csv``), see `audit.audit`.
@@ -88,10 +91,14 @@ def extract_cohort(
         errors of the cases set aside, those of the manifest first.
 
     Raises:
-        InputError: a modality without parameters, no PyRadiomics, fewer than one worker, labels of
-            what is no region, or a scheduler that is not there or whose workers do not fit.
+        InputError: a modality without parameters, no PyRadiomics, parameters that ask for what
+            cannot be computed here or for another label, fewer than one worker, labels of what is
+            no region, a cache that cannot be written, a scheduler that is not there or whose
+            workers do not fit, or not a single feature.
     """
     _check(workers, labels)
+    _check_parameters(cohort, parameters, labels or {})
+    check_writable(cache)
     reading = Reading(spacing_mm, labels)
     parts = parts_of(cohort.cases, parameters, cache, reading, progress=progress)
     failed = _failed_before(cohort.cases, parts, retry_failed)
@@ -106,6 +113,8 @@ def extract_cohort(
     if geometry_file is not None:
         write_table(_geometry(cohort.cases, parts), geometry_file)
     table = _audited(cases, contents, audit_file, gray_level_file)
+    if cases and set(table.columns) <= set(audit.KEYS):
+        raise InputError("the parameter files ask for no feature; name classes in featureClass")
     return table, [*cohort.set_aside, *(failed[i] for i in sorted(failed))]
 
 
@@ -158,6 +167,18 @@ def _check(workers: int | None, labels: Mapping[str, Sequence[int]] | None) -> N
     if workers is not None and workers < 1:
         raise InputError(f"workers {workers}: at least one is needed")
     check_labels(labels or {})
+
+
+def _check_parameters(
+    cohort: Cohort, parameters: Mapping[str, Parameters], labels: Mapping[str, Sequence[int]]
+) -> None:
+    """Refuses before any image is read what no case could be extracted with."""
+    modalities = dict.fromkeys(name for files in cohort.cases for name in files.images)
+    regions = list(dict.fromkeys(name for files in cohort.cases for name in files.masks))
+    for modality in modalities:
+        chosen = parameters_for(parameters, modality)
+        check_label(chosen.file, chosen.label, regions, labels)
+        computed(chosen)
 
 
 def _failed_before(
@@ -223,7 +244,7 @@ def _outcomes(
                 "",
                 stage="radiomics",
                 reason=f"{result}, most likely for want of memory",
-                remedy="Run again with fewer workers, or with a coarser spacing.",
+                remedy="Run again with fewer workers (--workers), or with a coarser --spacing.",
             )
         yield index, result
 

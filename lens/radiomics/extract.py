@@ -170,11 +170,7 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Regi
         "additionalInfo": False,
         "label": 1,
         "label_channel": 0,
-        # It would change SimpleITK for the whole process; image and mask share their grid anyway.
-        "geometryTolerance": None,
     }
-    if filter_reach(parameters) is not None:
-        settings |= {"preCrop": False}
     extractor = pyradiomics().featureextractor.RadiomicsFeatureExtractor()
     extractor.settings = settings
     extractor.enabledImagetypes = parameters.images
@@ -194,14 +190,15 @@ def filter_reach(parameters: Parameters) -> int | None:
     """Margin in voxels around an ROI with which a filter gives what it gives on the whole image.
 
     None where they depend on the whole image (other filters than the wavelet scale by its
-    maximum or reach far) or on its grid (resampling): then PyRadiomics sees the whole image.
+    maximum or reach far), on its grid (resampling) or on a margin that the parameters name
+    (preCrop): then PyRadiomics sees the whole image.
     """
     # Made in a compiled module, which pyright does not see.
     from pywt import Wavelet  # pyright: ignore[reportAttributeAccessIssue]
 
     settings, images = parameters.settings, parameters.images
     resampled = settings["resampledPixelSpacing"] is not None and settings["interpolator"]
-    if resampled or not images.keys() <= {"Original", "Wavelet"}:
+    if resampled or settings["preCrop"] or not images.keys() <= {"Original", "Wavelet"}:
         return None
     if "Wavelet" not in images:
         return 0
@@ -278,7 +275,8 @@ def _measure_or_explain(
         count = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
         raise _Unusable(
             f"PyRadiomics refuses {roi} ({count} voxels on this grid): {error}",
-            "Check the mask; where the region is too small for texture, leave its cell empty.",
+            f"Check the mask, and minimumROISize and resegmentRange where {parameters.file} has "
+            "them; where the region is too small for texture, leave its cell empty.",
         ) from error
 
 

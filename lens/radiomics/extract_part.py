@@ -9,8 +9,10 @@ from lens.cohort.case import read_case
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement, refusal
 from lens.errors import CaseError, InputError
+from lens.radiomics.computable import check_complete
 from lens.radiomics.extract import extract_regions
-from lens.radiomics.parameters import Parameters
+from lens.radiomics.honoured import check_taken
+from lens.radiomics.parameters import Parameters, parameters_for
 from lens.radiomics.parts import Part, Reading, write_failure, write_part
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,9 @@ def extract_part(
 
     A finished part is left alone. A refusal is remembered beside it, a failure of the machine is
     not.
+
+    Raises:
+        InputError: the part cannot be written.
     """
     if part.finished():
         return None
@@ -33,7 +38,11 @@ def extract_part(
     try:
         case = read_case(files, **reading._asdict())
         geometry = case.geometry
-        write_part(part, case, extract_regions(case, parameters, files=files.images))
+        chosen = [parameters_for(parameters, modality) for modality in files.images]
+        named = {each.file: each.label for each in chosen if each.label is not None}
+        check_taken(files.patient_id, geometry, named, reading.labels or {})
+        regions = extract_regions(case, parameters, files=files.images)
+        check_complete(files, regions, parameters)
     except CaseError as error:
         write_failure(part, error, geometry or [refusal(error, files)])
         return error
@@ -41,11 +50,17 @@ def extract_part(
         raise
     except Exception as error:  # one patient never stops a cohort, whatever is wrong with it
         log.debug("patient %s", files.patient_id, exc_info=True)
-        return CaseError(
-            files.patient_id,
-            "",
-            stage="radiomics",
-            reason=f"{type(error).__name__}: {error}",
-            remedy="Look at this patient's images and masks.",
-        )
+        return unforeseen(files, error)
+    write_part(part, case, regions)
     return None
+
+
+def unforeseen(files: CaseFiles, error: Exception) -> CaseError:
+    """What costs a patient that no one thought of."""
+    return CaseError(
+        files.patient_id,
+        "",
+        stage="radiomics",
+        reason=f"{type(error).__name__}: {error}",
+        remedy="Look at this patient's images and masks.",
+    )

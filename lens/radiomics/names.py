@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lens.errors import InputError
+from lens.radiomics.naming import name_problem
 
 PATTERN = re.compile(
     r"(?P<modality>[^.\s]+)\.(?P<roi>[^.\s]+)\.(?P<image>[^._\s]+)"
@@ -30,7 +31,8 @@ def parse_columns(columns: Sequence[str]) -> pd.DataFrame:
         Table with columns ``column, modality, roi, image, feature_class, feature``, all text.
 
     Raises:
-        InputError: some names do not fit the pattern (names the first few).
+        InputError: some names do not fit the pattern (names the first few), or one of a modality,
+            region or image is none that can be shown and stored (`name_problem`).
     """
     matches = [PATTERN.fullmatch(column) for column in columns]
     misfits = [column for column, match in zip(columns, matches, strict=True) if match is None]
@@ -41,6 +43,10 @@ def parse_columns(columns: Sequence[str]) -> pd.DataFrame:
             "Expected <modality>.<roi>.<image>_<class>_<feature> with PyRadiomics' own names, "
             "for example t2.gland.wavelet-LLH_glcm_Idmn; rename or drop these columns"
         )
+    used = {match[part]: part for match in matches if match for part in PARTS[:3]}
+    for name, part in used.items():
+        if problem := name_problem(name):
+            raise InputError(f"{part} {problem}")
     rows = [(match.group(0), *match.group(*PARTS)) for match in matches if match is not None]
     return pd.DataFrame(rows, columns=["column", *PARTS], dtype=str)
 

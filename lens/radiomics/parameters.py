@@ -14,6 +14,10 @@ from typing import Any
 from lens.cohort.manifest import MODALITIES
 from lens.errors import InputError
 from lens.radiomics.engine import pyradiomics
+from lens.radiomics.honoured import check_honoured
+from lens.radiomics.naming import name_problem
+
+log = logging.getLogger(__name__)
 
 ANY = "all"
 """Key of the parameters for every modality without its own."""
@@ -27,10 +31,12 @@ class Parameters:
         file: name of the file, for messages.
         content: JSON of its ``setting``, ``imageType`` and ``featureClass``, with PyRadiomics'
             defaults filled in: equal content gives equal features.
+        label: the mask value that the file names as the region; None where it names none.
     """
 
     file: str
     content: str
+    label: int | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -56,7 +62,8 @@ def load_parameters(files: Mapping[str, Path] | None = None) -> dict[str, Parame
             replaces all of ours; where both are given, the modality's own wins.
 
     Raises:
-        InputError: a file is missing or PyRadiomics refuses it (in its own words).
+        InputError: a file is missing, PyRadiomics refuses it (in its own words), or it asks for
+            what would have no effect or cannot be computed here.
     """
     files = files or {}
     chosen = {} if ANY in files else {name: _read_default(name) for name in MODALITIES}
@@ -78,6 +85,8 @@ def parameter_files(arguments: Sequence[str]) -> dict[str, Path]:
         modality, file = argument.split("=", 1) if "=" in argument else (ANY, argument)
         if not modality or not file:
             raise InputError(f"--parameters {argument!r}: give FILE or MODALITY=FILE")
+        if problem := name_problem(modality):
+            raise InputError(f"--parameters {argument!r}: modality {problem}")
         if modality in files:
             raise InputError(
                 f"--parameters names two files for {modality}: {files[modality]}, {file}"
@@ -105,14 +114,18 @@ def parameters_for(parameters: Mapping[str, Parameters], modality: str) -> Param
 def read_parameters(file: Path) -> Parameters:
     """Reads and validates one PyRadiomics parameter file (YAML or JSON).
 
+    What has no effect beside the other settings is logged.
+
     Raises:
-        InputError: missing, or refused by PyRadiomics' schema (misspelt key, wrong type).
+        InputError: missing, refused by PyRadiomics' schema (misspelt key, wrong type), or with a
+            setting that would not be heeded (`lens.radiomics.honoured`).
     """
     if not file.is_file():
         raise InputError(f"{file}: no such radiomics parameter file")
     extractor_class = pyradiomics().featureextractor.RadiomicsFeatureExtractor
     try:
         with _undisturbed():
+            given = _as_written(file)
             extractor = extractor_class(str(file))
     except Exception as error:  # the schema validator and the YAML parser have a dozen types
         reason = " ".join(str(getattr(error, "msg", None) or error).split())
@@ -120,12 +133,26 @@ def read_parameters(file: Path) -> Parameters:
             f"{file}: not a valid PyRadiomics parameter file: {reason.rstrip('.')}. "
             "See https://pyradiomics.readthedocs.io/en/latest/customization.html"
         ) from error
+    for note in check_honoured(str(file), given):
+        log.warning("%s", note)
+    classes = dict(extractor.enabledFeatures)
+    if not given.get("featureClass"):
+        # PyRadiomics switches it on in such a file, and skips it for every region in 3D.
+        classes.pop("shape2D", None)
     content = {
         "setting": extractor.settings,
         "imageType": extractor.enabledImagetypes,
-        "featureClass": extractor.enabledFeatures,
+        "featureClass": classes,
     }
-    return Parameters(file=str(file), content=json.dumps(content))
+    label = (given.get("setting") or {}).get("label")
+    return Parameters(file=str(file), content=json.dumps(content), label=label)
+
+
+def _as_written(file: Path) -> dict[str, Any]:
+    """The sections of a parameter file, without any default."""
+    from pykwalify.core import Core
+
+    return Core(source_file=str(file), schema_data={"type": "any"}).source or {}
 
 
 def _read_default(modality: str) -> Parameters:

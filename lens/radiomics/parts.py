@@ -15,20 +15,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from tqdm import tqdm
 
-from lens.cache import code_version, fingerprint, finish, finished, key, libraries
+from lens.cache import code_version, fingerprint, finish, finished, key, libraries, read_record
 from lens.cohort.case import Case
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement
-from lens.errors import CaseError
+from lens.errors import CaseError, InputError
 from lens.files import file_hash, write_json
 from lens.radiomics.extract import Region, columns
 from lens.radiomics.parameters import Parameters, parameters_for
 
 EXTRACTION, PERTURBATION = "lens.radiomics.extract_part", "lens.radiomics.perturb_part"
 """Modules that a worker runs; with all that they import, the code behind a part."""
+
+OUTCOMES = frozenset(("features", "reason", "versions"))
+"""What a part holds one of."""
 
 
 class Reading(NamedTuple):
@@ -59,17 +63,35 @@ class Part:
     seed: int = 0
 
     def finished(self) -> bool:
-        """Whether the outcome is there, whole and of this key."""
-        return finished(self.path, self.key)
+        """Whether the outcome is there, whole, readable and of this key."""
+        return finished(self.path, self.key) and not OUTCOMES.isdisjoint(read_record(self.path))
 
     def write(self, content: dict[str, Any]) -> None:
-        """Writes the outcome, and then that it is there."""
-        write_json(self.path, content)
-        finish(self.path, self.key)
+        """Writes the outcome, and then that it is there.
+
+        Raises:
+            InputError: the folder does not take it: full, read-only or gone.
+        """
+        try:
+            for path in (self.path, self.path.with_name(f".{self.path.name}.done.json")):
+                _make_way(path)
+            write_json(self.path, content)
+            finish(self.path, self.key)
+        except OSError as error:
+            raise InputError(
+                f"{self.path.parent}: a finished patient cannot be kept there ({error.strerror}). "
+                "Make room, or name another folder with --cache; run again, and only what is "
+                "missing is extracted"
+            ) from error
 
     def read(self) -> dict[str, Any]:
         """The content of a finished part."""
         return json.loads(self.path.read_text(encoding="utf-8"))
+
+    def forget(self) -> None:
+        """Removes the outcome."""
+        _make_way(self.path)
+        self.path.unlink(missing_ok=True)
 
     @property
     def failure(self) -> Part:
@@ -130,7 +152,7 @@ def write_failure(part: Part, error: CaseError, geometry: Sequence[Placement]) -
 
 def forget_failure(part: Part) -> None:
     """A case that was refused is tried again."""
-    part.failure.path.unlink(missing_ok=True)
+    part.failure.forget()
 
 
 def read_failure(part: Part, files: CaseFiles) -> CaseError | None:
@@ -164,6 +186,12 @@ def read_geometry(part: Part, files: CaseFiles) -> list[Placement]:
     return placements
 
 
+def _make_way(path: Path) -> None:
+    """Moves aside what lies in the place of a file and is none, which no writing would replace."""
+    if path.is_dir() and not path.is_symlink():
+        path.rename(path.with_name(f"{path.name}.aside-{uuid4().hex[:8]}"))
+
+
 def _path_now(files: CaseFiles, name: str, path_then: str) -> str:
     return str((files.images | files.masks).get(name, path_then))
 
@@ -179,8 +207,9 @@ def _part(
     folder: Path,
     reading: Reading,
 ) -> Part:
+    chosen = [parameters_for(parameters, name) for name in files.images]
     settings = {
-        "parameters": [parameters_for(parameters, name).content for name in files.images],
+        "parameters": [(each.content, each.label) for each in chosen],
         "spacing_mm": [float(edge) for edge in reading.spacing_mm],
         "nifti_form": files.nifti_form,
         "labels": {roi: sorted(set(v)) for roi, v in sorted((reading.labels or {}).items())},

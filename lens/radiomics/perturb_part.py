@@ -8,8 +8,9 @@ import numpy as np
 
 from lens.cohort.case import read_case
 from lens.cohort.manifest import CaseFiles
-from lens.errors import CaseError
+from lens.errors import CaseError, InputError
 from lens.radiomics.extract import columns, extract_regions, intensity_scaling
+from lens.radiomics.extract_part import unforeseen
 from lens.radiomics.parameters import Parameters, parameters_for
 from lens.radiomics.parts import Part, Reading
 from lens.radiomics.perturb import perturbed
@@ -25,6 +26,9 @@ def perturb_part(
     """Writes the features of perturbed versions of one case; gives the error where that fails.
 
     A finished part is left alone.
+
+    Raises:
+        InputError: the part cannot be written.
     """
     if part.finished():
         return None
@@ -39,7 +43,11 @@ def perturb_part(
             version = perturbed(case, np.random.default_rng([part.seed, repeat]))
             regions = extract_regions(version, parameters, files=files.images, scalings=scalings)
             made.append(columns(regions))
-        part.write({"versions": made})
     except CaseError as error:
         return error
+    except InputError:
+        raise
+    except Exception as error:  # one patient never stops a cohort, whatever is wrong with it
+        return unforeseen(files, error)
+    part.write({"versions": made})
     return None

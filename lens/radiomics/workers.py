@@ -11,18 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lens.errors import InputError
+from lens.radiomics.processes import WorkerDied, each_in_processes
 
 if TYPE_CHECKING:
     from distributed import Client
 
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
-"""Environment in which a worker starts: the workers are the parallelism."""
+log = logging.getLogger(__name__)
 
-
-class WorkerDied(RuntimeError):
-    """The process that worked on an item died, and so did the one that had nothing else to do."""
+ENCRYPTED = "tls://"
+"""Beginning of an address at which both ends show a certificate."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Cluster:
 
     Attributes:
         workers: processes to start on this machine; not used with a `scheduler`.
-        scheduler: address of a running Dask scheduler (``tcp://host:8786``), or None.
+        scheduler: address of a running Dask scheduler (``tls://host:8786``), or None.
         paths: files and folders that its workers must see.
         versions: of libraries, and of the code, that its workers must have.
     """
@@ -45,15 +42,17 @@ class Cluster:
 def each_in_workers(
     function: Callable[..., Any], items: Sequence[tuple[Any, ...]], *, cluster: Cluster
 ) -> Iterator[tuple[int, Any]]:
-    """``function(*item)`` for each item, in spawned single-thread processes or on a cluster.
+    """``function(*item)`` for each item, in processes of this machine or on a Dask cluster.
 
     Items whose worker died are tried once more at the end, one at a time: with nothing beside it
-    an item has all the memory, and a second death is its own. A result that a dying worker still
-    held is asked for again, so a repeated call should find its work done. A running scheduler has
-    its own number of deaths that an item may cause (``distributed.scheduler.allowed-failures``).
+    an item has all the memory, and a second death is its own. On a cluster a result that a dying
+    worker still held is asked for again, so a repeated call should find its work done; a running
+    scheduler has its own number of deaths that an item may cause
+    (``distributed.scheduler.allowed-failures``).
 
-    Spawned, not forked, because JAX's threads do not survive a fork; a script that calls this
-    needs its ``if __name__ == "__main__"``.
+    Processes of this machine open no port (`lens.radiomics.processes`); Dask is for `scheduler`
+    alone, since its local cluster always serves HTTP. A script that calls this needs its
+    ``if __name__ == "__main__"``.
 
     Args:
         function: importable by name in another process.
@@ -68,7 +67,10 @@ def each_in_workers(
         InputError: the scheduler is not there, has no workers, or they do not fit.
         Exception: whatever `function` raises.
     """
-    with _connected(cluster) as (client, at_once):
+    if cluster.scheduler is None:
+        yield from each_in_processes(function, items, workers=cluster.workers or 1)
+        return
+    with _connected(cluster, cluster.scheduler) as (client, at_once):
         suspects: list[int] = []
         for index, result in _each(client, function, enumerate(items), at_once=at_once):
             if isinstance(result, WorkerDied):
@@ -111,14 +113,9 @@ def _each(
 
 
 @contextmanager
-def _connected(cluster: Cluster) -> Iterator[tuple[Client, int]]:
+def _connected(cluster: Cluster, scheduler: str) -> Iterator[tuple[Client, int]]:
     """A client of the cluster, and how many items to have under way."""
-    if cluster.scheduler is None:
-        workers = cluster.workers or 1
-        with _local_cluster(workers) as client:
-            yield client, workers
-        return
-    with _quiet(logging.getLogger("distributed")), _client(cluster.scheduler) as client:
+    with _quiet(logging.getLogger("distributed")), _client(scheduler) as client:
         _check_workers(client, cluster)
         # Twice the threads, so that no worker waits for this process between two items.
         threads: Any = client.nthreads()
@@ -127,15 +124,28 @@ def _connected(cluster: Cluster) -> Iterator[tuple[Client, int]]:
 
 @contextmanager
 def _client(address: str) -> Iterator[Client]:
+    """A client by Dask's own security settings (``distributed.comm.tls``)."""
     from distributed import Client
 
+    if not address.startswith(ENCRYPTED):
+        log.warning(
+            "--scheduler %s is an open port: whoever reaches it runs code as you and reads what is "
+            "sent. With tls:// and a certificate it is closed (docs/radiomics.md)",
+            address,
+        )
     try:
         client = Client(address, timeout="5s")
-    except (OSError, TimeoutError, ValueError) as error:
+    except TypeError as error:
         raise InputError(
-            f"--scheduler {address}: no Dask scheduler answers there "
-            f"({error or type(error).__name__}). "
-            "Start one with 'dask scheduler' and give the address that it prints (tcp://host:8786)"
+            f"--scheduler {address}: TLS needs a certificate, and Dask's settings name none. Set "
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, __CLIENT__CERT and __CLIENT__KEY, as "
+            "docs/radiomics.md shows"
+        ) from error
+    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--scheduler {address}: no Dask scheduler answers there, or not with this "
+            f"certificate ({error or type(error).__name__}). Start one with 'dask scheduler' and "
+            "give the address that it prints (tls://HOST:8786, or tcp://HOST:8786 without TLS)"
         ) from error
     with client:
         yield client
@@ -181,34 +191,6 @@ def facts(paths: Sequence[Path], packages: Sequence[str]) -> tuple[list[str], di
 
     missing = [str(path) for path in paths if not path.exists()]
     return missing, {name: version for name, version in versions().items() if name in packages}
-
-
-@contextmanager
-def _local_cluster(workers: int) -> Iterator[Client]:
-    from dask import config
-    from distributed import Client, LocalCluster
-
-    settings = {
-        "distributed.worker.multiprocessing-method": "spawn",
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.nanny.pre-spawn-environ": ONE_THREAD,
-    }
-    with (
-        _quiet(logging.getLogger("distributed")),
-        config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=":0",
-            scheduler_kwargs={"dashboard": False},
-            # Dask would kill a worker at a share of the memory; the operating system knows better.
-            memory_limit=None,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
 
 
 @contextmanager

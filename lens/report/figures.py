@@ -34,6 +34,8 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "svg.fonttype": "none",
     "svg.hashsalt": "radiomic-lens",
+    # A $ in a name is a letter, and no formula.
+    "text.parse_math": False,
 }
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from distributed import Security
 
 from experiments.radiomics import Config, job
 from lens.errors import InputError
 from lens.files import read_table
 from lens.radiomics.parameters import parameter_files
 from tests.radiomics.phantoms import write_cohort
+from tests.radiomics.ports import certificate, elsewhere, family, gets_in, listening
 
 QUICK = "setting: {binWidth: 50}\nfeatureClass: {firstorder: }\n"
 
@@ -97,6 +100,7 @@ def test_help_waits_for_nothing_heavy():
 
 def test_the_slurm_script_runs_the_job_on_the_workers_that_srun_starts(tmp_path, quick):
     """With a stand-in for srun that starts one process here."""
+    stranger = Security(require_encryption=True, **certificate(tmp_path / "stranger"))
     manifest = write_cohort(tmp_path, ["a", "b c"])
     out, script = tmp_path / "R.csv", tmp_path / "job.sh"
     flags = ["--cohort", manifest, "--out", out, "--parameters", quick, "--spacing", 1, 1, 2]
@@ -110,20 +114,41 @@ def test_the_slurm_script_runs_the_job_on_the_workers_that_srun_starts(tmp_path,
     srun.write_text('#!/bin/bash\nshift\nexec "$@"\n')
     srun.chmod(0o755)
     path = f"{srun.parent}:{os.environ['PATH']}"
-    ran = subprocess.run(
-        ["bash", str(script)],
-        env=os.environ | {"PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "2 patients x 18 columns" in ran.stdout
+    environment = os.environ | {"PATH": path}
+    with (tmp_path / "log.txt").open("w") as log:
+        ran = subprocess.Popen(["bash", str(script)], env=environment, stdout=log, stderr=log)
+    ports, tried = set(), set()
+    while ran.poll() is None:
+        ports |= listening(family(ran.pid))
+        for host, port in elsewhere(ports - tried):
+            tried.add((host, port))
+            host = "127.0.0.1" if host == "0.0.0.0" else host
+            assert not gets_in(f"tcp://{host}:{port}")
+            assert not gets_in(f"tls://{host}:{port}", stranger)
+        time.sleep(0.2)
+    said = (tmp_path / "log.txt").read_text()
+    assert ran.returncode == 0, said
+    assert tried, "no port was seen, so none was tried"
+    assert "2 patients x 18 columns" in said
+    assert "open port" not in said
     assert read_table(out)["patient_id"].tolist() == ["a", "b c"]
     assert len(list((tmp_path / "the parts").glob("[!.]*.json"))) == 2
     assert pd.read_csv(tmp_path / "R-geometry.csv")["taken"].dropna().tolist() == [1, 1]
-    assert not list(Path.cwd().glob(".dask-scheduler-*"))
+    assert not list(Path.cwd().glob(".dask-*"))
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path, quick, monkeypatch):
+    manifest = write_cohort(tmp_path, ["a"])
+    monkeypatch.setattr("lens.radiomics.cohort_features.parts_of", None)
+    (tmp_path / "R.csv").mkdir()
+    (tmp_path / "file").write_text("")
+    for out, finding in [
+        (tmp_path / "R.csv", r"R\.csv: is a folder; name a file for the table"),
+        (tmp_path / "file" / "R.csv", "file: is a file, not a folder"),
+        (Path("/proc/nowhere/R.csv"), "/proc/nowhere: cannot be written to"),
+    ]:
+        with pytest.raises(InputError, match=finding):
+            job(Config(manifest, out, parameters=(str(quick),), cache=tmp_path / "cache"))
 
 
 def test_side_tables_lie_beside_the_table(tmp_path, quick):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from experiments.main_job.plan import Scope
 from lens.errors import InputError
 from lens.radiomics.names import column_name, parse_columns
+from lens.radiomics.naming import name_problem
+from lens.radiomics.parameters import parameter_files
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,62 @@ def test_other_names_are_refused_by_name(column):
 def test_many_misfits_are_counted():
     with pytest.raises(InputError, match="and 3 more"):
         parse_columns([f"x{i}" for i in range(8)])
+
+
+HOSTILE = {
+    "/tmp/outside": "'/' may not",
+    "a\\b": "may not",
+    "a\0b": "may not",
+    "$x^2$": "'$' may not",
+    "a\u202eb": "may not",
+    "a\x1b[31m": "may not",
+    "r" * 300: r"\(300 letters\): 64 at most",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:20])
+def test_a_hostile_name_is_refused_in_tables_and_flags(name):
+    finding = HOSTILE[name].replace("$", r"\$")
+    for column in (f"{name}.gland.original_glcm_Idn", f"t2.{name}.original_glcm_Idn"):
+        with pytest.raises(InputError, match=finding):
+            parse_columns(["t2.gland.original_glcm_Idn", column])
+    with pytest.raises(InputError, match=finding):
+        parameter_files((f"{name}=mine.yaml",))
+    for scope in ({"rois": (name,)}, {"modalities": (name,)}, {"channels": (name,)}):
+        with pytest.raises(InputError, match=finding):
+            Scope(**scope)
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_what_leads_to_another_folder_is_no_name(name):
+    assert "is no name" in name_problem(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["t2", "dwi_b1400", "Prostata-Rand", "Läsion", "前立腺", "T2*", "x" * 64]
+)
+def test_names_in_any_language_pass(name):
+    assert name_problem(name) == ""
+    assert parse_columns([f"{name}.gland.original_glcm_Idn"])["modality"].item() == name
+
+
+def test_a_scope_of_many_long_regions_is_refused_before_its_folder_is_made():
+    with pytest.raises(InputError, match="too long for a folder"):
+        Scope(tuple(f"{i}{'r' * 60}" for i in range(3)))
+
+
+def test_a_dollar_in_a_figure_is_a_letter():
+    """Two of them would make a formula, and a broken one would end the report."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from lens.report.figures import STYLE
+
+    with mpl.rc_context(STYLE):
+        figure = Figure()
+        axes = figure.subplots()
+        axes.set_yticks([0], [r"$\frac$"])
+        axes.set_title(r"$x^2$ $\undefined$")
+        figure.canvas.draw()
+        drawn = axes.get_yticklabels()[0].get_window_extent().width
+    assert drawn > 20

@@ -78,5 +78,6 @@ def test_reading_leaves_the_tolerance_of_simpleitk_alone(tmp_path):
     file = tmp_path / "loose.yaml"
     file.write_text("setting:\n  geometryTolerance: 0.1\n")
     before = sitk.ProcessObject.GetGlobalDefaultCoordinateTolerance()
-    read_parameters(file)
+    with pytest.raises(InputError, match="geometryTolerance has no effect here"):
+        read_parameters(file)
     assert sitk.ProcessObject.GetGlobalDefaultCoordinateTolerance() == before != 0.1

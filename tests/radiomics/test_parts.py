@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,9 @@ import SimpleITK as sitk
 
 from lens import cache
 from lens.cohort import read_manifest
+from lens.errors import InputError
 from lens.radiomics import cohort_features as module
+from lens.radiomics import parts as parts_module
 from lens.radiomics.cohort_features import extract_cohort, extract_perturbed
 from lens.radiomics.parameters import load_parameters
 from lens.radiomics.parts import EXTRACTION, PERTURBATION, Part, Reading, parts_of
@@ -25,6 +29,13 @@ SPACING = (1.0, 1.0, 2.0)
 
 def record_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.done.json")
+
+
+def rewritten(part: Path, content: bytes) -> None:
+    """Other content, recorded under the same key as what was left."""
+    key = cache.read_record(record_of(part))["key"]
+    part.write_bytes(content)
+    cache.finish(part, key)
 
 
 HARMS: dict[str, Callable[[Path, Path], object]] = {
@@ -39,6 +50,20 @@ HARMS: dict[str, Callable[[Path, Path], object]] = {
         shutil.copy(record_of(other), record_of(part)),
     ),
     "without its record": lambda part, other: record_of(part).unlink(),
+    "a folder in its place": lambda part, other: (part.unlink(), part.mkdir()),
+    "a full folder in its place": lambda part, other: (
+        part.unlink(),
+        (part / "deeper").mkdir(parents=True),
+    ),
+    "a folder for its record": lambda part, other: (
+        record_of(part).unlink(),
+        record_of(part).mkdir(),
+    ),
+    "a link that leads nowhere": lambda part, other: (part.unlink(), part.symlink_to("nowhere")),
+    "whole by its record, and no text": lambda part, other: rewritten(part, b"\xff\xfe\x00"),
+    "whole by its record, and no JSON": lambda part, other: rewritten(part, b"{"),
+    "whole by its record, and no part": lambda part, other: rewritten(part, b"[1, 2]"),
+    "whole by its record, and empty": lambda part, other: rewritten(part, b"{}"),
     "with an empty record": lambda part, other: record_of(part).write_bytes(b""),
     "with a foreign record": lambda part, other: record_of(part).write_text("[1, 2]"),
 }
@@ -184,3 +209,37 @@ def test_what_code_a_part_rests_on(
 def test_the_modules_behind_a_part_are_those_that_a_worker_runs():
     assert module.extract_part.__module__ == EXTRACTION
     assert module.perturb_part.__module__ == PERTURBATION
+
+
+def test_a_cache_that_cannot_be_written_is_refused_before_the_first_patient(
+    tmp_path, cohort, parameters, worked
+):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(InputError, match=r"cache: is a file, not a folder"):
+        features(cohort, parameters, tmp_path)
+    with pytest.raises(InputError, match=r"/proc/nowhere: cannot be written to"):
+        extract_cohort(cohort, parameters, cache=Path("/proc/nowhere/cache"), workers=1)
+    assert worked == []
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_is_full_ends_the_job_and_no_patient(
+    tmp_path, cohort, parameters, worked, monkeypatch, error
+):
+    written, real = [], parts_module.write_json
+
+    def full(path, content):
+        if written:
+            raise OSError(error, os.strerror(error), str(path))
+        written.append(path)
+        real(path, content)
+
+    monkeypatch.setattr(parts_module, "write_json", full)
+    with pytest.raises(InputError, match=rf"cannot be kept there \({os.strerror(error)}.*--cache"):
+        features(cohort, parameters, tmp_path)
+    assert worked == ["a", "b"]
+    monkeypatch.setattr(parts_module, "write_json", real)
+    table, errors = features(cohort, parameters, tmp_path)
+    assert table["patient_id"].tolist() == ["a", "b"]
+    assert worked == ["a", "b", "b", "flat", "flatter"], "what was kept is not done again"
+    assert [error["patient_id"] for error in errors] == ["flat", "flatter"]

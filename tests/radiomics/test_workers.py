@@ -11,7 +11,8 @@ import pytest
 
 from lens.errors import InputError
 from lens.radiomics.parts import versions
-from lens.radiomics.workers import ONE_THREAD, Cluster, WorkerDied, each_in_workers
+from lens.radiomics.processes import ONE_THREAD, WorkerDied
+from lens.radiomics.workers import Cluster, each_in_workers
 
 
 def work(folder: Path, name: str) -> tuple[str, int, dict[str, str | None]]:
