@@ -21,7 +21,7 @@ from lens.cohort.dicom_header import (
     without_padding,
 )
 from lens.cohort.dicom_series import check_planes
-from lens.cohort.headers import HeaderFault, check_axes, check_voxels
+from lens.cohort.headers import HeaderFault, check_voxels
 
 OFF_GRID = 0.1
 """Largest distance of a frame from its place on an even grid, in slices."""
@@ -219,7 +219,6 @@ def _pixels(path: Path) -> np.ndarray:
 
 def _place(image: sitk.Image, first: Plane, step: float) -> None:
     axes = np.column_stack([first.axes, first.normal])
-    check_axes(axes)
     image.SetSpacing((*first.spacing, step))
     image.SetDirection(axes.ravel().tolist())
     image.SetOrigin(first.position.tolist())

@@ -14,7 +14,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from lens.cohort.headers import COPY, HeaderFault, check_length, check_voxels
+from lens.cohort.headers import COPY, HeaderFault, check_axes, check_length, check_voxels
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """SOP classes of segmentations, by frames per segment and as a label map."""
@@ -82,6 +82,12 @@ def read_header(path: Path) -> Dataset:
         check_kind(header)
         check_length_of_pixels(header, stream, path.stat().st_size)
     return header
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the name or the first bytes of a file say DICOM."""
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".ima")
 
 
 def frame_count(header: Dataset) -> int:
@@ -158,7 +164,7 @@ def plane(header: Dataset, frame: int | None = None) -> Plane:
     """Where a slice, or a frame of a multi-frame file, lies.
 
     Raises:
-        HeaderFault: the header does not say, or not in numbers.
+        HeaderFault: the header does not say, or not in numbers, or the axes are sheared.
     """
     spacing = _numbers(header, "PixelSpacing", 2, frame)
     if not all(mm > 0 for mm in spacing):
@@ -167,9 +173,12 @@ def plane(header: Dataset, frame: int | None = None) -> Plane:
             "Export the series again.",
         )
     cosines = np.array(_numbers(header, "ImageOrientationPatient", 6, frame))
+    axes = np.column_stack([cosines[:3], cosines[3:]])
+    # Here, since readers of DICOM straighten sheared axes in silence.
+    check_axes(np.column_stack([axes, np.cross(*axes.T)]))
     return Plane(
         np.array(_numbers(header, "ImagePositionPatient", 3, frame)),
-        np.column_stack([cosines[:3], cosines[3:]]),
+        axes,
         # Rows first: the distance between rows runs along a column.
         (spacing[1], spacing[0]),
         (int(header.Columns), int(header.Rows)),

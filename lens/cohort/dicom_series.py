@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from lens.cohort.dicom_header import (
     Plane,
     frame_count,
+    is_dicom,
     plane,
     read_header,
     scale,
@@ -36,7 +37,27 @@ def series_files(folder: Path) -> list[Path]:
             f"the folder holds {found}, where one series is needed",
             "Give each series a folder of its own and name that folder.",
         )
-    return [Path(file) for file in reader.GetGDCMSeriesFileNames(str(folder), series[0])]
+    files = [Path(file) for file in reader.GetGDCMSeriesFileNames(str(folder), series[0])]
+    _check_passed_over(folder, files)
+    return files
+
+
+def _check_passed_over(folder: Path, files: Sequence[Path]) -> None:
+    """Refuses DICOM files that the series is without: what cannot be read is left out in silence,
+    and a volume without its last slice looks whole."""
+    taken = {file.name for file in files}
+    for file in sorted(folder.iterdir()):
+        if file.name in taken or file.name == "DICOMDIR" or not file.is_file():
+            continue
+        if is_dicom(file):
+            try:
+                read_header(file)
+            except HeaderFault as fault:
+                raise HeaderFault(f"{file.name}: {fault.reason}", fault.remedy) from None
+            raise HeaderFault(
+                f"{file.name}: a DICOM file that belongs to no series",
+                "Copy or export it again, or take it out of the folder.",
+            )
 
 
 def read_series(files: Sequence[Path]) -> tuple[sitk.Image, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from lens.cohort.dicom_frames import (
     read_frames,
     read_segmentation,
 )
-from lens.cohort.dicom_header import frame_count, read_header
+from lens.cohort.dicom_header import frame_count, is_dicom, read_header
 from lens.cohort.dicom_series import read_series, series_files
 from lens.cohort.headers import Header, HeaderFault, check_axes, check_header
 from lens.cohort.nifti_header import GZIP, needs_rounding, nifti_header, placed
@@ -241,7 +241,7 @@ def _read(path: Path, patient_id: str, form: NiftiForm | None) -> Loaded | Segme
         if kind := special(path):
             raise HeaderFault(f"{kind}, no image file", "Name a file, or the folder of a series.")
         with quiet():
-            read = _read_dicom(path) if _is_dicom(path) else _read_file(path, form)
+            read = _read_dicom(path) if path.is_dir() or is_dicom(path) else _read_file(path, form)
         return read if isinstance(read, Segmentation) else _checked(read)
     except HeaderFault as fault:
         raise _fault(path, patient_id, fault.reason, fault.remedy) from fault
@@ -251,12 +251,6 @@ def _read(path: Path, patient_id: str, form: NiftiForm | None) -> Loaded | Segme
     except OSError as error:
         reason = f"unreadable image ({error.strerror or error})"
         raise _fault(path, patient_id, reason, "Check the file and its permissions.") from error
-
-
-def _is_dicom(path: Path) -> bool:
-    if path.is_dir() or path.suffix.lower() in (".dcm", ".ima"):
-        return True
-    return _begin(path)[128:132] == b"DICM"
 
 
 def _read_dicom(path: Path) -> Loaded | Segmentation:

@@ -97,7 +97,6 @@ def put(**values: object) -> Callable[[Dataset, int], None]:
         (put(ImagePositionPatient=None), "no ImagePositionPatient in the header of a slice"),
         (put(ImageOrientationPatient=None), "no ImageOrientationPatient in the header"),
         (put(PhotometricInterpretation="MONOCHROME1"), "MONOCHROME1: stored inverted"),
-        (put(PhotometricInterpretation="PALETTE COLOR"), "a colour image (PALETTE COLOR)"),
         (put(RescaleSlope=0, RescaleIntercept=5), "a RescaleSlope of 0"),
         (put(Rows=800, Columns=900), "144 bytes of content where its header announces 1440000"),
         (put(NumberOfFrames=2, PixelData=bytes(288)), "a multi-frame file among 5 files"),
