@@ -68,16 +68,17 @@ class ConvNeXtV2Config:
     def __post_init__(self) -> None:
         if self.dims not in (2, 3):
             raise ValueError(f"dims is 2 or 3, not {self.dims}")
-        for name, most in {"depths": MAX_BLOCKS, "widths": 65_536, "strides": 64}.items():
-            for value in getattr(self, name):
-                if type(value) is not int or not 1 <= value <= most:
-                    raise ValueError(f"{name} are whole numbers from 1 to {most}, not {value!r}")
-        if type(self.in_channels) is not int or not 1 <= self.in_channels <= 65_536:
-            raise ValueError(f"in_channels is from 1 to 65536, not {self.in_channels!r}")
+        for value, most in (
+            *((depth, MAX_BLOCKS) for depth in self.depths),
+            *((width, 65_536) for width in (*self.widths, self.in_channels)),
+            *((stride, 64) for stride in self.strides),
+        ):
+            if type(value) is not int or not 1 <= value <= most:
+                raise ValueError(f"sizes are whole numbers from 1 to {most}, not {value!r}")
         if sum(self.depths) > MAX_BLOCKS:
             raise ValueError(f"{sum(self.depths)} blocks; at most {MAX_BLOCKS} are built")
         if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"dtype is float32 or bfloat16, not {self.dtype!r}")
+            raise ValueError(f"dtype is float32, bfloat16 or float16, not {self.dtype!r}")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path is from 0 to below 1, not {self.drop_path}")
         if not len(self.depths) == len(self.widths) == len(self.strides) + 1:
