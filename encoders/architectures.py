@@ -30,7 +30,7 @@ _ARCHITECTURES = (
     _Signs("DINOv2 (a ViT with scaled layers)", r"\.(?:ls1\.gamma|layer_scale1\.lambda1)$"),
     _Signs(
         "ViT",
-        r"blocks\.\d+\.attn\.(?:qkv|q_proj|in_proj)|attention\.attention\.query|"
+        r"blocks\.\d+\.attn\.(?:qkv|q_proj|in_proj)|attention\.(?:attention\.)?(?:query|q_proj)\.|"
         r"encoder_layer_\d+\.self_attention|resblocks\.\d+\.attn|vision_model\.encoder\.layers\.",
     ),
     _Signs("DenseNet", r"denseblock\d+\.denselayer\d+\."),

@@ -12,7 +12,7 @@ from lens.errors import InputError
 
 STATE = {"kernel": jnp.arange(6.0).reshape(2, 3), "count": jnp.int32(4)}
 BEST = {"kernel": np.ones((2, 3), np.float32)}
-RECORD = TrainingRecord({"settings": {"seed": 1}}, step=4, step_loss=[1.0, 2.0, 3.0, 4.0])
+RECORD = TrainingRecord({"settings": {"seed": 1}}, 4, [1.0, 2.0, 3.0, 4.0], [], [])
 START = TrainingRecord({"settings": {"seed": 1}})
 
 
