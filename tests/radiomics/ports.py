@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,7 +24,7 @@ def family(process: int) -> list[psutil.Process]:
 
 def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
     """Address and port of every socket that takes connections from other processes."""
-    found = set()
+    found: set[Any] = set()
     for process in processes:
         try:
             sockets = process.net_connections(kind="inet")
