@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-from distributed import Client, Security
+from distributed import Security
+from distributed.comm import connect
 
 
 def family(process: int) -> list[psutil.Process]:
@@ -23,7 +26,7 @@ def family(process: int) -> list[psutil.Process]:
 
 def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
     """Address and port of every socket that takes connections from other processes."""
-    found = set()
+    found: set[Any] = set()
     for process in processes:
         try:
             sockets = process.net_connections(kind="inet")
@@ -58,9 +61,15 @@ def certificate(folder: Path) -> dict[str, str]:
 
 
 def gets_in(address: str, security: Security | None = None) -> bool:
-    """Whether a Dask client becomes one of the scheduler or worker at an address."""
+    """Whether what listens at an address shakes hands with a Dask client, after which it obeys."""
+    arguments = (security or Security()).get_connection_args("client")
+
+    async def shake_hands() -> None:
+        comm = await asyncio.wait_for(connect(address, timeout=2, **arguments), 5)
+        comm.abort()
+
     try:
-        with Client(address, security=security, timeout="2s", set_as_default=False) as client:
-            return client.scheduler_info() is not None
+        asyncio.run(shake_hands())
     except (OSError, TimeoutError, RuntimeError, TypeError, ValueError):
         return False
+    return True
