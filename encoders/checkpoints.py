@@ -94,13 +94,11 @@ def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load_ours(path: Path) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder of a folder written by `save`, and its metadata."""
-    import orbax.checkpoint as ocp
-
+def read_description(path: Path) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder of a folder written by `save` with shapes in place of values, and its facts."""
     try:
         description = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
-        encoder = from_description(description)
+        return from_description(description), description
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: a folder without {_DESCRIPTION}; expected an encoder's checkpoint"
@@ -109,32 +107,66 @@ def load_ours(path: Path) -> tuple[Encoder, dict[str, Any]]:
         raise InputError(
             f"{path / _DESCRIPTION}: not an encoder's description ({error})"
         ) from error
-    ours = parameters(encoder)
+
+
+def read_values(path: Path, encoder: Encoder, *, shapes_only: bool = False) -> Mapping[str, Any]:
+    """The stored parameters by name: arrays, or what tells their shapes.
+
+    Args:
+        path: a folder written by `save`.
+        encoder: of its description.
+        shapes_only: leave the values unread.
+
+    Raises:
+        InputError: unreadable, or of other names or shapes than the encoder's.
+    """
+    import orbax.checkpoint as ocp
+
+    folder = (path / _PARAMETERS).absolute()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            restored = checkpointer.restore((path / _PARAMETERS).absolute())
+            stored: Any = (
+                checkpointer.metadata(folder).item_metadata
+                if shapes_only
+                else checkpointer.restore(folder)
+            )
         # Given a target of other shapes, Orbax would cut or pad without a word.
-        expected = {name: p.shape for name, p in ours.items()}
-        if {name: array.shape for name, array in restored.items()} != expected:
+        expected = {name: p.shape for name, p in parameters(encoder).items()}
+        if {name: array.shape for name, array in dict(stored).items()} != expected:
             raise ValueError(f"they are not those of {_DESCRIPTION}")
     except Exception as error:  # Orbax raises many kinds; to the user they are one
         raise InputError(
             f"{path}: the parameters cannot be read ({first_line(error)}); "
             "the checkpoint is damaged or incomplete, convert or train it again"
         ) from error
+    return stored
+
+
+def load_ours(path: Path) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder of a folder written by `save`, and its metadata."""
+    encoder, description = read_description(path)
+    ours, restored = parameters(encoder), read_values(path, encoder)
     for name, parameter in ours.items():
         parameter.set_value(jnp.asarray(restored[name]))
     return encoder, description.get("metadata", {})
 
 
-def load_foreign(path: Path, *, partial: bool = False) -> tuple[Encoder, Match]:
-    """The encoder of a PyTorch or safetensors file, and the report of its names."""
-    state = read_state_dict(path)
+def load_foreign(
+    path: Path, *, partial: bool = False, shapes_only: bool = False
+) -> tuple[Encoder, Match]:
+    """The encoder of a PyTorch or safetensors file, and the report of its names.
+
+    Args:
+        path: the file.
+        partial: accept one that does not match fully.
+        shapes_only: leave the values unread; the encoder's are zeros.
+    """
+    state = read_state_dict(path, shapes_only=shapes_only)
     try:
         encoder, match = convert(state, partial=partial)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    if not match.full or match.defaulted:
+    if not shapes_only and (not match.full or match.defaulted):
         log.warning("%s: %s", path, match)
     return encoder, match
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,16 @@ class Match:
         return "; ".join(lines)
 
 
-def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a PyTorch or safetensors file by name, wrappers like ``model`` taken off."""
+def read_state_dict(path: Path, *, shapes_only: bool = False) -> dict[str, np.ndarray]:
+    """The arrays of a PyTorch or safetensors file by name, wrappers like ``model`` taken off.
+
+    Args:
+        path: the file.
+        shapes_only: leave the values unread; every array is zeros of its shape, in no memory.
+
+    Raises:
+        InputError: no such file, of another format, damaged, or holding Python objects.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     with path.open("rb") as stream:
@@ -57,20 +65,23 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     if not head:
         raise InputError(f"{path}: the file is empty")
     if head[8:9] == b"{":
-        return _read_safetensors(path)
+        return _read_safetensors(path, shapes_only)
     if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
-        return _read_torch(path)
+        return _read_torch(path, shapes_only)
     raise InputError(
         f"{path}: neither a PyTorch file nor safetensors (it starts with {head[:8]!r}); "
         "give the checkpoint itself"
     )
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path, shapes_only: bool) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
+            if shapes_only:
+                names = file.keys()
+                return {name: _zeros(file.get_slice(name).get_shape()) for name in names}
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
@@ -78,7 +89,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
+def _read_torch(path: Path, shapes_only: bool) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError as error:
@@ -89,14 +100,21 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         # Training scripts store their options; a Namespace is data only.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            device = "meta" if shapes_only else "cpu"
+            content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # zip, pickle, storage: every layer has its own exceptions
         raise InputError(f"{path}: {_torch_problem(error)}") from error
     tensors = _find_tensors(content)
     if not tensors:
         raise InputError(f"{path}: holds no named tensors (found {type(content).__name__})")
+    if shapes_only:
+        return {name: _zeros(tensor.shape) for name, tensor in tensors.items()}
     # NumPy has no bfloat16; float32 holds it exactly.
     return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+
+
+def _zeros(shape: Sequence[int]) -> np.ndarray:
+    return np.broadcast_to(np.zeros((), np.float32), tuple(shape))
 
 
 def _torch_problem(error: Exception) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Bool
 
 from lens.errors import CaseError, InputError
+from lens.names import check_names
 from lens.radiomics.findings import explain, missing_kinds, repeated
 from lens.study.absurd import (
     FACTOR,
@@ -160,12 +161,7 @@ def drop_constant(rows: Rows, train: Bool[np.ndarray, " n"]) -> Rows:
 def _wanted(rows: Rows, what: str, names: Sequence[str]) -> np.ndarray:
     """Whether each feature is of one of these regions or modalities (`what`)."""
     known = rows.features[what].unique().tolist()
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InputError(
-            f"{rows.sources['radiomics']}: no column of {what} {unknown[0]!r}; "
-            f"the table has {known}"
-        )
+    check_names(names, known, f"column of {what}", rows.sources["radiomics"])
     return rows.features[what].isin(names or known).to_numpy()
 
 

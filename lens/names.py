@@ -1,0 +1,45 @@
+"""Names that a user writes: modalities, regions, columns. What is not known is refused by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from lens.errors import InputError
+
+ALIKE = 0.6
+"""Similarity from which a name is suggested, by `difflib.SequenceMatcher.ratio`."""
+
+
+def same_word(name: str) -> str:
+    """What is left of a name without case, blanks and marks: ``Patient-ID`` is ``patientid``."""
+    return re.sub(r"[\W_]+", "", name).lower()
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` is most likely meant to be; None where none is like it."""
+    words = {same_word(each): each for each in known}
+    found = get_close_matches(same_word(name), words, n=1, cutoff=ALIKE)
+    return words[found[0]] if found else None
+
+
+def check_names(names: Iterable[str], known: Iterable[str], what: str, where: str) -> None:
+    """Refuses the first name that is not known, with the one that it resembles and all there are.
+
+    Args:
+        names: as the user wrote them.
+        known: those that there are, in the order in which they are shown.
+        what: the names are, in the singular: ``modality``.
+        where: they were written, a flag or a file: ``--roi``.
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    known = list(dict.fromkeys(known))
+    for name in names:
+        if name not in known:
+            alike = closest(name, known)
+            meant = f"; did you mean {alike}?" if alike else ";"
+            there = f"there are {', '.join(known)}" if known else "there are none"
+            raise InputError(f"{where}: no {what} {name!r}{meant} {there}")
