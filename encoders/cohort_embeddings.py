@@ -102,8 +102,7 @@ def embed_cohort(
     check_settings(encoder.config, settings)
     check_channels(settings.modalities, cohort.cases, "modalities")
     check_pool(settings, cohort)
-    facts = (type(encoder).__qualname__, encoder.config, settings)
-    kept = None if cache is None else CaseCache(cache, CODE, *facts, encoder_hash(encoder))
+    kept = None if cache is None else _kept(encoder, settings, cache)
     rows: dict[int, np.ndarray] = {}
     errors = list(cohort.set_aside)
     with tqdm(total=len(cohort.cases), desc="embed", unit="case", disable=not progress) as bar:
@@ -123,6 +122,25 @@ def embed_cohort(
     if not rows:
         raise InputError(f"{cohort.path}: no case could be embedded; the first: {errors[0]}")
     return _in_order(cohort, rows), tuple(errors)
+
+
+def count_embedded(
+    cohort: Cohort, encoder: Encoder, settings: EmbeddingSettings, cache: Path
+) -> int:
+    """Cases that `embed_cohort` would find in the cache; reads all files where there is a folder.
+
+    Args:
+        cohort, encoder, settings, cache: as there.
+    """
+    if not cache.is_dir():
+        return 0
+    kept = _kept(encoder, settings, cache)
+    return sum(kept.find(files) is not None for files in cohort.cases)
+
+
+def _kept(encoder: Encoder, settings: EmbeddingSettings, cache: Path) -> CaseCache:
+    facts = (type(encoder).__qualname__, encoder.config, settings)
+    return CaseCache(cache, CODE, *facts, encoder_hash(encoder))
 
 
 def check_settings(config: EncoderConfig, settings: EmbeddingSettings) -> None:

@@ -102,6 +102,24 @@ def cache_cohort(
     )
 
 
+def count_cached(
+    cohort: Cohort,
+    cache: Path,
+    *,
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+) -> int:
+    """Cases that `cache_cohort` would find in the cache; reads all files where there is a folder.
+
+    Args:
+        cohort, cache, shape, spacing_mm: as there.
+    """
+    if not cache.is_dir():
+        return 0
+    kept = CaseCache(cache, (__name__,), shape, spacing_mm)
+    return sum(kept.find(files) is not None for files in cohort.cases)
+
+
 class Stored:
     """An array per file, read when its rows are asked for."""
 

@@ -15,6 +15,9 @@ from experiments.common.check_first import existing
 UNKNOWN = "not known before it is begun; its bar tells"
 """Of a time that nothing here can tell."""
 
+FLOAT = 4
+"""Bytes of a number in volumes, weights and embeddings."""
+
 TODO, REUSED = "to do", "done before, reused"
 
 

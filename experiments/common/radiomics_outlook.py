@@ -12,6 +12,9 @@ from lens.radiomics.memory import needs
 from lens.radiomics.parameters import Parameters
 from lens.radiomics.parts import Reading, parts_of
 
+EXTRACTION_BYTES = 68
+"""Bytes, about, of a feature: with its name in the file of a finished case, and in the table."""
+
 
 def extraction_step(
     name: str,

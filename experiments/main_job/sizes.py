@@ -10,8 +10,8 @@ import numpy as np
 
 from experiments.common.check_first import check_encoder, check_parameters
 from experiments.common.flags import entries
-from experiments.common.outlook import amount, several
-from experiments.common.radiomics_outlook import extraction_memory
+from experiments.common.outlook import FLOAT, amount, several
+from experiments.common.radiomics_outlook import EXTRACTION_BYTES, extraction_memory
 from experiments.main_job.images import with_rois
 from experiments.main_job.plan import PHANTOM_SCOPES, Plan
 from lens.cohort import CaseFiles, Cohort
@@ -25,11 +25,8 @@ from lens.study.study import Study
 from lens.study.tables import ID_COLUMNS, read_radiomics
 from lens.verdicts.folds import Fold, single_fold
 
-FLOAT, DOUBLE = 4, 8
-"""Bytes of a number in embeddings and volumes, and in radiomics tables."""
-
-TEXT = 60
-"""Bytes, about, of a feature with its name in the file of a finished case."""
+DOUBLE = 8
+"""Bytes of a number in a radiomics table."""
 
 MASK = 1
 """Bytes of a voxel of a mask."""
@@ -116,7 +113,7 @@ def image_needs(
     made = plan.config.tables.radiomics is None
     disk = {"embeddings": 2.0 * sizes.rows * sizes.dimensions * (1 + sizes.tasks) * FLOAT}
     if made:
-        disk["radiomics"] = float(sizes.rows * sizes.features * (TEXT + DOUBLE))
+        disk["radiomics"] = float(sizes.rows * sizes.features * EXTRACTION_BYTES)
     voxels = prod(plan.shape)
     volume = f"a volume {amount(voxels * len(CHANNELS) * FLOAT)}"
     memory = [f"embed: {volume}, four at a time; what the encoder keeps on top is not known"]
