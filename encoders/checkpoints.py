@@ -125,14 +125,14 @@ def read_values(path: Path, encoder: Encoder, *, shapes_only: bool = False) -> M
     folder = (path / _PARAMETERS).absolute()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            stored: Any = (
-                checkpointer.metadata(folder).item_metadata
-                if shapes_only
-                else checkpointer.restore(folder)
-            )
+            if shapes_only:
+                found: Any = checkpointer.metadata(folder).item_metadata
+            else:
+                found = checkpointer.restore(folder)
+        stored = dict(found)
         # Given a target of other shapes, Orbax would cut or pad without a word.
         expected = {name: p.shape for name, p in parameters(encoder).items()}
-        if {name: array.shape for name, array in dict(stored).items()} != expected:
+        if {name: array.shape for name, array in stored.items()} != expected:
             raise ValueError(f"they are not those of {_DESCRIPTION}")
     except Exception as error:  # Orbax raises many kinds; to the user they are one
         raise InputError(

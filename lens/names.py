@@ -18,8 +18,11 @@ def same_word(name: str) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` is most likely meant to be; None where none is like it."""
+    """The known name that `name` is most likely meant to be, or holds as a word; or None."""
     words = {same_word(each): each for each in known}
+    for part in re.split(r"[\W_]+", name.lower()):
+        if part in words:
+            return words[part]
     found = get_close_matches(same_word(name), words, n=1, cutoff=ALIKE)
     return words[found[0]] if found else None
 

@@ -99,14 +99,14 @@ def check_parameters(arguments: Sequence[str], cohort: Cohort) -> Mapping[str, P
     return parameters
 
 
-def check_positive(**values: float | Sequence[float] | None) -> None:
+def check_positive(**values: float | tuple[float, ...] | None) -> None:
     """Refuses flags that are not positive numbers; none stands for a default.
 
     Raises:
         InputError: names the flag.
     """
     for name, value in values.items():
-        numbers = value if isinstance(value, tuple | list) else (value,)
+        numbers = value if isinstance(value, tuple) else (value,)
         if not all(number is None or 0 < number < float("inf") for number in numbers):
             shown = " ".join(map(str, numbers))
             raise InputError(f"--{name.replace('_', '-')} {shown}: must be positive and finite")

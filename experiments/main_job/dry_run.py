@@ -104,9 +104,10 @@ def _rehearse_analysis(plan: Plan, inputs: Inputs, record: Rehearsal) -> list[Pr
         return []
     prepared = []
     for part in parts:
-        prepared.append(prepare(plan, inputs, part))
-        settings = stages.begin(prepared[-1].study, plan.settings)
-        PartStages(settings, *prepared[-1], part, record, doctor).rehearse(record)
+        study, context = prepare(plan, inputs, part)
+        settings = stages.begin(study, plan.settings)
+        PartStages(settings, study, context, part, record, doctor).rehearse(record)
+        prepared.append(Prepared(study, context))
     return prepared
 
 

@@ -80,6 +80,8 @@ def _standardise(voxels: np.ndarray) -> np.ndarray:
     seen = voxels != 0
     values = voxels[seen].astype(np.float64)
     out = np.zeros(voxels.shape, np.float32)
+    if not values.size:
+        return out
     out[seen] = (values - values.mean()) / (values.std() or 1.0)
     return out
 
