@@ -87,9 +87,9 @@ def reached(config: Any, job: Callable[[Any], int], words: list[str]) -> None:
 COHORT = {"spacing": SPACING, "shape": SHAPE, "folds": 2}
 
 
-def sweep_words(inputs: Inputs, out: Path, **changes: object) -> list[str]:
+def sweep_words(inputs: Inputs, place: Path, **changes: object) -> list[str]:
     named = {"encoder_pre": inputs.encoder("pre"), "encoder_ft": f"cls={inputs.encoder('ft')}"}
-    common = COHORT | {"cohort": inputs.manifest, "out": out / "run", "folds": 2}
+    common = COHORT | {"cohort": inputs.manifest, "out": place / "run", "folds": 2}
     return inputs.flags(**{**named, **common, **changes})
 
 
@@ -260,7 +260,7 @@ def test_pretrain_refuses_first(monkeypatch, inputs, tmp_path, changes, message)
         ({"label": "site"}, "site is not a number for every patient"),
         ({"label": "same"}, "nothing to learn"),
         ({"task": "segmentation", "label": "Lesion"}, "did you mean lesion?"),
-        ({"channels": "T2"}, "did you mean t2?"),
+        ({"channels": "T2"}, "did you mean t2"),
         ({"layer_decay": 0.0}, "--layer-decay 0.0"),
         ({"shape": (16, 24, 22)}, "multiples of 4 voxels"),
         ({"out": "{}/ids.csv"}, "is a file, not a folder"),
