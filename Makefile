@@ -2,18 +2,20 @@
 #   make sweep   create .venv, run the main job on the embedded phantom cohort, print the report's place
 #   make test    create .venv with the test extra, run the tests
 # The compiler builds PyRadiomics; wheel-test does without. Versions are those of constraints.txt.
+# With HASHES=1 every file that is installed must have the SHA-256 that requirements/ names.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test lint wheel-test clean
+.PHONY: help sweep test lint wheel-test lock clean
 
 help:
 	@echo "make sweep        run the main job on the embedded phantom cohort (ARGS='--quick' and others are passed on)"
 	@echo "make test         run the tests (ARGS='tests/test_decoder.py -x' and others are passed on)"
 	@echo "make lint         ruff and pyright"
 	@echo "make wheel-test   build the wheel, install it into a new environment, run it from elsewhere"
+	@echo "make lock         write requirements/ from pyproject.toml and constraints.txt (needs uv)"
 	@echo "make clean        delete the environment (run folders stay)"
 
 $(BIN)/python:
@@ -21,10 +23,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(if $(HASHES),$(BIN)/python -m pip install --quiet --require-hashes -r requirements/sweep.txt)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[radiomics]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.run
+	$(if $(HASHES),$(BIN)/python -m pip install --quiet --require-hashes -r requirements/test.txt)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
@@ -46,6 +50,16 @@ lint: $(VENV)/.dev
 
 wheel-test: $(VENV)/.test
 	$(BIN)/python -m tests.wheel_check
+
+lock: requirements/sweep.txt requirements/test.txt
+requirements/sweep.txt: EXTRA := radiomics
+requirements/test.txt: EXTRA := test
+requirements/%.txt: pyproject.toml constraints.txt
+	uv pip compile pyproject.toml --extra $(EXTRA) --constraint constraints.txt --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o $@.new
+	{ echo "# What make $* installs, each file by its SHA-256: pip install --require-hashes -r $@"; \
+		echo "# Written by make lock from pyproject.toml and constraints.txt."; cat $@.new; } > $@
+	rm $@.new
 
 clean:
 	rm -rf $(VENV)

@@ -59,8 +59,12 @@ def load(path: str | Path, *, partial: bool = False) -> Encoder:
             not finite, or contents that are not those that `save` wrote.
     """
     path = Path(path)
-    ours = path.is_dir() and ((path / _DESCRIPTION).exists() or not weights_in(path))
-    return load_ours(path)[0] if ours else load_foreign(path, partial=partial)[0]
+    return load_ours(path)[0] if is_ours(path) else load_foreign(path, partial=partial)[0]
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a path is to be read as a folder written by `save`: holds no foreign weights."""
+    return path.is_dir() and ((path / _DESCRIPTION).exists() or not weights_in(path))
 
 
 def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None = None) -> None:
@@ -110,41 +114,65 @@ def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load_ours(path: Path) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder of a folder written by `save`, and its metadata.
+def read_description(path: Path) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder of a folder written by `save` with shapes in place of values, and its facts.
 
     Raises:
-        InputError: not such a folder, damaged, or its contents are not those that were written.
+        InputError: not such a folder, or its description is not one.
     """
-    import orbax.checkpoint as ocp
-
     if not (path / _DESCRIPTION).exists():
         raise InputError(_no_checkpoint(path))
     try:
         description = read_json(path / _DESCRIPTION)
-        encoder = from_description(description)
+        return from_description(description), description
     except InputError:
         raise
     except (AttributeError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{path / _DESCRIPTION}: not an encoder's description ({error})"
         ) from error
-    ours = parameters(encoder)
+
+
+def read_values(path: Path, encoder: Encoder, *, shapes_only: bool = False) -> Mapping[str, Any]:
+    """The stored parameters by name: arrays, or what tells their shapes.
+
+    Args:
+        path: a folder written by `save`.
+        encoder: of its description.
+        shapes_only: leave the values unread.
+
+    Raises:
+        InputError: unreadable, or of other names or shapes than the encoder's.
+    """
+    import orbax.checkpoint as ocp
+
+    ours, folder = parameters(encoder), (path / _PARAMETERS).absolute()
     try:
-        folder = (path / _PARAMETERS).absolute()
         with ocp.StandardCheckpointer() as checkpointer:
             # Given a target of other shapes, Orbax would cut or pad without a word; asked first,
             # it reads nothing of arrays that announce more than there is.
-            announced = checkpointer.metadata(folder).item_metadata.tree
-            _check_shapes(announced, ours)
-            restored = checkpointer.restore(folder)
-        _check_shapes(restored, ours)
-        restored = {name: np.asarray(restored[name]) for name in ours}
+            stored = checkpointer.metadata(folder).item_metadata.tree
+            _check_shapes(stored, ours)
+            if not shapes_only:
+                stored = checkpointer.restore(folder)
+                _check_shapes(stored, ours)
+                stored = {name: np.asarray(stored[name]) for name in ours}
     except Exception as error:  # Orbax raises many kinds; to the user they are one
         raise InputError(
             f"{path}: the parameters cannot be read ({first_line(error)}); "
             "the checkpoint is damaged or incomplete, convert or train it again"
         ) from error
+    return stored
+
+
+def load_ours(path: Path) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder of a folder written by `save`, and its metadata.
+
+    Raises:
+        InputError: not such a folder, damaged, or its contents are not those that were written.
+    """
+    encoder, description = read_description(path)
+    ours, restored = parameters(encoder), read_values(path, encoder)
     _check_hash(path, description, _content_hash(describe(encoder), restored))
     _check_finite(path, restored)
     for name, parameter in ours.items():
@@ -152,9 +180,17 @@ def load_ours(path: Path) -> tuple[Encoder, dict[str, Any]]:
     return encoder, description.get("metadata", {})
 
 
-def load_foreign(path: Path, *, partial: bool = False) -> tuple[Encoder, Match]:
-    """The encoder of a PyTorch or safetensors file, and the report of its names."""
-    state = read_state_dict(path)
+def load_foreign(
+    path: Path, *, partial: bool = False, shapes_only: bool = False
+) -> tuple[Encoder, Match]:
+    """The encoder of a PyTorch or safetensors file, and the report of its names.
+
+    Args:
+        path: the file.
+        partial: accept one that does not match fully.
+        shapes_only: leave the values unread; the encoder's are zeros.
+    """
+    state = read_state_dict(path, shapes_only=shapes_only)
     try:
         encoder, match = convert(state.arrays, partial=partial)
     except InputError as error:
@@ -164,6 +200,8 @@ def load_foreign(path: Path, *, partial: bool = False) -> tuple[Encoder, Match]:
         taken=".".join(filter(None, (state.taken, match.taken))),
         others=state.others + match.others,
     )
+    if shapes_only:
+        return encoder, match
     _say_which(path, match)
     if not match.full or match.defaulted:
         log.warning("%s: %s", path, match)

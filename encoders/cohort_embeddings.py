@@ -14,13 +14,15 @@ from jaxtyping import Bool, Float, Float32
 from tqdm import tqdm
 
 from encoders.case_cache import CaseCache
+from encoders.channels import check_channels
 from encoders.embedding import embed, embed_windows
-from encoders.encoder import Encoder, encoder_hash
+from encoders.encoder import Encoder, EncoderConfig, encoder_hash
 from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool
 from lens.cohort import Case, CaseFiles, Cohort, read_case, stack, stack_mask
 from lens.cohort.manifest import CHANNELS
 from lens.errors import CaseError, InputError
 from lens.files import write_arrays
+from lens.names import check_names
 
 CODE = (__name__, "encoders.families")
 """Modules behind an embedding: those of every family of encoders among them."""
@@ -55,7 +57,7 @@ class EmbeddingSettings:
     Attributes:
         shape: (D, H, W) of the encoder's input, in voxels.
         spacing_mm: (x, y, z) of its voxels.
-        modalities: its channels; one that a case lacks is all zeros.
+        modalities: its channels; one that the cohort lacks, or ``none``, is all zeros.
         pool: average over the whole crop, or over the gland or the lesion.
         stages: stages of the encoder, from 1; none for the last.
         windows: cover images larger than `shape` by overlapping windows instead of cropping them.
@@ -97,9 +99,10 @@ def embed_cohort(
     Raises:
         InputError: the settings do not fit the encoder, or no case could be embedded.
     """
-    _check(encoder, settings)
-    facts = (type(encoder).__qualname__, encoder.config, settings)
-    kept = None if cache is None else CaseCache(cache, CODE, *facts, encoder_hash(encoder))
+    check_settings(encoder.config, settings)
+    check_channels(settings.modalities, cohort.cases, "modalities")
+    check_pool(settings, cohort)
+    kept = None if cache is None else _kept(encoder, settings, cache)
     rows: dict[int, np.ndarray] = {}
     errors = list(cohort.set_aside)
     with tqdm(total=len(cohort.cases), desc="embed", unit="case", disable=not progress) as bar:
@@ -119,6 +122,63 @@ def embed_cohort(
     if not rows:
         raise InputError(f"{cohort.path}: no case could be embedded; the first: {errors[0]}")
     return _in_order(cohort, rows), tuple(errors)
+
+
+def count_embedded(
+    cohort: Cohort, encoder: Encoder, settings: EmbeddingSettings, cache: Path
+) -> int:
+    """Cases that `embed_cohort` would find in the cache; reads all files where there is a folder.
+
+    Args:
+        cohort, encoder, settings, cache: as there.
+    """
+    if not cache.is_dir():
+        return 0
+    kept = _kept(encoder, settings, cache)
+    return sum(kept.find(files) is not None for files in cohort.cases)
+
+
+def _kept(encoder: Encoder, settings: EmbeddingSettings, cache: Path) -> CaseCache:
+    facts = (type(encoder).__qualname__, encoder.config, settings)
+    return CaseCache(cache, CODE, *facts, encoder_hash(encoder))
+
+
+def check_settings(config: EncoderConfig, settings: EmbeddingSettings) -> None:
+    """Refuses settings that do not fit an encoder, which need not have been read for it.
+
+    Raises:
+        InputError: another number of channels, stages, pooling or sides than the encoder has.
+    """
+    if len(settings.modalities) != config.in_channels:
+        raise InputError(
+            f"the encoder reads {config.in_channels} channels, and {len(settings.modalities)} "
+            f"modalities are given ({', '.join(settings.modalities)}); name one per channel, none "
+            "for zeros"
+        )
+    if set(settings.stages) - set(range(1, len(config.widths) + 1)):
+        raise InputError(f"stages {settings.stages}: the encoder has 1 to {len(config.widths)}")
+    if config.dims == 2 and (settings.pool != "global" or settings.windows):
+        raise InputError("a 2D encoder reads slices; regions and windows need a 3D encoder")
+    stride = config.total_strides[-1]
+    sides = settings.shape[1:] if config.dims == 2 else settings.shape
+    if any(side < stride or side % stride for side in sides):
+        raise InputError(
+            f"shape {settings.shape}: each side must be a multiple of {stride} voxels, the total "
+            "stride of the encoder"
+        )
+    if min(settings.spacing_mm) <= 0:
+        raise InputError(f"spacing {settings.spacing_mm}: every spacing must be positive")
+
+
+def check_pool(settings: EmbeddingSettings, cohort: Cohort) -> None:
+    """Refuses to pool over a region that no case of the cohort has.
+
+    Raises:
+        InputError: as said.
+    """
+    regions = {roi for files in cohort.cases for roi in files.masks}
+    if settings.pool != "global":
+        check_names([settings.pool], sorted(regions), "region", f"{cohort.path}, pool")
 
 
 def _in_order(cohort: Cohort, rows: Mapping[int, np.ndarray]) -> CohortEmbeddings:
@@ -156,27 +216,6 @@ def _embedded(
 class _Read:
     volume: Float[np.ndarray, "d h w c"]
     mask: Bool[np.ndarray, "d h w"] | None
-
-
-def _check(encoder: Encoder, settings: EmbeddingSettings) -> None:
-    config = encoder.config
-    if len(settings.modalities) != config.in_channels:
-        raise InputError(
-            f"the encoder reads {config.in_channels} channels, and {len(settings.modalities)} "
-            f"modalities are given ({', '.join(settings.modalities)}); name one per channel, a "
-            "name that the cohort lacks gives zeros"
-        )
-    if set(settings.stages) - set(range(1, len(config.widths) + 1)):
-        raise InputError(f"stages {settings.stages}: the encoder has 1 to {len(config.widths)}")
-    if config.dims == 2 and (settings.pool != "global" or settings.windows):
-        raise InputError("a 2D encoder reads slices; regions and windows need a 3D encoder")
-    stride = config.total_strides[-1]
-    sides = settings.shape[1:] if config.dims == 2 else settings.shape
-    if any(side < stride or side % stride for side in sides):
-        raise InputError(
-            f"shape {settings.shape}: each side must be a multiple of {stride} voxels, the total "
-            "stride of the encoder"
-        )
 
 
 def _read_ahead(

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from encoders.convnext import Block, ConvNeXtV2Config, PatchConv, enlarge, initial
-from encoders.encoder import Encoder
+from encoders.encoder import Encoder, EncoderConfig
 
 # Added to the variance of a patch: a patch of one value, such as the padding, has target zero.
 EPSILON = 1e-6
@@ -69,14 +69,8 @@ class MaskedAutoencoder(nnx.Module):
             ValueError: a side of the patch is no multiple of the total stride.
         """
         config = encoder.config
-        sides = (patch,) if isinstance(patch, int) else tuple(patch)
-        self.patch = sides * config.dims if len(sides) == 1 else sides
+        self.patch = patch_sides(config, patch)
         stride = config.total_strides[-1]
-        if len(self.patch) != config.dims or any(side < 1 or side % stride for side in self.patch):
-            raise ValueError(
-                f"patch {self.patch}; it has {config.dims} sides, each a multiple of {stride} "
-                "voxels, the encoder's total stride"
-            )
         self.encoder = encoder
         one = (1,) * config.dims
         layout = ConvNeXtV2Config(dims=config.dims, dtype=config.dtype)
@@ -136,25 +130,64 @@ class MaskedAutoencoder(nnx.Module):
 
     def patch_grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Patches along each axis of volumes with these sides in voxels."""
-        if len(shape) != len(self.patch) or any(
-            size % side for size, side in zip(shape, self.patch, strict=True)
-        ):
-            raise ValueError(
-                f"volumes of {shape} voxels; each side must be a multiple of the patch {self.patch}"
-            )
-        return tuple(size // side for size, side in zip(shape, self.patch, strict=True))
+        return patch_grid(shape, self.patch)
+
+
+def patch_sides(config: EncoderConfig, patch: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Sides of a patch in voxels, one per axis of the encoder's input.
+
+    Args:
+        config: of the encoder.
+        patch: the sides; one number for all of them alike.
+
+    Raises:
+        ValueError: a side is no multiple of the total stride.
+    """
+    sides = (patch,) if isinstance(patch, int) else tuple(patch)
+    sides = sides * config.dims if len(sides) == 1 else sides
+    stride = config.total_strides[-1]
+    if len(sides) != config.dims or any(side < 1 or side % stride for side in sides):
+        raise ValueError(
+            f"patch {sides}; it has {config.dims} sides, each a multiple of {stride} "
+            "voxels, the encoder's total stride"
+        )
+    return sides
+
+
+def patch_grid(shape: tuple[int, ...], patch: tuple[int, ...]) -> tuple[int, ...]:
+    """Patches along each axis of volumes with these sides in voxels.
+
+    Raises:
+        ValueError: a side of the volumes is no multiple of the patch.
+    """
+    if len(shape) != len(patch) or any(
+        size % side for size, side in zip(shape, patch, strict=True)
+    ):
+        raise ValueError(
+            f"volumes of {shape} voxels; each side must be a multiple of the patch {patch}"
+        )
+    return tuple(size // side for size, side in zip(shape, patch, strict=True))
+
+
+def hidden_patches(grid: tuple[int, ...], ratio: float) -> int:
+    """Number of patches of a volume that are masked: at least one, and not all.
+
+    Raises:
+        ValueError: fewer than 2 patches, or a ratio that is no share.
+    """
+    total = prod(grid)
+    if total < 2:
+        raise ValueError(f"{total} patch; masking needs at least 2, use larger volumes")
+    if not 0 < ratio < 1:
+        raise ValueError(f"mask ratio {ratio}; it is a share between 0 and 1")
+    return min(max(round(ratio * total), 1), total - 1)
 
 
 def random_masks(
     key: PRNGKeyArray, samples: int, grid: tuple[int, ...], ratio: float
 ) -> Bool[Array, "n ..."]:
     """Which patches are visible: the same number in each sample, at random places."""
-    total = prod(grid)
-    if total < 2:
-        raise ValueError(f"{total} patch; masking needs at least 2, use larger volumes")
-    if not 0 < ratio < 1:
-        raise ValueError(f"mask ratio {ratio}; it is a share between 0 and 1")
-    hidden = min(max(round(ratio * total), 1), total - 1)
+    total, hidden = prod(grid), hidden_patches(grid, ratio)
     noise = jax.random.uniform(key, (samples, total))
     ranks = noise.argsort(axis=1).argsort(axis=1)
     return (ranks >= hidden).reshape(samples, *grid)

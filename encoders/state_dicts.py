@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from encoders.torch_files import compressed, first_line, is_torch, read_torch
+from encoders.torch_files import compressed, first_line, is_torch, read_torch, zeros
 from lens.errors import InputError
 from lens.files import file_hash
 
@@ -102,8 +102,12 @@ class StateDict:
     others: tuple[str, ...] = ()
 
 
-def read_state_dict(path: Path) -> StateDict:
+def read_state_dict(path: Path, *, shapes_only: bool = False) -> StateDict:
     """The arrays of a PyTorch or safetensors file, of an index and its shards, or of their folder.
+
+    Args:
+        path: the file or folder.
+        shapes_only: leave the values unread; every array is zeros of its shape, in no memory.
 
     Raises:
         InputError: no such file, none of these, damaged, or holding code.
@@ -111,8 +115,8 @@ def read_state_dict(path: Path) -> StateDict:
     path = weights_in(path) or path
     head = _head(path)
     if _is_text(head):
-        return StateDict(_read_shards(path))
-    return _read_file(path, head)
+        return StateDict(_read_shards(path, shapes_only))
+    return _read_file(path, head, shapes_only)
 
 
 def weights_in(folder: Path) -> Path | None:
@@ -193,11 +197,11 @@ def _is_text(head: bytes) -> bool:
     return head.lstrip()[:1] == b"{"
 
 
-def _read_file(path: Path, head: bytes) -> StateDict:
+def _read_file(path: Path, head: bytes, shapes_only: bool) -> StateDict:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _SAFETENSORS_LIMIT:
-        return StateDict(_read_safetensors(path))
+        return StateDict(_read_safetensors(path, shapes_only))
     if is_torch(head):
-        return StateDict(*read_torch(path, head))
+        return StateDict(*read_torch(path, head, shapes_only=shapes_only))
     for start, what, remedy in _FOREIGN:
         if head.lstrip().startswith(start):
             raise InputError(f"{path}: {what}; {remedy}")
@@ -207,7 +211,7 @@ def _read_file(path: Path, head: bytes) -> StateDict:
     )
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path, shapes_only: bool) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -216,6 +220,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             for name in names:
                 if (kind := file.get_slice(name).get_dtype()) not in _PLAIN:
                     raise compressed(path, name, kind)
+            if shapes_only:
+                return {name: zeros(file.get_slice(name).get_shape()) for name in names}
             return {name: file.get_tensor(name) for name in names}
     except InputError:
         raise
@@ -225,11 +231,11 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read_shards(index: Path) -> dict[str, np.ndarray]:
+def _read_shards(index: Path, shapes_only: bool) -> dict[str, np.ndarray]:
     """The arrays that an index lists, each from its shard."""
     places = _weight_map(index)
     read = {
-        shard: _read_file(index.parent / shard, _head(index.parent / shard)).arrays
+        shard: _read_file(index.parent / shard, _head(index.parent / shard), shapes_only).arrays
         for shard in sorted(set(places.values()))
     }
     if lost := [name for name, shard in places.items() if name not in read[shard]]:

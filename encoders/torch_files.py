@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,9 @@ def is_torch(head: bytes) -> bool:
     return head[:2] == b"PK" or head[:1] == b"\x80"
 
 
-def read_torch(path: Path, head: bytes) -> tuple[dict[str, np.ndarray], str, tuple[str, ...]]:
+def read_torch(
+    path: Path, head: bytes, *, shapes_only: bool = False
+) -> tuple[dict[str, np.ndarray], str, tuple[str, ...]]:
     """Arrays by name, the key that held them, and the keys of other weights in the file.
 
     Only tensors are made of what the file holds: a type of plain data beside them becomes an inert
@@ -91,6 +93,7 @@ def read_torch(path: Path, head: bytes) -> tuple[dict[str, np.ndarray], str, tup
     Args:
         path: the file.
         head: how it starts.
+        shapes_only: leave the values unread; every array is `zeros`.
 
     Raises:
         InputError: torch is not installed, or the file is damaged, holds code, no weights, or
@@ -106,14 +109,22 @@ def read_torch(path: Path, head: bytes) -> tuple[dict[str, np.ndarray], str, tup
         ) from error
     try:
         with torch.serialization.safe_globals(_STAND_INS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(
+                path, map_location="meta" if shapes_only else "cpu", weights_only=True
+            )
     except Exception as error:  # zip, pickle, storage: every layer has its own exceptions
         raise InputError(f"{path}: {_problem(error)}") from error
     try:
         tensors, taken, others = _choose(content, ())
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return {name: _array(path, name, t) for name, t in tensors.items()}, taken, others
+    arrays = {name: _array(path, name, tensor, shapes_only) for name, tensor in tensors.items()}
+    return arrays, taken, others
+
+
+def zeros(shape: Sequence[int]) -> np.ndarray:
+    """Zeros of a shape, in the memory of one: an array whose values were not read."""
+    return np.broadcast_to(np.zeros((), np.float32), tuple(shape))
 
 
 def is_averaged(name: str) -> bool:
@@ -206,7 +217,7 @@ def _is_weight(value: Any) -> bool:
     return hasattr(value, "detach") and value.is_floating_point() and value.ndim > 0
 
 
-def _array(path: Path, name: str, tensor: Any) -> np.ndarray:
+def _array(path: Path, name: str, tensor: Any, shapes_only: bool) -> np.ndarray:
     """A tensor as NumPy holds it: real numbers as float32, others with their type."""
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.is_quantized or (tensor.is_floating_point() and tensor.element_size() == 1):
@@ -216,6 +227,8 @@ def _array(path: Path, name: str, tensor: Any) -> np.ndarray:
         stored = tensor.untyped_storage().nbytes()
         if tensor.is_floating_point() and tensor.numel() * tensor.element_size() > stored:
             raise ValueError(f"{tuple(tensor.shape)} declared, {stored} bytes there")
+        if shapes_only:
+            return zeros(tensor.shape)
         # NumPy has no bfloat16; float32 holds it exactly.
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:

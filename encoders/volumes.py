@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from encoders.case_cache import CaseCache
+from encoders.channels import check_channels
 from encoders.rows import Rows
 from lens.cohort import CaseFiles, Cohort, read_case, stack, stack_mask
 from lens.cohort.manifest import CHANNELS, ROIS
@@ -36,8 +37,13 @@ class CachedCohort:
     files: tuple[Path, ...]
 
     def volumes(self, modalities: Sequence[str] = CHANNELS) -> Rows:
-        """Volumes with these channels; a name that is no modality gives zeros."""
-        channels = [CHANNELS.index(m) if m in CHANNELS else None for m in modalities]
+        """Volumes with these channels, zeros for one of `encoders.channels.ZEROS`.
+
+        Raises:
+            InputError: as `encoders.channels.check_channels`.
+        """
+        check_channels(modalities, self.cases, "modalities")
+        channels = [CHANNELS.index(name) if name in CHANNELS else None for name in modalities]
         return _rows(self.files, partial(_volume, channels=channels))
 
     def masks(self, roi: str, order: Sequence[int] | np.ndarray | None = None) -> Rows:
@@ -96,6 +102,24 @@ def cache_cohort(
     )
 
 
+def count_cached(
+    cohort: Cohort,
+    cache: Path,
+    *,
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+) -> int:
+    """Cases that `cache_cohort` would find in the cache; reads all files where there is a folder.
+
+    Args:
+        cohort, cache, shape, spacing_mm: as there.
+    """
+    if not cache.is_dir():
+        return 0
+    kept = CaseCache(cache, (__name__,), shape, spacing_mm)
+    return sum(kept.find(files) is not None for files in cohort.cases)
+
+
 class Stored:
     """An array per file, read when its rows are asked for."""
 
@@ -139,7 +163,8 @@ def _read(
         return path
     try:
         case = read_case(files, spacing_mm=spacing_mm)
+        volume = stack(case, shape=shape)
     except CaseError as error:
         return error
     masks = {roi: stack_mask(case, roi, shape=shape) for roi in ROIS}
-    return kept.keep(files, volume=stack(case, shape=shape), **masks)
+    return kept.keep(files, volume=volume, **masks)

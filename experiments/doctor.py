@@ -9,16 +9,20 @@ import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 
-from experiments.common.cli import list_set_aside, run
+from experiments.common.check_first import check_output
+from experiments.common.cli import DONE, list_set_aside, run
 from lens.settings import PlantedSettings, Scores, SweepConfig, flat
 
 if TYPE_CHECKING:
+    from experiments.common.outlook import Outlook
     from lens.study.study import Study
     from lens.verdicts.doctor import Findings
+    from lens.verdicts.doctor import Settings as Planting
+    from lens.verdicts.folds import Fold
 
 Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -67,6 +71,8 @@ class Config:
     of names (a label, say)."""
     out: Path = Path("runs/doctor")
     """Folder for the results."""
+    dry_run: bool = False
+    """Check everything, print stages, sizes and what they need, and write nothing."""
 
 
 def job(config: Config) -> int:
@@ -79,6 +85,7 @@ def job(config: Config) -> int:
 
     if problem := _problem(config):
         raise InputError(problem)
+    check_output(config.out, "--out", folder=True)
     start = time.perf_counter()
     ft = pairs(config.ft, "--ft")
     # A study needs a fine-tuned side; without one the embeddings stand in for themselves.
@@ -92,7 +99,11 @@ def job(config: Config) -> int:
         allow_partial=config.allow_partial,
         any_columns=config.any_columns,
     )
-    findings = _examine(config, study, list(ft))
+    plan = _plan(config, study, list(ft))
+    if config.dry_run:
+        print(_outlook(config, study, plan))
+        return DONE
+    findings = _examine(config, study, list(ft), plan)
     record = flat(config) | {"seconds": round(time.perf_counter() - start, 1)}
     x_ft = {task: study.x_ft[task] for task in ft}
     content = summary(findings, spectra_of(study.x_pre, x_ft))
@@ -104,12 +115,27 @@ def job(config: Config) -> int:
     return list_set_aside(study.set_aside, config.out / "failures.csv")
 
 
-def _examine(config: Config, study: Study, tasks: list[str]) -> Findings:
-    """The findings on a study, with a bar over the fits."""
+class _Plan(NamedTuple):
+    """What is planted, and in which folds.
+
+    Attributes:
+        folds: of the cross-validation.
+        settings: what is planted, and how it is judged.
+        clusters: of near copies among the features.
+        fits: of all folds and changes.
+    """
+
+    folds: tuple[Fold, ...]
+    settings: Planting
+    clusters: int
+    fits: int
+
+
+def _plan(config: Config, study: Study, tasks: list[str]) -> _Plan:
+    """The plan; refuses folds that the patients are too few for."""
     from lens.errors import InputError
-    from lens.progress import tqdm_bar
     from lens.verdicts.clusters import cluster_features
-    from lens.verdicts.doctor import Settings, count_fits, examine
+    from lens.verdicts.doctor import Settings, count_fits
     from lens.verdicts.folds import make_folds
 
     groups = study.ids["patient_id"].to_numpy(str)
@@ -117,22 +143,53 @@ def _examine(config: Config, study: Study, tasks: list[str]) -> Findings:
         folds = make_folds(groups, config.folds, config.repeats, config.seed)
     except ValueError as error:
         raise InputError(f"--folds {config.folds}: {error}") from error
-    clusters = len(cluster_features(study.r).medoids)
-    print(
-        f"{len(set(groups))} patients, {study.x_pre.shape[1]} dimensions, {study.r.shape[1]} "
-        f"features in {clusters} clusters; changes are planted in {config.pre}"
-    )
     planted = Settings(**vars(config.planted), seed=config.seed, scores=config.scores)
-    total = count_fits(len(tasks), clusters, folds, planted)
-    with tqdm_bar(total, "planted changes", "fit") as advance:
+    clusters = len(cluster_features(study.r).medoids)
+    return _Plan(folds, planted, clusters, count_fits(len(tasks), clusters, folds, planted))
+
+
+def _sizes(config: Config, study: Study, plan: _Plan) -> str:
+    return (
+        f"{study.ids['patient_id'].nunique()} patients, {study.x_pre.shape[1]} dimensions, "
+        f"{study.r.shape[1]} features in {plan.clusters} clusters; changes are planted in "
+        f"{config.pre}"
+    )
+
+
+def _outlook(config: Config, study: Study, plan: _Plan) -> Outlook:
+    """The fits and, from one of them timed here, how long they take."""
+    from experiments.common.outlook import Outlook, Step, amount
+    from lens.stages import duration
+    from lens.verdicts.held_out import estimate_seconds
+
+    one = estimate_seconds(study.x_pre, 0, study.observed(), plan.folds[:1], _mlp(config))
+    tables = study.r.nbytes * 2 + study.x_pre.nbytes * (1 + len(study.x_ft))
+    return Outlook(
+        steps=[Step("planted changes", note=f"{plan.fits} fits")],
+        sizes=[_sizes(config, study, plan)],
+        out=config.out,
+        time=[
+            f"at most about {duration(one * plan.fits)}, from one fit of all features timed here"
+        ],
+        memory=[f"tables {amount(tables)}; fits come on top, not known"],
+    )
+
+
+def _examine(config: Config, study: Study, tasks: list[str], plan: _Plan) -> Findings:
+    """The findings on a study, with a bar over the fits."""
+    from lens.progress import tqdm_bar
+    from lens.verdicts.doctor import examine
+
+    print(_sizes(config, study, plan))
+    with tqdm_bar(plan.fits, "planted changes", "fit") as advance:
         return examine(
             study.x_pre,
             {task: study.x_ft[task] for task in tasks},
             study.observed(),
             study.features["column"].tolist(),
-            groups,
-            folds,
-            planted,
+            study.ids["patient_id"].to_numpy(str),
+            plan.folds,
+            plan.settings,
             _mlp(config),
             on_fit=advance,
         )

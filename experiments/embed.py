@@ -7,11 +7,25 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool
-from experiments.common.cli import list_set_aside, run
+from experiments.common.check_first import (
+    check_encoder,
+    check_output,
+    check_positive,
+    check_regions,
+)
+from experiments.common.cli import DONE, list_set_aside, run
 from lens.settings import NiftiForm
+
+if TYPE_CHECKING:
+    from encoders.cohort_embeddings import EmbeddingSettings
+    from encoders.encoder import Encoder
+    from experiments.common.outlook import Outlook
+    from lens.cohort import Cohort
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +51,8 @@ class Config:
     """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
     disagree are refused."""
     modalities: tuple[str, ...] = ()
-    """The encoder's channels in order, default t2 dwi adc; a name that the cohort lacks gives
-    zeros."""
+    """The encoder's channels in order, default t2 dwi adc; none gives zeros, and so does one that
+    the cohort lacks."""
     pool: Pool = "global"
     """Average over the whole crop, or over this region."""
     stage: tuple[int, ...] = ()
@@ -51,40 +65,92 @@ class Config:
     """Folder of finished patients; OUT.parts if not given."""
     partial: bool = False
     """Accept an encoder file that does not match fully; the rest stays at random."""
+    dry_run: bool = False
+    """Check everything, print stages, sizes and what they need, and write nothing."""
 
 
 def job(config: Config) -> int:
     """Embeds the cohort and gives the exit code."""
     from encoders.checkpoints import load
-    from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
-    from lens.cohort import parse_labels, read_manifest
-    from lens.cohort.manifest import CHANNELS
-    from lens.errors import InputError
+    from encoders.cohort_embeddings import embed_cohort
+    from lens.cohort import read_manifest
 
-    if config.out.suffix != ".npz":
-        raise InputError(f"{config.out}: embeddings are written as .npz")
+    settings = _settings(config)
     cohort = read_manifest(config.cohort, nifti_form=config.nifti_form)
+    _check(config, cohort, settings)
     encoder = load(config.encoder, partial=config.partial)
+    cache = config.cache or config.out.with_name(config.out.name + ".parts")
+    if config.dry_run:
+        print(_outlook(config, cohort, encoder, settings, cache))
+        return DONE
     embeddings, errors = embed_cohort(
-        cohort,
-        encoder,
-        settings=EmbeddingSettings(
-            shape=config.shape,
-            spacing_mm=config.spacing,
-            modalities=config.modalities or CHANNELS,
-            pool=config.pool,
-            stages=config.stage,
-            windows=config.windows,
-            labels=parse_labels(config.label),
-        ),
-        batch_size=config.batch_size,
-        cache=config.cache or config.out.with_name(config.out.name + ".parts"),
-        progress=True,
+        cohort, encoder, settings=settings, batch_size=config.batch_size, cache=cache, progress=True
     )
     embeddings.save(config.out)
     rows, width = embeddings.embeddings.shape
     log.info("%s: %d embeddings of %d numbers", config.out, rows, width)
     return list_set_aside(errors, config.out.with_name(config.out.stem + ".failures.csv"))
+
+
+def _settings(config: Config) -> EmbeddingSettings:
+    from encoders.cohort_embeddings import EmbeddingSettings
+    from lens.cohort import parse_labels
+    from lens.cohort.manifest import CHANNELS
+
+    return EmbeddingSettings(
+        shape=config.shape,
+        spacing_mm=config.spacing,
+        modalities=config.modalities or CHANNELS,
+        pool=config.pool,
+        stages=config.stage,
+        windows=config.windows,
+        labels=parse_labels(config.label),
+    )
+
+
+def _check(config: Config, cohort: Cohort, settings: EmbeddingSettings) -> None:
+    """Refuses, before an image is read, what could not be embedded."""
+    from encoders.channels import check_channels
+    from encoders.cohort_embeddings import check_pool, check_settings
+    from lens.errors import InputError
+
+    if config.out.suffix != ".npz":
+        raise InputError(f"{config.out}: embeddings are written as .npz")
+    check_output(config.out, "--out")
+    if config.cache is not None:
+        check_output(config.cache, "--cache", folder=True)
+    check_positive(batch_size=config.batch_size, shape=config.shape, spacing=config.spacing)
+    check_channels(settings.modalities, cohort.cases, "--modalities")
+    check_pool(settings, cohort)
+    check_regions(list(settings.labels or {}), cohort, "--label")
+    header = check_encoder(config.encoder, "--encoder", partial=config.partial)
+    check_settings(header.config, settings)
+
+
+def _outlook(
+    config: Config, cohort: Cohort, encoder: Encoder, settings: EmbeddingSettings, cache: Path
+) -> Outlook:
+    from encoders.cohort_embeddings import count_embedded
+    from encoders.encoder import parameters
+    from experiments.common.outlook import FLOAT, Outlook, Step, amount, several
+
+    total, done = len(cohort.cases), count_embedded(cohort, encoder, settings, cache)
+    width = sum(encoder.config.widths[stage - 1] for stage in config.stage)
+    width = width or encoder.config.features
+    weights = sum(prod(each.shape) for each in parameters(encoder).values())
+    batch = config.batch_size * prod(config.shape) * len(settings.modalities) * FLOAT
+    return Outlook(
+        steps=[Step("embed", done == total, f"{done} of {total} cases done before")],
+        sizes=[
+            f"{several(total, 'case')}, {width} dimensions, {weights / 1e6:.1f} million weights"
+        ],
+        out=config.out.parent,
+        memory=[
+            f"weights {amount(weights * FLOAT)}, a batch {amount(batch)}; what the encoder keeps "
+            "of a batch comes on top, not known"
+        ],
+        disk={"embeddings": 2.0 * total * width * FLOAT},
+    )
 
 
 if __name__ == "__main__":

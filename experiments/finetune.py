@@ -9,15 +9,19 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tyro
 
 from encoders.settings import HeadSettings, Task
-from experiments.common.cli import list_set_aside, run
+from experiments.common.check_first import check_positive, check_regions
+from experiments.common.cli import DONE, list_set_aside, run
 from experiments.common.training_flags import TrainingConfig
 from lens.settings import flat
+
+if TYPE_CHECKING:
+    from experiments.common.training_checks import Checked
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +58,15 @@ class Config(TrainingConfig):
 def job(config: Config) -> int:
     """Fine-tunes every seed and gives the exit code."""
     from experiments.common.run_record import RunRecord
+    from experiments.common.training_checks import training_outlook
     from experiments.common.training_data import read_data, write_patients
     from experiments.common.training_runs import run_seeds
     from lens.cohort.manifest import CHANNELS
 
-    _check(config)
+    checked = _check(config)
+    if config.dry_run:
+        print(training_outlook(config, checked))
+        return DONE
     out = config.run.out
     record = RunRecord(out, flat(config))
     data = read_data(config, None if config.task == "segmentation" else config.label)
@@ -81,14 +89,28 @@ def job(config: Config) -> int:
     return list_set_aside(data.set_aside, out / "failures.csv")
 
 
-def _check(config: Config) -> None:
-    from lens.cohort.manifest import CHANNELS, ROIS
-    from lens.errors import InputError
+def _check(config: Config) -> Checked:
+    """Refuses, before a volume is read, what could not be trained."""
+    from encoders.channels import check_channels
+    from experiments.common.training_checks import check_classes, check_training
+    from experiments.common.training_data import cohort_split_of
+    from lens.cohort.manifest import CHANNELS
 
-    if config.task == "segmentation" and config.label not in ROIS:
-        raise InputError(f"--label {config.label}: regions are {' and '.join(ROIS)}")
-    if set(config.channels) - set(CHANNELS):
-        raise InputError(f"--channels {config.channels}: modalities are {', '.join(CHANNELS)}")
+    masks = config.task == "segmentation"
+    check_positive(
+        layer_decay=config.layer_decay,
+        decoder_width=config.head.decoder_width,
+        auxiliary_width=config.head.auxiliary_width,
+    )
+    config.training.settings(config.run.seed, freeze=config.freeze, layer_decay=config.layer_decay)
+    checked = check_training(config, None if masks else config.label)
+    check_channels(config.channels or CHANNELS, checked.cohort.cases, "--channels")
+    if masks:
+        check_regions([config.label], checked.cohort, "--label")
+    else:
+        split = cohort_split_of(checked.cohort, config.run.seed)
+        check_classes(config.task, config.label, checked.cohort, split)
+    return checked
 
 
 def _one(
@@ -198,7 +220,7 @@ def _labels(config: Config, data: Any, source: np.ndarray) -> Any:
     if config.task == "segmentation":
         return data.cached.masks(config.label, source)
     numbers = config.task == "regression"
-    return labels_of(data, config.images.cohort, config.label, numbers=numbers)[source]
+    return labels_of(data.cached.cases, config.images.cohort, config.label, numbers=numbers)[source]
 
 
 def _summarise(config: Config, results: dict[int, dict[str, Any]]) -> None:

@@ -8,15 +8,20 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
 
 from encoders.settings import MaskingSettings
-from experiments.common.cli import list_set_aside, run
+from experiments.common.check_first import check_positive
+from experiments.common.cli import DONE, list_set_aside, run
 from experiments.common.training_flags import TrainingConfig
+from lens.errors import InputError
 from lens.settings import flat
+
+if TYPE_CHECKING:
+    from encoders.encoder import EncoderConfig
 
 log = logging.getLogger(__name__)
 
@@ -33,22 +38,29 @@ class Config(TrainingConfig):
     masking: MaskingSettings = field(default_factory=MaskingSettings)
     """Masked autoencoder."""
     modalities: tuple[str, ...] = ()
-    """The encoder's channels in order, default t2 dwi adc; a name that the cohort lacks gives
-    zeros."""
+    """The encoder's channels in order, default t2 dwi adc; none gives zeros, and so does one that
+    the cohort lacks."""
 
 
 def job(config: Config) -> int:
     """Pre-trains every seed and gives the exit code."""
+    from encoders.channels import check_channels
     from experiments.common.run_record import RunRecord
+    from experiments.common.training_checks import check_training, training_outlook
     from experiments.common.training_data import read_data, write_patients
     from experiments.common.training_runs import run_seeds
     from lens.cohort.manifest import CHANNELS
     from lens.files import write_json
 
-    out = config.run.out
+    out, modalities = config.run.out, config.modalities or CHANNELS
+    checked = check_training(config, channels=len(modalities))
+    check_channels(modalities, checked.cohort.cases, "--modalities")
+    _check_masking(config, checked.header.config)
+    if config.dry_run:
+        print(training_outlook(config, checked))
+        return DONE
     record = RunRecord(out, flat(config))
     data = read_data(config)
-    modalities = config.modalities or CHANNELS
     volumes = data.cached.volumes(modalities)
     write_patients(out / "patients.csv", data)
 
@@ -64,6 +76,19 @@ def job(config: Config) -> int:
         )  # fmt: skip
     record.finish(patients=len(data.split))
     return list_set_aside(data.set_aside, out / "failures.csv")
+
+
+def _check_masking(config: Config, encoder: EncoderConfig) -> None:
+    """Refuses patches that do not fit the encoder or the volumes."""
+    from encoders.masked import hidden_patches, patch_grid, patch_sides
+
+    masking = config.masking
+    try:
+        sides = patch_sides(encoder, masking.patch)
+        hidden_patches(patch_grid(config.images.shape, sides), masking.ratio)
+    except ValueError as error:
+        raise InputError(f"--patch, --ratio: {error}") from error
+    check_positive(width=masking.width)
 
 
 def _one(

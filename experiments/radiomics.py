@@ -10,14 +10,22 @@ each image and mask came onto the grid, and the mask values found and taken), ``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.common.check_first import (
+    check_output,
+    check_parameters,
+    check_positive,
+    check_regions,
+)
 from experiments.common.cli import DONE, REFUSED, list_set_aside, run
 from lens.settings import NiftiForm
 
 if TYPE_CHECKING:
+    from experiments.common.outlook import Outlook
     from lens.cohort import Cohort
     from lens.radiomics.parameters import Parameters
 
@@ -74,28 +82,36 @@ class Config:
     cache: Path | None = None
     """Folder of the finished cases; radiomics-cache beside the table by default."""
 
+    dry_run: bool = False
+    """Check everything, print stages, sizes and what they need, and write nothing."""
+
 
 def job(config: Config) -> int:
     """Manifest to table; gives the exit code."""
     from lens.cohort import parse_labels, read_manifest
     from lens.errors import InputError
-    from lens.files import check_writable, write_table
+    from lens.files import write_table
     from lens.radiomics.cohort_features import extract_cohort
-    from lens.radiomics.parameters import load_parameters, parameter_files
+    from lens.radiomics.parameters import parameter_files
 
     if config.out.suffix not in (".parquet", ".csv"):
         raise InputError(f"{config.out}: tables are written as .parquet or .csv")
     if config.perturb == 1 or config.perturb < 0:
         raise InputError(f"--perturb {config.perturb}: two or more versions, or 0 for none")
-    files, labels = parameter_files(config.parameters), parse_labels(config.label)
+    check_positive(spacing=config.spacing, workers=config.workers)
+    check_output(config.out, "--out")
+    parameter_files(config.parameters)
+    labels = parse_labels(config.label)
     cache = config.cache or config.out.parent / "radiomics-cache"
+    check_output(cache, "--cache", folder=True)
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
-    if config.out.is_dir():
-        raise InputError(f"{config.out}: is a folder; name a file for the table")
     cohort = read_manifest(config.cohort, nifti_form=config.nifti_form)
-    parameters = load_parameters(files)
-    check_writable(config.out.parent)
+    check_regions(list(labels), cohort, "--label")
+    parameters = check_parameters(config.parameters, cohort, labels)
+    if config.dry_run:
+        print(outlook(config, cohort, parameters, cache))
+        return DONE
     table, errors = extract_cohort(
         cohort,
         parameters,
@@ -120,8 +136,48 @@ def job(config: Config) -> int:
     return code
 
 
+def outlook(
+    config: Config, cohort: Cohort, parameters: Mapping[str, Parameters], cache: Path
+) -> Outlook:
+    """What an extraction would do and need."""
+    from experiments.common.outlook import Outlook, several
+    from experiments.common.radiomics_outlook import (
+        EXTRACTION_BYTES,
+        extraction_memory,
+        extraction_step,
+    )
+    from lens.cohort import parse_labels
+    from lens.radiomics.computable import count_columns
+    from lens.radiomics.parts import Reading
+
+    reading = Reading(config.spacing, parse_labels(config.label))
+    passes = {"radiomics": 0} | ({"perturbed versions": config.perturb} if config.perturb else {})
+    cases = cohort.cases
+    fullest = max(cases, key=lambda files: len(files.masks))
+    columns = count_columns(fullest, parameters)
+    told = (
+        extraction_memory(config.workers, cases, parameters, config.spacing)
+        if config.scheduler is None
+        else f"radiomics: that of the workers of {config.scheduler}, not known here"
+    )
+    return Outlook(
+        steps=[
+            extraction_step(name, cohort, parameters, cache, reading, repeats)
+            for name, repeats in passes.items()
+        ],
+        sizes=[f"{several(len(cases), 'case')}, about {several(columns, 'feature')} each"],
+        out=config.out.parent,
+        memory=[told],
+        disk={
+            "finished cases and tables": float(
+                len(cases) * columns * EXTRACTION_BYTES * (1 + config.perturb)
+            )
+        },
+    )
+
+
 def write_repeatability(
-    config: Config, cohort: Cohort, parameters: dict[str, Parameters], cache: Path
+    config: Config, cohort: Cohort, parameters: Mapping[str, Parameters], cache: Path
 ) -> None:
     """Writes how well each feature survives small changes of the images and masks."""
     from lens.cohort import parse_labels

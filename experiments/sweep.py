@@ -11,7 +11,7 @@ python -m experiments.sweep --cohort cohort.csv --encoder-pre A --encoder-ft cls
 
 from __future__ import annotations
 
-from experiments.common.cli import list_set_aside, run
+from experiments.common.cli import DONE, list_set_aside, run
 from experiments.main_job.config import Config
 from experiments.main_job.plan import settle
 
@@ -23,13 +23,17 @@ def job(config: Config) -> int:
     # Imported here so that --help and wrong usage do not wait for JAX.
     from experiments.common.run_record import RunRecord
     from experiments.main_job.analysis import analyse
+    from experiments.main_job.check_first import check_first
     from experiments.main_job.images import from_cohort
-    from experiments.main_job.inputs import check_inputs, from_tables
-    from lens.files import check_folder
+    from experiments.main_job.inputs import from_tables
     from lens.report.page import write_report
 
-    check_folder(plan.out)
-    check_inputs(plan)
+    cohort = check_first(plan)
+    if config.dry_run:
+        from experiments.main_job.dry_run import outlook
+
+        print(outlook(plan, cohort))
+        return DONE
     record = RunRecord(plan.out, plan.flags())
     if config.tables.pre:
         inputs = from_tables(plan)

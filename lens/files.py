@@ -50,16 +50,22 @@ def check_folder(path: Path) -> None:
             return
 
 
+def existing(path: Path) -> Path:
+    """The path, or the innermost folder above it that exists."""
+    return next(part for part in (path, *path.absolute().parents) if part.exists())
+
+
 def check_writable(folder: Path) -> None:
-    """Makes a folder and refuses one that takes no file: what is to go there would be lost.
+    """Refuses a folder that takes no file: what is to go there would be lost.
+
+    A file without a name is written to it, or to the innermost folder above it that exists.
 
     Raises:
         InputError: it is a file, or cannot be made or written to.
     """
     check_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as stream:
+        with tempfile.TemporaryFile(dir=existing(folder)) as stream:
             stream.write(b"\0")
     except OSError as error:
         raise InputError(

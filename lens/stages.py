@@ -62,10 +62,24 @@ def study_folds(study: Study, settings: Settings) -> tuple[Fold, ...]:
     Raises:
         InputError: too few patients for the number of folds.
     """
+    if not settings.settled().folds:
+        return single_fold(study.split)
+    return folds_of(_patients(study), settings)
+
+
+def folds_of(patients: np.ndarray, settings: Settings) -> tuple[Fold, ...]:
+    """The folds of these patients; of none, where the settings ask for none.
+
+    Args:
+        patients: id of each row (n,).
+        settings: folds, repeats and seed.
+
+    Raises:
+        InputError: too few patients for the number of folds.
+    """
     settings = settings.settled()
     if not settings.folds:
-        return single_fold(study.split)
-    patients = study.ids["patient_id"].to_numpy()
+        return ()
     try:
         return make_folds(patients, settings.folds, settings.repeats or 1, settings.seed)
     except ValueError as error:
@@ -137,7 +151,7 @@ def judge_tasks(
     patients, folds, r = _patients(study), study_folds(study, settings), study.observed()
     fits = len(folds) * (1 + len(study.x_ft))
     seconds = estimate_seconds(study.x_pre, len(study.x_ft), r, folds, settings.mlp)
-    log.info("cross-validation: %d fits, about %s", fits, _duration(seconds))
+    log.info("cross-validation: %d fits, about %s", fits, duration(seconds))
     with bar(fits, "cross-validation", "fit") as advance:
         held_out = held_out_errors(
             study.x_pre, study.x_ft, r, patients, folds, settings.mlp,
@@ -359,5 +373,6 @@ def _fitted_patients(study: Study) -> int:
     return int(study.ids["patient_id"][study.rows("train", "val")].nunique())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words: in minutes from a minute and a half on."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

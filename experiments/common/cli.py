@@ -28,7 +28,8 @@ def run(config: Callable[..., Config], job: Callable[[Config], int], **options: 
     A refused input ends with one line on standard error and exit code 1, not with a traceback.
     """
     parsed = tyro.cli(config, **{"prog": _program(), **options})
-    _keep_compiled_programs()
+    if not getattr(parsed, "dry_run", False):
+        _keep_compiled_programs()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Orbax and JAX narrate their work at INFO; a user follows ours.
     for library in ("absl", "jax", "orbax", "distributed"):

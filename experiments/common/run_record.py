@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import lens
 from lens import cache
-from lens.files import write_json
+from lens.files import file_hash, write_json, write_table
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,10 @@ class RunRecord:
     Attributes:
         folder: where the run lives.
         record: content of ``run.json``.
+        dry: whether this is a rehearsal, which neither runs nor writes anything.
     """
+
+    dry = False
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -82,14 +87,10 @@ class RunRecord:
             work: the stage.
             lasting: the outputs are dear (embeddings, encoders): no later run clears them away.
         """
-        key, done = cache.key(code, depends), self._done.get(name)
-        if (
-            isinstance(done, dict)
-            and done.get("key") == key
-            and cache.intact(done.get("outputs"), self.folder)
-        ):
+        key = cache.key(code, depends)
+        if self.reusable(name, key):
             log.info("%s: done before, reused", name)
-            self.note(name, done | {"reused": True})
+            self.note(name, self._done[name] | {"reused": True})
             return
         log.info("%s ...", name)
         start, compiled = time.perf_counter(), self._compiling.seconds
@@ -106,6 +107,30 @@ class RunRecord:
                 "outputs": self._written_since(began, outputs),
             },
         )
+
+    def reusable(self, name: str, key: str) -> bool:
+        """Whether an earlier run did this stage from the same key and its outputs are intact."""
+        done = self._done.get(name)
+        return (
+            isinstance(done, dict)
+            and done.get("key") == key
+            and cache.intact(done.get("outputs"), self.folder)
+        )
+
+    def content(self, path: Path, hashed: Callable[[Path], str] = file_hash) -> str:
+        """Hash of a file or folder that an earlier stage may have written, as part of a key."""
+        return hashed(path)
+
+    def seconds_before(self, name: str) -> float | None:
+        """Seconds that a stage took in the last run that did it; None where none is recorded."""
+        done = self._done.get(name)
+        seconds = done.get("seconds") if isinstance(done, dict) else None
+        return float(seconds) if isinstance(seconds, int | float) else None
+
+    def write_table(self, table: pd.DataFrame, path: Path) -> None:
+        """Writes a table that is written anew in each run."""
+        write_table(table, path)
+        self.wrote(path)
 
     def wrote(self, *paths: Path) -> None:
         """Names files or folders that are written anew in each run.

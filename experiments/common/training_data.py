@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.common.training_flags import TrainingConfig
 from lens.errors import CaseError, InputError
+from lens.names import check_names
 
 if TYPE_CHECKING:
     from encoders.volumes import CachedCohort
@@ -56,18 +57,14 @@ def read_data(config: TrainingConfig, label: str | None = None) -> TrainingData:
         InputError: no patient is left to train on, or no case has the label.
     """
     from encoders.volumes import cache_cohort
-    from experiments.main_job.images import cohort_split
     from lens.cohort import read_manifest
 
     config.check()
     cohort = read_manifest(config.images.cohort, nifti_form=config.images.nifti_form)
-    # Before any case is set aside: a patient's part must not depend on another patient's file.
-    split = dict(
-        zip(map(id, cohort.cases), cohort_split(cohort, config.run.seed).tolist(), strict=True)
-    )
-    labelled, unlabelled = _labelled(cohort, label)
+    split = cohort_split_of(cohort, config.run.seed)
+    usable, unlabelled = labelled(cohort, label)
     cached, failed = cache_cohort(
-        dataclasses.replace(cohort, cases=labelled),
+        dataclasses.replace(cohort, cases=usable),
         config.images.cache or config.run.out / "volumes",
         shape=config.images.shape,
         spacing_mm=config.images.spacing,
@@ -80,11 +77,11 @@ def read_data(config: TrainingConfig, label: str | None = None) -> TrainingData:
     return data
 
 
-def labels_of(data: TrainingData, cohort: Path, label: str, *, numbers: bool) -> np.ndarray:
-    """The label of each usable case (n,): numbers, or classes by number or name.
+def labels_of(cases: Sequence[CaseFiles], cohort: Path, label: str, *, numbers: bool) -> np.ndarray:
+    """The label of each case (n,): numbers, or classes by number or name.
 
     Args:
-        data: of the run, whose cases all have the label.
+        cases: all have the label.
         cohort: the manifest, for messages.
         label: its column.
         numbers: refuse a value that is no number, as a regression must.
@@ -93,7 +90,6 @@ def labels_of(data: TrainingData, cohort: Path, label: str, *, numbers: bool) ->
         InputError: a value is no number (names the patient), or nearly every patient has a class of
             his own.
     """
-    cases = data.cached.cases
     values = [files.labels[label] for files in cases]
     if numbers:
         wrong = [i for i, value in enumerate(values) if not _is_finite(value)]
@@ -122,16 +118,36 @@ def _is_finite(value: str | float) -> bool:
         return False
 
 
-def _labelled(
+def cohort_split_of(cohort: Cohort, seed: int) -> dict[int, str]:
+    """The part of each case, by its ``id``.
+
+    Drawn before any case is set aside: a patient's part must not depend on another's file.
+
+    Args:
+        cohort: as the manifest tells.
+        seed: of the draw, where the manifest has no split.
+    """
+    from experiments.main_job.images import cohort_split
+
+    return dict(zip(map(id, cohort.cases), cohort_split(cohort, seed).tolist(), strict=True))
+
+
+def labelled(
     cohort: Cohort, label: str | None
 ) -> tuple[tuple[CaseFiles, ...], Sequence[CaseError]]:
-    """The cases with the label, and an error for each of the others."""
+    """The cases with the label, and an error for each of the others.
+
+    Args:
+        cohort: the cases.
+        label: column that a case must have a value in; None for none.
+
+    Raises:
+        InputError: no case has it.
+    """
     missing = [files for files in cohort.cases if label and label not in files.labels]
     if label and len(missing) == len(cohort.cases):
-        known = ", ".join(sorted({name for files in cohort.cases for name in files.labels}))
-        raise InputError(
-            f"{cohort.path}: no column {label} with values (labels: {known or 'none'})"
-        )
+        known = sorted({name for files in cohort.cases for name in files.labels})
+        check_names([label], known, "label with values", f"--label, {cohort.path}")
     errors = [
         CaseError(
             files.patient_id,

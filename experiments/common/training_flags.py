@@ -121,6 +121,8 @@ class TrainingConfig:
     """Encoder to start from."""
     training: OptimiserFlags = field(default_factory=OptimiserFlags)
     """Settings of the training loop."""
+    dry_run: bool = False
+    """Check everything, print stages, sizes and what they need, and write nothing."""
 
     def check(self) -> None:
         """Refuses what no training can use.
@@ -131,3 +133,4 @@ class TrainingConfig:
         counts = (self.training.epochs, self.training.batch, self.run.seeds, *self.images.shape)
         if min(counts) < 1 or min(self.images.spacing) <= 0:
             raise InputError("--epochs, --batch, --seeds, --shape and --spacing must be positive")
+        self.training.settings(self.run.seed)

@@ -13,7 +13,7 @@ from experiments.common.training_flags import TrainingConfig
 from lens.errors import InputError
 
 if TYPE_CHECKING:
-    from encoders.encoder import Encoder
+    from encoders.encoder import Encoder, EncoderConfig
     from encoders.training import Tracking
     from experiments.common.run_record import RunRecord
 
@@ -64,15 +64,10 @@ def initial_encoder(config: TrainingConfig, seed: int) -> tuple[Encoder, dict[st
         encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.start.size), rngs=nnx.Rngs(seed))
         origin = {"init": "random", "size": config.start.size, "init_seed": seed}
     else:
-        path = _checkpoint(Path(config.start.init), seed)
+        path = checkpoint_of(Path(config.start.init), seed)
         encoder = load(path)
         origin = {"init": str(path), "init_sha256": source_hash(path)}
-    stride, shape = encoder.config.total_strides[-1], config.images.shape
-    if any(side % stride for side in shape) or encoder.config.dims != 3:
-        raise InputError(
-            f"--shape {shape}: training needs a 3D encoder and sides that are multiples of "
-            f"{stride} voxels, its total stride"
-        )
+    check_input(config, encoder.config)
     try:
         reconfigure(encoder, remat=config.start.remat)
     except ValueError as error:
@@ -80,8 +75,49 @@ def initial_encoder(config: TrainingConfig, seed: int) -> tuple[Encoder, dict[st
     return encoder, origin
 
 
-def _checkpoint(path: Path, seed: int) -> Path:
-    """The encoder in a run folder of ours: that of this seed, or the only one."""
+def check_input(config: TrainingConfig, encoder: EncoderConfig) -> None:
+    """Refuses an encoder that the volumes do not fit, or that cannot do what the flags ask.
+
+    Args:
+        config: of the run.
+        encoder: the configuration to start from.
+
+    Raises:
+        InputError: as said.
+    """
+    stride, shape = encoder.total_strides[-1], config.images.shape
+    if any(side % stride for side in shape) or encoder.dims != 3:
+        raise InputError(
+            f"--shape {shape}: training needs a 3D encoder and sides that are multiples of "
+            f"{stride} voxels, its total stride"
+        )
+    if config.start.remat and not hasattr(encoder, "remat"):
+        raise InputError(f"--remat: {type(encoder).__name__} has no remat; leave it out")
+
+
+def check_channel_count(config: TrainingConfig, encoder: EncoderConfig, channels: int) -> None:
+    """Refuses an encoder of another number of channels than it will be shown.
+
+    Raises:
+        InputError: as said.
+    """
+    if encoder.in_channels != channels:
+        raise InputError(
+            f"--init {config.start.init}: the encoder reads {encoder.in_channels} channels, and "
+            f"{channels} modalities are given; name one per channel, none for zeros"
+        )
+
+
+def checkpoint_of(path: Path, seed: int) -> Path:
+    """The encoder in a run folder of ours: that of this seed, or the only one.
+
+    Args:
+        path: of ``--init``, a checkpoint or a run folder.
+        seed: of the run that starts from it.
+
+    Raises:
+        InputError: there are several, and none is of this seed.
+    """
     if path.is_dir() and not (path / "encoder.json").is_file():
         runs = sorted(path.glob("seed-*/encoder"))
         same = [run for run in runs if run.parent.name == f"seed-{seed}"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
@@ -32,7 +32,14 @@ from lens.study.load import load_study
 from lens.study.study import Study
 from lens.verdicts.judge import Judged
 
+if TYPE_CHECKING:
+    from experiments.common.rehearsal import Rehearsal
+
 VERDICT_FILES = ("verdicts.parquet", "levels.csv")
+
+PROJECTION = "projection.npz"
+
+FIRST_STAGES = ("sweep", "cross-validation", "encoding")
 
 SPLIT_FILES = (
     "features.parquet", "groups.csv", "modalities.csv", "decoders.npz", "similarity.csv",
@@ -42,29 +49,17 @@ SPLIT_FILES = (
 def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
     """Runs the analysis on tables and gives all patients set aside on the way."""
     set_aside, scopes, tasks = list(inputs.set_aside), {}, {}
-    parts = _parts(plan, inputs, record.folder)
+    parts = parts_of(plan, inputs, record.folder)
+    if len(parts) > 1:
+        # What the tables of one lack must show before the hours that another takes.
+        for part in parts.values():
+            prepare(plan, inputs, part)
     for name, part in parts.items():
-        again = {task: inputs.retrained.get(task, []) for task in part.ft}
-        study = load_study(
-            part.pre,
-            part.ft,
-            inputs.radiomics,
-            split=inputs.split,
-            rois=part.scope.rois,
-            modalities=part.scope.modalities,
-            seed=plan.settings.seed,
-            retrained=again,
-            allow_partial=plan.settings.allow_partial,
-            any_columns=plan.settings.any_columns,
-        )
-        set_aside += study.set_aside
-        if not plan.config.tables.identical:
-            after = {task: [*map(str, (ft, *again[task]))] for task, ft in part.ft.items()}
-            check_different(study, str(part.pre), after)
-        settings = stages.begin(study, plan.settings)
-        context = _read_context(plan, study, _exposing_split(plan, inputs))
-        _Stages(settings, study, context, part, record, plan.config.context.doctor).run()
-        facts = stages.facts(study, settings)
+        prepared = prepare(plan, inputs, part)
+        set_aside += prepared.study.set_aside
+        settings = stages.begin(prepared.study, plan.settings)
+        PartStages(settings, *prepared, part, record, plan.config.context.doctor).run()
+        facts = stages.facts(prepared.study, settings)
         scopes[name] = facts | {"folder": str(part.folder.relative_to(record.folder))}
         tasks |= dict.fromkeys(part.ft, name)
     set_aside = _once_each(set_aside)
@@ -102,8 +97,52 @@ class Part:
     ft: dict[str, Path]
     folder: Path
 
+    def stage_name(self, name: str, run: Path) -> str:
+        """What a stage of this part is called in the record of the run folder `run`."""
+        return name if self.folder == run else f"{name} {self.folder.name}"
 
-def _parts(plan: Plan, inputs: Inputs, folder: Path) -> dict[str, Part]:
+    def stage_names(self, run: Path, doctor: DoctorForm | bool) -> list[str]:
+        """All stages of this part in order, as `PartStages` does them."""
+        planted = () if doctor_form(doctor) == "off" else ("doctor",)
+        of_part = [self.stage_name(name, run) for name in (*FIRST_STAGES, *planted)]
+        return of_part + [f"shift {task}" for task in self.ft]
+
+
+class Prepared(NamedTuple):
+    """The tables of a part, joined and checked."""
+
+    study: Study
+    context: Context
+
+
+def prepare(plan: Plan, inputs: Inputs, part: Part) -> Prepared:
+    """Reads and joins the tables of a part, and refuses what any of its stages would refuse.
+
+    Raises:
+        InputError: a table, region, column or number of folds cannot be used, or embeddings after
+            fine-tuning are those before it.
+    """
+    again = {task: inputs.retrained.get(task, []) for task in part.ft}
+    study = load_study(
+        part.pre,
+        part.ft,
+        inputs.radiomics,
+        split=inputs.split,
+        rois=part.scope.rois,
+        modalities=part.scope.modalities,
+        seed=plan.settings.seed,
+        retrained=again,
+        allow_partial=plan.settings.allow_partial,
+        any_columns=plan.settings.any_columns,
+    )
+    if not plan.config.tables.identical:
+        after = {task: [*map(str, (ft, *again[task]))] for task, ft in part.ft.items()}
+        check_different(study, str(part.pre), after)
+    stages.study_folds(study, plan.settings)
+    return Prepared(study, _read_context(plan, study, _exposing_split(plan, inputs)))
+
+
+def parts_of(plan: Plan, inputs: Inputs, folder: Path) -> dict[str, Part]:
     """The parts by name; the first one lives in the run folder itself."""
     parts: dict[tuple[Path, Scope], dict[str, Path]] = {}
     for task, (pre, ft) in inputs.tasks.items():
@@ -153,8 +192,26 @@ def _read_context(plan: Plan, study: Study, split: Path | None) -> Context:
     )
 
 
+class Stage(NamedTuple):
+    """A stage of the analysis of one part.
+
+    Attributes:
+        name: of the stage.
+        reads: files of other stages that it reads.
+        depends: gives what determines its outputs; reads those files.
+        outputs: that it may write.
+        work: the stage.
+    """
+
+    name: str
+    reads: tuple[Path, ...]
+    depends: Callable[[], Any]
+    outputs: list[Path]
+    work: Callable[[], object]
+
+
 @dataclass(frozen=True)
-class _Stages:
+class PartStages:
     """The stages of one part, each done once for the same study and settings."""
 
     settings: Settings
@@ -166,24 +223,37 @@ class _Stages:
 
     def run(self) -> None:
         """Runs what is not done yet."""
-        here, study = self.part.folder, self.study
-        write_study(here, study)
+        here = self.part.folder
+        write_study(here, self.study)
         self.record.wrote(here / "split.csv", here / "dropped.csv")
-        depends = [study.ids, study.features, study.split, study.x_pre, study.r, self.settings]
-        outputs = [here / "sweep.parquet", here / "projection.npz"]
-        self._stage("sweep", depends, outputs, self._sweep)
-        depends += [study.observed(), study.x_ft]
-        outputs = self._of_tasks(*VERDICT_FILES, "exposure.csv")
-        beyond = [study.retrained, self.context]
-        self._stage("cross-validation", [depends, beyond], outputs, self._cross_validate)
-        self._stage("encoding", depends, self._of_tasks("encoding.csv"), self._encode)
-        self._doctor(depends)
-        for task in study.x_ft:
-            self._compare_single_split(task, depends)
+        for stage in self.each():
+            self.record.stage(stage.name, (__name__,), stage.depends(), stage.outputs, stage.work)
 
-    def _stage(self, name: str, depends: Any, outputs: list[Path], work: Any) -> None:
-        scope = "" if self.part.folder == self.record.folder else f" {self.part.folder.name}"
-        self.record.stage(name + scope, (__name__,), depends, outputs, work)
+    def rehearse(self, record: Rehearsal) -> None:
+        """Notes which stages would be reused, and writes nothing."""
+        for stage in self.each():
+            if any(record.awaits(path) for path in stage.reads):
+                record.to_do(stage.name, stage.outputs)
+            else:
+                record.stage(stage.name, (__name__,), stage.depends(), stage.outputs, stage.work)
+
+    def each(self) -> Iterator[Stage]:
+        """The stages in order."""
+        here, study, run = self.part.folder, self.study, self.record.folder
+        sweep, folds, encoding = (self.part.stage_name(name, run) for name in FIRST_STAGES)
+        first = [study.ids, study.features, study.split, study.x_pre, study.r, self.settings]
+        outputs = [here / "sweep.parquet", here / PROJECTION]
+        yield Stage(sweep, (), lambda: first, outputs, self._sweep)
+        every = [*first, study.observed(), study.x_ft]
+        beyond = [study.retrained, self.context]
+        outputs = self._of_tasks(*VERDICT_FILES, "exposure.csv")
+        yield Stage(folds, (), lambda: [every, beyond], outputs, self._cross_validate)
+        outputs = self._of_tasks("encoding.csv")
+        yield Stage(encoding, (), lambda: every, outputs, self._encode)
+        if doctor_form(self.doctor) != "off":
+            yield self._doctor(self.part.stage_name("doctor", run), every)
+        for task in study.x_ft:
+            yield self._single_split(task, every)
 
     def _of_tasks(self, *names: str) -> list[Path]:
         return [self.record.folder / task / name for task in self.study.x_ft for name in names]
@@ -212,38 +282,43 @@ class _Stages:
         tables = stages.encode(self.study, self.settings, bar=tqdm_bar)
         self._write(tables, "encoding.csv")
 
-    def _doctor(self, depends: Any) -> None:
+    def _doctor(self, name: str, every: list[Any]) -> Stage:
         """What the cohort can show; its full form does not depend on the verdicts."""
         form, folder = doctor_form(self.doctor), self.part.folder / "doctor"
-        if form == "off":
-            return
         files = {task: self.record.folder / task / VERDICT_FILES[0] for task in self.study.x_ft}
-        verdicts = [file_hash(path) for path in files.values()] if form == "short" else []
+
+        reads = tuple(files.values()) if form == "short" else ()
+
+        def depends() -> list[Any]:
+            return [form, every, [file_hash(path) for path in reads]]
 
         def work() -> None:
             tables = {task: read_table(path) for task, path in files.items()}
             found = stages.diagnose(self.study, tables, self.settings, form, bar=tqdm_bar)
             write_diagnosis(folder, found, {"notes": self.study.notes})
 
-        self._stage("doctor", [form, depends, verdicts], [folder], work)
+        return Stage(name, reads, depends, [folder], work)
 
-    def _compare_single_split(self, task: str, depends: Any) -> None:
+    def _single_split(self, task: str, every: list[Any]) -> Stage:
         folder = self.record.folder / task
-        trained, files = read_projection(self.part.folder), [folder / n for n in VERDICT_FILES]
+        files = [folder / name for name in VERDICT_FILES]
+
+        def depends() -> list[Any]:
+            scaled = [part._asdict() for part in read_projection(self.part.folder)]
+            return [every, task, scaled, *(file_hash(path) for path in files)]
 
         def work() -> None:
             judged = Judged(*(read_table(path) for path in files))
             result, context = stages.compare_single_split(
-                self.study, trained, task, judged, self.settings,
+                self.study, read_projection(self.part.folder), task, judged, self.settings,
                 scratch=stages.scratch_of(self.settings, self.record.folder),
             )  # fmt: skip
             write_shift(folder, result)
             write_table(context, folder / "similarity.csv")
 
-        scaled = [part._asdict() for part in trained]
-        depends = [depends, task, scaled, *(file_hash(path) for path in files)]
         outputs = [folder / name for name in SPLIT_FILES]
-        self.record.stage(f"shift {task}", (__name__,), depends, outputs, work)
+        reads = (self.part.folder / PROJECTION, *files)
+        return Stage(f"shift {task}", reads, depends, outputs, work)
 
     def _write(self, tables: Mapping[str, Any], name: str) -> None:
         for task, table in tables.items():

@@ -119,6 +119,8 @@ class Config:
     """Run folder; default runs/<name of the input>."""
     roi: tuple[str, ...] = ()
     """Regions of interest to analyse (gland, lesion); default all."""
+    dry_run: bool = False
+    """Check everything, print stages, sizes and what they need, and write nothing."""
     scope: Pairs = ()
     """TASK=[MODALITY.]ROI, what a task is read against where that is not --roi, as in reg=t2.gland
     or seg=lesion; names are joined by +."""

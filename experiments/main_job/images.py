@@ -27,8 +27,6 @@ def from_cohort(plan: Plan, record: RunRecord) -> Inputs:
     assert flags.cohort is not None
     assert flags.encoder_pre is not None
     tuned = pairs(flags.encoder_ft, "--encoder-ft")
-    if not plan.config.tables.identical:
-        _check_different(flags.encoder_pre, tuned)
     cohort = read_manifest(flags.cohort, nifti_form=flags.nifti_form)
     return from_images(plan, record, cohort, flags.encoder_pre, tuned)
 
@@ -113,7 +111,7 @@ class _Maker:
 
         def work() -> None:
             features, failed = extract_cohort(
-                _with_rois(self.cohort, self.plan.config.roi),
+                with_rois(self.cohort, self.plan.config.roi),
                 load_parameters(files),
                 cache=folder / "radiomics-cache",
                 spacing_mm=self.plan.spacing,
@@ -147,7 +145,7 @@ class _Maker:
 
         def work() -> None:
             rows, failed = embed_cohort(
-                _with_channels(self.cohort, channels),
+                with_channels(self.cohort, channels),
                 encoders.load(checkpoint),
                 settings=settings,
                 cache=self.record.folder / "embeddings-cache",
@@ -156,7 +154,7 @@ class _Maker:
             rows.save(table)
             write_failures(failed, failures)
 
-        depends = [self._images(), settings, source_hash(checkpoint), channels]
+        depends = [self._images(), settings, self.record.content(checkpoint, source_hash), channels]
         code = (__name__, "encoders.cohort_embeddings", "encoders.checkpoints")
         self.record.stage(f"embed {name}", code, depends, [table, failures], work, lasting=True)
         return table, read_failures(failures)
@@ -170,8 +168,16 @@ class _Maker:
         ]
 
 
-def _check_different(pre: Path, tuned: Mapping[str, Path]) -> None:
-    """Refuses an encoder compared with itself, before its cohort is embedded."""
+def check_different_encoders(pre: Path, tuned: Mapping[str, Path]) -> None:
+    """Refuses an encoder compared with itself.
+
+    Args:
+        pre: checkpoint before fine-tuning.
+        tuned: task -> checkpoint after it.
+
+    Raises:
+        InputError: two are the same file, by content.
+    """
     for task, checkpoint in tuned.items():
         if source_hash(checkpoint) == source_hash(pre):
             raise InputError(
@@ -184,12 +190,11 @@ def _write_split(record: RunRecord, cohort: Cohort, seed: int) -> Path:
     patients = [files.patient_id for files in cohort.cases]
     table = pd.DataFrame({"patient_id": patients, "split": cohort_split(cohort, seed)})
     path = record.folder / "cohort-split.csv"
-    write_table(table.drop_duplicates(), path)
-    record.wrote(path)
+    record.write_table(table.drop_duplicates(), path)
     return path
 
 
-def _with_rois(cohort: Cohort, rois: Sequence[str]) -> Cohort:
+def with_rois(cohort: Cohort, rois: Sequence[str]) -> Cohort:
     """The cohort with the masks of `rois` alone, so that no others are extracted; () means all."""
     if not rois:
         return cohort
@@ -202,7 +207,7 @@ def _with_rois(cohort: Cohort, rois: Sequence[str]) -> Cohort:
     return dataclasses.replace(cohort, cases=tuple(files for files in cases if files.masks))
 
 
-def _with_channels(cohort: Cohort, channels: Sequence[str]) -> Cohort:
+def with_channels(cohort: Cohort, channels: Sequence[str]) -> Cohort:
     """The cohort with these modalities alone, in which the others are zeros; () means all."""
     if not channels:
         return cohort

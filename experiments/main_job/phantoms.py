@@ -52,9 +52,28 @@ TUNINGS = {
 }
 
 
+def _settings_of(plan: Plan, name: str) -> list[str]:
+    """Settings that a fine-tuning's encoder is read in, of the regions that are analysed."""
+    regions = set(plan.config.roi)
+    return [each for each in TUNINGS[name].settings if set(PHANTOM_SCOPES[each].rois) <= regions]
+
+
 def _tunings(plan: Plan) -> dict[str, Tuning]:
     """A quick look leaves out the segmentation, whose decoder takes long to compile."""
     return {name: t for name, t in TUNINGS.items() if not (plan.phantom.quick and name == "seg")}
+
+
+def stage_names(plan: Plan) -> list[str]:
+    """Stages of the embedded default up to its tables, in order."""
+    embedded: dict[tuple[str, ...], str] = {}
+    for name in _tunings(plan):
+        for setting in _settings_of(plan, name):
+            channels = PHANTOM_SCOPES[setting].channels
+            embedded.setdefault(("pre", *channels), "-".join(["embed pre", *channels]))
+            # Two settings of one encoder that sees the same are embedded once.
+            embedded.setdefault((name, *channels), "-".join([f"embed {setting}", *channels]))
+    tunings = [f"fine-tune {name}" for name in _tunings(plan)]
+    return ["phantoms", "pre-train", *tunings, "radiomics", *embedded.values()]
 
 
 def from_phantoms(plan: Plan, record: RunRecord) -> Inputs:
@@ -90,7 +109,7 @@ def from_phantoms(plan: Plan, record: RunRecord) -> Inputs:
         record.stage(
             f"fine-tune {name}",
             CODE,
-            [*depends, plan.phantom.finetune_epochs, file_hash(checkpoints["pre"])],
+            [*depends, plan.phantom.finetune_epochs, record.content(checkpoints["pre"])],
             [checkpoints[name]],
             _finetuning(plan, name, volumes, split, checkpoints),
             lasting=True,
@@ -101,9 +120,8 @@ def from_phantoms(plan: Plan, record: RunRecord) -> Inputs:
     )
     tuned = {
         setting: checkpoints[name]
-        for name, tuning in _tunings(plan).items()
-        for setting in tuning.settings
-        if set(PHANTOM_SCOPES[setting].rois) <= set(plan.config.roi)
+        for name in _tunings(plan)
+        for setting in _settings_of(plan, name)
     }
     return from_images(plan, record, cohort, checkpoints["pre"], tuned, notes=(note,))
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from experiments.common.flags import entries, pairs
 from experiments.main_job.config import Config
 from lens.errors import InputError
-from lens.radiomics.naming import name_problem
+from lens.names import name_problem
 from lens.settings import Settings, changed, flat
 
 LONGEST_FOLDER = 180

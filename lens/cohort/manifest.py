@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lens.cohort.columns import check_unread
 from lens.errors import CaseError, InputError
 from lens.missing import is_missing
 from lens.openable import folder_fault, plain_files, special
@@ -29,7 +30,7 @@ from which phantoms are made."""
 
 SPLITS = ("train", "val", "test")
 
-_RESERVED = {"patient_id", "study_id", "split", *MODALITIES, *ROIS, ZONES}
+_RESERVED = ("patient_id", "study_id", "split", *MODALITIES, *ROIS, ZONES)
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,14 @@ def read_manifest(
         The cohort, with every row either in ``cases`` or in ``set_aside``.
 
     Raises:
-        InputError: the manifest itself is at fault (columns, ids, splits), or no case is left.
+        InputError: the manifest itself is at fault (columns, ids, splits; a column of a name that
+            is nearly one of these), or no case is left.
     """
     path = Path(path)
     header, rows = _read_rows(path)
     _check_columns(path, header, images)
+    if images:
+        check_unread(path, rows, _RESERVED, (*MODALITIES, *ROIS, ZONES))
     _check_ids(path, rows)
     _check_splits(path, rows)
     numeric = _numeric_columns(header, rows)

@@ -6,7 +6,6 @@ evaluated on the grid of each image.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import SimpleITK as sitk
 from scipy.special import expit
 from tqdm import tqdm
 
+from lens.cache import read_record
 from lens.cohort.painting import (
     CAPSULE,
     PERIPHERAL,
@@ -133,7 +133,7 @@ def write_phantoms(folder: Path, n: int, seed: int, *, progress: bool = True) ->
             raise InputError(
                 f"{manifest}: a manifest that was not written here. Choose another folder"
             )
-        if _is_complete(manifest, record, made_as):
+        if is_written(folder, n, seed):
             return manifest
         manifest.unlink()
     rows = []
@@ -142,6 +142,17 @@ def write_phantoms(folder: Path, n: int, seed: int, *, progress: bool = True) ->
     write_json(record, made_as)
     write_table(pd.DataFrame(rows), manifest)
     return manifest
+
+
+def is_written(folder: Path, n: int, seed: int) -> bool:
+    """Whether a folder holds this very cohort, complete, as `write_phantoms` leaves it."""
+    manifest, record = folder / "cohort.csv", folder / "phantoms.json"
+    made_as = {"generator": GENERATOR, "n": n, "seed": seed}
+    if not manifest.exists() or read_record(record) != made_as:
+        return False
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    named = table[["t2", "dwi", "adc", "gland", "lesion"]].to_numpy().ravel()
+    return all((folder / name).is_file() for name in named if name)
 
 
 def _write(patient: Phantom, folder: Path) -> dict[str, str | int | float]:
@@ -155,14 +166,6 @@ def _write(patient: Phantom, folder: Path) -> dict[str, str | int | float]:
                 # Compression only pays for masks; the noise of the images does not shrink.
                 sitk.WriteImage(image, str(temporary), name in patient.masks)
     return row | {"pirads": patient.pirads, "volume_ml": round(patient.volume_ml, 3)}
-
-
-def _is_complete(manifest: Path, record: Path, made_as: dict[str, int]) -> bool:
-    if json.loads(record.read_text(encoding="utf-8")) != made_as:
-        return False
-    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
-    named = table[["t2", "dwi", "adc", "gland", "lesion"]].to_numpy().ravel()
-    return all((manifest.parent / name).is_file() for name in named if name)
 
 
 def _grade(index: int, seed: int) -> int:

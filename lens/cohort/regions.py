@@ -16,6 +16,7 @@ from lens.cohort.images import Mask, load_mask
 from lens.cohort.manifest import ROIS
 from lens.cohort.placement import Placement, listed, verdict
 from lens.errors import CaseError, InputError
+from lens.names import check_names
 from lens.settings import NiftiForm
 
 MIN_ROI_VOXELS = 8
@@ -125,9 +126,8 @@ def check_labels(labels: Mapping[str, Sequence[int]]) -> None:
     Raises:
         InputError: as said.
     """
+    check_names(labels, ROIS, "region", "label")
     for roi, values in labels.items():
-        if roi not in ROIS:
-            raise InputError(f"labels of {roi!r}: regions are {' and '.join(ROIS)}")
         if not values or min(values) < 1:
             raise InputError(f"labels of {roi}, {tuple(values)}: name one or more values above 0")
 

@@ -27,12 +27,11 @@ from lens.errors import CaseError, InputError
 from lens.files import check_writable, write_table
 from lens.machine import cpu_count
 from lens.radiomics import audit
-from lens.radiomics.computable import computed
+from lens.radiomics.computable import check_computable
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.extract_part import extract_part
-from lens.radiomics.honoured import check_label
 from lens.radiomics.memory import affordable_workers
-from lens.radiomics.parameters import Parameters, parameters_for
+from lens.radiomics.parameters import Parameters
 from lens.radiomics.parts import (
     Part,
     Reading,
@@ -97,7 +96,7 @@ def extract_cohort(
             workers do not fit, or not a single feature.
     """
     _check(workers, labels)
-    _check_parameters(cohort, parameters, labels or {})
+    check_computable(cohort, parameters, labels or {})
     check_writable(cache)
     reading = Reading(spacing_mm, labels)
     parts = parts_of(cohort.cases, parameters, cache, reading, progress=progress)
@@ -167,18 +166,6 @@ def _check(workers: int | None, labels: Mapping[str, Sequence[int]] | None) -> N
     if workers is not None and workers < 1:
         raise InputError(f"workers {workers}: at least one is needed")
     check_labels(labels or {})
-
-
-def _check_parameters(
-    cohort: Cohort, parameters: Mapping[str, Parameters], labels: Mapping[str, Sequence[int]]
-) -> None:
-    """Refuses before any image is read what no case could be extracted with."""
-    modalities = dict.fromkeys(name for files in cohort.cases for name in files.images)
-    regions = list(dict.fromkeys(name for files in cohort.cases for name in files.masks))
-    for modality in modalities:
-        chosen = parameters_for(parameters, modality)
-        check_label(chosen.file, chosen.label, regions, labels)
-        computed(chosen)
 
 
 def _failed_before(

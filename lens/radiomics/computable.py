@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from lens.cohort.manifest import CaseFiles
+from lens.cohort.manifest import CaseFiles, Cohort
 from lens.errors import CaseError, InputError
 from lens.radiomics.extract import Region, measure
+from lens.radiomics.honoured import check_label
 from lens.radiomics.parameters import Parameters, parameters_for
 
 SIZE, ROI = 40, 6
@@ -71,6 +72,39 @@ def computed(parameters: Parameters) -> frozenset[str]:
                 "deprecated. Take it out of featureClass"
             )
     return frozenset(names)
+
+
+def check_computable(
+    cohort: Cohort, parameters: Mapping[str, Parameters], labels: Mapping[str, Sequence[int]]
+) -> None:
+    """Refuses before any image is read what no case could be extracted with.
+
+    Args:
+        cohort: the cases.
+        parameters: by modality.
+        labels: region -> the mask values that make it.
+
+    Raises:
+        InputError: a modality without parameters, or parameters that ask for what gives nothing
+            here or for another label.
+    """
+    modalities = dict.fromkeys(name for files in cohort.cases for name in files.images)
+    regions = list(dict.fromkeys(name for files in cohort.cases for name in files.masks))
+    for modality in modalities:
+        chosen = parameters_for(parameters, modality)
+        check_label(chosen.file, chosen.label, regions, labels)
+        computed(chosen)
+
+
+def count_columns(case: CaseFiles, parameters: Mapping[str, Parameters]) -> int:
+    """Columns of the radiomics table that a case with these images and masks gives, about.
+
+    Args:
+        case: names its modalities and regions.
+        parameters: by modality.
+    """
+    per_region = sum(len(computed(parameters_for(parameters, name))) for name in case.images)
+    return per_region * len(case.masks)
 
 
 def check_complete(

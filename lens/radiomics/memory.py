@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -31,6 +32,43 @@ LOOKED_AT = 64
 """Cases whose headers are read, evenly spaced over the cohort."""
 
 
+class Needs(NamedTuple):
+    """Memory of workers in bytes, and what there is of it.
+
+    Attributes:
+        each: estimated peak of one worker on the largest case looked at.
+        free: on this machine.
+        workers: as many as were asked for, or as fit; at least one.
+        fit: whether even one does.
+    """
+
+    each: float
+    free: float
+    workers: int
+    fit: bool
+
+
+def needs(
+    workers: int,
+    cases: Sequence[CaseFiles],
+    parameters: Mapping[str, Parameters],
+    spacing_mm: tuple[float, float, float],
+) -> Needs:
+    """What so many workers need, from the headers of some cases.
+
+    Args:
+        workers: that are asked for.
+        cases: of the cohort.
+        parameters: by modality.
+        spacing_mm: (x, y, z) of the grid.
+    """
+    sample = cases[:: max(1, len(cases) // LOOKED_AT)]
+    each = max(worker_bytes(files, parameters, spacing_mm) for files in sample)
+    free = free_bytes()
+    fitting = int(free // each)
+    return Needs(each, free, max(min(workers, fitting), 1), fitting > 0)
+
+
 def affordable_workers(
     workers: int,
     cases: Sequence[CaseFiles],
@@ -41,23 +79,19 @@ def affordable_workers(
 
     At least one, with a warning where even one may not fit.
     """
-    sample = cases[:: max(1, len(cases) // LOOKED_AT)]
-    need = max(worker_bytes(files, parameters, spacing_mm) for files in sample)
-    free = free_bytes()
-    fitting = int(free // need)
-    if fitting >= workers:
+    each, free, fitting, fit = needs(workers, cases, parameters, spacing_mm)
+    if fit and fitting >= workers:
         return workers
-    reduced = max(fitting, 1)
     log.warning(
         "radiomics: %d worker(s) would need about %.1f GB each, %.1f GB in all, and %.1f GB are "
         "free, so %s. A coarser spacing needs less",
         workers,
-        need / 1e9,
-        workers * need / 1e9,
+        each / 1e9,
+        workers * each / 1e9,
         free / 1e9,
-        f"{reduced} are started" if fitting else "even one may run out of memory; it is tried",
+        f"{fitting} are started" if fit else "even one may run out of memory; it is tried",
     )
-    return reduced
+    return fitting
 
 
 def worker_bytes(

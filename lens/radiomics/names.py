@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lens.errors import InputError
-from lens.radiomics.naming import name_problem
+from lens.names import name_problem
 
 PATTERN = re.compile(
     r"(?P<modality>[^.\s]+)\.(?P<roi>[^.\s]+)\.(?P<image>[^._\s]+)"

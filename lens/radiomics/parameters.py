@@ -13,9 +13,9 @@ from typing import Any
 
 from lens.cohort.manifest import MODALITIES
 from lens.errors import InputError
+from lens.names import name_problem
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.honoured import check_honoured
-from lens.radiomics.naming import name_problem
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
 from lens.errors import CaseError, InputError
+from lens.names import check_names
 from lens.radiomics.findings import explain, missing_kinds, repeated
 from lens.study.absurd import (
     FACTOR,
@@ -200,15 +200,7 @@ def drop_constant(rows: Rows, train: Bool[np.ndarray, " n"]) -> Rows:
 def _wanted(rows: Rows, what: str, names: Sequence[str]) -> np.ndarray:
     """Whether each feature is of one of these regions or modalities (`what`)."""
     known = rows.features[what].unique().tolist()
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        close = get_close_matches(unknown[0].casefold(), {k.casefold(): k for k in known}, n=1)
-        meant = [k for k in known if k.casefold() in close]
-        raise InputError(
-            f"{rows.sources['radiomics']}: no column of {what} {unknown[0]!r}"
-            + (f"; did you mean {meant[0]!r}?" if meant else "")
-            + f"; the table has {known}"
-        )
+    check_names(names, known, f"column of {what}", rows.sources["radiomics"])
     return rows.features[what].isin(names or known).to_numpy()
 
 

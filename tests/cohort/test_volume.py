@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lens.cohort import Case, stack, stack_mask
+from lens.errors import CaseError
 from tests.cohort.builders import ball, image, noise
 
 
@@ -67,3 +68,20 @@ def test_the_mask_lands_on_the_same_voxels(shape: tuple[int, int, int]) -> None:
     volume = stack(marked, shape=shape, modalities=("t2",))[..., 0]
     np.testing.assert_array_equal(mask, volume > 0)
     assert not stack_mask(marked, "lesion", shape=shape).any()
+
+
+@pytest.mark.parametrize("blank", ["zero", "one value"])
+def test_an_image_of_nothing_is_refused(blank) -> None:
+    content = np.zeros((8, 9, 10), np.float32) if blank == "zero" else np.full((8, 9, 10), 7.0)
+    images = {"t2": image(noise((8, 9, 10))), "adc": image(content.astype(np.float32))}
+    case = Case("P-1", None, images, {}, ())
+    with pytest.raises(CaseError, match="the adc image is of one value, or zero") as caught:
+        stack(case, shape=(8, 9, 10))
+    assert caught.value.patient_id == "P-1"
+    assert stack(case, shape=(8, 9, 10), modalities=("t2", "none"))[..., 0].any()
+
+
+def test_channels_that_a_case_has_none_of_are_refused() -> None:
+    case = Case("P-1", None, {"t2": image(noise((8, 9, 10)))}, {}, ())
+    with pytest.raises(CaseError, match="none of the channels T2, DWI is among the images"):
+        stack(case, shape=(8, 9, 10), modalities=("T2", "DWI"))

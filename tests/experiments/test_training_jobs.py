@@ -236,9 +236,9 @@ def test_seeds_and_control_are_recorded(manifest, shared, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label": "psa"}, r"no column psa with values \(labels: pirads, volume_ml\)"),
-        ({"task": "segmentation", "label": "tumour"}, "regions are gland and lesion"),
-        ({"channels": ("t1",)}, "modalities are t2, dwi, adc"),
+        ({"label": "psa"}, "no label with values 'psa'; there are pirads, volume_ml"),
+        ({"task": "segmentation", "label": "tumour"}, "no region 'tumour'; there are gland"),
+        ({"channels": ("t1",)}, "no modality 't1'; there are t2, dwi, adc, none"),
         ({"shape": (16, 24, 22)}, "multiples of 4 voxels"),
         ({"epochs": 0}, "must be positive"),
         ({"rate": -1.0}, "learning_rate is positive"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,7 @@ def read(folder: Path, *cells: str) -> tuple[Path, list[Any]]:
 
 
 def label(path: Path, cases: list[Any], *, numbers: bool) -> np.ndarray:
-    data: Any = SimpleNamespace(cached=SimpleNamespace(cases=cases))
-    return labels_of(data, path, "label", numbers=numbers)
+    return labels_of(cases, path, "label", numbers=numbers)
 
 
 def test_missing_words_are_no_class_and_leave_numbers_numbers(tmp_path: Path) -> None:

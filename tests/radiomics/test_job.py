@@ -143,7 +143,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path, q
     (tmp_path / "R.csv").mkdir()
     (tmp_path / "file").write_text("")
     for out, finding in [
-        (tmp_path / "R.csv", r"R\.csv: is a folder; name a file for the table"),
+        (tmp_path / "R.csv", r"R\.csv: is a folder; name a file in it"),
         (tmp_path / "file" / "R.csv", "file: is a file, not a folder"),
         (Path("/proc/nowhere/R.csv"), "/proc/nowhere: cannot be written to"),
     ]:

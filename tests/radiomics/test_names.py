@@ -6,8 +6,8 @@ import pytest
 
 from experiments.main_job.plan import Scope
 from lens.errors import InputError
+from lens.names import name_problem
 from lens.radiomics.names import column_name, parse_columns
-from lens.radiomics.naming import name_problem
 from lens.radiomics.parameters import parameter_files
 
 

@@ -217,7 +217,7 @@ def test_a_cache_that_cannot_be_written_is_refused_before_the_first_patient(
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(InputError, match=r"cache: is a file, not a folder"):
         features(cohort, parameters, tmp_path)
-    with pytest.raises(InputError, match=r"/proc/nowhere: cannot be written to"):
+    with pytest.raises(InputError, match=r"/proc/nowhere/cache: cannot be written to"):
         extract_cohort(cohort, parameters, cache=Path("/proc/nowhere/cache"), workers=1)
     assert worked == []
 

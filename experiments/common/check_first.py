@@ -1,0 +1,110 @@
+"""Checks that every job makes before its first slow stage: outputs, regions, encoders, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lens.errors import InputError
+
+if TYPE_CHECKING:
+    from encoders.headers import Header
+    from lens.cohort import Cohort
+    from lens.radiomics.parameters import Parameters
+
+
+def check_output(path: Path, flag: str, *, folder: bool = False) -> None:
+    """Refuses a file, or a folder, that could not be written.
+
+    Args:
+        path: what will be written.
+        flag: that names it.
+        folder: it is a folder.
+
+    Raises:
+        InputError: it is of the other kind, lies in what is no folder, or in one that this user
+            may not write to.
+    """
+    from lens.files import check_writable
+
+    if not folder and path.is_dir():
+        raise InputError(f"{flag} {path}: is a folder; name a file in it")
+    try:
+        check_writable(path if folder else path.parent)
+    except InputError as error:
+        raise InputError(f"{flag} {error}") from error
+
+
+def check_regions(names: Sequence[str], cohort: Cohort, flag: str) -> None:
+    """Refuses regions of which no patient of the cohort has a mask.
+
+    Args:
+        names: the regions.
+        cohort: the patients.
+        flag: that names them.
+
+    Raises:
+        InputError: as said.
+    """
+    from lens.names import check_names
+
+    there = dict.fromkeys(roi for files in cohort.cases for roi in files.masks)
+    check_names(names, there, "region", f"{flag}, {cohort.path}")
+
+
+def check_encoder(path: Path, flag: str, *, partial: bool = False) -> Header:
+    """What a checkpoint holds, without reading its values.
+
+    Args:
+        path: of the checkpoint.
+        flag: that names it.
+        partial: accept a PyTorch file that does not match fully.
+
+    Raises:
+        InputError: there is none, or it is not an encoder's.
+    """
+    from encoders.headers import read_header
+
+    if not path.exists():
+        raise InputError(f"{flag} {path}: no such file or folder; give an encoder's checkpoint")
+    return read_header(path, partial=partial)
+
+
+def check_parameters(
+    arguments: Sequence[str], cohort: Cohort, labels: Mapping[str, Sequence[int]]
+) -> Mapping[str, Parameters]:
+    """Radiomics parameters by modality, one for each modality of the cohort.
+
+    Args:
+        arguments: of ``--parameters``.
+        cohort: the patients.
+        labels: region -> the mask values that make it.
+
+    Raises:
+        InputError: PyRadiomics is not there, a file is not valid, it is for no modality, or it asks
+            for what cannot be computed.
+    """
+    from lens.cohort.manifest import MODALITIES
+    from lens.names import check_names
+    from lens.radiomics.computable import check_computable
+    from lens.radiomics.parameters import ANY, load_parameters, parameter_files
+
+    files = parameter_files(arguments)
+    check_names(files, (*MODALITIES, ANY), "modality", "--parameters")
+    parameters = load_parameters(files)
+    check_computable(cohort, parameters, labels)
+    return parameters
+
+
+def check_positive(**values: float | tuple[float, ...] | None) -> None:
+    """Refuses flags that are not positive numbers; none stands for a default.
+
+    Raises:
+        InputError: names the flag.
+    """
+    for name, value in values.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(number is None or 0 < number < float("inf") for number in numbers):
+            shown = " ".join(map(str, numbers))
+            raise InputError(f"--{name.replace('_', '-')} {shown}: must be positive and finite")

@@ -1,0 +1,204 @@
+"""What the main job refuses before its first slow stage: whatever any later stage would refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.common.check_first import (
+    check_encoder,
+    check_output,
+    check_parameters,
+    check_positive,
+    check_regions,
+)
+from experiments.common.flags import common_and_own, pairs
+from experiments.main_job.images import (
+    check_different_encoders,
+    cohort_split,
+    with_channels,
+    with_rois,
+)
+from experiments.main_job.inputs import check_inputs
+from experiments.main_job.plan import PHANTOM_ROIS, PHANTOM_SCOPES, Plan
+from lens.cohort import Cohort, parse_labels, read_manifest
+from lens.cohort.manifest import CHANNELS
+from lens.context import read_ceiling, read_exposure, read_labels
+from lens.errors import InputError
+from lens.files import read_table
+from lens.names import check_names
+from lens.stages import folds_of
+from lens.study.load import MIN_PATIENTS
+from lens.study.split import read_split
+from lens.study.tables import ID_COLUMNS, read_radiomics
+
+
+def check_first(plan: Plan) -> Cohort | None:
+    """Reads what is read fast, and refuses what could not be used later.
+
+    Args:
+        plan: of the run.
+
+    Returns:
+        The cohort, where images are brought; tables are joined, and so checked, by the analysis.
+
+    Raises:
+        InputError: a file, checkpoint, column, region, modality or flag cannot be used.
+    """
+    check_output(plan.out, "--out", folder=True)
+    check_inputs(plan)
+    _check_files(plan)
+    check_positive(workers=plan.config.images.workers)
+    if plan.config.tables.pre:
+        return None
+    images = plan.config.images
+    if images.cohort is None:
+        _check_phantoms(plan)
+        _check_context(plan, None)
+        return None
+    cohort = read_manifest(images.cohort, nifti_form=images.nifti_form)
+    _check_patients(plan, cohort)
+    _check_names(plan, cohort)
+    if plan.config.tables.radiomics is None:
+        analysed = with_rois(cohort, plan.config.roi)
+        check_parameters(images.parameters, analysed, parse_labels(images.label))
+    _check_context(plan, cohort)
+    _check_encoders(plan)
+    return cohort
+
+
+def _check_files(plan: Plan) -> None:
+    for path in plan.files():
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+
+
+def _check_patients(plan: Plan, cohort: Cohort) -> None:
+    patients = [files.patient_id for files in cohort.cases]
+    count = len(set(patients))
+    if count < MIN_PATIENTS:
+        raise InputError(
+            f"{cohort.path}: {count} patient(s) can be used, at least {MIN_PATIENTS} are needed"
+        )
+    cohort_split(cohort, plan.settings.seed)
+    folds_of(np.array(patients), plan.settings)
+
+
+def _check_names(plan: Plan, cohort: Cohort) -> None:
+    """Regions and modalities that flags name, against the masks and images, or the table."""
+    table = plan.config.tables.radiomics
+    check_regions(list(parse_labels(plan.config.images.label)), cohort, "--label")
+    if table is None:
+        rois = list(dict.fromkeys(roi for files in cohort.cases for roi in files.masks))
+        modalities = list(dict.fromkeys(name for files in cohort.cases for name in files.images))
+        where = str(cohort.path)
+    else:
+        names = read_radiomics(table).columns.difference(list(ID_COLUMNS), sort=False)
+        rois, modalities = ([*dict.fromkeys(name.split(".")[i] for name in names)] for i in (1, 0))
+        where = str(table)
+    check_names(plan.config.roi, rois, "region", f"--roi, {where}")
+    for task, scope in plan.scopes.items():
+        check_names(scope.rois, rois, "region", f"--scope {task}, {where}")
+        check_names(scope.modalities, modalities, "modality", f"--scope {task}, {where}")
+        check_names(scope.channels, CHANNELS, "modality", f"--channels {task}")
+        with_channels(cohort, scope.channels)
+
+
+def _check_encoders(plan: Plan) -> None:
+    """All checkpoints fit the input and each other; then each is read once, values and all."""
+    from encoders.checkpoints import load
+    from encoders.cohort_embeddings import EmbeddingSettings, check_settings
+
+    flags = plan.config.images
+    assert flags.encoder_pre is not None
+    tuned = pairs(flags.encoder_ft, "--encoder-ft")
+    named = {"--encoder-pre": flags.encoder_pre}
+    named |= {f"--encoder-ft {task}": path for task, path in tuned.items()}
+    settings = EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing)
+    widths = {}
+    for flag, path in named.items():
+        header = check_encoder(path, flag)
+        widths[flag] = header.config.features
+        try:
+            check_settings(header.config, settings)
+        except InputError as error:
+            raise InputError(f"{flag} {path}: {error}") from error
+        if widths[flag] != widths["--encoder-pre"]:
+            raise InputError(
+                f"{flag} {path}: gives {widths[flag]} numbers, --encoder-pre "
+                f"{flags.encoder_pre} {widths['--encoder-pre']}; fine-tuning keeps the width"
+            )
+    if not plan.config.tables.identical:
+        check_different_encoders(flags.encoder_pre, tuned)
+    for path in dict.fromkeys(named.values()):
+        load(path)
+
+
+def _check_phantoms(plan: Plan) -> None:
+    from encoders.convnext import ConvNeXtV2Config
+    from encoders.masked import hidden_patches, patch_grid, patch_sides
+    from encoders.settings import MaskingSettings
+
+    check_names(plan.config.roi, PHANTOM_ROIS, "region", "--roi")
+    if not any(set(scope.rois) <= set(plan.config.roi) for scope in PHANTOM_SCOPES.values()):
+        raise InputError(f"--roi {' '.join(plan.config.roi)}: no task of the phantoms is left")
+    if plan.phantom.patients < MIN_PATIENTS:
+        raise InputError(f"--phantoms {plan.phantom.patients}: at least {MIN_PATIENTS} are needed")
+    masking = MaskingSettings()
+    try:
+        sides = patch_sides(ConvNeXtV2Config.named("atto"), masking.patch)
+        hidden_patches(patch_grid(plan.shape, sides), masking.ratio)
+    except ValueError as error:
+        raise InputError(f"--shape: {error}") from error
+    folds_of(np.arange(plan.phantom.patients).astype(str), plan.settings)
+
+
+def _check_context(plan: Plan, cohort: Cohort | None) -> None:
+    """The tables around the verdicts, as far as they can be read without a study."""
+    flags, tasks = plan.config.context, _tasks(plan)
+    labels = flags.labels or plan.config.images.cohort
+    if labels is not None and (flags.adjust or flags.site):
+        ids = _ids_in(labels, cohort)
+        read_labels(labels, ids, flags.adjust)
+        read_labels(labels, ids, [flags.site] if flags.site else [], names=True)
+    everyone, own = common_and_own(flags.exposure, tasks, "--exposure")
+    for path in (everyone, *own.values()):
+        if path is not None:
+            read_exposure(path, _ids_in(path))
+    if flags.repeatability is not None:
+        table = read_table(flags.repeatability)
+        names = table["column"] if "column" in table else pd.Series(dtype=str)
+        read_ceiling(flags.repeatability, names)
+    if (split := plan.config.tables.split) is not None:
+        patients = _ids_in(split)["patient_id"].tolist()
+        read_split(split, patients)
+        known = {files.patient_id for files in cohort.cases} if cohort else set(patients)
+        if not known & set(patients):
+            assert cohort is not None
+            raise InputError(
+                f"{split}: has none of the patients of {cohort.path}, such as {min(known)}"
+            )
+
+
+def _tasks(plan: Plan) -> list[str]:
+    if plan.config.images.cohort is None:
+        return list(PHANTOM_SCOPES)
+    return list(pairs(plan.config.images.encoder_ft, "--encoder-ft"))
+
+
+def _ids_in(path: Path, cohort: Cohort | None = None) -> pd.DataFrame:
+    """The ids that a table has, those of the cohort's patients alone where it has any.
+
+    What is asked of other patients is told once they are known.
+    """
+    table = read_table(path)
+    keys = [name for name in ID_COLUMNS if name in table.columns]
+    if not keys:
+        return pd.DataFrame({"patient_id": [""]})
+    ids = table[keys].drop_duplicates()
+    if cohort is None or "patient_id" not in keys:
+        return ids
+    shared = ids[ids["patient_id"].isin([files.patient_id for files in cohort.cases])]
+    return (shared if len(shared) else ids).reset_index(drop=True)

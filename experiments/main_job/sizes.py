@@ -1,0 +1,127 @@
+"""Sizes of a run from images before any image is read, and what they need of memory and disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from experiments.common.check_first import check_encoder, check_parameters
+from experiments.common.flags import entries
+from experiments.common.outlook import FLOAT, amount, several
+from experiments.common.radiomics_outlook import EXTRACTION_BYTES, extraction_memory
+from experiments.main_job.images import with_rois
+from experiments.main_job.plan import PHANTOM_SCOPES, Plan
+from lens.cohort import CaseFiles, Cohort
+from lens.cohort.manifest import CHANNELS
+from lens.radiomics.computable import count_columns
+from lens.radiomics.parameters import load_parameters, parameter_files
+from lens.settings import Settings
+from lens.stages import folds_of
+from lens.study.split import split_patients
+from lens.study.study import Study
+from lens.study.tables import ID_COLUMNS, read_radiomics
+from lens.verdicts.folds import Fold, single_fold
+
+DOUBLE = 8
+"""Bytes of a number in a radiomics table."""
+
+MASK = 1
+"""Bytes of a voxel of a mask."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows and columns of the tables.
+
+    Attributes:
+        rows: studies of patients.
+        features: radiomic ones.
+        dimensions: of an embedding.
+        tasks: encoders after fine-tuning.
+    """
+
+    rows: int
+    features: int
+    dimensions: int
+    tasks: int
+
+    def __str__(self) -> str:
+        return (
+            f"{several(self.rows, 'row')} (patients, or studies of them), {self.features} features,"
+            f" {self.dimensions} dimensions, {several(self.tasks, 'task')}"
+        )
+
+    @property
+    def in_memory(self) -> float:
+        """Bytes of the joined tables: features as read and as used, and the embeddings."""
+        features, embeddings = self.features * 2 * DOUBLE, (1 + self.tasks) * self.dimensions
+        return self.rows * (features + embeddings * FLOAT)
+
+    def made_up(self) -> tuple[np.ndarray, np.ndarray]:
+        """Random embeddings (n, d) and features (n, k) of these sizes, to time a fit on."""
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(self.rows, self.dimensions)).astype(np.float32)
+        return x, rng.normal(size=(self.rows, self.features))
+
+    def folds(self, settings: Settings) -> tuple[Fold, ...]:
+        """Folds of so many patients, a row each."""
+        patients = np.array([f"{row:07d}" for row in range(self.rows)])
+        split = split_patients(patients, seed=settings.seed)
+        return folds_of(patients, settings) or single_fold(split)
+
+
+def sizes_of_study(study: Study) -> Sizes:
+    """Sizes of joined tables."""
+    return Sizes(len(study.r), study.r.shape[1], study.x_pre.shape[1], len(study.x_ft))
+
+
+def sizes_of_images(plan: Plan, cohort: Cohort) -> Sizes:
+    """Sizes if every patient of the cohort can be used."""
+    flags, table = plan.config.images, plan.config.tables.radiomics
+    tasks = len(entries(flags.encoder_ft, "--encoder-ft"))
+    assert flags.encoder_pre is not None
+    width = check_encoder(flags.encoder_pre, "--encoder-pre").config.features
+    if table is not None:
+        names = read_radiomics(table).columns.difference(list(ID_COLUMNS))
+        return Sizes(len(cohort.cases), len(names), width, tasks)
+    parameters = load_parameters(parameter_files(flags.parameters))
+    cases = with_rois(cohort, plan.config.roi).cases
+    fullest = max(cases, key=lambda files: len(files.masks))
+    return Sizes(len(cohort.cases), count_columns(fullest, parameters), width, tasks)
+
+
+def sizes_of_phantoms(plan: Plan) -> Sizes:
+    """Sizes of the embedded default."""
+    from encoders.convnext import ConvNeXtV2Config
+
+    masks = {roi: Path(roi) for roi in plan.config.roi}
+    case = CaseFiles("", None, {name: Path(name) for name in CHANNELS}, masks, {}, None)
+    tasks = [task for task, scope in PHANTOM_SCOPES.items() if set(scope.rois) <= set(masks)]
+    parameters = load_parameters(parameter_files(plan.config.images.parameters))
+    columns = count_columns(case, parameters)
+    width = ConvNeXtV2Config.named("atto").features
+    return Sizes(plan.phantom.patients, columns, width, len(tasks))
+
+
+def image_needs(
+    plan: Plan, cohort: Cohort | None, sizes: Sizes
+) -> tuple[list[str], dict[str, float]]:
+    """Sentences on memory, and bytes on disk by what is written, before the tables are there."""
+    made = plan.config.tables.radiomics is None
+    disk = {"embeddings": 2.0 * sizes.rows * sizes.dimensions * (1 + sizes.tasks) * FLOAT}
+    if made:
+        disk["radiomics"] = float(sizes.rows * sizes.features * EXTRACTION_BYTES)
+    voxels = prod(plan.shape)
+    volume = f"a volume {amount(voxels * len(CHANNELS) * FLOAT)}"
+    memory = [f"embed: {volume}, four at a time; what the encoder keeps on top is not known"]
+    if cohort is None:
+        images = len(CHANNELS) * FLOAT + len(plan.config.roi) * MASK
+        disk["phantoms and their volumes"] = 2.0 * sizes.rows * voxels * images
+    elif made:
+        parameters = check_parameters(plan.config.images.parameters, cohort)
+        workers = plan.config.images.workers
+        memory.insert(0, extraction_memory(workers, cohort.cases, parameters, plan.spacing))
+    return memory, disk
