@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -22,6 +20,7 @@ from encoders.families import convert, describe, from_description
 from encoders.state_dicts import Match, first_line, read_state_dict
 from lens.errors import InputError
 from lens.files import file_hash, write_json
+from lens.unfinished import unfinished
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +68,7 @@ def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None 
     facts = describe(encoder)
     if jax.tree.leaves(nnx.state(encoder, nnx.Not(nnx.Param))):
         raise InputError(f"{path}: the encoder has variables that are no parameters; not supported")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    try:
-        temporary.chmod(0o755)
+    with unfinished(path, folder=True) as temporary:
         arrays = {name: np.asarray(p[...]) for name, p in parameters(encoder).items()}
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / _PARAMETERS, arrays)
@@ -84,14 +80,11 @@ def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None 
         }
         write_json(temporary / _DESCRIPTION, description)
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-old-"))
-            path.rename(old / path.name)
-            temporary.rename(path)
-            shutil.rmtree(old)
+            with unfinished(path, folder=True) as old:
+                path.rename(old / path.name)
+                temporary.rename(path)
         else:
             temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_ours(path: Path) -> tuple[Encoder, dict[str, Any]]:

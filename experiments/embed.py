@@ -9,8 +9,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool
-from experiments.common.cli import list_set_aside, run
+from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, grid_problem
+from experiments.common.cli import alone, list_set_aside, run
+from experiments.common.flags import as_flag
+from lens.lock import of_file
+from lens.ranges import COUNT, Check, first_problem
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,12 @@ class Config:
     """Accept an encoder file that does not match fully; the rest stays at random."""
 
 
+def parts(config: Config) -> Path:
+    """The folder of finished patients."""
+    return config.cache or config.out.with_name(config.out.name + ".parts")
+
+
+@alone(lambda config: of_file(config.out, parts(config)))
 def job(config: Config) -> int:
     """Embeds the cohort and gives the exit code."""
     from encoders.checkpoints import load
@@ -57,6 +66,8 @@ def job(config: Config) -> int:
     from lens.cohort.manifest import CHANNELS
     from lens.errors import InputError
 
+    if problem := _problem(config):
+        raise InputError(as_flag(problem))
     if config.out.suffix != ".npz":
         raise InputError(f"{config.out}: embeddings are written as .npz")
     cohort = read_manifest(config.cohort)
@@ -74,13 +85,20 @@ def job(config: Config) -> int:
             labels=parse_labels(config.label),
         ),
         batch_size=config.batch_size,
-        cache=config.cache or config.out.with_name(config.out.name + ".parts"),
+        cache=parts(config),
         progress=True,
     )
     embeddings.save(config.out)
     rows, width = embeddings.embeddings.shape
     log.info("%s: %d embeddings of %d numbers", config.out, rows, width)
     return list_set_aside(errors, config.out.with_name(config.out.stem + ".failures.csv"))
+
+
+def _problem(config: Config) -> str:
+    """What is out of range; an empty text where nothing is."""
+    return grid_problem(config.shape, config.spacing) or first_problem(
+        [Check("stage", config.stage, COUNT), Check("batch_size", config.batch_size, COUNT)]
+    )
 
 
 if __name__ == "__main__":

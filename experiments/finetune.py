@@ -15,8 +15,9 @@ import numpy as np
 import tyro
 
 from encoders.settings import HeadSettings, Task
-from experiments.common.cli import list_set_aside, run
+from experiments.common.cli import alone, list_set_aside, run
 from experiments.common.training_flags import TrainingConfig
+from lens.lock import of_folder
 from lens.settings import flat
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Config(TrainingConfig):
     """permuted-labels: the labels of train and val patients are exchanged among them, by seed."""
 
 
+@alone(lambda config: of_folder(config.run.out, config.images.cache))
 def job(config: Config) -> int:
     """Fine-tunes every seed and gives the exit code."""
     from experiments.common.run_record import RunRecord
@@ -85,6 +87,8 @@ def _check(config: Config) -> None:
     from lens.cohort.manifest import CHANNELS, ROIS
     from lens.errors import InputError
 
+    config.check()
+    config.training.settings(config.run.seed, layer_decay=config.layer_decay)
     if config.task == "segmentation" and config.label not in ROIS:
         raise InputError(f"--label {config.label}: regions are {' and '.join(ROIS)}")
     if set(config.channels) - set(CHANNELS):

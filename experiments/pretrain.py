@@ -14,8 +14,9 @@ import numpy as np
 import tyro
 
 from encoders.settings import MaskingSettings
-from experiments.common.cli import list_set_aside, run
+from experiments.common.cli import alone, list_set_aside, run
 from experiments.common.training_flags import TrainingConfig
+from lens.lock import of_folder
 from lens.settings import flat
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Config(TrainingConfig):
     zeros."""
 
 
+@alone(lambda config: of_folder(config.run.out, config.images.cache))
 def job(config: Config) -> int:
     """Pre-trains every seed and gives the exit code."""
     from experiments.common.run_record import RunRecord
@@ -45,6 +47,7 @@ def job(config: Config) -> int:
     from lens.cohort.manifest import CHANNELS
     from lens.files import write_json
 
+    config.check()
     out = config.run.out
     record = RunRecord(out, flat(config))
     data = read_data(config)

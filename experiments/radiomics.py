@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.common.cli import DONE, REFUSED, list_set_aside, run
+from experiments.common.cli import DONE, REFUSED, alone, list_set_aside, run
+from experiments.common.flags import as_flag
+from lens.lock import of_file
+from lens.ranges import COUNT, EDGE_MM, Check, first_problem
 
 if TYPE_CHECKING:
     from lens.cohort import Cohort
@@ -69,6 +72,12 @@ class Config:
     """Folder of the finished cases; radiomics-cache beside the table by default."""
 
 
+def parts(config: Config) -> Path:
+    """The folder of finished cases."""
+    return config.cache or config.out.parent / "radiomics-cache"
+
+
+@alone(lambda config: of_file(config.out, parts(config)))
 def job(config: Config) -> int:
     """Manifest to table; gives the exit code."""
     from lens.cohort import parse_labels, read_manifest
@@ -79,10 +88,12 @@ def job(config: Config) -> int:
 
     if config.out.suffix not in (".parquet", ".csv"):
         raise InputError(f"{config.out}: tables are written as .parquet or .csv")
+    if problem := _problem(config):
+        raise InputError(as_flag(problem))
     if config.perturb == 1 or config.perturb < 0:
         raise InputError(f"--perturb {config.perturb}: two or more versions, or 0 for none")
     files, labels = parameter_files(config.parameters), parse_labels(config.label)
-    cache = config.cache or config.out.parent / "radiomics-cache"
+    cache = parts(config)
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
     cohort, parameters = read_manifest(config.cohort), load_parameters(files)
@@ -108,6 +119,14 @@ def job(config: Config) -> int:
         write_repeatability(config, cohort, parameters, cache)
     print(f"{len(table)} patients x {table.shape[1] - 1} columns: {config.out}")
     return code
+
+
+def _problem(config: Config) -> str:
+    """What is out of range; an empty text where nothing is."""
+    workers = 1 if config.workers is None else config.workers
+    return first_problem(
+        [Check("spacing", config.spacing, EDGE_MM), Check("workers", workers, COUNT)]
+    )
 
 
 def write_repeatability(

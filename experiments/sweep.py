@@ -11,11 +11,13 @@ python -m experiments.sweep --cohort cohort.csv --encoder-pre A --encoder-ft cls
 
 from __future__ import annotations
 
-from experiments.common.cli import list_set_aside, run
+from experiments.common.cli import alone, list_set_aside, run
 from experiments.main_job.config import Config
 from experiments.main_job.plan import settle
+from lens.lock import of_folder
 
 
+@alone(lambda config: of_folder(settle(config).out))
 def job(config: Config) -> int:
     """Runs the job and gives the exit code."""
     plan = settle(config)
@@ -25,10 +27,8 @@ def job(config: Config) -> int:
     from experiments.main_job.analysis import analyse
     from experiments.main_job.images import from_cohort
     from experiments.main_job.inputs import check_inputs, from_tables
-    from lens.files import check_folder
     from lens.report.page import write_report
 
-    check_folder(plan.out)
     check_inputs(plan)
     record = RunRecord(plan.out, plan.flags())
     if config.tables.pre:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.common.flags import entries, pairs
+from encoders.settings import grid_problem
+from experiments.common.flags import as_flag, entries, pairs
 from experiments.main_job.config import Config
 from lens.errors import InputError
+from lens.ranges import COUNT, Check, first_problem
 from lens.settings import Settings, changed, flat
 
 
@@ -126,15 +128,20 @@ def settle(config: Config) -> Plan:
         roi=config.roi or rois,
         spacing=config.images.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
         shape=config.images.shape or ((32, 48, 48) if phantom else (64, 224, 224)),
-        phantoms=config.phantom.phantoms or (32 if quick else 104),
-        pretrain_epochs=config.phantom.pretrain_epochs or (2 if quick else 9),
-        finetune_epochs=config.phantom.finetune_epochs or (2 if quick else 5),
+        phantoms=_given(config.phantom.phantoms, 32 if quick else 104),
+        pretrain_epochs=_given(config.phantom.pretrain_epochs, 2 if quick else 9),
+        finetune_epochs=_given(config.phantom.finetune_epochs, 2 if quick else 5),
     )
     assert settled.out is not None
     _check_values(settled)
     tasks = set(PHANTOM_SCOPES) if phantom else _tasks(config)
     _check_context(config, tasks)
     return Plan(settled, settled.out, PHANTOM_SCOPES if phantom else _scopes(config))
+
+
+def _given(value: int | None, default: int) -> int:
+    """The value as given: zero is one, and is refused as such."""
+    return default if value is None else value
 
 
 def retrained_files(config: Config) -> dict[str, list[Path]]:
@@ -174,13 +181,18 @@ def _source(config: Config) -> str:
 
 def _check_values(config: Config) -> None:
     if problem := config.analysis.problem():
-        raise InputError(f"--{problem}")
-    phantom, shape, spacing = config.phantom, config.images.shape, config.images.spacing
-    assert shape is not None
-    assert spacing is not None
-    counts = (phantom.phantoms, phantom.pretrain_epochs, phantom.finetune_epochs, *shape)
-    if not all(count is None or count > 0 for count in (*counts, *spacing)):
-        raise InputError("counts, --shape and --spacing must be positive")
+        raise InputError(as_flag(problem))
+    images, phantom = config.images, config.phantom
+    assert images.shape is not None
+    assert images.spacing is not None
+    counts = {"workers": images.workers} | {
+        name: getattr(phantom, name) for name in ("phantoms", "pretrain_epochs", "finetune_epochs")
+    }
+    problem = grid_problem(images.shape, images.spacing) or first_problem(
+        Check(name, value, COUNT) for name, value in counts.items() if value is not None
+    )
+    if problem:
+        raise InputError(as_flag(problem))
 
 
 def _check_context(config: Config, tasks: Collection[str]) -> None:

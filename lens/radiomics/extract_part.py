@@ -33,7 +33,7 @@ def extract_part(
     try:
         case = read_case(files, **reading._asdict())
         geometry = case.geometry
-        write_part(part, case, extract_regions(case, parameters, files=files.images))
+        regions = extract_regions(case, parameters, files=files.images)
     except CaseError as error:
         write_failure(part, error, geometry or [refusal(error, files)])
         return error
@@ -46,6 +46,12 @@ def extract_part(
             "",
             stage="radiomics",
             reason=f"{type(error).__name__}: {error}",
-            remedy="Look at this patient's images and masks.",
+            remedy=(
+                "Run again with fewer workers, or with a coarser spacing."
+                if isinstance(error, MemoryError)
+                else "Look at this patient's images and masks."
+            ),
         )
+    # Outside: a full disk is no patient's fault, and ends the job.
+    write_part(part, case, regions)
     return None
