@@ -59,7 +59,9 @@ class Augmentation:
     def __post_init__(self) -> None:
         shares = ("flip", "intensity_scale")
         _refuse(
-            Check(each.name, getattr(self, each.name), SHARE if each.name in shares else NOT_NEGATIVE)
+            Check(
+                each.name, getattr(self, each.name), SHARE if each.name in shares else NOT_NEGATIVE
+            )
             for each in fields(self)
         )
 

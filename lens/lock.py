@@ -169,7 +169,7 @@ def _create(lock: Path, owner: Owner, places: tuple[Place, ...]) -> bool:
             return False
         _held[lock] = (owner, places)
     try:
-        with open(handle, "w", encoding="utf-8") as stream:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
             json.dump(asdict(owner), stream, indent=2)
     except OSError:
         _held.pop(lock)

@@ -20,8 +20,8 @@ class Range:
         whole: whole numbers alone.
     """
 
-    low: float
-    high: float = math.inf
+    low: int | float
+    high: int | float = math.inf
     above: bool = False
     below: bool = False
     whole: bool = False

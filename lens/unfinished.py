@@ -97,7 +97,7 @@ def stop_writing(seconds: float = 5.0) -> None:
 
 
 def is_gone(process: int) -> bool:
-    """Whether no process of this number runs on this host (one that merely awaits burial is gone)."""
+    """Whether no process of this number runs on this host; one that awaits burial is gone, too."""
     import psutil
 
     if not psutil.pid_exists(process):

@@ -52,8 +52,10 @@ REMEDIES: dict[int, tuple[str, str]] = {
 }
 """What was found and what to do, by the system's number of the error."""
 
-_MEMORY_WORDS = ("out of memory", "bad allocation", "bad_alloc", "cannot allocate memory",
-                 "can't allocate memory", "can't start new thread", "unable to allocate")  # fmt: skip
+_MEMORY_WORDS = (
+    "out of memory", "bad allocation", "bad_alloc", "cannot allocate memory",
+    "can't allocate memory", "can't start new thread", "unable to allocate",
+)  # fmt: skip
 _MEMORY = (
     "not enough memory: end other programs, allow more (ulimit -v, the job's --mem), or ask for "
     f"less (--workers, --batch, --shape, --memory), {_AGAIN}"
