@@ -22,8 +22,11 @@ def entries(arguments: Sequence[str], flag: str, form: str = "TASK=FILE") -> dic
             raise InputError(f"{flag} {argument}: expected {form}")
         if problem := task_problem(task):
             raise InputError(f"{flag} {argument}: {problem}")
-        if task in found:
-            raise InputError(f"{flag} {argument}: task {task!r} is taken; give each its own name")
+        if task.casefold() in map(str.casefold, found):
+            raise InputError(
+                f"{flag} {argument}: task {task!r} is taken; give each its own name, "
+                "not by upper and lower case alone"
+            )
         found[task] = value
     return found
 

@@ -14,6 +14,7 @@ from experiments.main_job.config import Config
 from lens.errors import InputError
 from lens.ranges import COUNT, Check, first_problem
 from lens.settings import Settings, changed, flat
+from lens.study.tasks import name_problem
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,9 @@ def _source(config: Config) -> str:
 
 
 def _check_values(config: Config) -> None:
+    for name in config.roi:
+        if problem := name_problem(name, "region"):
+            raise InputError(f"--roi: {problem}")
     if problem := config.analysis.problem():
         raise InputError(as_flag(problem))
     images, phantom = config.images, config.phantom
@@ -220,12 +224,13 @@ def _scopes(config: Config) -> dict[str, Scope]:
     scopes, channels = {}, config.images.channels
     for task, text in entries(config.scope, "--scope", "TASK=[MODALITY.]ROI").items():
         modalities, _, rois = text.rpartition(".")
-        scopes[task] = Scope(_names(rois), _names(modalities))
+        scopes[task] = Scope(_names(rois, "--scope", "region"),
+                             _names(modalities, "--scope", "modality"))  # fmt: skip
     if channels and not config.images.cohort:
         raise InputError("--channels needs --cohort: it says what an encoder sees of the images")
     for task, text in entries(channels, "--channels", "TASK=MODALITY").items():
         scope = scopes.get(task, Scope(rois=config.roi))
-        scopes[task] = dataclasses.replace(scope, channels=_names(text))
+        scopes[task] = dataclasses.replace(scope, channels=_names(text, "--channels", "modality"))
     for task in scopes:
         if task not in (tasks := _tasks(config)):
             raise InputError(
@@ -234,6 +239,10 @@ def _scopes(config: Config) -> dict[str, Scope]:
     return scopes
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """``t2+dwi`` -> ``("t2", "dwi")``."""
-    return tuple(name for name in text.split("+") if name)
+def _names(text: str, flag: str, kind: str) -> tuple[str, ...]:
+    """``t2+dwi`` -> ``("t2", "dwi")``; they are part of the names of folders."""
+    names = tuple(name for name in text.split("+") if name)
+    for name in names:
+        if problem := name_problem(name, kind):
+            raise InputError(f"{flag} {text}: {problem}")
+    return names
