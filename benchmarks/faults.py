@@ -35,7 +35,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TABLES = (".csv", ".parquet", ".npz", ".html")
 CACHES = ("radiomics-cache", "E.npz.parts", "volumes")
 GRID = ("--shape", "16", "24", "24", "--spacing", "2", "2", "3")
-PATIENCE = 120.0
+PATIENCE = 60.0
 """Seconds that a job may take to end after a signal, on a machine that may be busy."""
 
 
@@ -130,7 +130,7 @@ class Run:
         self._log = place.with_name(f"{place.name}.log")
         environment = {"TQDM_DISABLE": "1", "XDG_CACHE_HOME": str(cache)}
         environment |= {"TMPDIR": str(self._temporary), "OMP_NUM_THREADS": "1"}
-        # A shell starts what runs in its background with Ctrl-C ignored; a user's terminal does not.
+        # A shell starts what runs in its background with Ctrl-C ignored; a terminal does not.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             with self._log.open("w") as log:
@@ -189,7 +189,7 @@ class Run:
         """Locks, and files and folders that are not finished, of the run and of its libraries."""
         names = (".unfinished-*", "*.lock", "*orbax-checkpoint-tmp*")
         found = [path for name in names for path in self._place.rglob(name)]
-        found += [path for path in self._temporary.rglob("*") if path.is_file()]
+        found += self._temporary.iterdir()
         return sorted(str(path.relative_to(self._place.parent)) for path in found)
 
     def tables(self) -> dict[str, str]:

@@ -6,18 +6,20 @@ killed leaves such names; who next works in the folder removes those whose proce
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_NAME = re.compile(r"\.unfinished-(?P<host>.+)-(?P<process>\d+)-[0-9a-f]{12}")
+_NAME = re.compile(r"\.unfinished-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}")
 
 FOREIGN_SECONDS = 24 * 3600
 """Age from which an unfinished file of another host counts as abandoned."""
@@ -50,6 +52,25 @@ def unfinished(final: Path, *, folder: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def own_temporary_folder() -> Iterator[Path]:
+    """All temporary files of this process and its children go to a folder that goes at the end.
+
+    What processes that are gone left in the system's temporary folder is removed, too.
+    """
+    base, before = Path(tempfile.gettempdir()), (tempfile.tempdir, os.environ.get("TMPDIR"))
+    remove_abandoned(base, deep=False)
+    try:
+        with unfinished(base / "temporary", folder=True) as own:
+            tempfile.tempdir = os.environ["TMPDIR"] = str(own)
+            yield own
+    finally:
+        tempfile.tempdir = before[0]
+        os.environ.pop("TMPDIR", None)
+        if before[1] is not None:
+            os.environ["TMPDIR"] = before[1]
+
+
+@contextmanager
 def undisturbed() -> Iterator[None]:
     """A few steps that a stop of the program waits for, such as making a file and noting it."""
     with _gate:
@@ -79,8 +100,9 @@ def remove_abandoned(folder: Path, *, deep: bool, dead: Collection[int] = ()) ->
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             if _abandoned(path := Path(place) / name, dead):
-                remove(path)
-                found.append(path)
+                with suppress(OSError):  # another user's, in a folder that all share
+                    remove(path)
+                    found.append(path)
         folders[:] = [name for name in folders if deep and not name.startswith(".unfinished-")]
     return found
 
@@ -114,8 +136,12 @@ def host() -> str:
 
 
 def _stem() -> str:
-    name = re.sub(r"\W", "_", host())[:40]
-    return f".unfinished-{name}-{os.getpid()}-{secrets.token_hex(6)}"
+    return f".unfinished-{_host_mark()}-{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def _host_mark() -> str:
+    """Short, so that a socket in such a folder may have a path."""
+    return hashlib.sha256(host().encode()).hexdigest()[:8]
 
 
 def _abandoned(path: Path, dead: Collection[int]) -> bool:
@@ -123,7 +149,7 @@ def _abandoned(path: Path, dead: Collection[int]) -> bool:
     if made is None or path in _ours:
         return False
     process = int(made["process"])
-    if made["host"] == re.sub(r"\W", "_", host())[:40]:
+    if made["host"] == _host_mark():
         return process in dead or is_gone(process)
     try:
         return time.time() - path.lstat().st_mtime > FOREIGN_SECONDS

@@ -16,7 +16,7 @@ from experiments.common.failures import REFUSED, cache_home, explain
 from experiments.common.stopping import stop_tidily
 from lens.errors import CaseError
 from lens.lock import Claim, held
-from lens.unfinished import unfinished
+from lens.unfinished import own_temporary_folder, unfinished
 
 __all__ = ["DONE", "REFUSED", "SET_ASIDE", "alone", "list_set_aside", "run"]
 
@@ -43,7 +43,8 @@ def run(config: Callable[..., Config], job: Job[Config], **options: Any) -> NoRe
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         _keep_compiled_programs()
-        code = job(parsed)
+        with own_temporary_folder():
+            code = job(parsed)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         line, code = explain(error, (_program() or "job").split()[-1].rpartition(".")[2])

@@ -31,6 +31,9 @@ def stop_tidily() -> None:
     Those that the program was started to ignore (as ``nohup`` does) stay ignored. To be called
     once, in the main thread.
     """
+    # Workers share semaphores; the process that tidies these up after them would warn of each.
+    quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), quiet]))
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     names = [name for name in WORDS if hasattr(signal, name)]

@@ -34,9 +34,12 @@ def test_a_second_run_is_told_who_is_there_and_nothing_stays(tmp_path: Path) -> 
 
 
 def test_a_failed_run_gives_the_lock_back(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), held(of_file(tmp_path / "E.npz")):
+    def fail() -> None:
         assert (tmp_path / "E.npz.lock").is_file()
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), held(of_file(tmp_path / "E.npz")):
+        fail()
     assert not list(tmp_path.iterdir())
 
 
@@ -108,8 +111,8 @@ def test_what_a_dead_process_left_unfinished_goes_and_what_a_live_one_writes_sta
     tmp_path: Path,
 ) -> None:
     code = "import os, sys; from lens.unfinished import unfinished; from pathlib import Path\n"
-    code += "for folder in (False, True):\n"
-    code += " unfinished(Path(sys.argv[1]), folder=folder).__enter__()\nos._exit(9)"
+    code += "made = [unfinished(Path(sys.argv[1]), folder=kind) for kind in (False, True)]\n"
+    code += "[each.__enter__() for each in made]\nos._exit(9)"
     for place in (tmp_path / "a.csv", tmp_path / "task" / "b.csv"):
         subprocess.run([sys.executable, "-c", code, str(place)], check=False)
     assert len(list(tmp_path.rglob(".unfinished-*"))) == 4
