@@ -68,8 +68,9 @@ def _wait(reading: int, caught: list[int]) -> None:
 
 def _stop(number: int) -> None:
     try:
+        workers = _kill_workers()
         stop_writing()
-        release_all([os.getpid(), *_kill_workers()])
+        release_all([os.getpid(), *workers])
         words = WORDS[signal.Signals(number).name]
         text = f"\n{words}: what is finished is kept; the same command goes on from there\n"
         with suppress(OSError):
