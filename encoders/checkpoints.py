@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -31,6 +29,7 @@ from encoders.state_dicts import (
 from encoders.torch_files import first_line, is_averaged
 from lens.errors import InputError
 from lens.files import array_hash, write_json
+from lens.unfinished import unfinished
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +88,7 @@ def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None 
         raise InputError(f"{path}: the encoder has variables that are no parameters; not supported")
     arrays = {name: np.asarray(p[...]) for name, p in parameters(encoder).items()}
     _check_finite(path, arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    try:
-        temporary.chmod(0o755)
+    with unfinished(path, folder=True) as temporary:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / _PARAMETERS, arrays)
         description = {
@@ -104,14 +100,11 @@ def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None 
         }
         write_json(temporary / _DESCRIPTION, description)
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-old-"))
-            path.rename(old / path.name)
-            temporary.rename(path)
-            shutil.rmtree(old)
+            with unfinished(path, folder=True) as old:
+                path.rename(old / path.name)
+                temporary.rename(path)
         else:
             temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_description(path: Path) -> tuple[Encoder, dict[str, Any]]:

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
+
+from lens.ranges import (
+    COUNT,
+    EDGE_MM,
+    INNER_SHARE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_SHARE,
+    SEED,
+    SHARE,
+    SHARE_BELOW_1,
+    Check,
+    first_problem,
+)
 
 Task = Literal["classification", "regression", "segmentation"]
 MaskLoss = Literal["dice", "dice-ce"]
@@ -42,13 +57,13 @@ class Augmentation:
     smoothing: float = 0.5
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{field.name} is {value}; a strength is a number from 0 up")
-        for name in ("flip", "intensity_scale"):
-            if getattr(self, name) > 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, at most 1")
+        shares = ("flip", "intensity_scale")
+        _refuse(
+            Check(
+                each.name, getattr(self, each.name), SHARE if each.name in shares else NOT_NEGATIVE
+            )
+            for each in fields(self)
+        )
 
 
 @dataclass(frozen=True)
@@ -80,12 +95,18 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs {self.epochs} and batch_size {self.batch_size}: at least 1")
-        if self.learning_rate <= 0 or not 0 < self.layer_decay <= 1:
-            raise ValueError("learning_rate is positive, layer_decay between 0 and 1")
-        if not 0 <= self.warm_up < 1 or not 0 <= self.drop_path < 1:
-            raise ValueError("warm_up and drop_path are shares below 1")
+        _refuse(
+            [
+                Check("epochs", self.epochs, COUNT),
+                Check("batch_size", self.batch_size, COUNT),
+                Check("learning_rate", self.learning_rate, POSITIVE),
+                Check("weight_decay", self.weight_decay, NOT_NEGATIVE),
+                Check("warm_up", self.warm_up, SHARE_BELOW_1),
+                Check("layer_decay", self.layer_decay, POSITIVE_SHARE),
+                Check("drop_path", self.drop_path, SHARE_BELOW_1),
+                Check("seed", self.seed, SEED),
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -99,6 +120,14 @@ class HeadSettings:
     auxiliary_width: int = 256
     """Channels of its auxiliary head."""
 
+    def __post_init__(self) -> None:
+        _refuse(
+            [
+                Check("decoder_width", self.decoder_width, COUNT),
+                Check("auxiliary_width", self.auxiliary_width, COUNT),
+            ]
+        )
+
 
 @dataclass(frozen=True)
 class MaskingSettings:
@@ -110,6 +139,32 @@ class MaskingSettings:
     """Share of masked patches."""
     width: int = 512
     """Channels of the decoder."""
+
+    def __post_init__(self) -> None:
+        _refuse(
+            [
+                Check("patch", self.patch, COUNT),
+                Check("ratio", self.ratio, INNER_SHARE),
+                Check("width", self.width, COUNT),
+            ]
+        )
+
+
+def grid_problem(shape: Sequence[int], spacing_mm: Sequence[float]) -> str:
+    """What is wrong with an encoder's input, led by ``shape`` or ``spacing``; else an empty text.
+
+    Args:
+        shape: (D, H, W) in voxels.
+        spacing_mm: (x, y, z).
+    """
+    return first_problem(
+        [Check("shape", tuple(shape), COUNT), Check("spacing", tuple(spacing_mm), EDGE_MM)]
+    )
+
+
+def _refuse(checks: Iterable[Check]) -> None:
+    if problem := first_problem(checks):
+        raise ValueError(problem)
 
 
 DEFAULT_TRAINING = TrainingSettings()

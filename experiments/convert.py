@@ -11,7 +11,8 @@ from pathlib import Path
 
 import tyro
 
-from experiments.common.cli import DONE, run
+from experiments.common.cli import DONE, alone, run
+from lens.lock import of_file
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class Config:
     """Accept a file that does not match fully; the rest keeps its random start."""
 
 
+@alone(lambda config: of_file(config.out))
 def job(config: Config) -> int:
     """Converts the weights and gives the exit code."""
     from encoders.checkpoints import load_foreign, provenance, save

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import tyro
 
 from experiments.common.check_first import check_output
-from experiments.common.cli import DONE, list_set_aside, run
-from lens.settings import PlantedSettings, Scores, SweepConfig, flat
+from experiments.common.cli import DONE, alone, list_set_aside, run
+from lens.lock import of_folder
+from lens.settings import DEFAULTS, PlantedSettings, Scores, SweepConfig, changed, flat
 
 if TYPE_CHECKING:
     from experiments.common.outlook import Outlook
@@ -75,16 +76,17 @@ class Config:
     """Check everything, print stages, sizes and what they need, and write nothing."""
 
 
+@alone(lambda config: of_folder(config.out))
 def job(config: Config) -> int:
     """Runs the job and gives the exit code."""
-    from experiments.common.flags import pairs
+    from experiments.common.flags import as_flag, pairs
     from lens.errors import InputError
     from lens.report.results import write_diagnosis
     from lens.study.load import load_study
     from lens.verdicts.doctor_summary import Diagnosis, spectra_of, summary, table
 
     if problem := _problem(config):
-        raise InputError(problem)
+        raise InputError(as_flag(problem))
     check_output(config.out, "--out", folder=True)
     start = time.perf_counter()
     ft = pairs(config.ft, "--ft")
@@ -197,15 +199,12 @@ def _examine(config: Config, study: Study, tasks: list[str], plan: _Plan) -> Fin
 
 def _problem(config: Config) -> str:
     """What is out of range; an empty text where nothing is."""
-    planted, rules = config.planted, config.planted.rules
-    counts = (planted.clusters, planted.draws, planted.maps, rules.flips)
-    if min(*counts, config.hidden, config.epochs) < 1:
-        return "--clusters, --draws, --maps, --flips, --hidden and --epochs must be positive"
-    if not planted.doses or not all(0 < dose <= 1 for dose in planted.doses):
-        return "--doses must be above 0 and at most 1"
-    if not 0 < rules.level < 1 or not planted.noise > 0 or not rules.margin >= 0:
-        return "--level must be between 0 and 1, --noise positive, --margin not negative"
-    return ""
+    mlp = {"hidden": config.hidden, "epochs": config.epochs}
+    counts = {"folds": config.folds, "repeats": config.repeats, "seed": config.seed}
+    settings = changed(DEFAULTS, **mlp, **counts, scores=config.scores)
+    if config.folds == 0:
+        return "folds is 0: the doctor needs folds, at least 2"
+    return settings.problem() or config.planted.problem()
 
 
 def _mlp(config: Config) -> SweepConfig | None:

@@ -11,14 +11,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool
-from experiments.common.check_first import (
-    check_encoder,
-    check_output,
-    check_positive,
-    check_regions,
-)
-from experiments.common.cli import DONE, list_set_aside, run
+from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, grid_problem
+from experiments.common.check_first import check_encoder, check_output, check_regions
+from experiments.common.cli import DONE, alone, list_set_aside, run
+from experiments.common.flags import as_flag
+from lens.lock import of_file
+from lens.ranges import COUNT, Check, first_problem
 from lens.settings import NiftiForm
 
 if TYPE_CHECKING:
@@ -69,22 +67,35 @@ class Config:
     """Check everything, print stages, sizes and what they need, and write nothing."""
 
 
+def parts(config: Config) -> Path:
+    """The folder of finished patients."""
+    return config.cache or config.out.with_name(config.out.name + ".parts")
+
+
+@alone(lambda config: of_file(config.out, parts(config)))
 def job(config: Config) -> int:
     """Embeds the cohort and gives the exit code."""
     from encoders.checkpoints import load
     from encoders.cohort_embeddings import embed_cohort
     from lens.cohort import read_manifest
+    from lens.errors import InputError
 
+    if problem := _problem(config):
+        raise InputError(as_flag(problem))
     settings = _settings(config)
     cohort = read_manifest(config.cohort, nifti_form=config.nifti_form)
     _check(config, cohort, settings)
     encoder = load(config.encoder, partial=config.partial)
-    cache = config.cache or config.out.with_name(config.out.name + ".parts")
     if config.dry_run:
-        print(_outlook(config, cohort, encoder, settings, cache))
+        print(_outlook(config, cohort, encoder, settings))
         return DONE
     embeddings, errors = embed_cohort(
-        cohort, encoder, settings=settings, batch_size=config.batch_size, cache=cache, progress=True
+        cohort,
+        encoder,
+        settings=settings,
+        batch_size=config.batch_size,
+        cache=parts(config),
+        progress=True,
     )
     embeddings.save(config.out)
     rows, width = embeddings.embeddings.shape
@@ -119,7 +130,6 @@ def _check(config: Config, cohort: Cohort, settings: EmbeddingSettings) -> None:
     check_output(config.out, "--out")
     if config.cache is not None:
         check_output(config.cache, "--cache", folder=True)
-    check_positive(batch_size=config.batch_size, shape=config.shape, spacing=config.spacing)
     check_channels(settings.modalities, cohort.cases, "--modalities")
     check_pool(settings, cohort)
     check_regions(list(settings.labels or {}), cohort, "--label")
@@ -128,13 +138,13 @@ def _check(config: Config, cohort: Cohort, settings: EmbeddingSettings) -> None:
 
 
 def _outlook(
-    config: Config, cohort: Cohort, encoder: Encoder, settings: EmbeddingSettings, cache: Path
+    config: Config, cohort: Cohort, encoder: Encoder, settings: EmbeddingSettings
 ) -> Outlook:
     from encoders.cohort_embeddings import count_embedded
     from encoders.encoder import parameters
     from experiments.common.outlook import FLOAT, Outlook, Step, amount, several
 
-    total, done = len(cohort.cases), count_embedded(cohort, encoder, settings, cache)
+    total, done = len(cohort.cases), count_embedded(cohort, encoder, settings, parts(config))
     width = sum(encoder.config.widths[stage - 1] for stage in config.stage)
     width = width or encoder.config.features
     weights = sum(prod(each.shape) for each in parameters(encoder).values())
@@ -150,6 +160,13 @@ def _outlook(
             "of a batch comes on top, not known"
         ],
         disk={"embeddings": 2.0 * total * width * FLOAT},
+    )
+
+
+def _problem(config: Config) -> str:
+    """What is out of range; an empty text where nothing is."""
+    return grid_problem(config.shape, config.spacing) or first_problem(
+        [Check("stage", config.stage, COUNT), Check("batch_size", config.batch_size, COUNT)]
     )
 
 

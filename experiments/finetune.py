@@ -15,9 +15,10 @@ import numpy as np
 import tyro
 
 from encoders.settings import HeadSettings, Task
-from experiments.common.check_first import check_positive, check_regions
-from experiments.common.cli import DONE, list_set_aside, run
+from experiments.common.check_first import check_regions
+from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.common.training_flags import TrainingConfig
+from lens.lock import of_folder
 from lens.settings import flat
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Config(TrainingConfig):
     """permuted-labels: the labels of train and val patients are exchanged among them, by seed."""
 
 
+@alone(lambda config: of_folder(config.run.out, config.images.cache))
 def job(config: Config) -> int:
     """Fine-tunes every seed and gives the exit code."""
     from experiments.common.run_record import RunRecord
@@ -97,11 +99,6 @@ def _check(config: Config) -> Checked:
     from lens.cohort.manifest import CHANNELS
 
     masks = config.task == "segmentation"
-    check_positive(
-        layer_decay=config.layer_decay,
-        decoder_width=config.head.decoder_width,
-        auxiliary_width=config.head.auxiliary_width,
-    )
     config.training.settings(config.run.seed, freeze=config.freeze, layer_decay=config.layer_decay)
     checked = check_training(config, None if masks else config.label)
     check_channels(config.channels or CHANNELS, checked.cohort.cases, "--channels")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import tyro
 
-from experiments.common.cli import DONE, SET_ASIDE, run
+from experiments.common.cli import DONE, SET_ASIDE, alone, run
+from lens.lock import of_file
 from lens.settings import NiftiForm
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ Config = Union[  # noqa: UP007, made of the table
 ]
 
 
+@alone(lambda config: of_file(config.out, config.out))
 def job(config: Any) -> int:
     """Archive to manifest, or manifest to report or phantoms; gives the exit code.
 

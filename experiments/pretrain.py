@@ -14,10 +14,10 @@ import numpy as np
 import tyro
 
 from encoders.settings import MaskingSettings
-from experiments.common.check_first import check_positive
-from experiments.common.cli import DONE, list_set_aside, run
+from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.common.training_flags import TrainingConfig
 from lens.errors import InputError
+from lens.lock import of_folder
 from lens.settings import flat
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Config(TrainingConfig):
     the cohort lacks."""
 
 
+@alone(lambda config: of_folder(config.run.out, config.images.cache))
 def job(config: Config) -> int:
     """Pre-trains every seed and gives the exit code."""
     from encoders.channels import check_channels
@@ -88,7 +89,6 @@ def _check_masking(config: Config, encoder: EncoderConfig) -> None:
         hidden_patches(patch_grid(config.images.shape, sides), masking.ratio)
     except ValueError as error:
         raise InputError(f"--patch, --ratio: {error}") from error
-    check_positive(width=masking.width)
 
 
 def _one(

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.common.check_first import (
-    check_output,
-    check_parameters,
-    check_positive,
-    check_regions,
-)
-from experiments.common.cli import DONE, REFUSED, list_set_aside, run
+from experiments.common.check_first import check_output, check_parameters, check_regions
+from experiments.common.cli import DONE, REFUSED, alone, list_set_aside, run
+from experiments.common.flags import as_flag
+from lens.lock import of_file
+from lens.ranges import COUNT, EDGE_MM, Check, first_problem
 from lens.settings import NiftiForm
 
 if TYPE_CHECKING:
@@ -86,6 +84,12 @@ class Config:
     """Check everything, print stages, sizes and what they need, and write nothing."""
 
 
+def parts(config: Config) -> Path:
+    """The folder of finished cases."""
+    return config.cache or config.out.parent / "radiomics-cache"
+
+
+@alone(lambda config: of_file(config.out, parts(config)))
 def job(config: Config) -> int:
     """Manifest to table; gives the exit code."""
     from lens.cohort import parse_labels, read_manifest
@@ -96,13 +100,14 @@ def job(config: Config) -> int:
 
     if config.out.suffix not in (".parquet", ".csv"):
         raise InputError(f"{config.out}: tables are written as .parquet or .csv")
+    if problem := _problem(config):
+        raise InputError(as_flag(problem))
     if config.perturb == 1 or config.perturb < 0:
         raise InputError(f"--perturb {config.perturb}: two or more versions, or 0 for none")
-    check_positive(spacing=config.spacing, workers=config.workers)
     check_output(config.out, "--out")
     parameter_files(config.parameters)
     labels = parse_labels(config.label)
-    cache = config.cache or config.out.parent / "radiomics-cache"
+    cache = parts(config)
     check_output(cache, "--cache", folder=True)
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
@@ -173,6 +178,14 @@ def outlook(
                 len(cases) * columns * EXTRACTION_BYTES * (1 + config.perturb)
             )
         },
+    )
+
+
+def _problem(config: Config) -> str:
+    """What is out of range; an empty text where nothing is."""
+    workers = 1 if config.workers is None else config.workers
+    return first_problem(
+        [Check("spacing", config.spacing, EDGE_MM), Check("workers", workers, COUNT)]
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.common.cli import DONE, run
+from experiments.common.cli import DONE, alone, run
+from lens.lock import of_file
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Config:
     (patients), repeats."""
 
 
+@alone(lambda config: of_file(config.out))
 def job(config: Config) -> int:
     """Repeats to their correlation; gives the exit code."""
     from lens.files import write_table

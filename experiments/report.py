@@ -10,7 +10,8 @@ from pathlib import Path
 
 import tyro
 
-from experiments.common.cli import DONE, run
+from experiments.common.cli import DONE, alone, run
+from lens.lock import of_folder
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Config:
     """Run folder written by experiments.sweep."""
 
 
+@alone(lambda config: of_folder(config.folder))
 def job(config: Config) -> int:
     """Writes the report and gives the exit code."""
     from lens.report.page import write_report

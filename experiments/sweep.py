@@ -11,11 +11,13 @@ python -m experiments.sweep --cohort cohort.csv --encoder-pre A --encoder-ft cls
 
 from __future__ import annotations
 
-from experiments.common.cli import DONE, list_set_aside, run
+from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.main_job.config import Config
 from experiments.main_job.plan import settle
+from lens.lock import of_folder
 
 
+@alone(lambda config: of_folder(settle(config).out))
 def job(config: Config) -> int:
     """Runs the job and gives the exit code."""
     plan = settle(config)

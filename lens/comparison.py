@@ -18,7 +18,8 @@ import lens
 from lens import cache, stages
 from lens.context import Context, read_context
 from lens.errors import InputError
-from lens.files import check_folder, write_failures, write_json, write_table
+from lens.files import write_failures, write_json, write_table
+from lens.lock import held, of_folder
 from lens.paper.shift import Shift
 from lens.progress import silent, tqdm_bar
 from lens.report.page import write_report
@@ -108,7 +109,11 @@ class Comparison:
             The folder.
         """
         folder = Path(folder)
-        check_folder(folder)
+        with held(of_folder(folder)):
+            self._save(folder)
+        return folder
+
+    def _save(self, folder: Path) -> None:
         write_study(folder, self.study)
         write_sweep(folder, *self.trained)
         for task, result in self.tasks.items():
@@ -121,7 +126,6 @@ class Comparison:
         write_failures(self.study.set_aside, folder / "failures.csv")
         write_json(folder / "run.json", self._record())
         write_report(folder)
-        return folder
 
     def report(self, folder: str | Path | None = None) -> Path:
         """Writes everything as `save` does and gives the page, ``report.html``.

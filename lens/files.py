@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import pandas as pd
 
 from lens.errors import FAILURE_COLUMNS, CaseError, InputError
 from lens.study.table_files import read_table as read_table  # every table has one reader
+from lens.unfinished import unfinished
 
 
 @contextmanager
@@ -24,17 +24,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the whole new one, never a part; a failed block leaves no trace.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with unfinished(path) as temporary:
         yield temporary
-        # mkstemp gives 0600; results are to be read by colleagues like any other file.
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_folder(path: Path) -> None:
@@ -144,9 +136,3 @@ def array_hash(*arrays: np.ndarray) -> str:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -11,6 +11,9 @@ from lens.errors import InputError
 LONGEST = 64
 """Most letters of the name of a modality or region; names of folders have 255 bytes at most."""
 
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+"""Names that Windows has for devices, so that no folder can have them."""
+
 ALIKE = 0.6
 """Similarity from which a name is suggested, by `difflib.SequenceMatcher.ratio`."""
 
@@ -27,6 +30,10 @@ def name_problem(name: str) -> str:
         return f"{shown!r}: is no name"
     if len(name) > LONGEST:
         return f"{shown!r} ({len(name)} letters): {LONGEST} at most; choose a shorter name"
+    if name.strip(" .") != name:
+        return f"{shown!r}: neither a space nor a dot may be at an end of a name"
+    if DEVICES.fullmatch(name.casefold()):
+        return f"{shown!r}: the name is taken by some systems for a device; choose another"
     bad = next((c for c in name if c in "/\\$" or not c.isprintable()), None)
     if bad is not None:
         return f"{shown!r}: {bad!r} may not be part of a name; use letters, digits, _ and -"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -24,15 +25,29 @@ class Scratch:
 
         A mapped array reads and writes like any other; its pages are the system's to write out.
         The file has no name: it is gone when the array is, or the process.
+
+        Raises:
+            OSError: the disk has no room for it; names the folder.
         """
         self._left -= array.nbytes
         if self._left >= 0 or not array.size:
             return array
         with tempfile.TemporaryFile(dir=self._folder) as file:
+            self._reserve(file.fileno(), array.nbytes)
             mapped = np.memmap(file, array.dtype, "w+", shape=array.shape)
         if array.any():
             mapped[...] = array
         return mapped
+
+    def _reserve(self, file: int, size: int) -> None:
+        """Takes the room on the disk now: where a mapped file finds none, the process is killed."""
+        if not hasattr(os, "posix_fallocate"):  # macOS and Windows have no such call
+            return
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            folder = str(self._folder or tempfile.gettempdir())
+            raise OSError(error.errno, error.strerror, folder) from error
 
 
 IN_MEMORY = Scratch()

@@ -8,8 +8,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, get_args
+
+from lens.ranges import (
+    COUNT,
+    COUNT_OR_NONE,
+    INNER_SHARE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_SHARE,
+    SEED,
+    Check,
+    first_problem,
+)
 
 Mode = Literal["default", "paper"]
 Scores = Literal["normal", "raw"]
@@ -71,6 +82,26 @@ class SweepConfig:
             return self.hidden
         return WIDEST if self.mode == "paper" else default_width(patients)
 
+    def problem(self) -> str:
+        """What is out of range, led by the name of the field; an empty text where nothing is."""
+        if self.mode not in get_args(Mode):
+            return f"mode is {self.mode!r}; it is one of {', '.join(get_args(Mode))}"
+        for name, penalties in (("l1", self.l1_grid), ("l2", self.l2)):
+            if not isinstance(penalties, tuple | list) or not penalties:
+                return f"{name} is {penalties!r}, not a grid of penalties such as (0.0, 1e-5)"
+        return first_problem(
+            [
+                Check("hidden", 1 if self.hidden is None else self.hidden, COUNT),
+                Check("l1", self.l1_grid, NOT_NEGATIVE),
+                Check("l2", self.l2, NOT_NEGATIVE),
+                Check("seeds", self.seeds, COUNT),
+                Check("epochs", self.epochs, COUNT),
+                Check("batch", self.batch, COUNT),
+                Check("rate", self.rate, POSITIVE),
+                Check("stack", self.stack, COUNT_OR_NONE),
+            ]
+        )
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -85,6 +116,27 @@ class Rules:
     """A change of R2 shown to be smaller than this is called unchanged."""
     flips: int = 5000
     """Random sign vectors over the patients, for the p and q values."""
+
+    def problem(self) -> str:
+        """What is out of range, led by the name of the field; an empty text where nothing is."""
+        problem = first_problem(
+            [
+                Check("level", self.level, INNER_SHARE),
+                Check("margin", self.margin, NOT_NEGATIVE),
+                Check("equivalence", self.equivalence, POSITIVE),
+                Check("flips", self.flips, COUNT),
+            ]
+        )
+        if problem:
+            return problem
+        # No p is below 1 / (flips + 1).
+        needed = math.ceil(round(1 / self.level - 1, 6))
+        if self.flips < needed:
+            return (
+                f"flips is {self.flips}: with fewer than {needed} no p value reaches the level of "
+                f"{self.level:g}, so that nothing could ever be lost or gained"
+            )
+        return ""
 
 
 @dataclass(frozen=True)
@@ -140,46 +192,22 @@ class Settings:
         return dataclasses.replace(self, mlp=mlp)
 
     def problem(self) -> str:
-        """What is out of range, by the name of the field; an empty text where nothing is."""
-        mlp, rules = self.mlp, self.rules
-        counts = {
-            "hidden": 1 if mlp.hidden is None else mlp.hidden,
-            "epochs": mlp.epochs, "batch": mlp.batch, "seeds": mlp.seeds,
-            "bootstraps": self.bootstraps, "flips": rules.flips,
-            "repeats": REPEATS if self.repeats is None else self.repeats,
-        }  # fmt: skip
-        folds = FOLDS if self.folds is None else self.folds
-        whole = counts | {"folds": folds, "seed": self.seed, "stack": mlp.stack}
-        for name, value in whole.items():
-            if isinstance(value, bool) or not isinstance(value, Integral):
-                return f"{name} is {value!r}, not a whole number"
-            if value < (name in counts):
-                return f"{name} is {value}, at least {int(name in counts)} is needed"
-        if folds == 1:
-            return "folds 1: 2 or more, or 0 for the split alone"
-        return self._problem_of_numbers()
-
-    def _problem_of_numbers(self) -> str:
-        mlp, rules = self.mlp, self.rules
-        if mlp.mode not in get_args(Mode):
-            return f"mode is {mlp.mode!r}; it is one of {', '.join(get_args(Mode))}"
+        """What is out of range, led by the name of the field; an empty text where nothing is."""
         if self.scores not in get_args(Scores):
             return f"scores is {self.scores!r}; it is one of {', '.join(get_args(Scores))}"
-        for name, penalties in (("l1", mlp.l1_grid), ("l2", mlp.l2)):
-            if not isinstance(penalties, tuple | list) or not penalties:
-                return f"{name} is {penalties!r}, not a grid of penalties such as (0.0, 1e-5)"
-            if not all(isinstance(each, Real) and 0 <= each < math.inf for each in penalties):
-                return f"{name} must not be negative, and finite"
-        if not (isinstance(mlp.rate, Real) and 0 < mlp.rate < math.inf):
-            return f"rate is {mlp.rate!r}, it must be positive and finite"
-        if self.memory is not None and not (isinstance(self.memory, Real) and self.memory >= 0):
-            return "memory must not be negative"
-        numbers = isinstance(rules.level, Real) and isinstance(rules.margin, Real)
-        if not (numbers and 0 < rules.level < 1 and 0 <= rules.margin < math.inf):
-            return "level must lie between 0 and 1, margin must not be negative"
-        if not (isinstance(rules.equivalence, Real) and 0 < rules.equivalence < math.inf):
-            return f"equivalence is {rules.equivalence!r}, it must be positive and finite"
-        return ""
+        problem = first_problem(
+            [
+                Check("folds", FOLDS if self.folds is None else self.folds, COUNT_OR_NONE),
+                Check("repeats", REPEATS if self.repeats is None else self.repeats, COUNT),
+                Check("bootstraps", self.bootstraps, COUNT),
+                Check("seed", self.seed, SEED),
+            ]
+        )
+        if not problem and self.folds == 1:
+            problem = "folds 1: 2 or more, or 0 for the split alone"
+        if not problem and self.memory is not None and self.memory != math.inf:
+            problem = NOT_NEGATIVE.problem("memory", self.memory)
+        return problem or self.mlp.problem() or self.rules.problem()
 
 
 @dataclass(frozen=True)
@@ -198,6 +226,19 @@ class PlantedSettings:
     """Rotations, gains and dominating directions to draw, each."""
     noise: float = 0.3
     """Deviation of the noise that each side has of its own, over the channel's."""
+
+    def problem(self) -> str:
+        """What is out of range, led by the name of the field; an empty text where nothing is."""
+        if not self.doses:
+            return "doses: at least one share is needed"
+        counts = ("clusters", "draws", "maps")
+        return self.rules.problem() or first_problem(
+            [
+                Check("doses", self.doses, POSITIVE_SHARE),
+                *(Check(name, getattr(self, name), COUNT) for name in counts),
+                Check("noise", self.noise, POSITIVE),
+            ]
+        )
 
 
 def default_width(patients: int) -> int:

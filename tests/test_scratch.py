@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lens.scratch import Scratch
 from lens.settings import SweepConfig
@@ -43,3 +46,17 @@ def test_scores_in_files_equal_those_in_memory(tmp_path: Path) -> None:
     for key, scores in memory.mlp.items():
         for own_rows, other in zip(scores, files.mlp[key], strict=True):
             np.testing.assert_array_equal(own_rows, other)
+
+
+def test_a_disk_without_room_is_said_and_not_met_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing to a mapped file on a full disk would kill the process."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left") as failed:
+        Scratch(0.0, tmp_path).keep(np.zeros(9))
+    assert failed.value.filename == str(tmp_path)

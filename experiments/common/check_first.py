@@ -95,16 +95,3 @@ def check_parameters(
     parameters = load_parameters(files)
     check_computable(cohort, parameters, labels)
     return parameters
-
-
-def check_positive(**values: float | tuple[float, ...] | None) -> None:
-    """Refuses flags that are not positive numbers; none stands for a default.
-
-    Raises:
-        InputError: names the flag.
-    """
-    for name, value in values.items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not all(number is None or 0 < number < float("inf") for number in numbers):
-            shown = " ".join(map(str, numbers))
-            raise InputError(f"--{name.replace('_', '-')} {shown}: must be positive and finite")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -11,35 +12,77 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from lens.errors import CaseError, InputError
+from experiments.common.failures import REFUSED, cache_home, explain
+from experiments.common.stopping import stop_tidily
+from lens.errors import CaseError
+from lens.lock import Claim, held
+from lens.unfinished import own_temporary_folder, unfinished
 
-DONE, REFUSED, SET_ASIDE = 0, 1, 3
-"""Exit codes; wrong usage is 2, from the command-line parser."""
+__all__ = ["DONE", "REFUSED", "SET_ASIDE", "alone", "list_set_aside", "run"]
+
+DONE, SET_ASIDE = 0, 3
+"""Exit codes, with `REFUSED`; wrong usage is 2, from the command-line parser."""
 
 LISTED = 5
 """Findings that the terminal shows; the file has all."""
 
 Config = TypeVar("Config")
+Job = Callable[[Config], int]
+
+log = logging.getLogger(__name__)
 
 
-def run(config: Callable[..., Config], job: Callable[[Config], int], **options: Any) -> NoReturn:
+def run(config: Callable[..., Config], job: Job[Config], **options: Any) -> NoReturn:
     """Parses the command line into `config`, runs `job` on it and exits with the job's code.
 
-    A refused input ends with one line on standard error and exit code 1, not with a traceback.
+    An expected failure ends with one line on standard error and exit code 1, an unexpected one with
+    a line that names the file with its traceback; a signal to stop with 128 plus its number.
     """
+    stop_tidily()
     parsed = tyro.cli(config, **{"prog": _program(), **options})
-    if not getattr(parsed, "dry_run", False):
-        _keep_compiled_programs()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Orbax and JAX narrate their work at INFO; a user follows ours.
     for library in ("absl", "jax", "orbax", "distributed"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
-        code = job(parsed)
-    except InputError as error:
-        print(f"refused: {error}", file=sys.stderr)
-        code = REFUSED
+        if not _is_dry(parsed):
+            _keep_compiled_programs()
+        with own_temporary_folder():
+            code = job(parsed)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        line, code = explain(error, (_program() or "job").split()[-1].rpartition(".")[2])
+        print(line, file=sys.stderr)
+        if isinstance(error, BrokenPipeError):
+            # Python would try to write the rest at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def alone(claim: Callable[[Config], Claim]) -> Callable[[Job[Config]], Job[Config]]:
+    """Has a job hold what it writes to: a second run there is refused (`lens.lock`).
+
+    A dry run writes nothing, and holds nothing.
+
+    Args:
+        claim: on a folder or a file, from the job's configuration.
+    """
+
+    def decorate(job: Job[Config]) -> Job[Config]:
+        @functools.wraps(job)
+        def locked(config: Config) -> int:
+            if _is_dry(config):
+                return job(config)
+            with held(claim(config)):
+                return job(config)
+
+        return locked
+
+    return decorate
+
+
+def _is_dry(config: Any) -> bool:
+    return getattr(config, "dry_run", False)
 
 
 def _program() -> str | None:
@@ -54,12 +97,25 @@ def _keep_compiled_programs() -> None:
     """Has JAX keep what it compiles in the user's cache folder, so that the next run starts fast.
 
     JAX's own environment variables go before (``JAX_ENABLE_COMPILATION_CACHE=false`` for none);
-    they must be set before JAX is imported.
+    they must be set before JAX is imported. Where the folder cannot be written nothing is kept.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    folder = Path(home) / "radiomic-lens" / "jax"
+    folder = cache_home() / "jax"
+    asked = os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower()
+    own = "JAX_COMPILATION_CACHE_DIR" in os.environ or asked in ("false", "0")
+    if not own and (problem := _unwritable(folder)):
+        log.warning("%s: not writable (%s); compiled programs are not kept", folder, problem)
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def _unwritable(folder: Path) -> str:
+    """Why nothing can be written to a folder; an empty text where it can."""
+    try:
+        with unfinished(folder / "probe"):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def list_set_aside(errors: Sequence[CaseError], path: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lens.errors import InputError
@@ -22,10 +22,25 @@ def entries(arguments: Sequence[str], flag: str, form: str = "TASK=FILE") -> dic
             raise InputError(f"{flag} {argument}: expected {form}")
         if problem := task_problem(task):
             raise InputError(f"{flag} {argument}: {problem}")
-        if task in found:
-            raise InputError(f"{flag} {argument}: task {task!r} is taken; give each its own name")
+        if task.casefold() in map(str.casefold, found):
+            raise InputError(
+                f"{flag} {argument}: task {task!r} is taken; give each its own name, "
+                "not by upper and lower case alone"
+            )
         found[task] = value
     return found
+
+
+def as_flag(problem: str, flag_of: Mapping[str, str] | None = None) -> str:
+    """A setting's problem, led by the name of its flag in place of the setting's.
+
+    Args:
+        problem: as `lens.ranges.first_problem` words it.
+        flag_of: setting -> flag, where the names differ.
+    """
+    name, blank, rest = problem.partition(" ")
+    flag = (flag_of or {}).get(name, name)
+    return f"--{flag.replace('_', '-')}{blank}{rest}"
 
 
 def pairs(arguments: Sequence[str], flag: str) -> dict[str, Path]:

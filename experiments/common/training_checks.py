@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from encoders.headers import Header
-from experiments.common.check_first import check_encoder, check_output, check_positive
+from experiments.common.check_first import check_encoder, check_output
 from experiments.common.outlook import FLOAT, UNKNOWN, Outlook, Step, amount, several
 from experiments.common.rehearsal import Rehearsal
 from experiments.common.training_data import cohort_split_of, labelled, labels_of
@@ -55,7 +55,6 @@ def check_training(
             manifest has too few patients to train on.
     """
     config.check()
-    check_positive(checkpoint_steps=config.run.checkpoint_steps)
     check_output(config.run.out, "--out", folder=True)
     if config.images.cache is not None:
         check_output(config.images.cache, "--cache", folder=True)

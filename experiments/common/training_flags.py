@@ -7,9 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from encoders.settings import INPUT_SHAPE, SPACING_MM, Augmentation, TrainingSettings
+from encoders.settings import (
+    INPUT_SHAPE,
+    SPACING_MM,
+    Augmentation,
+    TrainingSettings,
+    grid_problem,
+)
+from experiments.common.flags import as_flag
 from lens.errors import InputError
+from lens.ranges import COUNT, SEED, Check, first_problem
 from lens.settings import NiftiForm
+
+FLAG_OF = {"batch_size": "batch", "learning_rate": "rate"}
+"""Fields of `TrainingSettings` whose flags have other names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +98,7 @@ class OptimiserFlags:
                 **changes,
             )
         except ValueError as error:
-            raise InputError(str(error)) from error
+            raise InputError(as_flag(str(error), FLAG_OF)) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +136,20 @@ class TrainingConfig:
     """Check everything, print stages, sizes and what they need, and write nothing."""
 
     def check(self) -> None:
-        """Refuses what no training can use.
+        """Refuses settings that are out of range, before anything is read.
 
         Raises:
-            InputError: a count or a size is not positive.
+            InputError: names the flag.
         """
-        counts = (self.training.epochs, self.training.batch, self.run.seeds, *self.images.shape)
-        if min(counts) < 1 or min(self.images.spacing) <= 0:
-            raise InputError("--epochs, --batch, --seeds, --shape and --spacing must be positive")
-        self.training.settings(self.run.seed)
+        steps = self.run.checkpoint_steps
+        problem = grid_problem(self.images.shape, self.images.spacing) or first_problem(
+            [
+                Check("seed", self.run.seed, SEED),
+                Check("seeds", self.run.seeds, COUNT),
+                Check("checkpoint_steps", 1 if steps is None else steps, COUNT),
+            ]
+        )
+        if problem:
+            raise InputError(as_flag(problem))
+        for seed in (self.run.each[0], self.run.each[-1]):
+            self.training.settings(seed)

@@ -11,7 +11,6 @@ from experiments.common.check_first import (
     check_encoder,
     check_output,
     check_parameters,
-    check_positive,
     check_regions,
 )
 from experiments.common.flags import common_and_own, pairs
@@ -50,7 +49,6 @@ def check_first(plan: Plan) -> Cohort | None:
     check_output(plan.out, "--out", folder=True)
     check_inputs(plan)
     _check_files(plan)
-    check_positive(workers=plan.config.images.workers)
     if plan.config.tables.pre:
         return None
     images = plan.config.images

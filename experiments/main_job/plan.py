@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.common.flags import entries, pairs
+from encoders.settings import grid_problem
+from experiments.common.flags import as_flag, entries, pairs
 from experiments.main_job.config import Config
 from lens.errors import InputError
 from lens.names import name_problem
+from lens.ranges import COUNT, Check, first_problem
 from lens.settings import Settings, changed, flat
 
 LONGEST_FOLDER = 180
@@ -33,9 +35,10 @@ class Scope:
     channels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in (*self.rois, *self.modalities, *self.channels):
-            if problem := name_problem(name):
-                raise InputError(f"region or modality {problem}")
+        named = {"region": self.rois, "modality": (*self.modalities, *self.channels)}
+        for kind, names in named.items():
+            for problem in filter(None, map(name_problem, names)):
+                raise InputError(f"{kind} {problem}")
         if len(str(self).encode()) > LONGEST_FOLDER:
             raise InputError(
                 f"{str(self)[:40]}...: the names of so many regions are too long for a folder; "
@@ -140,15 +143,20 @@ def settle(config: Config) -> Plan:
         roi=config.roi or rois,
         spacing=config.images.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
         shape=config.images.shape or ((32, 48, 48) if phantom else (64, 224, 224)),
-        phantoms=config.phantom.phantoms or (32 if quick else 104),
-        pretrain_epochs=config.phantom.pretrain_epochs or (2 if quick else 9),
-        finetune_epochs=config.phantom.finetune_epochs or (2 if quick else 5),
+        phantoms=_given(config.phantom.phantoms, 32 if quick else 104),
+        pretrain_epochs=_given(config.phantom.pretrain_epochs, 2 if quick else 9),
+        finetune_epochs=_given(config.phantom.finetune_epochs, 2 if quick else 5),
     )
     assert settled.out is not None
     _check_values(settled)
     tasks = set(PHANTOM_SCOPES) if phantom else _tasks(config)
     _check_context(config, tasks)
     return Plan(settled, settled.out, PHANTOM_SCOPES if phantom else _scopes(config))
+
+
+def _given(value: int | None, default: int) -> int:
+    """The value as given: zero is one, and is refused as such."""
+    return default if value is None else value
 
 
 def retrained_files(config: Config) -> dict[str, list[Path]]:
@@ -187,14 +195,20 @@ def _source(config: Config) -> str:
 
 
 def _check_values(config: Config) -> None:
+    _scope("--roi", rois=config.roi)
     if problem := config.analysis.problem():
-        raise InputError(f"--{problem}")
-    phantom, shape, spacing = config.phantom, config.images.shape, config.images.spacing
-    assert shape is not None
-    assert spacing is not None
-    counts = (phantom.phantoms, phantom.pretrain_epochs, phantom.finetune_epochs, *shape)
-    if not all(count is None or count > 0 for count in (*counts, *spacing)):
-        raise InputError("counts, --shape and --spacing must be positive")
+        raise InputError(as_flag(problem))
+    images, phantom = config.images, config.phantom
+    assert images.shape is not None
+    assert images.spacing is not None
+    counts = {"workers": images.workers} | {
+        name: getattr(phantom, name) for name in ("phantoms", "pretrain_epochs", "finetune_epochs")
+    }
+    problem = grid_problem(images.shape, images.spacing) or first_problem(
+        Check(name, value, COUNT) for name, value in counts.items() if value is not None
+    )
+    if problem:
+        raise InputError(as_flag(problem))
 
 
 def _check_context(config: Config, tasks: Collection[str]) -> None:
@@ -222,18 +236,27 @@ def _scopes(config: Config) -> dict[str, Scope]:
     scopes, channels = {}, config.images.channels
     for task, text in entries(config.scope, "--scope", "TASK=[MODALITY.]ROI").items():
         modalities, _, rois = text.rpartition(".")
-        scopes[task] = Scope(_names(rois), _names(modalities))
+        scopes[task] = _scope(f"--scope {text}", rois=_names(rois), modalities=_names(modalities))
     if channels and not config.images.cohort:
         raise InputError("--channels needs --cohort: it says what an encoder sees of the images")
     for task, text in entries(channels, "--channels", "TASK=MODALITY").items():
         scope = scopes.get(task, Scope(rois=config.roi))
-        scopes[task] = dataclasses.replace(scope, channels=_names(text))
+        seen = {"channels": _names(text)}
+        scopes[task] = _scope(f"--channels {text}", **vars(scope) | seen)
     for task in scopes:
         if task not in (tasks := _tasks(config)):
             raise InputError(
                 f"--scope or --channels of task {task!r}; the tasks are {sorted(tasks)}"
             )
     return scopes
+
+
+def _scope(flag: str, **parts: tuple[str, ...]) -> Scope:
+    """A scope, refused in words that name the flag."""
+    try:
+        return Scope(**parts)
+    except InputError as error:
+        raise InputError(f"{flag}: {error}") from error
 
 
 def _names(text: str) -> tuple[str, ...]:

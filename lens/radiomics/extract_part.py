@@ -51,6 +51,7 @@ def extract_part(
     except Exception as error:  # one patient never stops a cohort, whatever is wrong with it
         log.debug("patient %s", files.patient_id, exc_info=True)
         return unforeseen(files, error)
+    # Outside: a full disk is no patient's fault, and ends the job.
     write_part(part, case, regions)
     return None
 
@@ -62,5 +63,9 @@ def unforeseen(files: CaseFiles, error: Exception) -> CaseError:
         "",
         stage="radiomics",
         reason=f"{type(error).__name__}: {error}",
-        remedy="Look at this patient's images and masks.",
+        remedy=(
+            "Run again with fewer workers, or with a coarser spacing."
+            if isinstance(error, MemoryError)
+            else "Look at this patient's images and masks."
+        ),
     )

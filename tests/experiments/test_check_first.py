@@ -261,7 +261,7 @@ def test_pretrain_refuses_first(monkeypatch, inputs, tmp_path, changes, message)
         ({"label": "same"}, "nothing to learn"),
         ({"task": "segmentation", "label": "Lesion"}, "did you mean lesion?"),
         ({"channels": "T2"}, "did you mean t2"),
-        ({"layer_decay": 0.0}, "--layer-decay 0.0"),
+        ({"layer_decay": 0.0}, "--layer-decay is 0.0"),
         ({"shape": (16, 24, 22)}, "multiples of 4 voxels"),
         ({"out": "{}/ids.csv"}, "is a file, not a folder"),
     ],

@@ -240,8 +240,8 @@ def test_seeds_and_control_are_recorded(manifest, shared, tmp_path):
         ({"task": "segmentation", "label": "tumour"}, "no region 'tumour'; there are gland"),
         ({"channels": ("t1",)}, "no modality 't1'; there are t2, dwi, adc, none"),
         ({"shape": (16, 24, 22)}, "multiples of 4 voxels"),
-        ({"epochs": 0}, "must be positive"),
-        ({"rate": -1.0}, "learning_rate is positive"),
+        ({"epochs": 0}, "--epochs is 0; at least 1 is needed"),
+        ({"rate": -1.0}, "--rate is -1.0; more than 0 is needed"),
         ({"init": "nowhere"}, "nowhere: no such file"),
     ],
 )

@@ -1,0 +1,121 @@
+"""One run at a time in a folder: the second is told who is there, and the dead hold nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from lens import lock as locks
+from lens.errors import InputError
+from lens.lock import held, of_file, of_folder
+from lens.unfinished import unfinished
+
+
+def test_a_second_run_is_told_who_is_there_and_nothing_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "mine"
+    with held(of_folder(folder)):
+        owner = json.loads((folder / "run.lock").read_text())
+        assert owner["process"] == os.getpid()
+        with pytest.raises(InputError) as refused, held(of_folder(folder)):
+            pass
+        for fact in (str(folder), owner["user"], owner["host"], str(os.getpid()), owner["since"]):
+            assert fact in str(refused.value)
+    assert not (tmp_path / "runs").exists(), "an empty new folder stays"
+    with held(of_folder(folder)):
+        (folder / "result").touch()
+    assert [path.name for path in folder.iterdir()] == ["result"]
+
+
+def test_a_failed_run_gives_the_lock_back(tmp_path: Path) -> None:
+    def fail() -> None:
+        assert (tmp_path / "E.npz.lock").is_file()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), held(of_file(tmp_path / "E.npz")):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_outputs_in_a_folder_are_two_locks(tmp_path: Path) -> None:
+    with held(of_file(tmp_path / "a.npz")), held(of_file(tmp_path / "b.npz")):
+        assert len(list(tmp_path.iterdir())) == 2
+
+
+def of_a_process_that_is_gone() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize("kind", ["ended", "another of its number", "without an owner"])
+def test_a_stale_lock_is_taken_over_with_a_word(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = locks._this_process()
+    if kind == "ended":
+        owner = replace(owner, process=of_a_process_that_is_gone())
+    if kind == "another of its number":
+        owner = replace(owner, started=owner.started - 1000)
+    lock = tmp_path / "run.lock"
+    lock.write_text("" if kind == "without an owner" else json.dumps(asdict(owner)))
+    if kind == "without an owner":
+        os.utime(lock, (1e9, 1e9))
+    with held(of_folder(tmp_path)):
+        assert json.loads(lock.read_text())["token"] != owner.token
+    assert "taken over" in caplog.text
+    assert not lock.exists()
+
+
+def test_of_another_host_nothing_is_known_and_the_remedy_says_so(tmp_path: Path) -> None:
+    gone = of_a_process_that_is_gone()
+    owner = replace(locks._this_process(), host="elsewhere", process=gone)
+    (tmp_path / "run.lock").write_text(json.dumps(asdict(owner)))
+    with pytest.raises(InputError, match=r"on elsewhere, .*delete .*run\.lock if it is gone"):  # noqa: SIM117
+        with held(of_folder(tmp_path)):
+            pass
+
+
+def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path: Path) -> None:
+    gone = of_a_process_that_is_gone()
+    for turn in range(20):
+        stale = replace(locks._this_process(), process=gone, token=f"stale {turn}")
+        (tmp_path / "run.lock").write_text(json.dumps(asdict(stale)))
+        start, end, got = threading.Barrier(8), threading.Barrier(8), []
+
+        def attempt(start=start, end=end, got=got) -> None:
+            start.wait()
+            try:
+                with held(of_folder(tmp_path)):
+                    got.append("lock")
+                    end.wait()
+            except InputError:
+                got.append("refusal")
+                end.wait()
+
+        threads = [threading.Thread(target=attempt) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(got) == ["lock"] + ["refusal"] * 7
+
+
+def test_what_a_dead_process_left_unfinished_goes_and_what_a_live_one_writes_stays(
+    tmp_path: Path,
+) -> None:
+    code = "import os, sys; from lens.unfinished import unfinished; from pathlib import Path\n"
+    code += "made = [unfinished(Path(sys.argv[1]), folder=kind) for kind in (False, True)]\n"
+    code += "[each.__enter__() for each in made]\nos._exit(9)"
+    for place in (tmp_path / "a.csv", tmp_path / "task" / "b.csv"):
+        subprocess.run([sys.executable, "-c", code, str(place)], check=False)
+    assert len(list(tmp_path.rglob(".unfinished-*"))) == 4
+    (tmp_path / ".unfinished-business").touch()
+    with unfinished(tmp_path / "ours.csv") as ours, held(of_folder(tmp_path)):
+        assert set(tmp_path.rglob(".unfinished-*")) == {ours, tmp_path / ".unfinished-business"}
