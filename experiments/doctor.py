@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from experiments.common.anonymous import anonymously
 from experiments.common.cli import list_set_aside, run
 from lens.settings import PlantedSettings, Scores, SweepConfig, flat
 
 if TYPE_CHECKING:
+    from lens.anonymise import Names
     from lens.study.study import Study
     from lens.verdicts.doctor import Findings
 
@@ -62,10 +64,29 @@ class Config:
     """Seed of folds, changes and tests."""
     out: Path = Path("runs/doctor")
     """Folder for the results."""
+    anonymise: bool = False
+    """Write salted hashes in place of ids, and no paths, in every table and message."""
+    salt: Path | None = None
+    """File of the salt (16 characters or more), for --anonymise; by default one of your own is
+    drawn once and kept in ~/.config/radiomic-lens/salt. The same salt gives the same hashes."""
 
 
 def job(config: Config) -> int:
     """Runs the job and gives the exit code."""
+    from experiments.common.flags import pairs
+
+    after = {f"--ft {task}": path for task, path in pairs(config.ft, "--ft").items()}
+    with anonymously(
+        config.anonymise,
+        config.salt,
+        out=config.out,
+        inputs={"--pre": config.pre, "--radiomics": config.radiomics, **after},
+    ) as names:
+        return _diagnose(config, names)
+
+
+def _diagnose(config: Config, names: Names) -> int:
+    """The steps of the job; what they write calls patients by `names`."""
     from experiments.common.flags import pairs
     from lens.errors import InputError
     from lens.report.results import write_diagnosis
@@ -84,9 +105,11 @@ def job(config: Config) -> int:
         rois=config.roi,
         modalities=config.modality,
         seed=config.seed,
+        names=names,
     )
     findings = _examine(config, study, list(ft))
-    record = flat(config) | {"seconds": round(time.perf_counter() - start, 1)}
+    flags = {name: names.setting(value) for name, value in flat(config).items()}
+    record = flags | {"seconds": round(time.perf_counter() - start, 1)}
     x_ft = {task: study.x_ft[task] for task in ft}
     content = summary(findings, spectra_of(study.x_pre, x_ft))
     facts = {"notes": study.notes, "config": record}
@@ -94,7 +117,7 @@ def job(config: Config) -> int:
     print(table(content).to_string(index=False, header=False, justify="left"))
     print(content["sentence"])
     print(f"written: {config.out / 'doctor.json'}, doctor.csv, doctor-features.csv, doctor.png")
-    return list_set_aside(study.set_aside, config.out / "failures.csv")
+    return list_set_aside(names.errors(study.set_aside), config.out / "failures.csv")
 
 
 def _examine(config: Config, study: Study, tasks: list[str]) -> Findings:

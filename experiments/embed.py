@@ -8,9 +8,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool
+from experiments.common.anonymous import anonymously, private_cache
 from experiments.common.cli import list_set_aside, run
+
+if TYPE_CHECKING:
+    from lens.anonymise import Names
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +49,29 @@ class Config:
     batch_size: int = 4
     """Volumes per pass."""
     cache: Path | None = None
-    """Folder of finished patients; OUT.parts if not given."""
+    """Folder of finished patients; OUT.parts if not given, with --anonymise in ~/.cache."""
     partial: bool = False
     """Accept an encoder file that does not match fully; the rest stays at random."""
+    anonymise: bool = False
+    """Write salted hashes in place of ids, and no paths, in every table and message."""
+    salt: Path | None = None
+    """File of the salt (16 characters or more), for --anonymise; by default one of your own is
+    drawn once and kept in ~/.config/radiomic-lens/salt. The same salt gives the same hashes."""
 
 
 def job(config: Config) -> int:
     """Embeds the cohort and gives the exit code."""
+    with anonymously(
+        config.anonymise,
+        config.salt,
+        out=config.out.parent,
+        inputs={"--cohort": config.cohort, "--encoder": config.encoder},
+    ) as names:
+        return _embed(config, names)
+
+
+def _embed(config: Config, names: Names) -> int:
+    """Manifest to embeddings, under the names that may be written."""
     from encoders.checkpoints import load
     from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
     from lens.cohort import parse_labels, read_manifest
@@ -59,7 +80,8 @@ def job(config: Config) -> int:
 
     if config.out.suffix != ".npz":
         raise InputError(f"{config.out}: embeddings are written as .npz")
-    cohort = read_manifest(config.cohort)
+    cohort = names.cohort(read_manifest(config.cohort))
+    kept = private_cache() if names.hides else config.out.with_name(config.out.name + ".parts")
     encoder = load(config.encoder, partial=config.partial)
     embeddings, errors = embed_cohort(
         cohort,
@@ -74,12 +96,13 @@ def job(config: Config) -> int:
             labels=parse_labels(config.label),
         ),
         batch_size=config.batch_size,
-        cache=config.cache or config.out.with_name(config.out.name + ".parts"),
+        cache=config.cache or kept,
         progress=True,
     )
     embeddings.save(config.out)
     rows, width = embeddings.embeddings.shape
     log.info("%s: %d embeddings of %d numbers", config.out, rows, width)
+    errors = names.errors(errors)
     return list_set_aside(errors, config.out.with_name(config.out.stem + ".failures.csv"))
 
 

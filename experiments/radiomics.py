@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.common.anonymous import anonymously, private_cache
 from experiments.common.cli import DONE, REFUSED, list_set_aside, run
 
 if TYPE_CHECKING:
+    from lens.anonymise import Names
     from lens.cohort import Cohort
     from lens.radiomics.parameters import Parameters
 
@@ -66,11 +68,32 @@ class Config:
     """Write a Slurm batch script that runs this job on a Dask cluster, and do nothing else."""
 
     cache: Path | None = None
-    """Folder of the finished cases; radiomics-cache beside the table by default."""
+    """Folder of the finished cases; radiomics-cache beside the table by default, in ~/.cache with
+    --anonymise: what is kept there names files."""
+
+    anonymise: bool = False
+    """Write salted hashes in place of ids, and no paths, in every table and message."""
+
+    salt: Path | None = None
+    """File of the salt (16 characters or more), for --anonymise; by default one of your own is
+    drawn once and kept in ~/.config/radiomic-lens/salt. The same salt gives the same hashes."""
 
 
 def job(config: Config) -> int:
     """Manifest to table; gives the exit code."""
+    given = {f"--parameters {each}": Path(each.rpartition("=")[2]) for each in config.parameters}
+    given = {name.partition("=")[0]: path for name, path in given.items()}
+    with anonymously(
+        config.anonymise,
+        config.salt,
+        out=config.out.parent,
+        inputs={"--cohort": config.cohort, **given},
+    ) as names:
+        return _extract(config, names)
+
+
+def _extract(config: Config, names: Names) -> int:
+    """The steps of the job; what they write calls patients by `names`."""
     from lens.cohort import parse_labels, read_manifest
     from lens.errors import InputError
     from lens.files import write_table
@@ -82,10 +105,11 @@ def job(config: Config) -> int:
     if config.perturb == 1 or config.perturb < 0:
         raise InputError(f"--perturb {config.perturb}: two or more versions, or 0 for none")
     files, labels = parameter_files(config.parameters), parse_labels(config.label)
-    cache = config.cache or config.out.parent / "radiomics-cache"
+    beside = private_cache() if names.hides else config.out.parent / "radiomics-cache"
+    cache = config.cache or beside
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
-    cohort, parameters = read_manifest(config.cohort), load_parameters(files)
+    cohort, parameters = names.cohort(read_manifest(config.cohort)), load_parameters(files)
     table, errors = extract_cohort(
         cohort,
         parameters,
@@ -98,8 +122,9 @@ def job(config: Config) -> int:
         audit_file=side_table(config.out, "audit"),
         gray_level_file=side_table(config.out, "gray-levels"),
         geometry_file=side_table(config.out, "geometry"),
+        names=names,
     )
-    code = list_set_aside(errors, config.out.parent / "failures.csv")
+    code = list_set_aside(names.errors(errors), config.out.parent / "failures.csv")
     if table.empty:
         print(f"no patient is left, so {config.out} is not written")
         return REFUSED
@@ -146,6 +171,8 @@ def write_slurm_script(config: Config, script: Path) -> int:
     arguments += ["--cache", str(config.cache)] if config.cache else []
     arguments += ["--perturb", str(config.perturb)] if config.perturb else []
     arguments += ["--retry-failed"] if config.retry_failed else []
+    arguments += ["--anonymise"] if config.anonymise else []
+    arguments += ["--salt", str(config.salt)] if config.salt else []
     text = slurm_script(arguments, python=sys.executable, folder=str(Path.cwd()))
     write_text(script, text)
     print(f"edit it for your cluster, then submit it: sbatch {script}")

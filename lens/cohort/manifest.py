@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lens.errors import CaseError, InputError
+from lens.files import unguarded
 
 MODALITIES = ("t2", "dwi", "adc")
 """Modality columns, in the order in which a case holds its images; the package has PyRadiomics'
@@ -111,7 +112,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
         # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            lines = [[cell.strip() for cell in line] for line in csv.reader(stream)]
+            lines = [[_cell(text) for text in line] for line in csv.reader(stream)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not readable as UTF-8 comma-separated text ({error})") from error
     if not lines or not any(lines[0]):
@@ -130,6 +131,10 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not rows:
         raise InputError(f"{path}: a header but no rows")
     return header, rows
+
+
+def _cell(text: str) -> str:
+    return unguarded(text.strip()).strip()
 
 
 def _check_columns(path: Path, header: Sequence[str], images: bool) -> None:

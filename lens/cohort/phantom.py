@@ -40,7 +40,7 @@ from lens.cohort.painting import (
     voxel_centres,
 )
 from lens.errors import InputError
-from lens.files import atomic, write_json, write_table
+from lens.files import atomic, read_csv, write_json, write_table
 
 GENERATOR = 1
 """Raised whenever the same seed would give other images, so that old folders are not reused."""
@@ -160,7 +160,7 @@ def _write(patient: Phantom, folder: Path) -> dict[str, str | int | float]:
 def _is_complete(manifest: Path, record: Path, made_as: dict[str, int]) -> bool:
     if json.loads(record.read_text(encoding="utf-8")) != made_as:
         return False
-    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    table = read_csv(manifest, dtype=str, keep_default_na=False)
     named = table[["t2", "dwi", "adc", "gland", "lesion"]].to_numpy().ravel()
     return all((manifest.parent / name).is_file() for name in named if name)
 

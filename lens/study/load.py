@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lens.anonymise import OPEN, Names
 from lens.errors import InputError
 from lens.radiomics.findings import default_audit_file, read_findings
 from lens.study.cleaning import (
@@ -29,6 +30,7 @@ from lens.study.tables import (
     name_of,
     read_embeddings,
     read_radiomics,
+    to_table,
 )
 from lens.study.tasks import task_problem
 
@@ -47,6 +49,7 @@ def load_study(
     seed: int = 0,
     audit: str | Path | None = None,
     retrained: Mapping[str, Sequence[EmbeddingSource]] | None = None,
+    names: Names = OPEN,
 ) -> Study:
     """Joins a user's tables on ``patient_id`` (and ``study_id`` where all tables carry it).
 
@@ -74,16 +77,17 @@ def load_study(
         audit: findings about the radiomics table, as ``experiments.radiomics`` writes them;
             without it ``R-audit.csv`` beside ``R.parquet``, where there is one.
         retrained: task name -> embeddings after fine-tuning from other seeds.
+        names: under which patients enter the study, see `lens.anonymise`.
 
     Raises:
         InputError: a table is unusable as a whole, or too few patients remain.
     """
     given, seeds = _embeddings(pre, ft, retrained or {})
-    sources = {name: name_of(source, name) for name, source in given.items()}
-    sources["radiomics"] = name_of(radiomics, "radiomics")
-    tables = {name: read_embeddings(source, name) for name, source in given.items()}
-    joined = join(tables, read_radiomics(radiomics), sources)
-    findings = read_findings(_audit_file(audit, radiomics))
+    everything = given | {"radiomics": radiomics}
+    sources = {n: n if names.hides else name_of(source, n) for n, source in everything.items()}
+    tables = {name: names.ids(read_embeddings(source, name)) for name, source in given.items()}
+    joined = join(tables, names.ids(read_radiomics(radiomics)), sources)
+    findings = names.table(read_findings(_audit_file(audit, radiomics)))
 
     rows = select(joined, rois=rois, modalities=modalities)
     rows = drop_missing(rows, findings)
@@ -92,7 +96,10 @@ def load_study(
     rows = set_aside_incomplete(rows)
     _check_patients(rows)
     patients = rows.ids["patient_id"].tolist()
-    assigned = split_patients(patients, seed=seed) if split is None else read_split(split, patients)
+    if split is None:
+        assigned = split_patients(patients, seed=seed)
+    else:
+        assigned = read_split(names.source(split, "split", to_table), patients)
     train = assigned == "train"
     rows = impute(rows, train, findings)
     rows = drop_constant(rows, train)
