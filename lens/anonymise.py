@@ -139,6 +139,9 @@ class Anonymiser(Names):
         for path, name in (paths or {}).items():
             forms = (path, Path(os.path.abspath(path)), path.resolve())  # noqa: PTH100
             called |= {str(form): name for form in forms if str(form) not in (".", "/")}
+            # Folders with blanks are not seen to be paths in a sentence.
+            above = (str(folder) for form in forms for folder in form.parents)
+            called |= {folder: FILE for folder in above if " " in folder and folder not in called}
         return replace(
             self,
             patients=self.patients | found[PATIENT],
