@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import os
 import re
-import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pyarrow.parquet import read_schema
 
-from lens.errors import CaseError, InputError
+from lens.errors import CaseError
 from lens.files import read_csv
 from lens.places import replace_paths
 
@@ -42,9 +42,6 @@ OUT = "OUT"
 
 TEXTS = ("reason", "remedy")
 """Columns of sentences, in which a path or an id may occur."""
-
-FEWEST = 16
-"""Characters of a salt: 64 random bits in hexadecimal."""
 
 ANYBODY = ("root", "user", "admin", "administrator", "ubuntu", "runner", "localhost")
 """Names of users and hosts that name nobody, and that are words of our sentences."""
@@ -131,7 +128,11 @@ class Anonymiser(Names):
         frames = [ids_of(path) for path in tables] + ([] if ids is None else [ids])
         found = {
             column: frozenset(
-                text for each in frames if column in each for text in each[column] if text
+                text
+                for each in frames
+                if column in each
+                for text in each[column]
+                if isinstance(text, str) and text
             )
             for column in (PATIENT, STUDY)
         }
@@ -290,51 +291,6 @@ class Anonymiser(Names):
         return hmac.new(self.salt, content, hashlib.sha256).hexdigest()
 
 
-def read_salt(path: Path | None = None, out: Path | None = None) -> bytes:
-    """The salt of a file, or the user's own, which is drawn when it is first needed.
-
-    Args:
-        path: of the user's choice; None for ``radiomic-lens/salt`` in the user's folder of settings
-            (``XDG_CONFIG_HOME``, else ``~/.config``), readable by the user alone.
-        out: folder of results, in which no salt may lie.
-
-    Raises:
-        InputError: no such file, too short, or among the results.
-    """
-    own = path is None
-    path = path or user_folder("XDG_CONFIG_HOME", ".config") / "salt"
-    if out is not None and path.resolve().is_relative_to(out.resolve()):
-        raise InputError(
-            "--salt: the file lies in the folder of the results, and would leave with them; "
-            "keep it elsewhere"
-        )
-    try:
-        if own and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _draw_salt(path)
-        salt = path.read_bytes().strip()
-    except OSError as error:
-        raise InputError(
-            f"--salt {path}: not readable ({error.strerror}); name a file with at least {FEWEST} "
-            "random characters, and keep it: the same salt gives the same names"
-        ) from error
-    if len(salt) < FEWEST:
-        raise InputError(f"--salt {path}: fewer than {FEWEST} characters, which can be guessed")
-    return salt
-
-
-def _draw_salt(path: Path) -> None:
-    """Writes a new salt, readable by the user alone from its first moment."""
-    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(handle, "w", encoding="ascii") as stream:
-        stream.write(secrets.token_hex(32) + "\n")
-
-
-def user_folder(variable: str, default: str) -> Path:
-    """The package's folder among the user's own, ``~/.config/radiomic-lens`` say."""
-    return Path(os.environ.get(variable) or Path.home() / default) / "radiomic-lens"
-
-
 def ids_of(path: Path) -> pd.DataFrame:
     """The id columns of a table of any kind, as text; none where it cannot be read.
 
@@ -346,10 +302,13 @@ def ids_of(path: Path) -> pd.DataFrame:
                 arrays = {c: content[c].astype(str) for c in (PATIENT, STUDY) if c in content}
             return pd.DataFrame(arrays)
         if path.suffix == ".parquet":
-            return pd.read_parquet(path).filter([PATIENT, STUDY]).astype(str)
+            there = [name for name in read_schema(path).names if name in (PATIENT, STUDY)]
+            return pd.read_parquet(path, columns=there).astype(str)
         if path.name.endswith((".csv", ".csv.gz")):
-            table = read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-            return table.filter([PATIENT, STUDY])
+            return read_csv(
+                path, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+                usecols=lambda name: name in (PATIENT, STUDY),
+            )  # fmt: skip
     except Exception:
         return pd.DataFrame()
     return pd.DataFrame()

@@ -16,7 +16,7 @@ import pandas as pd
 
 import lens
 from lens import cache, stages
-from lens.anonymise import OPEN, Anonymiser, read_salt
+from lens.anonymise import OPEN, Anonymiser
 from lens.context import Context, read_context
 from lens.errors import InputError
 from lens.files import check_folder, write_failures, write_json, write_table
@@ -24,6 +24,7 @@ from lens.paper.shift import Shift
 from lens.progress import silent, tqdm_bar
 from lens.report.page import write_report
 from lens.report.results import write_diagnosis, write_shift, write_study, write_sweep
+from lens.salt import read_salt
 from lens.settings import DEFAULTS, DoctorForm, Settings, changed, doctor_form, flat
 from lens.study.identical import check_different
 from lens.study.load import load_study
@@ -234,7 +235,7 @@ def compare(
         doctor: what to tell of what the cohort can show. ``short`` reads it off the verdicts;
             ``full``, or True, plants known changes (minutes); ``off``, or False, tells nothing.
         anonymise: hash the ids of patients and drop paths, in the result and all that it writes;
-            True for your own salt, or the path of one (`lens.anonymise`).
+            True for your own salt, or the path of one (`lens.salt`).
         identical: allow embeddings after fine-tuning that equal those before it.
         settings: how to compare.
         progress: show bars.

@@ -39,7 +39,8 @@ def anonymously(
 
         yield OPEN
         return
-    from lens.anonymise import OUT, Anonymiser, read_salt
+    from lens.anonymise import OUT, Anonymiser
+    from lens.salt import read_salt
 
     paths = {path: name for name, path in inputs.items()} | {out: OUT}
     names = Anonymiser(read_salt(salt, out)).knowing(paths, tables=inputs.values())
@@ -73,7 +74,7 @@ def check_out(out: Path) -> None:
 
 def private_cache() -> Path:
     """Folder of finished cases, outside all results: what is kept there names files."""
-    from lens.anonymise import user_folder
+    from lens.salt import user_folder
 
     return user_folder("XDG_CACHE_HOME", ".cache") / "cases"
 

@@ -83,7 +83,7 @@ def _parts(cell: str) -> list[str]:
 
 def _ids(results: Results) -> pd.DataFrame:
     tables = [scope.split for scope in results.scopes.values()]
-    return pd.concat([*tables, results.failures.filter(["patient_id"])]).astype(str)
+    return pd.concat([*tables, results.failures.filter(["patient_id"])])
 
 
 def _scope(scope: Scope, shown: Shown) -> Scope:
