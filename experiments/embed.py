@@ -80,7 +80,8 @@ def _embed(config: Config, names: Names) -> int:
 
     if config.out.suffix != ".npz":
         raise InputError(f"{config.out}: embeddings are written as .npz")
-    cohort = names.cohort(read_manifest(config.cohort))
+    manifest = read_manifest(config.cohort)
+    names, cohort = names.of_cohort(manifest), names.cohort(manifest)
     kept = private_cache() if names.hides else config.out.with_name(config.out.name + ".parts")
     encoder = load(config.encoder, partial=config.partial)
     embeddings, errors = embed_cohort(

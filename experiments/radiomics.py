@@ -109,7 +109,8 @@ def _extract(config: Config, names: Names) -> int:
     cache = config.cache or beside
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
-    cohort, parameters = names.cohort(read_manifest(config.cohort)), load_parameters(files)
+    manifest, parameters = read_manifest(config.cohort), load_parameters(files)
+    names, cohort = names.of_cohort(manifest), names.cohort(manifest)
     table, errors = extract_cohort(
         cohort,
         parameters,

@@ -74,6 +74,10 @@ class Names:
         """Findings as they may be written."""
         return list(errors)
 
+    def of_cohort(self, cohort: Cohort) -> Names:
+        """The same, with the files of a cohort to look for in sentences."""
+        return self
+
     def cohort(self, cohort: Cohort) -> Cohort:
         """A cohort under names that may be written; paths in it stay, for they are opened."""
         return cohort
@@ -140,9 +144,10 @@ class Anonymiser(Names):
         for path, name in (paths or {}).items():
             forms = (path, Path(os.path.abspath(path)), path.resolve())  # noqa: PTH100
             called |= {str(form): name for form in forms if str(form) not in (".", "/")}
-            # Folders with blanks are not seen to be paths in a sentence.
-            above = (str(folder) for form in forms for folder in form.parents)
-            called |= {folder: FILE for folder in above if " " in folder and folder not in called}
+            # Relative ones, and such with blanks, are not seen to be paths in a sentence.
+            above = (folder for form in forms for folder in form.parents if folder.name)
+            hidden = (str(each) for each in above if " " in str(each) or not each.is_absolute())
+            called |= {folder: FILE for folder in hidden if folder not in called}
         return replace(
             self,
             patients=self.patients | found[PATIENT],
@@ -191,9 +196,13 @@ class Anonymiser(Names):
             for each in errors
         ]
 
+    def of_cohort(self, cohort: Cohort) -> Anonymiser:
+        """The same, with the ids and files of a cohort to look for in sentences."""
+        return self.knowing(_paths_of(cohort), ids=_ids_of_cohort(cohort))
+
     def cohort(self, cohort: Cohort) -> Cohort:
         """Hashed ids; the files stay, for they are opened."""
-        seen = self.knowing(ids=_ids_of_cohort(cohort))
+        seen = self.of_cohort(cohort)
         return replace(
             cohort,
             cases=tuple(
@@ -314,7 +323,7 @@ def ids_of(path: Path) -> pd.DataFrame:
     return pd.DataFrame()
 
 
-def paths_of(cohort: Cohort) -> dict[Path, str]:
+def _paths_of(cohort: Cohort) -> dict[Path, str]:
     """What messages call the files of a cohort: images and masks by modality and region."""
     return {
         path: name for files in cohort.cases for name, path in (files.images | files.masks).items()

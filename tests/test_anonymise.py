@@ -142,7 +142,7 @@ def test_a_run_from_tables_leaks_nothing(
     assert lost.patient_id == HIDDEN.patient(planted.ids[0])
     assert lost.file == "radiomics"
     run = json.loads((out / "run.json").read_text())
-    assert set(run["inputs"]) == {"--pre", "--ft cls", "--radiomics", "--split"}
+    assert set(run["inputs"]) == {"--pre", "--ft cls", "--radiomics", "--labels"}
     assert run["config"]["ft"] == [f"cls={FILE}"]
 
     # What is open without the flag: the same search finds it.

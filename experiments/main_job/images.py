@@ -15,7 +15,7 @@ from experiments.common.flags import pairs
 from experiments.common.run_record import RunRecord
 from experiments.main_job.inputs import Embeddings, Inputs
 from experiments.main_job.plan import Plan
-from lens.anonymise import OPEN, Anonymiser, Names, paths_of
+from lens.anonymise import OPEN, Names
 from lens.cohort import Cohort, parse_labels, read_manifest
 from lens.errors import CaseError, InputError
 from lens.files import file_hash, read_failures, write_failures, write_table
@@ -31,8 +31,7 @@ def from_cohort(plan: Plan, record: RunRecord, names: Names = OPEN) -> Inputs:
     if not plan.config.tables.identical:
         _check_different(flags.encoder_pre, tuned)
     cohort = read_manifest(flags.cohort)
-    if isinstance(names, Anonymiser):
-        names = names.knowing(paths_of(cohort))
+    names = names.of_cohort(cohort)
     return from_images(plan, record, names.cohort(cohort), flags.encoder_pre, tuned, names=names)
 
 
