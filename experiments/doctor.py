@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 
+from experiments.common.anonymous import anonymously
 from experiments.common.check_first import check_output
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from lens.lock import of_folder
@@ -20,6 +21,7 @@ from lens.settings import DEFAULTS, PlantedSettings, Scores, SweepConfig, change
 
 if TYPE_CHECKING:
     from experiments.common.outlook import Outlook
+    from lens.anonymise import Names
     from lens.study.study import Study
     from lens.verdicts.doctor import Findings
     from lens.verdicts.doctor import Settings as Planting
@@ -74,11 +76,30 @@ class Config:
     """Folder for the results."""
     dry_run: bool = False
     """Check everything, print stages, sizes and what they need, and write nothing."""
+    anonymise: bool = False
+    """Write salted hashes in place of ids, and no paths, in every table and message."""
+    salt: Path | None = None
+    """File of the salt (16 characters or more), for --anonymise; by default one of your own is
+    drawn once and kept in ~/.config/radiomic-lens/salt. The same salt gives the same hashes."""
 
 
 @alone(lambda config: of_folder(config.out))
 def job(config: Config) -> int:
     """Runs the job and gives the exit code."""
+    from experiments.common.flags import pairs
+
+    after = {f"--ft {task}": path for task, path in pairs(config.ft, "--ft").items()}
+    with anonymously(
+        config.anonymise,
+        config.salt,
+        out=config.out,
+        inputs={"--pre": config.pre, "--radiomics": config.radiomics, **after},
+    ) as names:
+        return _diagnose(config, names)
+
+
+def _diagnose(config: Config, names: Names) -> int:
+    """The steps of the job; what they write calls patients by `names`."""
     from experiments.common.flags import as_flag, pairs
     from lens.errors import InputError
     from lens.report.results import write_diagnosis
@@ -100,13 +121,15 @@ def job(config: Config) -> int:
         seed=config.seed,
         allow_partial=config.allow_partial,
         any_columns=config.any_columns,
+        names=names,
     )
     plan = _plan(config, study, list(ft))
     if config.dry_run:
         print(_outlook(config, study, plan))
         return DONE
     findings = _examine(config, study, list(ft), plan)
-    record = flat(config) | {"seconds": round(time.perf_counter() - start, 1)}
+    flags = {name: names.setting(value) for name, value in flat(config).items()}
+    record = flags | {"seconds": round(time.perf_counter() - start, 1)}
     x_ft = {task: study.x_ft[task] for task in ft}
     content = summary(findings, spectra_of(study.x_pre, x_ft))
     facts = {"notes": study.notes, "config": record}
@@ -114,7 +137,7 @@ def job(config: Config) -> int:
     print(table(content).to_string(index=False, header=False, justify="left"))
     print(content["sentence"])
     print(f"written: {config.out / 'doctor.json'}, doctor.csv, doctor-features.csv, doctor.png")
-    return list_set_aside(study.set_aside, config.out / "failures.csv")
+    return list_set_aside(names.errors(study.set_aside), config.out / "failures.csv")
 
 
 class _Plan(NamedTuple):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, grid_problem
+from experiments.common.anonymous import anonymously, private_cache
 from experiments.common.check_first import check_encoder, check_output, check_regions
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.common.flags import as_flag
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from encoders.cohort_embeddings import EmbeddingSettings
     from encoders.encoder import Encoder
     from experiments.common.outlook import Outlook
+    from lens.anonymise import Names
     from lens.cohort import Cohort
 
 log = logging.getLogger(__name__)
@@ -60,21 +62,38 @@ class Config:
     batch_size: int = 4
     """Volumes per pass."""
     cache: Path | None = None
-    """Folder of finished patients; OUT.parts if not given."""
+    """Folder of finished patients; OUT.parts if not given, with --anonymise in ~/.cache."""
     partial: bool = False
     """Accept an encoder file that does not match fully; the rest stays at random."""
     dry_run: bool = False
     """Check everything, print stages, sizes and what they need, and write nothing."""
+    anonymise: bool = False
+    """Write salted hashes in place of ids, and no paths, in every table and message."""
+    salt: Path | None = None
+    """File of the salt (16 characters or more), for --anonymise; by default one of your own is
+    drawn once and kept in ~/.config/radiomic-lens/salt. The same salt gives the same hashes."""
 
 
 def parts(config: Config) -> Path:
     """The folder of finished patients."""
-    return config.cache or config.out.with_name(config.out.name + ".parts")
+    beside = config.out.with_name(config.out.name + ".parts")
+    return config.cache or (private_cache() if config.anonymise else beside)
 
 
 @alone(lambda config: of_file(config.out, parts(config)))
 def job(config: Config) -> int:
     """Embeds the cohort and gives the exit code."""
+    with anonymously(
+        config.anonymise,
+        config.salt,
+        out=config.out.parent,
+        inputs={"--cohort": config.cohort, "--encoder": config.encoder},
+    ) as names:
+        return _embed(config, names)
+
+
+def _embed(config: Config, names: Names) -> int:
+    """Manifest to embeddings, under the names that may be written."""
     from encoders.checkpoints import load
     from encoders.cohort_embeddings import embed_cohort
     from lens.cohort import read_manifest
@@ -83,7 +102,8 @@ def job(config: Config) -> int:
     if problem := _problem(config):
         raise InputError(as_flag(problem))
     settings = _settings(config)
-    cohort = read_manifest(config.cohort, nifti_form=config.nifti_form)
+    manifest = read_manifest(config.cohort, nifti_form=config.nifti_form)
+    names, cohort = names.of_cohort(manifest), names.cohort(manifest)
     _check(config, cohort, settings)
     encoder = load(config.encoder, partial=config.partial)
     if config.dry_run:
@@ -100,6 +120,7 @@ def job(config: Config) -> int:
     embeddings.save(config.out)
     rows, width = embeddings.embeddings.shape
     log.info("%s: %d embeddings of %d numbers", config.out, rows, width)
+    errors = names.errors(errors)
     return list_set_aside(errors, config.out.with_name(config.out.stem + ".failures.csv"))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.common.anonymous import anonymously, private_cache
 from experiments.common.check_first import check_output, check_parameters, check_regions
 from experiments.common.cli import DONE, REFUSED, alone, list_set_aside, run
 from experiments.common.flags import as_flag
@@ -24,6 +25,7 @@ from lens.settings import NiftiForm
 
 if TYPE_CHECKING:
     from experiments.common.outlook import Outlook
+    from lens.anonymise import Names
     from lens.cohort import Cohort
     from lens.radiomics.parameters import Parameters
 
@@ -78,7 +80,15 @@ class Config:
     """Write a Slurm batch script that runs this job on a Dask cluster, and do nothing else."""
 
     cache: Path | None = None
-    """Folder of the finished cases; radiomics-cache beside the table by default."""
+    """Folder of the finished cases; radiomics-cache beside the table by default, in ~/.cache with
+    --anonymise: what is kept there names files."""
+
+    anonymise: bool = False
+    """Write salted hashes in place of ids, and no paths, in every table and message."""
+
+    salt: Path | None = None
+    """File of the salt (16 characters or more), for --anonymise; by default one of your own is
+    drawn once and kept in ~/.config/radiomic-lens/salt. The same salt gives the same hashes."""
 
     dry_run: bool = False
     """Check everything, print stages, sizes and what they need, and write nothing."""
@@ -86,12 +96,26 @@ class Config:
 
 def parts(config: Config) -> Path:
     """The folder of finished cases."""
-    return config.cache or config.out.parent / "radiomics-cache"
+    beside = config.out.parent / "radiomics-cache"
+    return config.cache or (private_cache() if config.anonymise else beside)
 
 
 @alone(lambda config: of_file(config.out, parts(config)))
 def job(config: Config) -> int:
     """Manifest to table; gives the exit code."""
+    given = {f"--parameters {each}": Path(each.rpartition("=")[2]) for each in config.parameters}
+    given = {name.partition("=")[0]: path for name, path in given.items()}
+    with anonymously(
+        config.anonymise,
+        config.salt,
+        out=config.out.parent,
+        inputs={"--cohort": config.cohort, **given},
+    ) as names:
+        return _extract(config, names)
+
+
+def _extract(config: Config, names: Names) -> int:
+    """The steps of the job; what they write calls patients by `names`."""
     from lens.cohort import parse_labels, read_manifest
     from lens.errors import InputError
     from lens.files import write_table
@@ -111,7 +135,8 @@ def job(config: Config) -> int:
     check_output(cache, "--cache", folder=True)
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
-    cohort = read_manifest(config.cohort, nifti_form=config.nifti_form)
+    manifest = read_manifest(config.cohort, nifti_form=config.nifti_form)
+    names, cohort = names.of_cohort(manifest), names.cohort(manifest)
     check_regions(list(labels), cohort, "--label")
     parameters = check_parameters(config.parameters, cohort, labels)
     if config.dry_run:
@@ -129,8 +154,9 @@ def job(config: Config) -> int:
         audit_file=side_table(config.out, "audit"),
         gray_level_file=side_table(config.out, "gray-levels"),
         geometry_file=side_table(config.out, "geometry"),
+        names=names,
     )
-    code = list_set_aside(errors, config.out.parent / "failures.csv")
+    code = list_set_aside(names.errors(errors), config.out.parent / "failures.csv")
     if table.empty:
         print(f"no patient is left, so {config.out} is not written")
         return REFUSED
@@ -226,6 +252,8 @@ def write_slurm_script(config: Config, script: Path) -> int:
     arguments += ["--cache", str(config.cache)] if config.cache else []
     arguments += ["--perturb", str(config.perturb)] if config.perturb else []
     arguments += ["--retry-failed"] if config.retry_failed else []
+    arguments += ["--anonymise"] if config.anonymise else []
+    arguments += ["--salt", str(config.salt)] if config.salt else []
     text = slurm_script(arguments, python=sys.executable, folder=str(Path.cwd()))
     write_text(script, text)
     print(f"edit it for your cluster, then submit it: sbatch {script}")

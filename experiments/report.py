@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tyro
 
+from experiments.common.anonymous import anonymously
 from experiments.common.cli import DONE, alone, run
 from lens.lock import of_folder
 
@@ -20,14 +21,20 @@ class Config:
 
     folder: tyro.conf.Positional[Path]
     """Run folder written by experiments.sweep."""
+    anonymise: bool = False
+    """Show salted hashes in place of ids, and no file names, on the page. The tables of the folder
+    stay as they are: experiments.sweep --anonymise makes a folder to share."""
+    salt: Path | None = None
+    """File of the salt, for --anonymise; by default your own, ~/.config/radiomic-lens/salt."""
 
 
 @alone(lambda config: of_folder(config.folder))
 def job(config: Config) -> int:
     """Writes the report and gives the exit code."""
-    from lens.report.page import write_report
+    with anonymously(config.anonymise, config.salt, out=config.folder, inputs={}) as names:
+        from lens.report.page import write_report
 
-    print(f"report: {write_report(config.folder)}")
+        print(f"report: {write_report(config.folder, names=names)}")
     return DONE
 
 

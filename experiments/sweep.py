@@ -11,17 +11,31 @@ python -m experiments.sweep --cohort cohort.csv --encoder-pre A --encoder-ft cls
 
 from __future__ import annotations
 
+import platform
+from typing import TYPE_CHECKING
+
+from experiments.common.anonymous import anonymously, check_out
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.main_job.config import Config
-from experiments.main_job.plan import settle
+from experiments.main_job.plan import Plan, settle
 from lens.lock import of_folder
+
+if TYPE_CHECKING:
+    from lens.anonymise import Names
 
 
 @alone(lambda config: of_folder(settle(config).out))
 def job(config: Config) -> int:
     """Runs the job and gives the exit code."""
-    plan = settle(config)
+    plan, privacy = settle(config), config.privacy
+    with anonymously(
+        privacy.anonymise, privacy.salt, out=plan.out, inputs=plan.named_files()
+    ) as names:
+        return _run(plan, names)
 
+
+def _run(plan: Plan, names: Names) -> int:
+    """The stages, one after another; what they write calls patients by `names`."""
     # Imported here so that --help and wrong usage do not wait for JAX.
     from experiments.common.run_record import RunRecord
     from experiments.main_job.analysis import analyse
@@ -30,17 +44,22 @@ def job(config: Config) -> int:
     from experiments.main_job.inputs import from_tables
     from lens.report.page import write_report
 
+    config = plan.config
+    if names.hides:
+        check_out(plan.out)
     cohort = check_first(plan)
     if config.dry_run:
         from experiments.main_job.dry_run import outlook
 
-        print(outlook(plan, cohort))
+        print(outlook(plan, cohort, names))
         return DONE
-    record = RunRecord(plan.out, plan.flags())
+    record = RunRecord(plan.out, {name: names.setting(v) for name, v in plan.flags().items()})
+    if names.hides:
+        record.record["machine"] = platform.system()
     if config.tables.pre:
-        inputs = from_tables(plan)
+        inputs = from_tables(plan, names)
     elif config.images.cohort is not None:
-        inputs = from_cohort(plan, record)
+        inputs = from_cohort(plan, record, names)
     else:
         from experiments.main_job.phantoms import from_phantoms
 

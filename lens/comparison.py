@@ -6,7 +6,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pandas as pd
 
 import lens
 from lens import cache, stages
+from lens.anonymise import OPEN, Anonymiser
 from lens.context import Context, read_context
 from lens.errors import InputError
 from lens.files import write_failures, write_json, write_table
@@ -24,6 +25,7 @@ from lens.paper.shift import Shift
 from lens.progress import silent, tqdm_bar
 from lens.report.page import write_report
 from lens.report.results import write_diagnosis, write_shift, write_study, write_sweep
+from lens.salt import read_salt
 from lens.settings import DEFAULTS, DoctorForm, Settings, changed, doctor_form, flat
 from lens.study.identical import check_different
 from lens.study.load import load_study
@@ -62,6 +64,7 @@ class Comparison:
         context: what was looked at around the verdicts.
         doctor: whether the cohort can show a change; None where that was not asked.
         seconds: taken by each stage.
+        anonymous: whether patients have hashed ids, and `save` writes no name of this machine.
     """
 
     study: Study
@@ -71,6 +74,7 @@ class Comparison:
     context: Context = field(default_factory=Context)
     doctor: Diagnosis | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    anonymous: bool = False
 
     @property
     def verdicts(self) -> pd.DataFrame:
@@ -166,13 +170,14 @@ class Comparison:
         return {
             "config": flat(self.settings)
             | {
+                "anonymise": self.anonymous,
                 "adjust": self.context.adjust,
                 "site": self.context.site,
                 "doctor": "off" if self.doctor is None else self.doctor.content["form"],
             },
             "versions": {"python": platform.python_version(), "radiomic-lens": lens.__version__}
             | cache.libraries(),
-            "machine": platform.platform(),
+            "machine": platform.system() if self.anonymous else platform.platform(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
             "stages": {
                 name: {"seconds": seconds, "compile_seconds": 0.0, "reused": False}
@@ -203,6 +208,7 @@ def compare(
     repeatability: TableSource | None = None,
     identical: bool = False,
     doctor: DoctorForm | bool = "short",
+    anonymise: bool | str | Path = False,
     settings: Settings = DEFAULTS,
     progress: bool = True,
     **options: Any,
@@ -232,6 +238,8 @@ def compare(
         repeatability: a path or table of ``column`` and ``icc``.
         doctor: what to tell of what the cohort can show. ``short`` reads it off the verdicts;
             ``full``, or True, plants known changes (minutes); ``off``, or False, tells nothing.
+        anonymise: hash the ids of patients and drop paths, in the result and all that it writes;
+            True for your own salt, or the path of one (`lens.salt`).
         identical: allow embeddings after fine-tuning that equal those before it.
         settings: how to compare.
         progress: show bars.
@@ -252,19 +260,24 @@ def compare(
         form = doctor_form(doctor)
     except ValueError as error:
         raise InputError(str(error)) from error
+    names = (
+        OPEN
+        if anonymise is False
+        else Anonymiser(read_salt(None if anonymise is True else Path(anonymise)))
+    )
     if isinstance(pre, Study):
         others = {"ft": ft, "radiomics": radiomics, "split": split, "rois": rois,
                   "modalities": modalities, "retrained": retrained}  # fmt: skip
         if given := [name for name, value in others.items() if value is not None and value != ()]:
             raise InputError(f"a Study holds all tables and its split; {given[0]} goes without one")
-        study = pre
+        study = names.study(pre)
     elif ft is None or radiomics is None:
         raise InputError("pre is a table of embeddings, so that ft and radiomics are needed too")
     else:
         study = load_study(
             pre, _by_task(ft), radiomics, split=split, rois=_several(rois),
             modalities=_several(modalities), seed=settings.seed, retrained=_by_seed(retrained),
-            allow_partial=settings.allow_partial, any_columns=settings.any_columns,
+            allow_partial=settings.allow_partial, any_columns=settings.any_columns, names=names,
         )  # fmt: skip
     if not identical:
         check_different(study)
@@ -272,9 +285,10 @@ def compare(
     context = read_context(
         study, labels=labels, adjust=_several(adjust), site=site,
         exposure=_of_each_task(exposure, study),
-        repeatability=repeatability, seed=settings.seed,
+        repeatability=repeatability, seed=settings.seed, names=names,
     )  # fmt: skip
-    return _compare(study, settings, context, form, progress=progress)
+    result = _compare(study, settings, context, form, progress=progress)
+    return replace(result, anonymous=names.hides)
 
 
 def _by_task(ft: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from lens.anonymise import OPEN, Names
 from lens.errors import InputError
 from lens.study.cells import as_label, as_numbers, blanked
 from lens.study.id_causes import probable_cause, same_but_for_writing
@@ -51,6 +52,7 @@ def read_context(
     exposure: Mapping[str, TableSource] | None = None,
     repeatability: TableSource | None = None,
     seed: int = 0,
+    names: Names = OPEN,
 ) -> Context:
     """The context that the tables give, on the study's rows.
 
@@ -62,6 +64,7 @@ def read_context(
         exposure: task -> a path or table of the patients whom its fine-tuning saw.
         repeatability: a path or table of ``column`` and ``icc``.
         seed: of the folds by site.
+        names: under which the study's patients go.
 
     Raises:
         InputError: a table or column cannot be used.
@@ -70,9 +73,14 @@ def read_context(
         raise InputError(f"exposure names task {unknown[0]!r}; the tasks are {sorted(study.x_ft)}")
     if labels is None and (adjust or site):
         raise InputError("adjust and site are columns of a table of labels, which is missing")
+    if labels is not None:
+        labels = names.source(labels, "labels", to_table)
+    exposure = {
+        task: names.source(table, "exposure", to_table) for task, table in (exposure or {}).items()
+    }
     adjusted = read_labels(labels, study.ids, adjust) if labels is not None and adjust else None
     sites = _sites(labels, site, study, seed) if labels is not None and site else None
-    exposed = {task: read_exposure(table, study.ids) for task, table in (exposure or {}).items()}
+    exposed = {task: read_exposure(table, study.ids) for task, table in exposure.items()}
     ceiling = None
     if repeatability is not None:
         ceiling = read_ceiling(repeatability, study.features["column"])

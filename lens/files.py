@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lens.errors import FAILURE_COLUMNS, CaseError, InputError
+from lens.formulas import read_csv, write_csv
 from lens.study.table_files import read_table as read_table  # every table has one reader
 from lens.unfinished import unfinished
 
@@ -66,12 +67,16 @@ def check_writable(folder: Path) -> None:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Writes a table without its index, as Parquet or CSV by the file's suffix."""
+    """Writes a table without its index, as Parquet or CSV by the file's suffix.
+
+    Text that a spreadsheet would run as a formula has an apostrophe before it in a CSV (`guarded`),
+    which `read_csv` takes away.
+    """
     with atomic(path) as temporary:
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         elif path.suffix == ".csv":
-            table.to_csv(temporary, index=False)
+            write_csv(table, temporary)
         else:
             raise InputError(f"{path}: tables are written as .parquet or .csv")
 
@@ -107,7 +112,7 @@ def read_failures(path: Path) -> list[CaseError]:
     """Reads what `write_failures` wrote; an absent file means that no patient was set aside."""
     if not path.is_file():
         return []
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+    rows = read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
     return [
         CaseError(
             r["patient_id"], r["file"], stage=r["stage"], reason=r["reason"], remedy=r["remedy"]

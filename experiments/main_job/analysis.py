@@ -15,6 +15,7 @@ from experiments.common.run_record import RunRecord
 from experiments.main_job.inputs import Inputs
 from experiments.main_job.plan import Plan, Scope
 from lens import stages
+from lens.anonymise import Names
 from lens.context import Context, read_context
 from lens.errors import CaseError
 from lens.files import file_hash, read_table, write_failures, write_table
@@ -62,7 +63,7 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
         facts = stages.facts(prepared.study, settings)
         scopes[name] = facts | {"folder": str(part.folder.relative_to(record.folder))}
         tasks |= dict.fromkeys(part.ft, name)
-    set_aside = _once_each(set_aside)
+    set_aside = inputs.names.errors(_once_each(set_aside))
     write_failures(set_aside, record.folder / "failures.csv")
     record.wrote(record.folder / "failures.csv")
     # The run folder's own part comes first; the others' widths are with their scopes.
@@ -71,7 +72,7 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
         config=record.record["config"] | {"hidden": hidden},
         tasks={task: tasks[task] for task in inputs.tasks},
         scopes=scopes,
-        inputs={str(path): file_hash(path) for path in inputs.files()},
+        inputs={inputs.names.text(str(path)): file_hash(path) for path in inputs.files()},
         device=str(jax.devices()[0]),
         seeds={"first": plan.settings.seed, "count": plan.settings.mlp.seeds},
         notes=list(inputs.notes),
@@ -134,12 +135,13 @@ def prepare(plan: Plan, inputs: Inputs, part: Part) -> Prepared:
         retrained=again,
         allow_partial=plan.settings.allow_partial,
         any_columns=plan.settings.any_columns,
+        names=inputs.names,
     )
     if not plan.config.tables.identical:
         after = {task: [*map(str, (ft, *again[task]))] for task, ft in part.ft.items()}
         check_different(study, str(part.pre), after)
     stages.study_folds(study, plan.settings)
-    return Prepared(study, _read_context(plan, study, _exposing_split(plan, inputs)))
+    return Prepared(study, _read_context(plan, study, _exposing_split(plan, inputs), inputs.names))
 
 
 def parts_of(plan: Plan, inputs: Inputs, folder: Path) -> dict[str, Part]:
@@ -152,7 +154,8 @@ def parts_of(plan: Plan, inputs: Inputs, folder: Path) -> dict[str, Part]:
     for (pre, scope), ft in parts.items():
         name, number = str(scope), 1
         while name in named:
-            name = f"{scope}-{pre.stem}" + (f"-{number}" if number > 1 else "")
+            stem = "pre" if inputs.names.hides else pre.stem
+            name = f"{scope}-{stem}" + (f"-{number}" if number > 1 else "")
             number += 1
         named[name] = Part(scope, pre, ft, folder / "scopes" / name if named else folder)
     return named
@@ -171,7 +174,7 @@ def _exposing_split(plan: Plan, inputs: Inputs) -> Path | None:
     return plan.config.tables.split if own_data else inputs.split
 
 
-def _read_context(plan: Plan, study: Study, split: Path | None) -> Context:
+def _read_context(plan: Plan, study: Study, split: Path | None, names: Names) -> Context:
     """What the flags ask to look at around the verdicts."""
     flags, tasks = plan.config.context, list(study.x_ft)
     given = [
@@ -189,6 +192,7 @@ def _read_context(plan: Plan, study: Study, split: Path | None) -> Context:
         exposure=exposure,
         repeatability=flags.repeatability,
         seed=plan.settings.seed,
+        names=names,
     )
 
 

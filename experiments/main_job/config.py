@@ -84,6 +84,18 @@ class ContextFlags:
 
 
 @dataclass(frozen=True)
+class PrivacyFlags:
+    """What the results say of patients and files."""
+
+    anonymise: bool = False
+    """Write salted hashes in place of ids, and no paths, in every table, figure, page and message
+    (with --pre or --cohort)."""
+    salt: Path | None = None
+    """File of the salt (16 characters or more, outside --out), for --anonymise; by default one of
+    your own is drawn once and kept in ~/.config/radiomic-lens/salt."""
+
+
+@dataclass(frozen=True)
 class PhantomFlags:
     """The embedded default: phantoms."""
 
@@ -113,6 +125,8 @@ class Config:
     """How the encoders are compared."""
     context: ContextFlags = field(default_factory=ContextFlags)
     """What is looked at around the verdicts."""
+    privacy: PrivacyFlags = field(default_factory=PrivacyFlags)
+    """What the results say of patients and files."""
     phantom: PhantomFlags = field(default_factory=PhantomFlags)
     """The embedded default."""
     out: Path | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from experiments.common.anonymous import private_cache
 from experiments.common.check_first import check_parameters
 from experiments.common.outlook import UNKNOWN, Outlook, Step, amount
 from experiments.common.radiomics_outlook import extraction_step
@@ -22,6 +23,7 @@ from experiments.main_job.sizes import (
     sizes_of_study,
 )
 from lens import stages
+from lens.anonymise import OPEN, Names
 from lens.cohort import Cohort, parse_labels
 from lens.radiomics.parts import Reading
 from lens.verdicts.held_out import estimate_seconds
@@ -30,15 +32,16 @@ SLOW = ("phantoms", "pre-train", "fine-tune", "radiomics", "embed")
 """First words of the stages that make tables of images."""
 
 
-def outlook(plan: Plan, cohort: Cohort | None) -> Outlook:
+def outlook(plan: Plan, cohort: Cohort | None, names: Names = OPEN) -> Outlook:
     """What a run would do and need; reads, and writes nothing.
 
     Args:
         plan: of the run, checked.
         cohort: of `experiments.main_job.check_first.check_first`.
+        names: of the patients, as the run would write them.
     """
     record = Rehearsal(plan.out)
-    inputs = _rehearse_inputs(plan, record)
+    inputs = _rehearse_inputs(plan, record, names)
     prepared = _rehearse_analysis(plan, inputs, record) if inputs else []
     needs: tuple[list[str], dict[str, float]] = ([], {})
     if prepared:
@@ -50,7 +53,7 @@ def outlook(plan: Plan, cohort: Cohort | None) -> Outlook:
         described = f"{sizes}, before any patient is set aside or column left out"
         needs = image_needs(plan, cohort, sizes)
     memory, disk = needs
-    steps = record.steps if cohort is None else _with_cases(plan, cohort, record.steps)
+    steps = record.steps if cohort is None else _with_cases(plan, cohort, record.steps, names)
     return Outlook(
         steps=[*steps, Step("report", note="drawn anew in every run")],
         sizes=[described],
@@ -61,28 +64,30 @@ def outlook(plan: Plan, cohort: Cohort | None) -> Outlook:
     )
 
 
-def _with_cases(plan: Plan, cohort: Cohort, steps: Sequence[Step]) -> list[Step]:
+def _with_cases(plan: Plan, cohort: Cohort, steps: Sequence[Step], names: Names) -> list[Step]:
     """The steps, with the number of cases that an extraction cut off left."""
-    flags, cache = plan.config.images, plan.out / "radiomics-cache"
+    flags = plan.config.images
+    cache = private_cache() if names.hides else plan.out / "radiomics-cache"
 
     def detailed(step: Step) -> Step:
         if step.name != "radiomics" or step.reused:
             return step
-        parameters = check_parameters(flags.parameters, cohort)
-        reading = Reading(plan.spacing, parse_labels(flags.label))
-        chosen = with_rois(cohort, plan.config.roi)
+        labels = parse_labels(flags.label)
+        chosen = names.cohort(with_rois(cohort, plan.config.roi))
+        parameters = check_parameters(flags.parameters, chosen, labels)
+        reading = Reading(plan.spacing, labels)
         found = extraction_step(step.name, chosen, parameters, cache, reading)
         return dataclasses.replace(step, note=found.note)
 
     return [detailed(step) for step in steps]
 
 
-def _rehearse_inputs(plan: Plan, record: Rehearsal) -> Inputs | None:
+def _rehearse_inputs(plan: Plan, record: Rehearsal, names: Names) -> Inputs | None:
     """The tables that the analysis starts from, whether they are there or not."""
     if plan.config.tables.pre:
-        return from_tables(plan)
+        return from_tables(plan, names)
     if plan.config.images.cohort is not None:
-        return from_cohort(plan, record)
+        return from_cohort(plan, record, names)
     from experiments.main_job.phantoms import from_phantoms, stage_names
     from lens.cohort.phantom import is_written
 

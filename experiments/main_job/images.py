@@ -11,24 +11,27 @@ import numpy as np
 import pandas as pd
 
 from encoders.state_dicts import source_hash
+from experiments.common.anonymous import private_cache
 from experiments.common.flags import pairs
 from experiments.common.run_record import RunRecord
 from experiments.main_job.inputs import Embeddings, Inputs
 from experiments.main_job.plan import Plan
+from lens.anonymise import OPEN, Names
 from lens.cohort import Cohort, parse_labels, read_manifest
 from lens.errors import CaseError, InputError
 from lens.files import file_hash, read_failures, write_failures, write_table
 from lens.study.split import split_patients
 
 
-def from_cohort(plan: Plan, record: RunRecord) -> Inputs:
-    """Tables made from the user's images and encoders."""
+def from_cohort(plan: Plan, record: RunRecord, names: Names = OPEN) -> Inputs:
+    """Tables made from the user's images and encoders; `names` are those of the patients."""
     flags = plan.config.images
     assert flags.cohort is not None
     assert flags.encoder_pre is not None
     tuned = pairs(flags.encoder_ft, "--encoder-ft")
     cohort = read_manifest(flags.cohort, nifti_form=flags.nifti_form)
-    return from_images(plan, record, cohort, flags.encoder_pre, tuned)
+    names = names.of_cohort(cohort)
+    return from_images(plan, record, names.cohort(cohort), flags.encoder_pre, tuned, names=names)
 
 
 def from_images(
@@ -38,6 +41,7 @@ def from_images(
     pre: Path,
     tuned: Mapping[str, Path],
     notes: Sequence[str] = (),
+    names: Names = OPEN,
 ) -> Inputs:
     """Radiomics and embeddings of a cohort; finished patients are not done again.
 
@@ -47,8 +51,9 @@ def from_images(
         pre: encoder before fine-tuning.
         tuned: task -> encoder after it.
         notes: what a reader of the report must know about the input.
+        names: under which the cohort's patients are written.
     """
-    maker = _Maker(plan, record, cohort)
+    maker = _Maker(plan, record, cohort, names)
     radiomics, lost = plan.config.tables.radiomics, list(cohort.set_aside)
     if radiomics is None:
         radiomics, failed = maker.radiomics()
@@ -75,6 +80,7 @@ def from_images(
         split=plan.config.tables.split or _write_split(record, cohort, plan.settings.seed),
         set_aside=tuple(lost),
         notes=tuple(notes),
+        names=names,
     )
 
 
@@ -96,6 +102,7 @@ class _Maker:
     plan: Plan
     record: RunRecord
     cohort: Cohort
+    names: Names
 
     def radiomics(self) -> tuple[Path, list[CaseError]]:
         """The radiomics table, and the patients set aside."""
@@ -113,16 +120,17 @@ class _Maker:
             features, failed = extract_cohort(
                 with_rois(self.cohort, self.plan.config.roi),
                 load_parameters(files),
-                cache=folder / "radiomics-cache",
+                cache=self._cache("radiomics-cache"),
                 spacing_mm=self.plan.spacing,
                 labels=labels,
                 workers=flags.workers,
                 audit_file=audit,
                 gray_level_file=gray_levels,
                 geometry_file=geometry,
+                names=self.names,
             )
             write_table(features, table)
-            write_failures(failed, failures)
+            write_failures(self.names.errors(failed), failures)
 
         hashes = {name: file_hash(path) for name, path in files.items()}
         depends = [self._images(), self.plan.spacing, self.plan.config.roi, hashes, labels]
@@ -148,16 +156,20 @@ class _Maker:
                 with_channels(self.cohort, channels),
                 encoders.load(checkpoint),
                 settings=settings,
-                cache=self.record.folder / "embeddings-cache",
+                cache=self._cache("embeddings-cache"),
                 progress=True,
             )
             rows.save(table)
-            write_failures(failed, failures)
+            write_failures(self.names.errors(failed), failures)
 
         depends = [self._images(), settings, self.record.content(checkpoint, source_hash), channels]
         code = (__name__, "encoders.cohort_embeddings", "encoders.checkpoints")
         self.record.stage(f"embed {name}", code, depends, [table, failures], work, lasting=True)
         return table, read_failures(failures)
+
+    def _cache(self, name: str) -> Path:
+        """Folder of finished cases; what is kept there names files, so it may not stay here."""
+        return private_cache() if self.names.hides else self.record.folder / name
 
     def _images(self) -> list[object]:
         """What tells that an image changed, without reading all of them."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from experiments.common.flags import common_and_own, pairs
 from experiments.main_job.plan import Plan, retrained_files
+from lens.anonymise import OPEN, Names
 from lens.errors import CaseError, InputError
 from lens.report.results import RUN_FILES, SCOPE_FILES, TASK_FILES
 
@@ -29,6 +30,7 @@ class Inputs:
         radiomics, split: files as `lens.load_study` takes them.
         set_aside: patients lost on the way from images to tables.
         notes: what a reader of the report must know about the input.
+        names: under which patients are written.
     """
 
     tasks: dict[str, Embeddings]
@@ -37,6 +39,7 @@ class Inputs:
     set_aside: tuple[CaseError, ...] = ()
     notes: tuple[str, ...] = ()
     retrained: dict[str, list[Path]] = field(default_factory=dict)
+    names: Names = OPEN
 
     def files(self) -> list[Path]:
         """All files, sorted."""
@@ -61,7 +64,7 @@ def check_inputs(plan: Plan) -> None:
             raise InputError(f"{path}: the run would write over this input; choose another --out")
 
 
-def from_tables(plan: Plan) -> Inputs:
+def from_tables(plan: Plan, names: Names = OPEN) -> Inputs:
     """The user's own tables.
 
     Raises:
@@ -77,4 +80,5 @@ def from_tables(plan: Plan) -> Inputs:
         if pre is None:
             raise InputError(f"--pre is missing for task {task!r}: give --pre FILE or {task}=FILE")
         tasks[task] = Embeddings(pre, file)
-    return Inputs(tasks, flags.radiomics, flags.split, retrained=retrained_files(plan.config))
+    again = retrained_files(plan.config)
+    return Inputs(tasks, flags.radiomics, flags.split, retrained=again, names=names)

@@ -114,14 +114,28 @@ class Plan:
 
     def files(self) -> list[Path]:
         """All files that flags name, by themselves or as ``TASK=FILE``."""
+        return list(self.named_files().values())
+
+    def named_files(self) -> dict[str, Path]:
+        """The files that flags name, by flag and task: ``--pre``, ``--ft cls``."""
         config, context = self.config, self.config.context
-        entries = (
-            *config.tables.pre, *config.tables.ft, *config.tables.retrained,
-            *config.images.encoder_ft, *config.images.parameters, *context.exposure,
-        )  # fmt: skip
-        named = (config.tables.radiomics, config.tables.split, config.images.cohort,
-                 config.images.encoder_pre, context.labels, context.repeatability)  # fmt: skip
-        return [*(Path(entry.rpartition("=")[2]) for entry in entries), *filter(None, named)]
+        entries = {
+            "--pre": config.tables.pre, "--ft": config.tables.ft,
+            "--retrained": config.tables.retrained, "--encoder-ft": config.images.encoder_ft,
+            "--parameters": config.images.parameters, "--exposure": context.exposure,
+        }  # fmt: skip
+        alone = {
+            "--radiomics": config.tables.radiomics, "--split": config.tables.split,
+            "--cohort": config.images.cohort, "--encoder-pre": config.images.encoder_pre,
+            "--labels": context.labels, "--repeatability": context.repeatability,
+        }  # fmt: skip
+        found: dict[str, Path] = {}
+        for flag, values in entries.items():
+            for number, entry in enumerate(values):
+                task, _, path = entry.rpartition("=")
+                name = f"{flag} {task}".rstrip()
+                found[f"{name} {number}" if name in found else name] = Path(path)
+        return found | {flag: path for flag, path in alone.items() if path is not None}
 
     def flags(self) -> dict[str, Any]:
         """The settled values by flag, for the run's record."""
@@ -191,6 +205,8 @@ def _source(config: Config) -> str:
         raise InputError("--ft and --radiomics need --pre; --encoder-pre and --encoder-ft --cohort")
     if config.scope or images.channels:
         raise InputError("--scope and --channels need --ft or --encoder-ft: a task of your own")
+    if config.privacy.anonymise:
+        raise InputError("--anonymise needs --pre or --cohort: the phantoms are nobody's images")
     return "phantoms"
 
 

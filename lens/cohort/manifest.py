@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lens.cohort.columns import check_unread
 from lens.errors import CaseError, InputError
+from lens.formulas import unguarded
 from lens.missing import is_missing
 from lens.openable import folder_fault, plain_files, special
 from lens.settings import NiftiForm
@@ -128,7 +129,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
         # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            lines = [[cell.strip() for cell in line] for line in csv.reader(stream)]
+            lines = [[_cell(text) for text in line] for line in csv.reader(stream)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not readable as UTF-8 comma-separated text ({error})") from error
     if not lines or not any(lines[0]):
@@ -147,6 +148,10 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not rows:
         raise InputError(f"{path}: a header but no rows")
     return header, rows
+
+
+def _cell(text: str) -> str:
+    return unguarded(text.strip()).strip()
 
 
 def _check_columns(path: Path, header: Sequence[str], images: bool) -> None:

@@ -41,6 +41,7 @@ from lens.cohort.painting import (
 )
 from lens.errors import InputError
 from lens.files import atomic, write_json, write_table
+from lens.formulas import read_csv
 
 GENERATOR = 1
 """Raised whenever the same seed would give other images, so that old folders are not reused."""
@@ -150,7 +151,7 @@ def is_written(folder: Path, n: int, seed: int) -> bool:
     made_as = {"generator": GENERATOR, "n": n, "seed": seed}
     if not manifest.exists() or read_record(record) != made_as:
         return False
-    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    table = read_csv(manifest, dtype=str, keep_default_na=False)
     named = table[["t2", "dwi", "adc", "gland", "lesion"]].to_numpy().ravel()
     return all((folder / name).is_file() for name in named if name)
 

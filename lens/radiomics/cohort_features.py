@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from lens.anonymise import OPEN, Names
 from lens.cohort.manifest import CaseFiles, Cohort
 from lens.cohort.placement import geometry_table
 from lens.cohort.regions import check_labels
@@ -64,6 +65,7 @@ def extract_cohort(
     audit_file: Path | None = None,
     gray_level_file: Path | None = None,
     geometry_file: Path | None = None,
+    names: Names = OPEN,
 ) -> tuple[pd.DataFrame, list[CaseError]]:
     """Radiomic features of every case that can be used.
 
@@ -83,6 +85,7 @@ def extract_cohort(
         gray_level_file: table of gray levels per patient, modality, ROI and image (``.csv``).
         geometry_file: table of how each image and mask came onto its grid (``.csv``), see
             `lens.cohort.geometry_table`.
+        names: how the side tables call patients and files.
 
     Returns:
         Table with ``patient_id``, ``study_id`` where any case has one, and a column per modality,
@@ -110,7 +113,7 @@ def extract_cohort(
     cases, contents = [cohort.cases[i] for i in done], [parts[i].read() for i in done]
     _log_notes(cases, contents)
     if geometry_file is not None:
-        write_table(_geometry(cohort.cases, parts), geometry_file)
+        write_table(names.table(_geometry(cohort.cases, parts)), geometry_file)
     table = _audited(cases, contents, audit_file, gray_level_file)
     if cases and set(table.columns) <= set(audit.KEYS):
         raise InputError("the parameter files ask for no feature; name classes in featureClass")

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from lens.errors import InputError
+from lens.formulas import read_csv
 
 FINDINGS = ("patient_id", "column", "kind", "reason")
 """Columns of the side table; ``patient_id`` is empty where a finding is about all patients."""
@@ -37,7 +38,7 @@ def read_findings(audit: Path | None) -> pd.DataFrame:
     if audit is None:
         return pd.DataFrame(columns=list(FINDINGS), dtype=str)
     try:
-        table = pd.read_csv(audit, dtype=str, keep_default_na=False)
+        table = read_csv(audit, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         message = f"{audit}: not readable as the audit of a radiomics table ({error})"
         raise InputError(message) from error

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from lens.report.figures import COLOURS, STAGE_NAMES, STYLE
 from lens.report.rows import by_stage
 from lens.report.section import Need, Report, Section
+from lens.report.words import short
 from lens.verdicts.encoding import MAX_ROWS
 
 
@@ -52,9 +53,9 @@ def encoding_figure(encoding: pd.DataFrame) -> Figure:
                     color=COLOURS[stage], label=STAGE_NAMES[stage],
                 )  # fmt: skip
             axes.axvline(0, color="black", lw=0.8)
-            axes.set_yticks(range(len(names)), names)
+            axes.set_yticks(range(len(names)), [short(name) for name in names])
             axes.set_ylim(len(names) - 0.5, -0.5)
-            axes.set_title(f"By {grouping}")
+            axes.set_title(f"By {short(grouping)}")
             axes.grid(axis="x", color="#dddddd", lw=0.6)
             axes.set_axisbelow(True)
         panels[-1].set_xlabel("Share of the embedding's variance explained (Shapley)")

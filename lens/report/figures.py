@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lens.files import atomic
+from lens.report.words import short
 
 # Okabe and Ito's palette: distinct with any colour vision.
 COLOURS = {
@@ -34,8 +35,9 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "svg.fonttype": "none",
     "svg.hashsalt": "radiomic-lens",
-    # A $ in a name is a letter, and no formula.
+    # Names are the user's: a dollar sign in one is no formula, and TeX would run commands.
     "text.parse_math": False,
+    "text.usetex": False,
 }
 
 
@@ -67,7 +69,7 @@ def stage_panels(table: pd.DataFrame, rows: str, panels: str, title: str) -> Fig
         )[:, 0]
         for axes, name in zip(all_axes, names, strict=True):
             _dumbbells(axes, table[table[panels] == name], rows)
-            axes.set_title(name)
+            axes.set_title(short(name))
         all_axes[-1].set_xlabel(f"{title}, with 95% interval")
         shown = table[table["stage"] != "delta"]
         # Scores far below zero mean "absent" and would squeeze the rest of the axis.
@@ -94,7 +96,7 @@ def _dumbbells(axes: Axes, table: pd.DataFrame, rows: str) -> None:
             span = [row["r2_median_low"], row["r2_median_high"]]
             axes.plot(span, [y, y], color=COLOURS[stage], lw=2, alpha=0.6)
             axes.plot(row["r2_median"], y, "o", color=COLOURS[stage], ms=5)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x", color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lens.report.figures import COLOURS, STYLE
 from lens.report.section import Need, Report, Section
-from lens.report.words import label
+from lens.report.words import label, short
 
 COUNT = 5
 """Features of each kind."""
@@ -134,7 +134,7 @@ def feature_changes(ranking: Ranking) -> Figure:
                 axes.plot([low, high], [position] * 2, color=COLOURS[kind], lw=2, alpha=0.6)
                 axes.plot(value, position, "o", color=COLOURS[kind], ms=5)
                 ticks.append(position)
-                names.append(label(row))
+                names.append(short(label(row)))
                 position += 1
             position += 0.7
         axes.axvline(0, color="black", lw=0.8)

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lens.anonymise import OPEN, Names
 from lens.files import write_text
+from lens.report.local_paths import without_local_paths
 from lens.report.results import read_results
 from lens.report.section import Report, Section, render_sections
 from lens.report.sections import SECTIONS
 
 
-def write_report(folder: Path, sections: Sequence[Section] = SECTIONS) -> Path:
-    """Draws the figures of a finished run and writes ``report.html``.
+def write_report(
+    folder: Path, sections: Sequence[Section] = SECTIONS, *, names: Names = OPEN
+) -> Path:
+    """Draws the figures of a finished run and writes ``report.html``, which names no local path.
 
     Args:
         folder: of the run.
         sections: in the order of the page; those whose tables the run lacks are left out.
+        names: how the page calls patients.
 
     Returns:
         The path of the page.
@@ -24,7 +29,7 @@ def write_report(folder: Path, sections: Sequence[Section] = SECTIONS) -> Path:
     Raises:
         InputError: the folder is not that of a finished run, or a table is missing or damaged.
     """
-    report = Report(read_results(folder), folder / "figures")
+    report = Report(without_local_paths(read_results(folder), names), folder / "figures")
     page = report.fill(
         "page.html",
         paper=report.config["mode"] == "paper",

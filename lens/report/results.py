@@ -13,6 +13,7 @@ import pandas as pd
 
 from lens.errors import FAILURE_COLUMNS, InputError
 from lens.files import read_table, write_arrays, write_json, write_table
+from lens.formulas import read_csv
 from lens.paper.shift import Shift
 from lens.probes.decoder import Decoder
 from lens.probes.mlp import ACTIVATION, Projection
@@ -270,7 +271,7 @@ def _read_task(folder: Path) -> TaskTables:
 def _read_table(folder: Path, name: str) -> pd.DataFrame:
     path = folder / name
     try:
-        table = pd.read_csv(path, dtype=str) if name in LISTS else read_table(path)
+        table = read_csv(path, dtype=str) if name in LISTS else read_table(path)
     except (OSError, ValueError) as error:  # `InputError` is a `ValueError`
         raise _unusable(path, name, str(error).removeprefix(f"{path}: ")) from error
     if missing := [column for column in COLUMNS[name] if column not in table]:

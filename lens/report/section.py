@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from lens.report.figures import save
 from lens.report.results import Results, TaskTables
-from lens.report.words import interval, number
+from lens.report.words import interval, literal, number
 
 
 class Need(NamedTuple):
@@ -155,6 +155,11 @@ def by_task(name: str, heading: Callable[[Report], Markup], parts: tuple[Section
     return Section(name, (), render)
 
 
+def _shown(value: Any) -> Any:
+    """What a template prints: text without unseen characters; HTML of ours as it is."""
+    return literal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -163,6 +168,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
     )
     environment.filters["number"] = number
     environment.globals["interval"] = interval

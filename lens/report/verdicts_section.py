@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from lens.report.figures import STYLE
 from lens.report.section import Need, Report, Section
-from lens.report.words import label, number
+from lens.report.words import label, number, short
 from lens.verdicts.power import POWER
 from lens.verdicts.retraining import MIN_ENCODERS
 from lens.verdicts.rules import NO_CHANGE, VERDICTS
@@ -251,7 +251,7 @@ def verdict_figure(features: pd.DataFrame, equivalence: float) -> Figure:
                 rasterized=len(features) > 500,
             )
         axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(range(len(order)), order, fontsize=8)
+        axes.set_yticks(range(len(order)), [short(name) for name in order], fontsize=8)
         axes.set_ylim(len(order) - 0.5, -0.5)
         finite = change[np.isfinite(change)]
         # A few wild values, of features that nobody explains, would squeeze the rest of the axis.

@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 from markupsafe import Markup
+
+UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+"""Unicode categories of what is not drawn: controls, format marks, surrogates, unassigned."""
+
+LONGEST = 60
+"""Characters of a name that a figure has room for."""
+
+
+def literal(text: str) -> str:
+    """Text with what cannot be seen made visible: ``a\\nb`` for a new line in a name.
+
+    Control characters, marks that turn the direction of writing, and halves of characters become
+    escapes, so that a name neither breaks the page nor reorders what stands beside it.
+    """
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSEEN else char
+        for char in text
+    )
+
+
+def short(text: object) -> str:
+    """A name for a figure: `literal`, its middle left out beyond `LONGEST` characters."""
+    shown = literal(str(text))
+    half = LONGEST // 2
+    return shown if len(shown) <= LONGEST else f"{shown[: half - 1]}…{shown[-half:]}"
 
 
 def label(row: Mapping[Hashable, Any]) -> str:

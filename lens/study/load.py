@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lens.anonymise import OPEN, Names
 from lens.errors import InputError
 from lens.radiomics.findings import default_audit_file, read_findings
 from lens.study.cleaning import (
@@ -34,6 +35,7 @@ from lens.study.tables import (
     name_of,
     read_embeddings,
     read_radiomics,
+    to_table,
 )
 from lens.study.tasks import task_problem
 
@@ -56,6 +58,7 @@ def load_study(
     retrained: Mapping[str, Sequence[EmbeddingSource]] | None = None,
     allow_partial: bool = False,
     any_columns: bool = False,
+    names: Names = OPEN,
 ) -> Study:
     """Joins a user's tables on ``patient_id`` (and ``study_id`` where all tables carry it).
 
@@ -87,26 +90,28 @@ def load_study(
         allow_partial: go on where fewer than half of the patients are in all tables.
         any_columns: take every column of an embedding table as a dimension, also one that breaks
             the run of names (a label, say).
+        names: under which patients enter the study, see `lens.anonymise`.
 
     Raises:
         InputError: a table is unusable as a whole, or too few patients remain.
     """
     given, seeds = _embeddings(pre, ft, retrained or {})
-    sources = {name: name_of(source, name) for name, source in given.items()}
-    sources["radiomics"] = name_of(radiomics, "radiomics")
+    everything = given | {"radiomics": radiomics}
+    sources = {n: n if names.hides else name_of(source, n) for n, source in everything.items()}
     tables = {
-        name: read_embeddings(source, name, any_columns=any_columns)
+        name: names.ids(read_embeddings(source, name, any_columns=any_columns))
         for name, source in given.items()
     }
     named = [name for name, source in given.items() if has_names(source)]
+    features = names.ids(read_radiomics(radiomics))
     joined = with_spelling(
-        join(tables, read_radiomics(radiomics), sources, named=named, allow_partial=allow_partial)
+        join(tables, features, sources, named=named, allow_partial=allow_partial)
     )
     for note in joined.notes:
         log.warning("%s", note)
     for name, x in joined.x.items():
         check_finite(x, sources[name])
-    findings = read_findings(_audit_file(audit, radiomics))
+    findings = names.table(read_findings(_audit_file(audit, radiomics)))
 
     rows = select(joined, rois=rois, modalities=modalities)
     rows = drop_missing(rows, findings)
@@ -118,7 +123,10 @@ def load_study(
     for name, x in rows.x.items():
         check_usable(x, sources[name])
     patients = rows.ids["patient_id"].tolist()
-    assigned = split_patients(patients, seed=seed) if split is None else read_split(split, patients)
+    if split is None:
+        assigned = split_patients(patients, seed=seed)
+    else:
+        assigned = read_split(names.source(split, "split", to_table), patients)
     train = assigned == "train"
     rows = impute(rows, train, findings)
     rows = drop_constant(rows, train)

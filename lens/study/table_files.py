@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from lens.errors import InputError
+from lens.formulas import read_csv, unguarded
 from lens.missing import MISSING
 from lens.study.cells import ID_COLUMNS, as_text
 
@@ -126,7 +127,7 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
     blank = sorted(MISSING)
     ids = (*ID_COLUMNS, *ALIASES)
     try:
-        table = pd.read_csv(
+        table = read_csv(
             path, sep=separator, encoding=ENCODING, header=0, names=names, index_col=False,
             dtype=dict.fromkeys(ids, str), keep_default_na=False,
             na_values={name: blank for name in names if name not in ids},
@@ -157,7 +158,7 @@ def _header(path: Path, separator: str) -> list[str]:
     with _opened(path) as stream:
         try:
             lines = (line for line in csv.reader(stream, delimiter=separator) if line)
-            header = [name.strip() for name in next(lines, [])]
+            header = [unguarded(name.strip()) for name in next(lines, [])]
             first = next(lines, [])
         except UnicodeDecodeError:
             raise InputError(_not_utf8(path)) from None

@@ -1,0 +1,58 @@
+"""The salt of hidden names: a file of the user's choice, or the user's own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from lens.errors import InputError
+
+FEWEST = 16
+"""Characters of a salt: 64 random bits in hexadecimal."""
+
+
+def read_salt(path: Path | None = None, out: Path | None = None) -> bytes:
+    """The salt of a file, or the user's own, which is drawn when it is first needed.
+
+    Args:
+        path: of the user's choice; None for ``radiomic-lens/salt`` in the user's folder of settings
+            (``XDG_CONFIG_HOME``, else ``~/.config``), readable by the user alone.
+        out: folder of results, in which no salt may lie.
+
+    Raises:
+        InputError: no such file, too short, or among the results.
+    """
+    own = path is None
+    path = path or user_folder("XDG_CONFIG_HOME", ".config") / "salt"
+    # The own one lies below the results only where these are the user's whole folder.
+    if out is not None and not own and path.resolve().is_relative_to(out.resolve()):
+        raise InputError(
+            "--salt: the file lies in the folder of the results, and would leave with them; "
+            "keep it elsewhere"
+        )
+    try:
+        if own and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _draw_salt(path)
+        salt = path.read_bytes().strip()
+    except OSError as error:
+        raise InputError(
+            f"--salt {path}: not readable ({error.strerror}); name a file with at least {FEWEST} "
+            "random characters, and keep it: the same salt gives the same names"
+        ) from error
+    if len(salt) < FEWEST:
+        raise InputError(f"--salt {path}: fewer than {FEWEST} characters, which can be guessed")
+    return salt
+
+
+def _draw_salt(path: Path) -> None:
+    """Writes a new salt, readable by the user alone from its first moment."""
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(handle, "w", encoding="ascii") as stream:
+        stream.write(secrets.token_hex(32) + "\n")
+
+
+def user_folder(variable: str, default: str) -> Path:
+    """The package's folder among the user's own, ``~/.config/radiomic-lens`` say."""
+    return Path(os.environ.get(variable) or Path.home() / default) / "radiomic-lens"
