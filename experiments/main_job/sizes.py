@@ -14,7 +14,7 @@ from experiments.common.outlook import FLOAT, amount, several
 from experiments.common.radiomics_outlook import EXTRACTION_BYTES, extraction_memory
 from experiments.main_job.images import with_rois
 from experiments.main_job.plan import PHANTOM_SCOPES, Plan
-from lens.cohort import CaseFiles, Cohort
+from lens.cohort import CaseFiles, Cohort, parse_labels
 from lens.cohort.manifest import CHANNELS
 from lens.radiomics.computable import count_columns
 from lens.radiomics.parameters import load_parameters, parameter_files
@@ -121,7 +121,9 @@ def image_needs(
         images = len(CHANNELS) * FLOAT + len(plan.config.roi) * MASK
         disk["phantoms and their volumes"] = 2.0 * sizes.rows * voxels * images
     elif made:
-        parameters = check_parameters(plan.config.images.parameters, cohort)
+        parameters = check_parameters(
+            plan.config.images.parameters, cohort, parse_labels(plan.config.images.label)
+        )
         workers = plan.config.images.workers
         memory.insert(0, extraction_memory(workers, cohort.cases, parameters, plan.spacing))
     return memory, disk
