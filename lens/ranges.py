@@ -28,13 +28,13 @@ class Range:
 
     def problem(self, name: str, value: Any) -> str:
         """What is wrong with a value, led by the setting's name; an empty text if nothing is."""
-        kind = Integral if self.whole else Real
-        if isinstance(value, bool) or not isinstance(value, kind):
+        if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
             return f"{name} is {value!r}, not {'a whole number' if self.whole else 'a number'}"
         if not self.whole and not math.isfinite(value):
             return f"{name} is {value}; a finite number {self} is needed"
-        low = value > self.low if self.above else value >= self.low
-        high = value < self.high if self.below else value <= self.high
+        number: Any = value
+        low = number > self.low if self.above else number >= self.low
+        high = number < self.high if self.below else number <= self.high
         return "" if low and high else f"{name} is {value}; {self} is needed"
 
     def __str__(self) -> str:

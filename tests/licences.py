@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = {"sweep": ROOT / "requirements/sweep.txt", "test": ROOT / "requirements/test.txt"}
@@ -41,7 +42,7 @@ def pins(lock: Path) -> dict[str, str]:
 def licence(name: str) -> str | None:
     """What an installed distribution says that its licence is; None where it is not installed."""
     try:
-        facts = metadata(name)
+        facts: Any = metadata(name)  # an email.message.Message
     except PackageNotFoundError:
         return None
     if expression := facts.get("License-Expression"):

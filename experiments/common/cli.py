@@ -59,7 +59,7 @@ def run(config: Callable[..., Config], job: Job[Config], **options: Any) -> NoRe
     sys.exit(code)
 
 
-def alone(claim: Callable[[Config], Claim]) -> Callable[[Job[Config]], Job[Config]]:
+def alone(claim: Callable[[Any], Claim]) -> Callable[[Job[Config]], Job[Config]]:
     """Has a job hold what it writes to: a second run there is refused (`lens.lock`).
 
     A dry run writes nothing, and holds nothing.

@@ -279,7 +279,7 @@ def without_padding(
     padded = np.zeros(voxels.shape, bool)
     for z, (slope, intercept, padding) in enumerate(scales):
         if padding is not None:
-            ends = np.float32(sorted(end * slope + intercept for end in padding))
+            ends = np.array(sorted(end * slope + intercept for end in padding), np.float32)
             step = np.float32(abs(slope) / 4)
             padded[z] = (voxels[z] >= ends[0] - step) & (voxels[z] <= ends[1] + step)
     count = int(np.count_nonzero(padded))

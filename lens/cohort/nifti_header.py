@@ -67,10 +67,10 @@ def nifti_header(path: Path, form: NiftiForm | None) -> Header:
     spacing = tuple(mm if axis < 3 else 1.0 for axis, mm in enumerate(pixdim[1 : 1 + dim[0]]))
     placements = _placements(content)
     notes = []
-    both = placements.qform is not None and placements.sform is not None
-    if both and form is None and min(spacing[:3]) > 0:
-        _check_agreement(placements.qform, placements.sform, size)
-    if placements.qform is None and placements.sform is None:
+    qform, sform = placements.qform, placements.sform
+    if qform is not None and sform is not None and form is None and min(spacing[:3]) > 0:
+        _check_agreement(qform, sform, size)
+    if qform is None and sform is None:
         notes.append("no orientation in the header (qform and sform have code 0)")
     used = placements.used(form)
     return Header(

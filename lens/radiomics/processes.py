@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 GRACE_S = 5.0
 """Seconds for a worker to take its temporary files away before it is killed."""
 
-ONE_THREAD = dict.fromkeys(
+ONE_THREAD: dict[str, str] = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
 """Environment in which a worker starts: the workers are the parallelism."""

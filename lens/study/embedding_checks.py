@@ -92,7 +92,7 @@ def repeated_rows(values: Float[np.ndarray, "n k"], ids: pd.DataFrame, what: str
     if values.shape[1] < NARROW:
         return ""
     # Hashes: the rows themselves would be the table once more.
-    keys = [hashlib.blake2b(np.ascontiguousarray(row)).hexdigest() for row in values]
+    keys = [hashlib.blake2b(np.ascontiguousarray(row).tobytes()).hexdigest() for row in values]
     groups = pd.Series(range(len(keys))).groupby(keys, sort=False).indices.values()
     several = sorted((at for at in groups if len(at) > 1), key=len, reverse=True)
     if not several:

@@ -189,11 +189,11 @@ def _partial(indexes: Mapping[str, pd.MultiIndex], common: pd.MultiIndex) -> str
     rows = "studies" if common.nlevels > 1 else "patients"
     note = f"{len(common)} of {largest} {rows} joined"
     for one, other in combinations(indexes, 2):
-        own = [
+        first, second = (
             [*map("/".join, indexes[here].difference(indexes[there]))]
             for here, there in ((one, other), (other, one))
-        ]
-        if cause := probable_cause(*own, (one, other)):
+        )
+        if cause := probable_cause(first, second, (one, other)):
             return f"{note}: {cause}"
     short = min(indexes, key=lambda name: len(indexes[name]))
     return f"{note}: {short} has only {len(indexes[short])}"

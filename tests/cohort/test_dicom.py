@@ -11,8 +11,8 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.pixels import pack_bits
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.pixels.utils import pack_bits
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from lens.cohort import read_image, read_mask
 from lens.cohort.images import load_image
@@ -167,7 +167,8 @@ def frames(
     made = Dataset()
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = SEG if segments else ENHANCED
+    made.SOPClassUID = SEG if segments else ENHANCED
+    made.file_meta.MediaStorageSOPClassUID = UID(made.SOPClassUID)
     made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     made.Modality = "SEG" if segments else "MR"
     made.NumberOfFrames, made.Rows, made.Columns = pixels.shape

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from distributed import Security
-from distributed.comm import connect
+from distributed.comm.core import connect
 
 
 def family(process: int) -> list[psutil.Process]:

@@ -11,9 +11,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import dask
 import psutil
 import pytest
+from dask import config as dask_config
 from distributed import LocalCluster, Security
 
 from lens.errors import InputError
@@ -99,7 +99,7 @@ def encrypted(tmp_path_factory):
     here = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
     routes = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
     with (
-        dask.config.set(routes),
+        dask_config.set(routes),
         LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, protocol="tls://",
             security=security, scheduler_kwargs=here, memory_limit=None,
@@ -121,7 +121,7 @@ def settings(folder) -> dict[str, str]:
 def test_who_holds_the_certificate_gets_work_done(encrypted, caplog):
     address, folder = encrypted
     assert address.startswith("tls://")
-    with dask.config.set(settings(folder)):
+    with dask_config.set(settings(folder)):
         done = dict(each_in_workers(square, [(3,), (4,)], cluster=Cluster(None, address)))
     assert done == {0: 9, 1: 16}
     assert "open port" not in caplog.text
@@ -178,7 +178,7 @@ def test_a_foreign_certificate_is_refused_in_a_sentence(encrypted, tmp_path):
     address, _ = encrypted
     certificate(tmp_path)
     with (
-        dask.config.set(settings(tmp_path)),
+        dask_config.set(settings(tmp_path)),
         pytest.raises(InputError, match=r"or not with this certificate"),
     ):
         list(each_in_workers(square, [(1,)], cluster=Cluster(None, address)))
