@@ -196,15 +196,9 @@ def _describe(estimates: Estimates, evidence: pd.DataFrame) -> dict[str, np.ndar
     columns |= _with_ends("r2_ridge_pre", estimates.before)
     columns |= _with_ends("r2_ridge_ft", estimates.after)
     names = [f"delta_r2_{view}" for view in RIDGE_VIEWS[1:]]
-    names += [
-        "delta_r2_extrapolated",
-        "needs_more",
-        "lasting_share",
-        "p_extrapolated",
-        "p_maxt",
-        "q_bh",
-    ]
-    names += ["p_unchanged", "detectable", "smallest_loss", "p_present_pre", "p_present_ft"]
+    names += ["delta_r2_extrapolated", "needs_more", "lasting_share", "p_extrapolated"]
+    names += ["p_maxt", "q_bh", "p_unchanged", "detectable", "smallest_loss"]
+    names += ["p_present_pre", "p_present_ft"]
     columns |= {name: evidence[name].to_numpy() for name in names}
     columns["retrained"] = estimates.encoders
     if (band := estimates.band) is not None:

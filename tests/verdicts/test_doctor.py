@@ -138,7 +138,7 @@ FACTS: dict[str, Any] = {
     "form": "full", "patients": 58, "unit": "clusters of features", "tested": 40, "explained": 30,
     "median_r2": 0.575, "false_alarms": [{"change": "rotation", "alarms": 0, "runs": 3}],
     "nothing_changed": rate(1, 21)._asdict(), "detectable": 0.05, "tasks": [], "level": 0.05,
-    "spectrum": [],
+    "spectrum": [], "scores": "normal",
 }  # fmt: skip
 
 
@@ -156,6 +156,13 @@ def test_the_answer_follows_the_smallest_loss_that_shows(
     # The worst of what was planted and of the tasks counts.
     tasks = [{"task": "cls", "detectable": detectable}, {"task": "reg", "detectable": 0.02}]
     assert answer(FACTS | {"tasks": tasks})[0] == expected
+
+
+def test_of_raw_values_the_answer_says_what_it_holds_for() -> None:
+    said = answer(FACTS | {"scores": "raw"})[1]
+    assert said == answer(FACTS)[1] + (
+        " That holds for normal values; skewed features need larger losses."
+    )
 
 
 def test_a_collapsed_embedding_is_said_with_every_answer() -> None:
