@@ -122,8 +122,8 @@ def withheld(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
     """Why a change that is `shown` is not called; an empty text where it is, or none is shown.
 
     - ``learning curve``: the embedding with less of the feature needs more patients to be read, and
-      the change expected with very many of them is not significant on the same side, or changes
-      are as a whole much smaller there (`LASTING`) than with these.
+      the change expected with very many of them is not significant on the same side or below the
+      margin, or changes are as a whole much smaller there (`LASTING`) than with these.
     - ``unseen patients``: a gain must hold in patients whom fine-tuning did not see, where these
       are known: the interval of their change lies above zero. An encoder may know the others by
       heart.
@@ -144,7 +144,7 @@ def withheld(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
 def _learnable(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
     """The encoder with less of the feature needs more patients, and they would bring it back."""
     side, beyond = np.sign(evidence["delta_r2"]), evidence["delta_r2_extrapolated"]
-    holds = (side * beyond > 0) & (evidence["p_extrapolated"] <= rules.level)
+    holds = (side * beyond >= rules.margin) & (evidence["p_extrapolated"] <= rules.level)
     return (evidence["needs_more"] == side) & ~(holds & (evidence["lasting_share"] >= LASTING))
 
 

@@ -178,6 +178,9 @@ def test_a_gain_must_hold_in_patients_whom_fine_tuning_did_not_see(
         (-1, -0.3, 0.05, ""),
         (-1, -0.3, 0.051, "learning curve"),
         (-1, 0.2, 0.01, "learning curve"),
+        # The margin is 0.01.
+        (-1, -0.01, 0.01, ""),
+        (-1, -0.0099, 0.01, "learning curve"),
         # The encoder before fine-tuning needs more patients: no explanation of a loss.
         (1, -0.2, 1.0, ""),
         (0, -0.2, 1.0, ""),
