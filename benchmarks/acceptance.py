@@ -226,8 +226,8 @@ def power_lines(name: str, table: pd.DataFrame) -> list[Line]:
         text = f"{features} such features, too few to say"
     return [
         Line(name, must, f"{calls}", calls <= limit),
-        Line(name, "a loss of the size called detectable (to 10%): lost in 0.7 to 0.9",
-             text, not share < 0.7 and not share > 0.9),
+        Line(name, "a loss of the size called detectable (to 10%): lost in at least 0.7",
+             text, not share < 0.7),
     ]  # fmt: skip
 
 

@@ -261,6 +261,9 @@ def harmless_maps(cohort: Cohort, seed: int) -> dict[str, np.ndarray]:
     direction /= np.linalg.norm(direction)
     along = np.outer(direction, direction)
     copied = rng.permutation(d)[: d // 2]
+    # The covariance of the population; that of a sample would know its patients.
+    values, vectors = np.linalg.eigh(_covariance(cohort))
+    whitening = vectors / np.sqrt(values)
     return {
         "rotation": rotation,
         "permutation of channels": one[rng.permutation(d)],
@@ -270,6 +273,8 @@ def harmless_maps(cohort: Cohort, seed: int) -> dict[str, np.ndarray]:
         "one direction x 30": one + 29 * along,
         "one direction x 1000": one + 999 * along,
         "gain, then rotation": gain @ rotation,
+        "random matrix": rng.normal(size=(d, d)),
+        "whitening": whitening,
         "half of the channels 8 times": np.hstack([one, *[one[:, copied]] * 7]),
     }
 
@@ -287,13 +292,18 @@ def population_r2(cohort: Cohort, change: np.ndarray | None = None) -> np.ndarra
         change: linear map of the embedding (d, e); None for the embedding itself.
     """
     # With S = L L' and the map T, c'T (T'ST)^+ T'c is the part of L^-1 c in the range of L'T.
-    root = np.linalg.cholesky(cohort.mixing.T @ cohort.mixing + np.diag(np.square(cohort.noise)))
+    root = np.linalg.cholesky(_covariance(cohort))
     whitened = np.linalg.solve(root, cohort.mixing.T)
     if change is not None:
         mapped = root.T @ change
         values, vectors = np.linalg.eigh(mapped @ mapped.T)
         whitened = vectors[:, values > 1e-14 * values[-1]].T @ whitened
     return cohort.true_r2 * np.square(whitened).sum(axis=0)[cohort.factor]
+
+
+def _covariance(cohort: Cohort) -> np.ndarray:
+    """Of the embedding before, in the population (d, d)."""
+    return cohort.mixing.T @ cohort.mixing + np.diag(np.square(cohort.noise))
 
 
 def _t(df: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:

@@ -144,12 +144,13 @@ def read_exposure(source: TableSource, ids: pd.DataFrame) -> Bool[np.ndarray, " 
     Args:
         source: a path or table of ``patient_id`` and ``used`` (``patients.csv`` of
             experiments.finetune), or of ``patient_id`` and ``split``, whose train and val patients
-            count. Patients who are not in it are not exposed; a patient with several rows is if any
-            of them is.
+            count. Patients who are not in it are not exposed, but one must be in it at least; a
+            patient with several rows is if any of them is.
         ids: of the study.
 
     Raises:
-        InputError: the columns are missing, or `used` is neither true nor false.
+        InputError: the columns are missing, `used` is neither true nor false, a split has another
+            name, or the table is about other patients.
     """
     table, name = to_table(source, "exposure"), name_of(source, "exposure")
     if "patient_id" not in table.columns or not {"used", "split"} & set(table.columns):
@@ -162,6 +163,12 @@ def read_exposure(source: TableSource, ids: pd.DataFrame) -> Bool[np.ndarray, " 
             raise InputError(f"{name}: used is {found!r} (patient {patient}), not true or false")
         used = text.isin(["true", "1"])
     else:
+        unknown = ~table["split"].isin(["train", "val", "test"])
+        if unknown.any():
+            patient, found = table.loc[unknown, ["patient_id", "split"]].iloc[0]
+            raise InputError(
+                f"{name}: split is {found!r} (patient {patient}), not train, val or test"
+            )
         used = table["split"].isin(["train", "val"])
     there = set(table["patient_id"])
     lost = [patient for patient in ids["patient_id"] if patient not in there]
@@ -171,6 +178,12 @@ def read_exposure(source: TableSource, ids: pd.DataFrame) -> Bool[np.ndarray, " 
         raise InputError(
             f"{name}: {len(set(lost))} patients of the study are not in it, and would count as "
             f"unseen: {cause}. Write ids alike"
+        )
+    if len(lost) == len(ids):
+        raise InputError(
+            f"{name}: none of the study's patients is in it (it has {table['patient_id'].iloc[0]}, "
+            f"the study {lost[0]}), and all would count as unseen; write ids alike, or list those "
+            "who were not seen with used = false"
         )
     return ids["patient_id"].isin(table.loc[used, "patient_id"]).to_numpy()
 

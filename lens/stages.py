@@ -87,8 +87,13 @@ def folds_of(patients: np.ndarray, settings: Settings) -> tuple[Fold, ...]:
 
 
 def begin(study: Study, settings: Settings) -> Settings:
-    """Settings fitted to the study, after saying what should be known before anything is run."""
+    """Settings fitted to the study, after saying what should be known before anything is run.
+
+    Raises:
+        InputError: too few patients for the number of folds.
+    """
     settings = settings.fitted_to(_fitted_patients(study))
+    study_folds(study, settings)
     for warning in warnings_of(study, settings):
         log.warning("%s", warning)
     return settings

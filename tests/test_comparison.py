@@ -225,6 +225,15 @@ def test_the_doctor_is_short_by_default_full_or_off_as_asked(planted: Planted) -
     assert "doctor is 'long'; it is one of short, full, off" in done.stderr
 
 
+def test_more_folds_than_patients_are_refused_before_anything_is_trained(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lens.stages.train", lambda *_, **__: pytest.fail("trained first"))
+    tables = ((planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, planted.radiomics)
+    with pytest.raises(InputError, match="folds 5000: "):
+        lens.compare(*tables, folds=5000)
+
+
 def test_settings_go_by_their_names(planted: Planted) -> None:
     tables = ((planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, planted.radiomics)
     with pytest.raises(TypeError, match="no setting 'fold'"):

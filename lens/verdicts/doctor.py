@@ -188,8 +188,9 @@ class _Run:
             target = judged.iloc[planted.target]
             row["r2_before"], row["loss"] = target["r2_ridge_pre"], -target["delta_r2"]
             row["detected"] = float(target["verdict"] == "lost")
-            for name, values in self._power(held_out, side)._asdict().items():
-                row[name] = values[planted.target]
+            power = self._power(held_out, side)
+            for name in ("expected", "detectable", "limit"):
+                row[name] = getattr(power, name)[planted.target]
             if target["withheld"]:
                 row["expected"] = 0.0
         return row

@@ -54,6 +54,8 @@ def answer(facts: Mapping[str, Any]) -> tuple[str, str]:
     """
     verdict, why = _verdict(facts)
     sentences = [f"With {facts['patients']} patients this cohort {_CAN[verdict]}: {why}"]
+    if facts["scores"] == "raw" and facts["explained"]:
+        sentences.append("That holds for normal values; skewed features need larger losses.")
     sentences += [
         f"The embeddings {row['embeddings']} have collapsed: {row['leading']:.1%} of their "
         f"variance is in one direction, their effective rank is {row['effective_rank']:.1f}."

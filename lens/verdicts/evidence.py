@@ -28,7 +28,13 @@ from lens.verdicts.held_out import (
     ProbeErrors,
     mlp_column_names,
 )
-from lens.verdicts.learning import extrapolated_change, learning_cost, needs_more
+from lens.verdicts.learning import (
+    VIEW,
+    extrapolated_change,
+    lasting_share,
+    learning_cost,
+    needs_more,
+)
 from lens.verdicts.power import power_of, smallest_loss
 from lens.verdicts.retraining import MIN_ENCODERS, Band, retraining_band
 from lens.verdicts.sign_flips import Significance
@@ -159,7 +165,8 @@ def evidence_table(
         - ``p_maxt``: no change of R2, the largest one of the views; ``q_bh``: false discovery rate
           of the largest of the views' unadjusted p values;
         - ``needs_more``: encoder that needs more patients to be read, 1 before, -1 after, 0 neither
-          is shown; ``delta_r2_extrapolated``, the change expected of fits to very many patients,
+          is shown; ``lasting_share`` of all changes that is expected to be left with very many
+          patients; ``delta_r2_extrapolated``, the change expected of fits to very many patients,
           and ``p_extrapolated``: it is zero, of each feature by itself, as it is asked of changes
           that are shown family-wise already (`lens.verdicts.learning`);
         - ``p_unchanged``: the change is at least ``rules.equivalence``;
@@ -185,16 +192,17 @@ def evidence_table(
     columns |= {f"delta_r2_{v}": estimates.changes[v].value for v in RIDGE_VIEWS[1:]}
     extrapolated = significance(estimates.extrapolated, **options)
     cost = significance(estimates.learning, **options)
-    detectable = power_of(estimates.changes, tests, rules).detectable
+    power, before = power_of(estimates.changes, tests, rules), estimates.before
     columns |= {
         "needs_more": np.full(k, needs_more(estimates.learning, cost.p, rules.level)),
+        "lasting_share": np.full(k, lasting_share(estimates.changes[VIEW], estimates.extrapolated)),
         "delta_r2_extrapolated": estimates.extrapolated.value,
         "p_extrapolated": extrapolated.p,
         "p_maxt": np.max([test.p_maxt for test in tests.values()], axis=0),
         "q_bh": false_discovery_control(np.max([test.p for test in tests.values()], axis=0)),
         "p_unchanged": equivalence(change, rules.equivalence, **options),
-        "detectable": detectable,
-        "smallest_loss": smallest_loss(change, detectable, estimates.before.value),
+        "detectable": power.detectable,
+        "smallest_loss": smallest_loss(power, before.value, before.patients, rules),
     }
     if estimates.frozen_before is not None and estimates.frozen_drop is not None:
         read = significance(estimates.frozen_before, alternative="greater", **options)

@@ -46,7 +46,7 @@ RIDGE_VIEWS = ("per_channel", "one_scale", "leading")
 second sees neither a rotation nor a scale factor; the third takes the leading components with equal
 weight, whatever variance each has. A change that all of them see is none of these."""
 
-HALVED = {"leading": "leading_half"}
+HALVED = {"one_scale": "one_scale_half"}
 """Probe -> name of the mean errors of two of it, each fitted to a half of the fitted patients."""
 
 HEAD: Probe = RidgeProbe(alphas=(0.0,))

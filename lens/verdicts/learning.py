@@ -9,8 +9,8 @@ takes from what these can. For a fit to n patients the squared error falls to it
 
 At about twice the standard error, so that a verdict asks for it only where the embeddings before
 and after differ in the patients that they need. Far from the limit the errors fall in other ways
-than 1/n: a loss that is still clearly shrinking from half of the patients to all is then not
-called.
+than 1/n: where the changes as a whole are still clearly shrinking from half of the patients to all
+(`lasting_share`), none is called.
 """
 
 from __future__ import annotations
@@ -21,8 +21,15 @@ from jaxtyping import Bool, Float
 from lens.verdicts.estimates import Estimate, delta_r2, mean_of
 from lens.verdicts.held_out import HALVED, PRE, HeldOutErrors, ProbeErrors
 
-VIEW = "leading"
-"""The probe whose learning curve is looked at."""
+VIEW = "one_scale"
+"""The probe whose learning curve is looked at. It reads all of an embedding, and a rotation or a
+scale factor does not touch it; the leading components can be noise, of which there is nothing to
+learn."""
+
+LASTING = 2 / 3
+"""Share of the changes that must be left with very many patients (`lasting_share`), where the
+learning curves differ. Of features that are gone all is left, of a factor that fades beside the
+noise about four fifths, of a rescaling that hides a signal from few patients half or less."""
 
 
 def extrapolated_change(held_out: HeldOutErrors, task: str, groups: np.ndarray) -> Estimate:
@@ -68,3 +75,21 @@ def _change(
 def needs_more(cost: Estimate, p: Float[np.ndarray, " 1"], level: float) -> int:
     """Which embedding needs more patients: 1 before, -1 after fine-tuning, 0 neither is shown."""
     return int(np.sign(cost.value[0])) if p[0] <= level else 0
+
+
+def lasting_share(change: Estimate, extrapolated: Estimate) -> float:
+    """Share of the changes that is expected to be left with very many patients.
+
+    Slope of the extrapolated changes against those with the patients at hand, through the origin,
+    over all features: large changes count most, and none is chosen for its luck.
+
+    Args:
+        change: of R2, in `VIEW`.
+        extrapolated: of `extrapolated_change`.
+
+    Returns:
+        1 where nothing changed.
+    """
+    now, later = np.nan_to_num(change.value), np.nan_to_num(extrapolated.value)
+    size = float(np.square(now).sum())
+    return float((now * later).sum()) / size if size > 0 else 1.0

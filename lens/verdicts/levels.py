@@ -18,6 +18,7 @@ from jaxtyping import Bool
 from lens.settings import Rules
 from lens.verdicts.estimates import Estimate, concatenate, equivalence, mean_of, significance
 from lens.verdicts.evidence import Estimates
+from lens.verdicts.learning import LASTING, VIEW, lasting_share
 from lens.verdicts.power import power_of
 from lens.verdicts.rules import shown, unchanged, withheld
 
@@ -29,7 +30,8 @@ def task_p(estimates: Estimates, needs_more: int, rules: Rules, *, seed: int = 0
     """p of the hypothesis that no feature of the task changed by more than the margin.
 
     The largest of the views. Where the encoder with less in the mean needs more patients, the
-    hypothesis is tested as it would be with very many of them, too.
+    hypothesis is tested as it would be with very many of them, too, and is not rejected where
+    too little of the changes would be left (`lens.verdicts.learning.LASTING`).
 
     Args:
         estimates: of all features.
@@ -42,6 +44,8 @@ def task_p(estimates: Estimates, needs_more: int, rules: Rules, *, seed: int = 0
         for change in estimates.changes.values()
     ]
     if needs_more and needs_more == np.sign(np.nanmean(estimates.change.value)):
+        if lasting_share(estimates.changes[VIEW], estimates.extrapolated) < LASTING:
+            return 1.0
         beyond = _beyond(estimates.extrapolated, rules.margin)
         one_sided = beyond._replace(
             value=needs_more * beyond.value, influence=needs_more * beyond.influence
@@ -90,7 +94,7 @@ def level_table(
     change, *others = means.values()
     extrapolated = _means(estimates.extrapolated, masks)
     p = np.max([test.p_maxt for test in of_means.values()], axis=0)
-    more = int(features["needs_more"].iloc[0])
+    more, lasting = int(features["needs_more"].iloc[0]), float(features["lasting_share"].iloc[0])
     whole = task_p(estimates, more, rules, seed=seed)
     p[0], p[1:] = whole, np.maximum(p[1:], whole)
     evidence = pd.DataFrame(
@@ -104,6 +108,7 @@ def level_table(
             },
             "p_maxt": p,
             "needs_more": more,
+            "lasting_share": lasting,
             "delta_r2_extrapolated": extrapolated.value,
             "p_extrapolated": significance(extrapolated, flips=rules.flips, seed=seed).p,
             "p_unchanged": equivalence(change, rules.equivalence, flips=rules.flips, seed=seed),

@@ -16,7 +16,6 @@ from jaxtyping import Float
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 
-from lens.intervals import LEVEL
 from lens.settings import Rules
 from lens.verdicts.estimates import Estimate
 from lens.verdicts.sign_flips import Significance
@@ -32,11 +31,13 @@ class Power(NamedTuple):
     """Power per feature, from the standard error of its change.
 
     Attributes:
-        detectable: smallest change of R2 that is shown with probability `POWER`.
+        needed: smallest change of R2 that is significant in every view with probability `POWER`.
+        detectable: the same, but at least the margin, below which no change is called.
         expected: probability that a loss of the size of this change is shown.
-        limit: Student's t beyond which the test calls a feature.
+        limit: Student's t beyond which the test calls a feature, in the view that needs most.
     """
 
+    needed: Float[np.ndarray, " k"]
     detectable: Float[np.ndarray, " k"]
     expected: Float[np.ndarray, " k"]
     limit: Float[np.ndarray, " k"]
@@ -63,15 +64,15 @@ def power_of(
     errors = np.array([np.linalg.norm(change.influence, axis=0) for change in estimates])
     errors *= np.sqrt(patients / (patients - 1))[:, None]
     losses = -np.array([change.value for change in estimates])
-    detectable, expected = np.empty(losses.shape[1]), np.empty(losses.shape[1])
+    least, expected = np.empty(losses.shape[1]), np.empty(losses.shape[1])
     for column in range(losses.shape[1]):
         influences = np.nan_to_num([change.influence[:, column] for change in estimates])
         needed = errors[:, column] * (limits + _correlated(influences))
-        detectable[column] = np.quantile(needed.max(axis=1), POWER)
+        least[column] = np.quantile(needed.max(axis=1), POWER)
         expected[column] = (losses[:, column] >= needed).all(axis=1).mean()
     expected[losses.min(axis=0) < rules.margin] = 0.0
     worst = (errors * limits[:, None]).argmax(axis=0)
-    return Power(np.maximum(detectable, rules.margin), expected, limits[worst])
+    return Power(least, np.maximum(least, rules.margin), expected, limits[worst])
 
 
 def _correlated(influences: Float[np.ndarray, "v p"]) -> Float[np.ndarray, "b v"]:
@@ -84,30 +85,32 @@ def _correlated(influences: Float[np.ndarray, "v p"]) -> Float[np.ndarray, "b v"
 
 
 def smallest_loss(
-    change: Estimate, detectable: Float[np.ndarray, " k"], before: Float[np.ndarray, " k"]
+    power: Power, before: Float[np.ndarray, " k"], patients: int, rules: Rules
 ) -> Float[np.ndarray, " k"]:
     """Smallest loss of R2 that would be shown with power `POWER`, by feature.
 
-    With s the standard error of the change that was observed, mostly none, the variance of a loss
-    of ``L`` is about ``s^2 + V(L) / p`` for p patients (`loss_variance`), and the smallest loss is
-    the first with ``L >= (limit + z) sqrt(s^2 + V(L) / p)``, as in `power_of`.
+    What was observed, mostly no change, has a spread of its own, of which `Power.needed` tells. A
+    loss of ``L`` adds ``V(L) / p`` to its variance for p patients (`loss_variance`), the same in
+    all views, since it is the same patients' loss. The smallest loss is the first with ``L >=
+    sqrt(needed^2 + (limit + z)^2 V(L) / p)``, z the normal quantile of `POWER`, and at least the
+    margin. Normal values are assumed.
 
     Args:
-        change: of R2, as it was observed.
-        detectable: of `power_of`.
+        power: to show changes as they were observed.
         before: R2 before fine-tuning.
+        patients: that were held out.
+        rules: level and margin.
 
     Returns:
         Infinity where not even the loss of the whole R2 before would be shown.
     """
-    patients = change.patients
-    error = (change.high - change.low) / 2 / stats.t.ppf((1 + LEVEL) / 2, patients - 1)
-    # `detectable` is that of the worst view; for some feature it is the one that has the interval.
-    ratio = np.divide(detectable, error, out=np.full(len(error), np.inf), where=error > 0)
-    factor = ratio.min() if np.isfinite(ratio).any() else 0.0
+    # Of two embeddings that do not differ in any patient no limit is known: Bonferroni's.
+    bonferroni = stats.t.ppf(1 - rules.level / 2 / max(len(before), 1), patients - 1)
+    limit = np.where(power.limit > 0, power.limit, bonferroni)
     loss = np.linspace(0.001, 1.0, 1000)[:, None]
-    needed = np.square(detectable) + factor**2 * loss_variance(loss, before) / patients
-    shown = (np.square(loss) >= needed) & (loss <= before)
+    spread = np.square(limit + stats.norm.ppf(POWER)) * loss_variance(loss, before) / patients
+    enough = np.square(loss) >= np.square(power.needed) + spread
+    shown = enough & (loss >= rules.margin) & (loss <= before)
     return np.where(shown.any(axis=0), loss[shown.argmax(axis=0), 0], np.inf)
 
 

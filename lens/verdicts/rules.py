@@ -25,6 +25,7 @@ from lens.verdicts.clusters import Clusters
 from lens.verdicts.estimates import Estimate
 from lens.verdicts.evidence import Estimates
 from lens.verdicts.held_out import RIDGE_VIEWS
+from lens.verdicts.learning import LASTING
 
 VERDICTS = {
     "lost": "the embeddings explain less of the feature after fine-tuning",
@@ -32,17 +33,12 @@ VERDICTS = {
     "recoded": "as much of the feature is there after fine-tuning, in another basis",
     "unchanged": "a change of R2 beyond the margin of equivalence is ruled out",
     "undecided": "neither a change nor its absence is shown",
-    "absent": "the embeddings explain nothing of the feature, before or after",
+    "absent": "the embeddings are not shown to explain anything of the feature, before or after",
 }
 """Verdicts in the order of a report, each with its meaning."""
 
 NO_CHANGE = ("unchanged", "undecided", "absent")
 """Verdicts that speak of no change; a report counts their features and lists none."""
-
-LASTING = 0.5
-"""Share of the changes that must be left with very many patients, where the learning curves differ.
-Of features that are gone nearly all is left, of a factor that faded beside the noise half and more,
-of a rescaling that hides a signal from few patients less."""
 
 SINGLE_SPLIT = ("delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh")
 """Columns of `lens.paper.shift` whose names go to the verdicts' own; the former get ``_split``."""
@@ -64,12 +60,12 @@ def verdict_table(
         (`withheld`); ``cluster, medoid`` (whether the feature is one); of the ridge probe
         ``delta_r2, r2_ridge_pre, r2_ridge_ft``, each with ``_low`` and ``_high``, and the change in
         the other views ``delta_r2_one_scale, delta_r2_leading``; ``delta_r2_extrapolated,
-        needs_more, p_extrapolated, p_maxt, q_bh, p_unchanged, detectable, smallest_loss,
-        p_present_pre, p_present_ft`` (`lens.verdicts.evidence.evidence_table`); ``retrained``, the
-        encoders behind the task, and with at least three ``delta_r2_retrained`` with ``_low`` and
-        ``_high``; with an MLP its R2 by the encoder that it was trained on and the one that it
-        reads, ``r2_pre_pre, r2_pre_ft, r2_ft_pre, r2_ft_ft``, and ``p_read, p_recoded``; of any
-        probe beyond ridge ``r2_<name>_pre, r2_<name>_ft``.
+        needs_more, lasting_share, p_extrapolated, p_maxt, q_bh, p_unchanged, detectable,
+        smallest_loss, p_present_pre, p_present_ft`` (`lens.verdicts.evidence.evidence_table`);
+        ``retrained``, the encoders behind the task, and with at least three ``delta_r2_retrained``
+        with ``_low`` and ``_high``; with an MLP its R2 by the encoder that it was trained on and
+        the one that it reads, ``r2_pre_pre, r2_pre_ft, r2_ft_pre, r2_ft_ft``, and ``p_read,
+        p_recoded``; of any probe beyond ridge ``r2_<name>_pre, r2_<name>_ft``.
     """
     return pd.DataFrame(
         {
@@ -126,8 +122,8 @@ def withheld(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
     """Why a change that is `shown` is not called; an empty text where it is, or none is shown.
 
     - ``learning curve``: the embedding with less of the feature needs more patients to be read, and
-      the change expected with very many of them is not significant on the same side, or the changes
-      of that kind are together much smaller there (`LASTING`) than with these.
+      the change expected with very many of them is not significant on the same side or below the
+      margin, or changes are as a whole much smaller there (`LASTING`) than with these.
     - ``unseen patients``: a gain must hold in patients whom fine-tuning did not see, where these
       are known: the interval of their change lies above zero. An encoder may know the others by
       heart.
@@ -147,13 +143,9 @@ def withheld(evidence: pd.DataFrame, rules: Rules) -> np.ndarray:
 
 def _learnable(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
     """The encoder with less of the feature needs more patients, and they would bring it back."""
-    side = np.sign(evidence["delta_r2"])
-    doubted = evidence["needs_more"] == side
-    now, beyond = (side * evidence[f"delta_r2_{name}"] for name in ("leading", "extrapolated"))
-    changes = doubted & shown(evidence, rules)
-    lasting = beyond[changes].sum() >= LASTING * now[changes].sum()
-    holds = (beyond > 0) & (evidence["p_extrapolated"] <= rules.level)
-    return doubted & ~(holds & lasting)
+    side, beyond = np.sign(evidence["delta_r2"]), evidence["delta_r2_extrapolated"]
+    holds = (side * beyond >= rules.margin) & (evidence["p_extrapolated"] <= rules.level)
+    return (evidence["needs_more"] == side) & ~(holds & (evidence["lasting_share"] >= LASTING))
 
 
 def recoded(evidence: pd.DataFrame, rules: Rules) -> pd.Series:
@@ -204,8 +196,9 @@ def _describe(estimates: Estimates, evidence: pd.DataFrame) -> dict[str, np.ndar
     columns |= _with_ends("r2_ridge_pre", estimates.before)
     columns |= _with_ends("r2_ridge_ft", estimates.after)
     names = [f"delta_r2_{view}" for view in RIDGE_VIEWS[1:]]
-    names += ["delta_r2_extrapolated", "needs_more", "p_extrapolated", "p_maxt", "q_bh"]
-    names += ["p_unchanged", "detectable", "smallest_loss", "p_present_pre", "p_present_ft"]
+    names += ["delta_r2_extrapolated", "needs_more", "lasting_share", "p_extrapolated"]
+    names += ["p_maxt", "q_bh", "p_unchanged", "detectable", "smallest_loss"]
+    names += ["p_present_pre", "p_present_ft"]
     columns |= {name: evidence[name].to_numpy() for name in names}
     columns["retrained"] = estimates.encoders
     if (band := estimates.band) is not None:

@@ -120,6 +120,7 @@ def test_every_reason_of_the_rules_has_words() -> None:
     row = {"delta_r2": 0.3, "delta_r2_low": 0.2, "delta_r2_high": 0.4, "p_maxt": 0.001}
     row |= {f"delta_r2_{view}": 0.3 for view in RIDGE_VIEWS[1:]}
     row |= {"delta_r2_extrapolated": 0.0, "p_extrapolated": 1.0, "needs_more": 0}
+    row |= {"lasting_share": 1.0}
     row |= {"unseen_low": 0.1, "retrained_low": 0.1, "retrained_high": 0.4}
     evidence = pd.DataFrame([row] * 4)
     evidence.loc[1, "needs_more"] = 1

@@ -199,6 +199,21 @@ def test_a_patient_with_two_values_is_refused(tmp_path: Path) -> None:
         read_labels(path, one, ["site"])
 
 
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"patient_id": ["P-0", "P-1"], "used": [True, True]}, "none of the study's patients"),
+        ({"patient_id": ["P0", "P1"], "split": ["Train", "test"]}, r"'Train' \(patient P0\)"),
+        ({"patient_id": ["P0", "P1"], "split": ["train", None]}, r"\(patient P1\), not train"),
+    ],
+)
+def test_an_exposure_table_of_others_or_of_other_words_makes_nobody_unseen(
+    table: dict[str, list], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        read_exposure(pd.DataFrame(table), IDS)
+
+
 def test_exposure_is_read_from_either_table(tmp_path: Path) -> None:
     used, split = tmp_path / "patients.csv", tmp_path / "split.csv"
     pd.DataFrame(

@@ -18,6 +18,7 @@ from lens.verdicts.doctor_summary import short_summary, spectra_of, summary, tab
 from lens.verdicts.estimates import Estimate
 from lens.verdicts.folds import make_folds
 from lens.verdicts.power import (
+    Power,
     detectable_loss,
     loss_variance,
     power_curve,
@@ -137,7 +138,7 @@ FACTS: dict[str, Any] = {
     "form": "full", "patients": 58, "unit": "clusters of features", "tested": 40, "explained": 30,
     "median_r2": 0.575, "false_alarms": [{"change": "rotation", "alarms": 0, "runs": 3}],
     "nothing_changed": rate(1, 21)._asdict(), "detectable": 0.05, "tasks": [], "level": 0.05,
-    "spectrum": [],
+    "spectrum": [], "scores": "normal",
 }  # fmt: skip
 
 
@@ -155,6 +156,13 @@ def test_the_answer_follows_the_smallest_loss_that_shows(
     # The worst of what was planted and of the tasks counts.
     tasks = [{"task": "cls", "detectable": detectable}, {"task": "reg", "detectable": 0.02}]
     assert answer(FACTS | {"tasks": tasks})[0] == expected
+
+
+def test_of_raw_values_the_answer_says_what_it_holds_for() -> None:
+    said = answer(FACTS | {"scores": "raw"})[1]
+    assert said == answer(FACTS)[1] + (
+        " That holds for normal values; skewed features need larger losses."
+    )
 
 
 def test_a_collapsed_embedding_is_said_with_every_answer() -> None:
@@ -282,25 +290,33 @@ def test_the_variance_of_a_loss_is_that_of_normal_values(before: float, share: f
     assert n * lost.var() == pytest.approx(expected, rel=0.05)
 
 
-def test_the_smallest_loss_counts_that_a_loss_has_a_spread_of_its_own() -> None:
-    def found(half: float, detectable: float, patients: int) -> float:
-        low, high = np.array([-half]), np.array([half])
-        change = Estimate(np.zeros(1), low, high, np.zeros((2, 1)), patients)
-        (loss,) = smallest_loss(change, np.array([detectable]), np.array([0.6]))
-        return float(loss)
+def smallest(needed: float, limit: float, patients: int, before: float = 0.6) -> float:
+    """Smallest loss of one feature, of what its observed change would need to be significant."""
+    power = Power(*(np.array([value]) for value in (needed, max(needed, 0.04), 0.0, limit)))
+    (loss,) = smallest_loss(power, np.array([before]), patients, Rules(margin=0.04))
+    return float(loss)
 
+
+def test_the_smallest_loss_counts_that_a_loss_has_a_spread_of_its_own() -> None:
     # With patients without end what was observed is all there is.
-    assert found(0.025, 0.05, 10**9) == pytest.approx(0.05, abs=0.002)
-    loss = found(0.025, 0.05, 500)
-    factor = 0.05 / (0.025 / stats.t.ppf(0.975, 499))
-    error = 0.05 / factor
+    assert smallest(0.05, 3.0, 10**9) == pytest.approx(0.05, abs=0.002)
+    loss = smallest(0.05, 3.0, 500)
     variance = loss_variance(np.array([loss]), np.array([0.6]))[0] / 500
-    assert loss == pytest.approx(factor * np.sqrt(error**2 + variance), abs=0.002)
-    assert loss > 0.08
-    assert found(0.025, 0.05, 100) > loss
-    assert found(0.3, 0.61, 500) == np.inf
-    # Nothing changed, in any patient: no spread is known but the margin.
-    assert found(0.0, 0.01, 500) == pytest.approx(0.01, abs=0.002)
+    expected = np.sqrt(0.05**2 + (3 + stats.norm.ppf(0.8)) ** 2 * variance)
+    assert loss == pytest.approx(expected, abs=0.002)
+    assert loss > 0.06
+    assert smallest(0.05, 3.0, 100) > loss
+    assert smallest(0.61, 3.0, 500) == np.inf
+
+
+def test_the_less_an_embedding_changed_the_smaller_the_loss_that_would_show() -> None:
+    """Also below the margin, down to no change in any patient, where no limit is known."""
+    losses = [smallest(needed, 3.0, 500) for needed in (0.2, 0.05, 0.02, 1e-3, 1e-9)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] > 0.045, "a loss has a spread, whatever was observed"
+    # One feature: its limit is that of Student's t.
+    assert smallest(0.0, 0.0, 500) == smallest(1e-9, stats.t.ppf(0.975, 499), 500)
+    assert smallest(0.0, 3.0, 10**9) == 0.04, "no loss below the margin is called"
 
 
 def views(correlation: float, count: int, loss: float = 0.0) -> tuple[dict, dict]:

@@ -36,7 +36,7 @@ def runs() -> list[HeldOutErrors]:
             "per_channel": {PRE: errors(rng, 0.5), "t": errors(rng, 1.2)},
             "one_scale": {PRE: errors(rng, 0.6), "t": errors(rng, 0.8)},
             "leading": {PRE: errors(rng, 0.6), "t": errors(rng, 0.9)},
-            "leading_half": {PRE: errors(rng, 0.8), "t": errors(rng, 1.0)},
+            "one_scale_half": {PRE: errors(rng, 0.8), "t": errors(rng, 1.0)},
             "other": {PRE: errors(rng, 0.4), "t": errors(rng, 0.9)},
         }
         mlp = {(PRE, PRE): errors(rng, 0.5), (PRE, "t"): errors(rng, 1.0)}
@@ -73,18 +73,18 @@ def test_the_learning_curve_is_a_sum_of_errors_with_all_and_half(runs: list[Held
     found = estimate_task(held_out, "t", GROUPS)
     r2 = {
         (view, side): r2_score(held_out.probes[view][side], held_out.baseline, GROUPS).value
-        for view in ("leading", "leading_half")
+        for view in ("one_scale", "one_scale_half")
         for side in (PRE, "t")
     }
-    change = {view: r2[view, "t"] - r2[view, PRE] for view in ("leading", "leading_half")}
+    change = {view: r2[view, "t"] - r2[view, PRE] for view in ("one_scale", "one_scale_half")}
     np.testing.assert_allclose(
-        found.extrapolated.value, 2 * change["leading"] - change["leading_half"], atol=1e-12
+        found.extrapolated.value, 2 * change["one_scale"] - change["one_scale_half"], atol=1e-12
     )
     read = (found.before.low > 0) | (found.after.low > 0)
     assert 0 < read.sum() < K, "all features alike, nothing is tested"
-    cost = (change["leading_half"] - change["leading"])[read].mean()
+    cost = (change["one_scale_half"] - change["one_scale"])[read].mean()
     np.testing.assert_allclose(found.learning.value, [cost], atol=1e-12)
-    assert "leading_half" not in found.others
+    assert "one_scale_half" not in found.others
 
 
 def test_the_table_holds_the_tests_of_every_feature(runs: list[HeldOutErrors]) -> None:
@@ -107,7 +107,7 @@ def test_the_table_holds_the_tests_of_every_feature(runs: list[HeldOutErrors]) -
     np.testing.assert_array_equal(table["p_unchanged"], within)
     power = power_of(views, significances, RULES)
     np.testing.assert_array_equal(table["detectable"], power.detectable)
-    needed = smallest_loss(views["per_channel"], power.detectable, estimates.before.value)
+    needed = smallest_loss(power, estimates.before.value, estimates.before.patients, RULES)
     np.testing.assert_array_equal(table["smallest_loss"], needed)
 
     ridge = runs[0].probes["per_channel"]
@@ -139,7 +139,8 @@ def test_without_mlp_and_retraining_their_columns_are_left_out(runs: list[HeldOu
     table = evidence_table(estimates, tests, RULES)
     assert [*table] == [
         "p_present_pre", "p_present_ft", "delta_r2", "delta_r2_low", "delta_r2_high",
-        "delta_r2_one_scale", "delta_r2_leading", "needs_more", "delta_r2_extrapolated",
+        "delta_r2_one_scale", "delta_r2_leading", "needs_more", "lasting_share",
+        "delta_r2_extrapolated",
         "p_extrapolated", "p_maxt", "q_bh", "p_unchanged", "detectable", "smallest_loss",
     ]  # fmt: skip
     seen = evidence_table(estimates, tests, RULES, unseen_low=np.arange(K) - 2.0)

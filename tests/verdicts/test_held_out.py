@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
-from lens.probes.ridge import LeadingRidgeProbe, RidgeProbe
+from lens.probes.ridge import RidgeProbe
 from lens.settings import Rules, SweepConfig
 from lens.verdicts.clusters import cluster_features
 from lens.verdicts.estimates import delta_r2, r2_score
@@ -120,12 +120,12 @@ def test_errors_of_halves_are_the_mean_of_two_fits(planted: Planted, r: np.ndarr
     split = np.repeat(["train", "val", "test"], [60, 10, 20])
     held_out = held_out_errors(planted.pre, {}, r, GROUPS, single_fold(split), None)
     fitted, test = split != "test", split == "test"
-    scores, probe = normal_scores(r, fitted), LeadingRidgeProbe()
+    scores, probe = normal_scores(r, fitted), RidgeProbe(per_channel=False)
     error = [
         scores[test] - probe.fit(planted.pre[half], scores[half]).predict(planted.pre[test])
         for half in halves(fitted, GROUPS)
     ]
-    found = held_out.probes["leading_half"][PRE].error[test]
+    found = held_out.probes["one_scale_half"][PRE].error[test]
     np.testing.assert_allclose(found, np.square(error).mean(axis=0), rtol=1e-6)
 
 
@@ -276,6 +276,7 @@ def test_columns_without_further_probes(planted: Planted, r: np.ndarray) -> None
         "r2_ridge_pre", "r2_ridge_pre_low", "r2_ridge_pre_high",
         "r2_ridge_ft", "r2_ridge_ft_low", "r2_ridge_ft_high",
         "delta_r2_one_scale", "delta_r2_leading", "delta_r2_extrapolated", "needs_more",
+        "lasting_share",
         "p_extrapolated", "p_maxt", "q_bh", "p_unchanged", "detectable", "smallest_loss",
         "p_present_pre", "p_present_ft", "retrained",
     ]  # fmt: skip
