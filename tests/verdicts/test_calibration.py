@@ -109,7 +109,7 @@ def test_in_sample_residuals_of_raw_values_raise_alarms(
 
 
 def test_changes_that_take_nothing_away_give_no_call() -> None:
-    """With many patients; with 200, signal-free directions x 5 are called (`benchmarks`)."""
+    """Whitening among them, with more patients than channels (`benchmarks` has other sizes)."""
     cohort = draw(GAUSSIAN, Size(n=720, d=300, k=48), 1)
     maps = harmless_maps(cohort, 1)
     sides = {name: (cohort.pre @ change).astype(np.float32) for name, change in maps.items()}
