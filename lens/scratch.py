@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from pathlib import Path
@@ -23,7 +24,8 @@ class Scratch:
     def keep(self, array: np.ndarray) -> np.ndarray:
         """The array itself while the bound allows, else an equal one that is mapped to a file.
 
-        A mapped array reads and writes like any other; its pages are the system's to write out.
+        A mapped array reads and writes like any other. What was touched of it stays in memory until
+        the system needs the room, or `release` gives it back.
         The file has no name: it is gone when the array is, or the process.
 
         Raises:
@@ -37,6 +39,7 @@ class Scratch:
             mapped = np.memmap(file, array.dtype, "w+", shape=array.shape)
         if array.any():
             mapped[...] = array
+            release(mapped)
         return mapped
 
     def _reserve(self, file: int, size: int) -> None:
@@ -48,6 +51,14 @@ class Scratch:
         except OSError as error:
             folder = str(self._folder or tempfile.gettempdir())
             raise OSError(error.errno, error.strerror, folder) from error
+
+
+def release(*arrays: np.ndarray) -> None:
+    """Gives the memory of mapped arrays back; their values stay in the files. Others stay as is."""
+    for array in arrays:
+        pages = getattr(array, "_mmap", None)  # as numpy.memmap calls it, also in its views
+        if pages is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            pages.madvise(mmap.MADV_DONTNEED)
 
 
 IN_MEMORY = Scratch()

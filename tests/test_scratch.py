@@ -9,11 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lens.scratch import Scratch
+from lens.scratch import Scratch, release
 from lens.settings import SweepConfig
+from lens.verdicts.estimates import delta_r2, r2_score
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import held_out_errors
 from tests.planted import plant
+
+SMAPS = Path("/proc/self/smaps")
+
+
+def resident(folder: Path) -> int:
+    """Bytes in memory of the files in a folder that this process has mapped."""
+    size, ours = 0, False
+    for line in SMAPS.read_text("utf-8").splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            ours = str(folder) in line
+        elif ours and line.startswith("Rss:"):
+            size += int(line.split()[1]) * 1024
+    return size
 
 
 def test_keeps_up_to_the_bound_and_maps_what_is_beyond(tmp_path: Path) -> None:
@@ -25,6 +39,39 @@ def test_keeps_up_to_the_bound_and_maps_what_is_beyond(tmp_path: Path) -> None:
     mapped[3] = 7
     assert mapped.sum() == array.sum() + 4
     assert not list(tmp_path.iterdir()), "the file has a name"
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="what is in memory is told by Linux alone")
+def test_released_arrays_take_no_memory_and_keep_their_values(tmp_path: Path) -> None:
+    values = np.arange(1e5)
+    mapped = Scratch(0.0, tmp_path).keep(np.zeros(len(values)))
+    mapped[:] = values
+    assert resident(tmp_path) >= values.nbytes
+    view = mapped[1:]
+    release(view, values)
+    assert resident(tmp_path) == 0
+    np.testing.assert_array_equal(mapped, values)
+    kept = Scratch(0.0, tmp_path).keep(values)
+    release(mapped)
+    assert resident(tmp_path) == 0
+    np.testing.assert_array_equal(kept, values)
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="what is in memory is told by Linux alone")
+def test_scores_in_files_stay_out_of_memory(tmp_path: Path) -> None:
+    planted = plant(n=60, d=12)
+    folds = make_folds(np.arange(60), 3, 1, 0)
+    found = held_out_errors(
+        planted.pre, {"t": planted.ft}, planted.radiomics.iloc[:, 1:9].to_numpy(), np.arange(60),
+        folds, None, scratch=Scratch(0.0, tmp_path),
+    )  # fmt: skip
+    assert resident(tmp_path) == 0
+    before, after = found.probes["one_scale"]["pre"], found.probes["one_scale"]["t"]
+    delta_r2(before, after, found.baseline, np.arange(60))
+    r2_score(before, found.baseline, np.arange(60))
+    assert resident(tmp_path) == 0
+    assert before.error.any()
+    assert resident(tmp_path) > 0
 
 
 def test_scores_in_files_equal_those_in_memory(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from lens.intervals import LEVEL
+from lens.scratch import release
 from lens.verdicts.held_out import ProbeErrors
 from lens.verdicts.sign_flips import Alternative, Significance, influence_test, patient_sums
 
@@ -92,7 +93,7 @@ def r2_score(
             baseline[:, c],
             groups,
         ),
-        baseline.shape[1],
+        errors,
     )
 
 
@@ -111,7 +112,8 @@ def delta_r2(
             baseline[:, c],
             groups,
         ),
-        baseline.shape[1],
+        before,
+        after,
     )
 
 
@@ -167,9 +169,18 @@ def concatenate(one: Estimate, other: Estimate) -> Estimate:
     return Estimate(*arrays, patients=min(one.patients, other.patients))
 
 
-def _by_columns(estimate: Callable[[slice], Estimate], columns: int) -> Estimate:
-    """Block by block, so that intermediate results stay small where the errors are large."""
-    blocks = [estimate(slice(at, at + _COLUMNS)) for at in range(0, columns, _COLUMNS)]
+def _by_columns(estimate: Callable[[slice], Estimate], *errors: ProbeErrors) -> Estimate:
+    """Block by block, so that intermediate results stay small where the errors are large.
+
+    Args:
+        estimate: of the features in a slice.
+        errors: that it reads.
+    """
+    blocks = []
+    for at in range(0, errors[0].error.shape[1], _COLUMNS):
+        blocks.append(estimate(slice(at, at + _COLUMNS)))
+        for probe in errors:
+            release(*probe)
     arrays = (
         np.concatenate(parts, axis=-1) for parts in zip(*(b[:4] for b in blocks), strict=True)
     )

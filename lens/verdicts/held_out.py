@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 
 from lens.probes.probe import Probe
 from lens.probes.ridge import LeadingRidgeProbe, RidgeProbe
-from lens.scratch import IN_MEMORY, Scratch
+from lens.scratch import IN_MEMORY, Scratch, release
 from lens.settings import Scores, SweepConfig
 from lens.verdicts.fitting_time import count_work, measure, seconds
 from lens.verdicts.fold_mlp import common_sizes, project, train_mlp
@@ -273,6 +273,7 @@ class _Scorer:
         errors.fitted_influence[fitted] += weight * fit.influence(x[test], error, groups)
         error *= random_signs(self.groups)[test, None]
         errors.flipped_influence[fitted] += weight * fit.influence(x[test], error, groups)
+        release(*errors)
 
 
 def random_signs(groups: np.ndarray) -> Float[np.ndarray, " n"]:
