@@ -61,6 +61,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=existing(folder)) as stream:
             stream.write(b"\0")
     except OSError as error:
+        error.filename = str(folder)  # not that of the file without a name
         raise InputError(
             f"{folder}: cannot be written to ({error.strerror}). Name a folder that takes files"
         ) from error

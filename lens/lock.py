@@ -80,7 +80,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a run wants for itself: the file of its lock, and where it writes."""
+    """What a run wants for itself.
+
+    Attributes:
+        lock: file that says so.
+        places: where it writes.
+    """
 
     lock: Path
     places: tuple[Place, ...]

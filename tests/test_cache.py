@@ -66,7 +66,11 @@ def test_every_setting_is_part_of_the_key(name: str) -> None:
         "memory": 1.0,
         "level": 0.1,
     }
-    other = others[name] if name in others else (flat(DEFAULTS)[name] or 0) + 1
+    value = flat(DEFAULTS)[name]
+    if name in others:
+        other = others[name]
+    else:
+        other = not value if isinstance(value, bool) else (value or 0) + 1
     settings = changed(DEFAULTS, **{name: other})
     assert settings != DEFAULTS
     assert cache.key(("lens.settings",), settings) != cache.key(("lens.settings",), DEFAULTS)
@@ -91,8 +95,11 @@ def package(tmp_path: Path) -> Path:
     (room / "b.py").write_text("X = 1\n")
     (room / "unrelated.py").write_text("Y = 1\n")
     source = Path(cache.__file__).parent
-    for name in ("cache.py", "files.py", "errors.py"):
-        (tmp_path / "lens" / name).write_bytes((source / name).read_bytes())
+    (tmp_path / "lens" / "study").mkdir()
+    for path in (*source.glob("*.py"), *source.glob("study/*.py")):
+        if path.name != "__init__.py":
+            copy = tmp_path / "lens" / path.relative_to(source)
+            copy.write_bytes(path.read_bytes())
     return tmp_path
 
 

@@ -266,7 +266,7 @@ OUT_OF_RANGE = [
     ({"mode": "Paper"}, "mode is 'Paper'"), ({"seed": -1}, "seed is -1"),
     ({"stack": -3}, "stack is -3"), ({"folds": 2.5}, "folds is 2.5"),
     ({"hidden": 8.5}, "hidden is 8.5"), ({"epochs": "5"}, "epochs is '5'"),
-    ({"l1": 0.1}, "l1 is 0.1"), ({"l2": (np.nan,)}, "l2 must not"), ({"rate": np.nan}, "rate is"),
+    ({"l1": 0.1}, "l1 is 0.1"), ({"l2": (np.nan,)}, "l2 is nan"), ({"rate": np.nan}, "rate is"),
     ({"margin": np.nan}, "margin"), ({"level": 1.0}, "level"), ({"memory": -1.0}, "memory"),
     ({"flips": 0}, "flips is 0"),
 ]  # fmt: skip

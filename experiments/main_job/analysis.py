@@ -216,7 +216,15 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class PartStages:
-    """The stages of one part, each done once for the same study and settings."""
+    """The stages of one part, each done once for the same study and settings.
+
+    Attributes:
+        settings: of `lens.stages.begin`.
+        study, context: of `prepare`.
+        part: whose stages they are.
+        record: of the run folder.
+        doctor: its form.
+    """
 
     settings: Settings
     study: Study

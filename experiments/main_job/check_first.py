@@ -20,7 +20,7 @@ from experiments.main_job.images import (
     with_channels,
     with_rois,
 )
-from experiments.main_job.inputs import check_inputs
+from experiments.main_job.inputs import check_inputs, table_tasks
 from experiments.main_job.plan import PHANTOM_ROIS, PHANTOM_SCOPES, Plan
 from lens.cohort import Cohort, parse_labels, read_manifest
 from lens.cohort.manifest import CHANNELS
@@ -48,6 +48,8 @@ def check_first(plan: Plan) -> Cohort | None:
     """
     check_output(plan.out, "--out", folder=True)
     check_inputs(plan)
+    table_tasks(plan.config.tables)
+    pairs(plan.config.images.encoder_ft, "--encoder-ft")
     _check_files(plan)
     if plan.config.tables.pre:
         return None

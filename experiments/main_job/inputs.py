@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.common.flags import common_and_own, pairs
+from experiments.main_job.config import TableFlags
 from experiments.main_job.plan import Plan, retrained_files
 from lens.anonymise import OPEN, Names
 from lens.errors import CaseError, InputError
@@ -65,13 +66,19 @@ def check_inputs(plan: Plan) -> None:
 
 
 def from_tables(plan: Plan, names: Names = OPEN) -> Inputs:
-    """The user's own tables.
+    """The user's own tables; raises `InputError` as `table_tasks` does."""
+    flags = plan.config.tables
+    assert flags.radiomics is not None
+    again = retrained_files(plan.config)
+    return Inputs(table_tasks(flags), flags.radiomics, flags.split, retrained=again, names=names)
+
+
+def table_tasks(flags: TableFlags) -> dict[str, Embeddings]:
+    """Task -> embeddings before and after fine-tuning, as the flags name them.
 
     Raises:
         InputError: a task has no embeddings before fine-tuning, or flags name files twice.
     """
-    flags = plan.config.tables
-    assert flags.radiomics is not None
     ft = pairs(flags.ft, "--ft")
     common, own = common_and_own(flags.pre, list(ft), "--pre")
     tasks = {}
@@ -80,5 +87,4 @@ def from_tables(plan: Plan, names: Names = OPEN) -> Inputs:
         if pre is None:
             raise InputError(f"--pre is missing for task {task!r}: give --pre FILE or {task}=FILE")
         tasks[task] = Embeddings(pre, file)
-    again = retrained_files(plan.config)
-    return Inputs(tasks, flags.radiomics, flags.split, retrained=again, names=names)
+    return tasks

@@ -174,7 +174,7 @@ def test_without_folds_the_split_is_the_only_fold(flags: list[object], tmp_path:
     ("extra", "message"),
     [
         (["--folds", "1"], "--folds 1: 2 or more, or 0"),
-        (["--level", "1.5"], "--level must lie between 0 and 1"),
+        (["--level", "1.5"], "--level is 1.5; more than 0 and less than 1"),
         (["--folds", "200"], "folds 200: 160 patients are too few"),
     ],
 )
