@@ -32,7 +32,9 @@ from lens.files import file_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-TABLES = (".csv", ".parquet", ".npz", ".html")
+TABLES = (".csv", ".parquet", ".npz")
+PAGES = ("report",)
+"""Jobs whose page is compared, too; that of a sweep tells how long its stages took."""
 CACHES = ("radiomics-cache", "E.npz.parts", "volumes")
 GRID = ("--shape", "16", "24", "24", "--spacing", "2", "2", "3")
 PATIENCE = 60.0
@@ -79,7 +81,7 @@ def faults(config: Config, folder: Path) -> list[dict[str, Any]]:
         start = time.perf_counter()
         whole = inputs.begin(name, folder / name / "undisturbed")
         whole.finish()
-        usual, expected = time.perf_counter() - start, whole.tables()
+        usual, expected = time.perf_counter() - start, whole.tables(name in PAGES)
         for number in range(config.each):
             sent = SIGNALS[number % len(SIGNALS)]
             place, instant = folder / name / str(number), rng.uniform(0, usual)
@@ -113,10 +115,11 @@ def _one(
         problems.append(str(error))
     problems += [f"left in the end: {each}" for each in again.left()]
     problems += [f"process left in the end: {each}" for each in again.processes()]
-    found = again.tables()
+    found = again.tables(name in PAGES)
     differ = [file for file in {**expected, **found} if expected.get(file) != found.get(file)]
     problems += [f"{file} differs" for file in differ]
-    shutil.rmtree(place, ignore_errors=not problems)
+    if not problems:
+        shutil.rmtree(place)
     return {"code": code, "seconds_to_end": round(seconds, 2), "problems": problems}
 
 
@@ -192,12 +195,13 @@ class Run:
         found += self._temporary.iterdir()
         return sorted(str(path.relative_to(self._place.parent)) for path in found)
 
-    def tables(self) -> dict[str, str]:
-        """Hash of every table, and of the page."""
+    def tables(self, page: bool) -> dict[str, str]:
+        """Hash of every table, and of the page if asked for."""
+        kinds = (*TABLES, ".html") if page else TABLES
         return {
             str(path.relative_to(self._place)): file_hash(path)
             for path in sorted(self._place.rglob("*"))
-            if path.suffix in TABLES and not set(path.parts) & set(CACHES)
+            if path.suffix in kinds and not set(path.parts) & set(CACHES)
         }
 
 
