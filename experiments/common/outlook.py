@@ -6,10 +6,12 @@ A number that is not known before the work is begun is called so.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lens.errors import InputError
 from lens.files import existing
 
 UNKNOWN = "not known before it is begun; its bar tells"
@@ -52,6 +54,7 @@ class Outlook:
         time, memory: sentences.
         disk: what is written -> bytes, estimated.
         out: folder that it is written to.
+        elsewhere: what of `disk` is written to another folder than `out` -> that folder.
     """
 
     steps: Sequence[Step]
@@ -60,6 +63,7 @@ class Outlook:
     time: Sequence[str] = (UNKNOWN,)
     memory: Sequence[str] = ()
     disk: dict[str, float] = field(default_factory=dict)
+    elsewhere: dict[str, Path] = field(default_factory=dict)
 
     def __str__(self) -> str:
         width = max(len(step.name) for step in self.steps)
@@ -69,6 +73,19 @@ class Outlook:
             lines += [f"{title}: {sentence}" for sentence in said]
         return "\n".join([*lines, *self._disk()])
 
+    def check_room(self) -> None:
+        """Refuses, before the first slow stage, what the disks have no room for.
+
+        Raises:
+            InputError: names the disk, what is needed and what is free.
+        """
+        needs = {self.out: 0.0}
+        for what, size in self.disk.items():
+            folder = self.elsewhere.get(what, self.out)
+            needs[folder] = needs.get(folder, 0.0) + size
+        flags = {folder: "--cache" for folder in needs} | {self.out: "--out"}
+        check_room(needs, flags | {Path(tempfile.gettempdir()): "TMPDIR"})
+
     def _disk(self) -> list[str]:
         free = shutil.disk_usage(existing(self.out)).free
         need = sum(self.disk.values())
@@ -76,6 +93,30 @@ class Outlook:
         told = f"about {amount(need)} ({parts})" if self.disk else "a few MB"
         short = "; THAT IS MORE THAN IS FREE" if need > free else ""
         return [f"disk: {told} in {self.out}, where {amount(free)} are free{short}"]
+
+
+def check_room(needs: Mapping[Path, float], flags: Mapping[Path, str]) -> None:
+    """Refuses a run whose estimated files do not fit on a disk, before they are made.
+
+    Args:
+        needs: folder -> bytes that will be written below it; those of one disk are added up.
+        flags: folder -> what to change to write elsewhere (``--out``, ``TMPDIR``).
+
+    Raises:
+        InputError: less is free than the estimate says.
+    """
+    of_disk: dict[int, dict[Path, float]] = {}
+    for folder, size in needs.items():
+        of_disk.setdefault(existing(folder).stat().st_dev, {})[folder] = size
+    for folders in of_disk.values():
+        largest, need = max(folders, key=folders.__getitem__), sum(folders.values())
+        free = shutil.disk_usage(existing(largest)).free
+        if need > free:
+            other = " or ".join(dict.fromkeys(flags[folder] for folder in folders))
+            raise InputError(
+                f"{largest}: about {amount(need)} are needed on this disk and {amount(free)} are "
+                f"free. Make room, or name a place on another disk ({other})"
+            )
 
 
 def amount(count: float) -> str:
