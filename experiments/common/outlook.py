@@ -6,8 +6,7 @@ A number that is not known before the work is begun is called so.
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +53,6 @@ class Outlook:
         time, memory: sentences.
         disk: what is written -> bytes, estimated.
         out: folder that it is written to.
-        elsewhere: what of `disk` is written to another folder than `out` -> that folder.
     """
 
     steps: Sequence[Step]
@@ -63,7 +61,6 @@ class Outlook:
     time: Sequence[str] = (UNKNOWN,)
     memory: Sequence[str] = ()
     disk: dict[str, float] = field(default_factory=dict)
-    elsewhere: dict[str, Path] = field(default_factory=dict)
 
     def __str__(self) -> str:
         width = max(len(step.name) for step in self.steps)
@@ -72,19 +69,6 @@ class Outlook:
         for title, said in (("sizes", self.sizes), ("time", self.time), ("memory", self.memory)):
             lines += [f"{title}: {sentence}" for sentence in said]
         return "\n".join([*lines, *self._disk()])
-
-    def check_room(self) -> None:
-        """Refuses, before the first slow stage, what the disks have no room for.
-
-        Raises:
-            InputError: names the disk, what is needed and what is free.
-        """
-        needs = {self.out: 0.0}
-        for what, size in self.disk.items():
-            folder = self.elsewhere.get(what, self.out)
-            needs[folder] = needs.get(folder, 0.0) + size
-        flags = {folder: "--cache" for folder in needs} | {self.out: "--out"}
-        check_room(needs, flags | {Path(tempfile.gettempdir()): "TMPDIR"})
 
     def _disk(self) -> list[str]:
         free = shutil.disk_usage(existing(self.out)).free
@@ -95,28 +79,38 @@ class Outlook:
         return [f"disk: {told} in {self.out}, where {amount(free)} are free{short}"]
 
 
-def check_room(needs: Mapping[Path, float], flags: Mapping[Path, str]) -> None:
+def check_room(needs: Sequence[tuple[Path, str, float]]) -> None:
     """Refuses a run whose estimated files do not fit on a disk, before they are made.
 
+    What lies in the folders already counts as written, so that a run that goes on is not refused.
+
     Args:
-        needs: folder -> bytes that will be written below it; those of one disk are added up.
-        flags: folder -> what to change to write elsewhere (``--out``, ``TMPDIR``).
+        needs: folder, the flag that names it, and the bytes that a whole run leaves below it; those
+            on one disk are added up.
 
     Raises:
         InputError: less is free than the estimate says.
     """
-    of_disk: dict[int, dict[Path, float]] = {}
-    for folder, size in needs.items():
-        of_disk.setdefault(existing(folder).stat().st_dev, {})[folder] = size
-    for folders in of_disk.values():
-        largest, need = max(folders, key=folders.__getitem__), sum(folders.values())
-        free = shutil.disk_usage(existing(largest)).free
+    disks: dict[int, list[tuple[Path, str, float]]] = {}
+    for each in needs:
+        disks.setdefault(existing(each[0]).stat().st_dev, []).append(each)
+    for on_disk in disks.values():
+        largest = max(on_disk, key=lambda each: each[2])[0]
+        free, need = shutil.disk_usage(existing(largest)).free, sum(size for *_, size in on_disk)
         if need > free:
-            other = " or ".join(dict.fromkeys(flags[folder] for folder in folders))
+            need -= _written({folder for folder, *_ in on_disk})
+        if need > free:
+            flags = " or ".join(dict.fromkeys(flag for _, flag, _ in on_disk))
             raise InputError(
                 f"{largest}: about {amount(need)} are needed on this disk and {amount(free)} are "
-                f"free. Make room, or name a place on another disk ({other})"
+                f"free; make room, or name a place on another disk ({flags})"
             )
+
+
+def _written(folders: Iterable[Path]) -> float:
+    """Bytes of all files below folders, each counted once."""
+    files = {file for folder in folders for file in folder.rglob("*") if file.is_file()}
+    return float(sum(file.stat().st_size for file in files))
 
 
 def amount(count: float) -> str:
