@@ -157,9 +157,9 @@ def check_training_disk(config: TrainingConfig, checked: Checked) -> None:
         InputError: names what is needed and what is free.
     """
     volumes, encoders = _disk(config, checked, len(checked.cohort.cases)).values()
-    cache = config.images.cache
-    where = (config.run.out / "volumes", "--out") if cache is None else (cache, "--cache")
-    check_room([(*where, volumes), (config.run.out, "--out", encoders)])
+    cache, out = config.images.cache, config.run.out
+    flag = "--out" if cache is None else "--cache"
+    check_room([(cache or out / "volumes", flag, volumes), (out, "--out", encoders)])
 
 
 def _disk(config: TrainingConfig, checked: Checked, cases: int) -> dict[str, float]:

@@ -37,7 +37,7 @@ def test_a_run_with_a_killed_worker_ends_as_an_undisturbed_one(tmp_path, monkeyp
     file = tmp_path / "p.yaml"
     file.write_text(
         "setting: {binWidth: 50}\nimageType: {Original: {}, Wavelet: {}}\n"
-        "featureClass: {firstorder: , glcm: }\n"
+        "featureClass: {firstorder: }\n"
     )
     parameters = load_parameters({"all": file})
     cohort = read_manifest(write_cohort(tmp_path / "cohort", PATIENTS))
