@@ -10,7 +10,8 @@ import numpy as np
 
 from lens.cache import fingerprint, finish, finished, key
 from lens.cohort import CaseFiles
-from lens.files import file_hash, write_arrays
+from lens.cohort.contents import image_hash
+from lens.files import write_arrays
 
 
 class CaseCache:
@@ -53,7 +54,7 @@ class CaseCache:
     def _key(self, files: CaseFiles) -> str:
         """Kept for the object: hashing images takes longer than all else here."""
         if id(files) not in self._keys:
-            contents = {n: file_hash(path) for n, path in {**files.images, **files.masks}.items()}
+            contents = {n: image_hash(path) for n, path in {**files.images, **files.masks}.items()}
             ids = (files.patient_id, files.study_id, files.nifti_form)
             self._keys[id(files)] = fingerprint(self._common, ids, contents)
         return self._keys[id(files)]

@@ -120,10 +120,12 @@ def finetune(
         The fine-tuned encoder and the history with the trained head.
 
     Raises:
-        ValueError: numbers of labels and volumes differ, fewer than 2 volumes to train on, a
-            constant label, or a number that is not finite.
+        ValueError: a width of the head is out of range, numbers of labels and volumes differ, fewer
+            than 2 volumes to train on, a constant label, or a number that is not finite.
         InputError: the loss is not finite, or the folder holds another run.
     """
+    if problem := head.problem():
+        raise ValueError(problem)
     if len(labels) != len(volumes):
         raise ValueError(f"{len(labels)} labels for {len(volumes)} volumes")
     rows = _rows(len(volumes), train_rows, val_rows)

@@ -83,9 +83,11 @@ def pretrain(
         The encoder of the best epoch, and the history.
 
     Raises:
-        ValueError: no volume, or a patch that does not fit the volumes.
+        ValueError: a setting out of range, no volume, or a patch that does not fit the volumes.
         InputError: the loss is not finite, or the folder holds another run.
     """
+    if problem := masking.problem():
+        raise ValueError(problem)
     if settings.freeze:
         raise ValueError("a frozen encoder cannot be pre-trained")
     train_rows = np.arange(len(volumes)) if train_rows is None else np.asarray(train_rows)

@@ -120,8 +120,9 @@ class HeadSettings:
     auxiliary_width: int = 256
     """Channels of its auxiliary head."""
 
-    def __post_init__(self) -> None:
-        _refuse(
+    def problem(self) -> str:
+        """What is out of range, led by the name of the field; an empty text where nothing is."""
+        return first_problem(
             [
                 Check("decoder_width", self.decoder_width, COUNT),
                 Check("auxiliary_width", self.auxiliary_width, COUNT),
@@ -140,8 +141,9 @@ class MaskingSettings:
     width: int = 512
     """Channels of the decoder."""
 
-    def __post_init__(self) -> None:
-        _refuse(
+    def problem(self) -> str:
+        """What is out of range, led by the name of the field; an empty text where nothing is."""
+        return first_problem(
             [
                 Check("patch", self.patch, COUNT),
                 Check("ratio", self.ratio, INNER_SHARE),

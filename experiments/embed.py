@@ -96,6 +96,7 @@ def _embed(config: Config, names: Names) -> int:
     """Manifest to embeddings, under the names that may be written."""
     from encoders.checkpoints import load
     from encoders.cohort_embeddings import embed_cohort
+    from experiments.common.outlook import check_room
     from lens.cohort import read_manifest
     from lens.errors import InputError
 
@@ -109,6 +110,8 @@ def _embed(config: Config, names: Names) -> int:
     if config.dry_run:
         print(_outlook(config, cohort, encoder, settings))
         return DONE
+    need = _bytes(len(cohort.cases), _width(config, encoder))
+    check_room([(parts(config), "--cache", need / 2), (config.out.parent, "--out", need / 2)])
     embeddings, errors = embed_cohort(
         cohort,
         encoder,
@@ -166,8 +169,7 @@ def _outlook(
     from experiments.common.outlook import FLOAT, Outlook, Step, amount, several
 
     total, done = len(cohort.cases), count_embedded(cohort, encoder, settings, parts(config))
-    width = sum(encoder.config.widths[stage - 1] for stage in config.stage)
-    width = width or encoder.config.features
+    width = _width(config, encoder)
     weights = sum(prod(each.shape) for each in parameters(encoder).values())
     batch = config.batch_size * prod(config.shape) * len(settings.modalities) * FLOAT
     return Outlook(
@@ -180,8 +182,21 @@ def _outlook(
             f"weights {amount(weights * FLOAT)}, a batch {amount(batch)}; what the encoder keeps "
             "of a batch comes on top, not known"
         ],
-        disk={"embeddings": 2.0 * total * width * FLOAT},
+        disk={"embeddings": _bytes(total, width)},
     )
+
+
+def _width(config: Config, encoder: Encoder) -> int:
+    """Numbers of an embedding."""
+    chosen = sum(encoder.config.widths[stage - 1] for stage in config.stage)
+    return chosen or encoder.config.features
+
+
+def _bytes(cases: int, width: int) -> float:
+    """Of the embeddings on disk: those of finished patients, and the table of all."""
+    from experiments.common.outlook import FLOAT
+
+    return 2.0 * cases * width * FLOAT
 
 
 def _problem(config: Config) -> str:

@@ -60,7 +60,7 @@ class Config(TrainingConfig):
 def job(config: Config) -> int:
     """Fine-tunes every seed and gives the exit code."""
     from experiments.common.run_record import RunRecord
-    from experiments.common.training_checks import training_outlook
+    from experiments.common.training_checks import check_training_disk, training_outlook
     from experiments.common.training_data import read_data, write_patients
     from experiments.common.training_runs import run_seeds
     from lens.cohort.manifest import CHANNELS
@@ -69,6 +69,7 @@ def job(config: Config) -> int:
     if config.dry_run:
         print(training_outlook(config, checked))
         return DONE
+    check_training_disk(config, checked)
     out = config.run.out
     record = RunRecord(out, flat(config))
     data = read_data(config, None if config.task == "segmentation" else config.label)

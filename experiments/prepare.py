@@ -15,6 +15,7 @@ import tyro
 
 from experiments.common.cli import DONE, SET_ASIDE, alone, run
 from lens.lock import of_file
+from lens.ranges import EDGE_MM, SEED, first_problem
 from lens.settings import NiftiForm
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ def job(config: Any) -> int:
     Args:
         config: of one of `COMMANDS`.
     """
+    _check_values(config)
     if isinstance(config, Check):
         return _check(config)
     if isinstance(config, Phantoms):
@@ -248,6 +250,17 @@ def job(config: Any) -> int:
     prepared = config.find()
     write_manifest(prepared, config.out)
     return _report(prepared, config.out)
+
+
+def _check_values(config: Any) -> None:
+    """Refuses a spacing or a seed that is out of range."""
+    from experiments.common.flags import as_flag
+    from lens.errors import InputError
+
+    ranges = {"spacing": EDGE_MM, "seed": SEED}
+    given = ((name, allowed) for name, allowed in ranges.items() if hasattr(config, name))
+    if problem := first_problem((name, getattr(config, name), allowed) for name, allowed in given):
+        raise InputError(as_flag(problem))
 
 
 def _known(names: Sequence[str], known: Iterable[str]) -> Sequence[str]:

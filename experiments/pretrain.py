@@ -47,7 +47,11 @@ def job(config: Config) -> int:
     """Pre-trains every seed and gives the exit code."""
     from encoders.channels import check_channels
     from experiments.common.run_record import RunRecord
-    from experiments.common.training_checks import check_training, training_outlook
+    from experiments.common.training_checks import (
+        check_training,
+        check_training_disk,
+        training_outlook,
+    )
     from experiments.common.training_data import read_data, write_patients
     from experiments.common.training_runs import run_seeds
     from lens.cohort.manifest import CHANNELS
@@ -60,6 +64,7 @@ def job(config: Config) -> int:
     if config.dry_run:
         print(training_outlook(config, checked))
         return DONE
+    check_training_disk(config, checked)
     record = RunRecord(out, flat(config))
     data = read_data(config)
     volumes = data.cached.volumes(modalities)

@@ -116,6 +116,7 @@ def job(config: Config) -> int:
 
 def _extract(config: Config, names: Names) -> int:
     """The steps of the job; what they write calls patients by `names`."""
+    from experiments.common.outlook import check_room
     from lens.cohort import parse_labels, read_manifest
     from lens.errors import InputError
     from lens.files import write_table
@@ -142,6 +143,7 @@ def _extract(config: Config, names: Names) -> int:
     if config.dry_run:
         print(outlook(config, cohort, parameters, cache))
         return DONE
+    check_room([(cache, "--cache", _bytes(config, cohort, parameters))])
     table, errors = extract_cohort(
         cohort,
         parameters,
@@ -172,20 +174,14 @@ def outlook(
 ) -> Outlook:
     """What an extraction would do and need."""
     from experiments.common.outlook import Outlook, several
-    from experiments.common.radiomics_outlook import (
-        EXTRACTION_BYTES,
-        extraction_memory,
-        extraction_step,
-    )
+    from experiments.common.radiomics_outlook import extraction_memory, extraction_step
     from lens.cohort import parse_labels
-    from lens.radiomics.computable import count_columns
     from lens.radiomics.parts import Reading
 
     reading = Reading(config.spacing, parse_labels(config.label))
     passes = {"radiomics": 0} | ({"perturbed versions": config.perturb} if config.perturb else {})
     cases = cohort.cases
-    fullest = max(cases, key=lambda files: len(files.masks))
-    columns = count_columns(fullest, parameters)
+    columns = _columns(cohort, parameters)
     told = (
         extraction_memory(config.workers, cases, parameters, config.spacing)
         if config.scheduler is None
@@ -199,12 +195,23 @@ def outlook(
         sizes=[f"{several(len(cases), 'case')}, about {several(columns, 'feature')} each"],
         out=config.out.parent,
         memory=[told],
-        disk={
-            "finished cases and tables": float(
-                len(cases) * columns * EXTRACTION_BYTES * (1 + config.perturb)
-            )
-        },
+        disk={"finished cases and tables": _bytes(config, cohort, parameters)},
     )
+
+
+def _columns(cohort: Cohort, parameters: Mapping[str, Parameters]) -> int:
+    """Features of the case with most regions."""
+    from lens.radiomics.computable import count_columns
+
+    return count_columns(max(cohort.cases, key=lambda files: len(files.masks)), parameters)
+
+
+def _bytes(config: Config, cohort: Cohort, parameters: Mapping[str, Parameters]) -> float:
+    """Of all finished cases and tables on disk, estimated."""
+    from experiments.common.radiomics_outlook import EXTRACTION_BYTES
+
+    values = len(cohort.cases) * _columns(cohort, parameters) * (1 + config.perturb)
+    return float(values * EXTRACTION_BYTES)
 
 
 def _problem(config: Config) -> str:

@@ -42,6 +42,7 @@ def _run(plan: Plan, names: Names) -> int:
     from experiments.main_job.check_first import check_first
     from experiments.main_job.images import from_cohort
     from experiments.main_job.inputs import from_tables
+    from experiments.main_job.sizes import check_disk
     from lens.report.page import write_report
 
     config = plan.config
@@ -53,6 +54,8 @@ def _run(plan: Plan, names: Names) -> int:
 
         print(outlook(plan, cohort, names))
         return DONE
+    if not config.tables.pre:
+        check_disk(plan, cohort)
     record = RunRecord(plan.out, {name: names.setting(v) for name, v in plan.flags().items()})
     if names.hides:
         record.record["machine"] = platform.system()

@@ -6,10 +6,11 @@ A number that is not known before the work is begun is called so.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lens.errors import InputError
 from lens.files import existing
 
 UNKNOWN = "not known before it is begun; its bar tells"
@@ -76,6 +77,40 @@ class Outlook:
         told = f"about {amount(need)} ({parts})" if self.disk else "a few MB"
         short = "; THAT IS MORE THAN IS FREE" if need > free else ""
         return [f"disk: {told} in {self.out}, where {amount(free)} are free{short}"]
+
+
+def check_room(needs: Sequence[tuple[Path, str, float]]) -> None:
+    """Refuses a run whose estimated files do not fit on a disk, before they are made.
+
+    What lies in the folders already counts as written, so that a run that goes on is not refused.
+
+    Args:
+        needs: folder, the flag that names it, and the bytes that a whole run leaves below it; those
+            on one disk are added up.
+
+    Raises:
+        InputError: less is free than the estimate says.
+    """
+    disks: dict[int, list[tuple[Path, str, float]]] = {}
+    for each in needs:
+        disks.setdefault(existing(each[0]).stat().st_dev, []).append(each)
+    for on_disk in disks.values():
+        largest = max(on_disk, key=lambda each: each[2])[0]
+        free, need = shutil.disk_usage(existing(largest)).free, sum(size for *_, size in on_disk)
+        if need > free:
+            need -= _written({folder for folder, *_ in on_disk})
+        if need > free:
+            flags = " or ".join(dict.fromkeys(flag for _, flag, _ in on_disk))
+            raise InputError(
+                f"{largest}: about {amount(need)} are needed on this disk and {amount(free)} are "
+                f"free; make room, or name a place on another disk ({flags})"
+            )
+
+
+def _written(folders: Iterable[Path]) -> float:
+    """Bytes of all files below folders, each counted once."""
+    files = {file for folder in folders for file in folder.rglob("*") if file.is_file()}
+    return float(sum(file.stat().st_size for file in files))
 
 
 def amount(count: float) -> str:

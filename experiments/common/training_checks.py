@@ -10,7 +10,15 @@ import numpy as np
 
 from encoders.headers import Header
 from experiments.common.check_first import check_encoder, check_output
-from experiments.common.outlook import FLOAT, UNKNOWN, Outlook, Step, amount, several
+from experiments.common.outlook import (
+    FLOAT,
+    UNKNOWN,
+    Outlook,
+    Step,
+    amount,
+    check_room,
+    several,
+)
 from experiments.common.rehearsal import Rehearsal
 from experiments.common.training_data import cohort_split_of, labelled, labels_of
 from experiments.common.training_flags import TrainingConfig
@@ -117,7 +125,6 @@ def training_outlook(config: TrainingConfig, checked: Checked) -> Outlook:
     record = Rehearsal(out)
     steps = [Step("read", cached == cases, f"{cached} of {cases} volumes made before")]
     steps += [_seed_step(config, checked, seed, record) for seed in config.run.each]
-    volume = prod(config.images.shape) * (len(CHANNELS) * FLOAT + len(ROIS) * MASK)
     batch = min(config.training.batch, checked.rows["train"])
     channels = prod(config.images.shape) * len(CHANNELS) * FLOAT
     weights = checked.header.values * FLOAT
@@ -135,11 +142,34 @@ def training_outlook(config: TrainingConfig, checked: Checked) -> Outlook:
             f"weights and optimiser {amount(weights * (KEPT + 1))}, a batch "
             f"{amount(batch * channels)}; what the encoder keeps of a batch comes on top, not known"
         ],
-        disk={
-            "volumes": float((cases - cached) * volume),
-            "encoders and checkpoints": float(len(config.run.each) * weights * (2 + 2 * KEPT)),
-        },
+        disk=_disk(config, checked, cases - cached),
     )
+
+
+def check_training_disk(config: TrainingConfig, checked: Checked) -> None:
+    """Refuses a training that the disks of its folders have no room for.
+
+    Args:
+        config: of the run.
+        checked: from `check_training`.
+
+    Raises:
+        InputError: names what is needed and what is free.
+    """
+    volumes, encoders = _disk(config, checked, len(checked.cohort.cases)).values()
+    cache, out = config.images.cache, config.run.out
+    flag = "--out" if cache is None else "--cache"
+    check_room([(cache or out / "volumes", flag, volumes), (out, "--out", encoders)])
+
+
+def _disk(config: TrainingConfig, checked: Checked, cases: int) -> dict[str, float]:
+    """Bytes on disk of the volumes of so many cases, and of what the seeds keep."""
+    volume = prod(config.images.shape) * (len(CHANNELS) * FLOAT + len(ROIS) * MASK)
+    weights = checked.header.values * FLOAT
+    return {
+        "volumes": float(cases * volume),
+        "encoders and checkpoints": float(len(config.run.each) * weights * (2 + 2 * KEPT)),
+    }
 
 
 def _seed_step(config: TrainingConfig, checked: Checked, seed: int, record: Rehearsal) -> Step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,7 +149,10 @@ class TrainingConfig:
                 Check("checkpoint_steps", 1 if steps is None else steps, COUNT),
             ]
         )
-        if problem:
+        # Groups of flags that are settings themselves, such as those of a head.
+        groups = (getattr(self, each.name) for each in fields(self))
+        judged = (group.problem() for group in groups if hasattr(group, "problem"))
+        if problem := problem or next(filter(None, judged), ""):
             raise InputError(as_flag(problem))
         for seed in (self.run.each[0], self.run.each[-1]):
             self.training.settings(seed)

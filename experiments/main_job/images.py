@@ -18,6 +18,7 @@ from experiments.main_job.inputs import Embeddings, Inputs
 from experiments.main_job.plan import Plan
 from lens.anonymise import OPEN, Names
 from lens.cohort import Cohort, parse_labels, read_manifest
+from lens.cohort.contents import image_stamp
 from lens.errors import CaseError, InputError
 from lens.files import file_hash, read_failures, write_failures, write_table
 from lens.study.split import split_patients
@@ -175,7 +176,11 @@ class _Maker:
         """What tells that an image changed, without reading all of them."""
         return [
             [case.patient_id, case.study_id, case.nifti_form]
-            + [[name, _stamp(path)] for name, path in (*case.images.items(), *case.masks.items())]
+            + [
+                [name, image_stamp(path)]
+                for each in (case.images, case.masks)
+                for name, path in each.items()
+            ]
             for case in self.cohort.cases
         ]
 
@@ -233,9 +238,3 @@ def with_channels(cohort: Cohort, channels: Sequence[str]) -> Cohort:
             )
         cases.append(dataclasses.replace(files, images=images))
     return dataclasses.replace(cohort, cases=tuple(cases))
-
-
-def _stamp(path: Path) -> list[object]:
-    """Size and time of a file, or of a folder's files: cheap to ask, changed by any rewrite."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [str(path), *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)]

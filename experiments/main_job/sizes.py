@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.common.check_first import check_encoder, check_parameters
 from experiments.common.flags import entries
-from experiments.common.outlook import FLOAT, amount, several
+from experiments.common.outlook import FLOAT, amount, check_room, several
 from experiments.common.radiomics_outlook import EXTRACTION_BYTES, extraction_memory
 from experiments.main_job.images import with_rois
 from experiments.main_job.plan import PHANTOM_SCOPES, Plan
@@ -111,19 +111,35 @@ def image_needs(
 ) -> tuple[list[str], dict[str, float]]:
     """Sentences on memory, and bytes on disk by what is written, before the tables are there."""
     made = plan.config.tables.radiomics is None
-    disk = {"embeddings": 2.0 * sizes.rows * sizes.dimensions * (1 + sizes.tasks) * FLOAT}
-    if made:
-        disk["radiomics"] = float(sizes.rows * sizes.features * EXTRACTION_BYTES)
     voxels = prod(plan.shape)
     volume = f"a volume {amount(voxels * len(CHANNELS) * FLOAT)}"
     memory = [f"embed: {volume}, four at a time; what the encoder keeps on top is not known"]
-    if cohort is None:
-        images = len(CHANNELS) * FLOAT + len(plan.config.roi) * MASK
-        disk["phantoms and their volumes"] = 2.0 * sizes.rows * voxels * images
-    elif made:
+    if cohort is not None and made:
         parameters = check_parameters(
             plan.config.images.parameters, cohort, parse_labels(plan.config.images.label)
         )
         workers = plan.config.images.workers
         memory.insert(0, extraction_memory(workers, cohort.cases, parameters, plan.spacing))
-    return memory, disk
+    return memory, disk_needs(plan, cohort, sizes)
+
+
+def disk_needs(plan: Plan, cohort: Cohort | None, sizes: Sizes) -> dict[str, float]:
+    """Bytes on disk by what is written, before the tables are there."""
+    disk = {"embeddings": 2.0 * sizes.rows * sizes.dimensions * (1 + sizes.tasks) * FLOAT}
+    if plan.config.tables.radiomics is None:
+        disk["radiomics"] = float(sizes.rows * sizes.features * EXTRACTION_BYTES)
+    if cohort is None:
+        images = len(CHANNELS) * FLOAT + len(plan.config.roi) * MASK
+        disk["phantoms and their volumes"] = 2.0 * sizes.rows * prod(plan.shape) * images
+    return disk
+
+
+def check_disk(plan: Plan, cohort: Cohort | None) -> None:
+    """Refuses a run from images that the disk of the run folder has no room for.
+
+    Raises:
+        InputError: names what is needed and what is free.
+    """
+    sizes = sizes_of_phantoms(plan) if cohort is None else sizes_of_images(plan, cohort)
+    need = sum(disk_needs(plan, cohort, sizes).values()) + sizes.in_memory
+    check_room([(plan.out, "--out", need)])

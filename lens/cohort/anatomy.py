@@ -15,6 +15,7 @@ from scipy.special import expit
 from tqdm import tqdm
 
 from lens.cohort import geometry
+from lens.cohort.contents import image_hash
 from lens.cohort.images import load_mask
 from lens.cohort.manifest import CaseFiles, Cohort
 from lens.cohort.painting import (
@@ -41,7 +42,7 @@ from lens.cohort.painting import (
     voxel_centres,
 )
 from lens.errors import CaseError, InputError
-from lens.files import atomic, file_hash, write_json, write_table
+from lens.files import atomic, write_json, write_table
 
 GENERATOR = 1
 """Raised whenever the same masks and seed would give other images."""
@@ -212,7 +213,7 @@ def _write(
         "seed": seed,
         "spacing_mm": spacing_mm,
         "grade": grade,
-        "masks": {mask: file_hash(path) for mask, path in sources.items()},
+        "masks": {mask: image_hash(path) for mask, path in sources.items()},
     }
     written = _written(record, made_from)
     if not written:

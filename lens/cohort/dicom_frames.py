@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from lens.cohort.dicom_header import (
     SEGMENTATIONS,
     Plane,
+    frame_count,
     plane,
     scale,
     value,
@@ -66,22 +67,44 @@ def read_frames(path: Path, header: Dataset) -> tuple[sitk.Image, tuple[str, ...
         HeaderFault: frames without positions, several at one position, uneven ones, or pixels
             that cannot be decoded.
     """
-    count = int(header.NumberOfFrames)
-    _check_groups(header, count)
-    planes = [plane(header, frame) for frame in range(count)]
-    order = np.argsort([p.position @ planes[0].normal for p in planes], kind="stable")
-    ordered = [planes[frame] for frame in order]
-    _check_single(header, ordered)
-    check_planes(ordered)
+    order, ordered = ordered_planes(header)
     scales = [scale(header, int(frame)) for frame in order]
     stored = _pixels(path)[order]
     slopes = np.array([s.slope for s in scales]).reshape(-1, 1, 1)
     intercepts = np.array([s.intercept for s in scales]).reshape(-1, 1, 1)
     voxels, notes = without_padding((stored * slopes + intercepts).astype(np.float32), scales)
-    step = (ordered[-1].position - ordered[0].position) @ ordered[0].normal / (count - 1)
+    step = (ordered[-1].position - ordered[0].position) @ ordered[0].normal / (len(ordered) - 1)
     image = sitk.GetImageFromArray(voxels)
     _place(image, ordered[0], float(step))
     return image, notes
+
+
+def ordered_planes(header: Dataset) -> tuple[np.ndarray, list[Plane]]:
+    """The frames in order of their positions, and where each of those lies.
+
+    Args:
+        header: of an enhanced multi-frame image.
+
+    Returns:
+        (n,) the number of each frame, from 0, and the planes in that order.
+
+    Raises:
+        HeaderFault: a single frame, frames without positions, several at one position (names the
+            b-values), or uneven ones.
+    """
+    count = frame_count(header)
+    _check_groups(header, count)
+    if count < 2:
+        raise HeaderFault(
+            "an enhanced DICOM file of a single frame, where a volume is needed",
+            "Convert the series from its source, with a classic file per slice or as NIfTI.",
+        )
+    planes = [plane(header, frame) for frame in range(count)]
+    order = np.argsort([p.position @ planes[0].normal for p in planes], kind="stable")
+    ordered = [planes[frame] for frame in order]
+    _check_single(header, ordered)
+    check_planes(ordered)
+    return order, ordered
 
 
 def read_segmentation(path: Path, header: Dataset) -> Segmentation:

@@ -31,6 +31,8 @@ GROUPS = {
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
     "DiffusionBValue": "MRDiffusionSequence",
+    "EffectiveEchoTime": "MREchoSequence",
+    "FrameType": "MRImageFrameTypeSequence",
     "ReferencedSegmentNumber": "SegmentIdentificationSequence",
 }
 """Attribute -> the sequence of a functional group that holds it in multi-frame files."""

@@ -12,11 +12,16 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from lens.cohort.dicom_enhanced import is_enhanced, read_enhanced
+from lens.cohort.headers import HeaderFault
 from lens.cohort.images import quiet
 from lens.cohort.patterns import resolve
 from lens.cohort.prepared import Note, Prepared, one_of, plain_id, walk
 from lens.errors import CaseError, InputError
 from lens.openable import folder_fault
+
+SEGMENTATION = "segmentation"
+"""In place of a modality: the series holds masks (DICOM SEG)."""
 
 RECOGNISED = ("t2", "dwi", "adc")
 """Modalities that `classify` tells apart by the headers."""
@@ -45,6 +50,8 @@ class Series:
         files: number of files.
         positions: number of different slice positions.
         alone: no other series lies in this folder.
+        frames_of: the file, where the series is an enhanced multi-frame one.
+        fault: why its frames are no volume, and what to do.
     """
 
     folder: Path
@@ -59,11 +66,18 @@ class Series:
     files: int
     positions: int
     alone: bool
+    frames_of: Path | None = None
+    fault: HeaderFault | None = None
+
+    @property
+    def place(self) -> Path:
+        """What a manifest names: the folder, or the multi-frame file itself."""
+        return self.frames_of or self.folder
 
     @property
     def named(self) -> str:
         """For messages: number, description and folder."""
-        return f"series {self.number} {self.description!r} in {self.folder}"
+        return f"series {self.number} {self.description!r} in {self.place}"
 
 
 def prepare_dicom(
@@ -88,7 +102,8 @@ def prepare_dicom(
         progress: show a progress bar.
 
     Returns:
-        Studies with a folder per modality, ``study_id`` (StudyInstanceUID) and ``study_date``.
+        Studies with a folder, or an enhanced multi-frame file, per modality, ``study_id``
+        (StudyInstanceUID) and ``study_date``; a note on every segmentation that is no mask of one.
 
     Raises:
         InputError: no folder, no MR series below it, or a pattern without ``{patient}``.
@@ -99,7 +114,8 @@ def prepare_dicom(
                 f"the pattern of {name}, {pattern!r}, has no {{patient}}. Write {{patient}} where "
                 "the patient's id stands"
             )
-    found = read_tree(root, progress=progress)
+    everything = read_tree(root, progress=progress)
+    found = [series for series in everything if series.modality != SEGMENTATION]
     if not found:
         raise InputError(f"{root}: no DICOM series of MR. Give the folder with the DICOM files")
     studies: dict[tuple[str, str], list[Series]] = {}
@@ -113,7 +129,7 @@ def prepare_dicom(
         row: dict[str, str | Path] = {"patient_id": patient, "study_id": study}
         try:
             for name in modalities:
-                row[name] = _choose(members, name, repeated, notes).folder
+                row[name] = _choose(members, name, repeated, notes).place
             row |= _masks(masks, mask_root or root, patient, study, of_patient[patient] > 1)
         except CaseError as error:
             set_aside.append(error)
@@ -121,11 +137,23 @@ def prepare_dicom(
         if members[0].date:
             row["study_date"] = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", members[0].date)
         rows.append(row)
+    named = {path.resolve() for row in rows for path in row.values() if isinstance(path, Path)}
+    for series in everything:
+        if series.modality == SEGMENTATION and series.place.resolve() not in named:
+            notes.append(
+                Note(
+                    series.patient_id,
+                    series.study,
+                    "gland",
+                    f"a DICOM segmentation, {series.named}",
+                    "not taken, since no pattern of a mask names it",
+                )
+            )
     return Prepared(tuple(rows), tuple(set_aside), tuple(notes))
 
 
 def read_tree(root: Path, *, progress: bool = True) -> list[Series]:
-    """Every MR series below a folder; files that are not DICOM are passed over."""
+    """Every series of MR or of segments below a folder; files of anything else are passed over."""
     out: list[Series] = []
     with quiet():
         for folder, files in tqdm(
@@ -194,11 +222,22 @@ def _series(folder: Path, uid: str, *, alone: bool) -> Series | None:
     except RuntimeError:
         # DICOM without pixels, such as a report or a segmentation object.
         return None
-    if header.get("0008|0060", "").strip() != "MR":
+    kind = header.get("0008|0060", "").strip()
+    if kind not in ("MR", "SEG"):
         return None
-    modality = classify(header)
-    positions = len(files)
-    if modality == "dwi":
+    count, fault, frames_of = len(files), None, Path(files[0]) if kind == "SEG" else None
+    if kind == "MR" and is_enhanced(header):
+        header, count, fault = read_enhanced(Path(files[0]), header)
+        frames_of = Path(files[0])
+        if len(files) > 1:
+            fault = HeaderFault(
+                f"{len(files)} multi-frame files of one series",
+                "Give each file that is a volume a SeriesInstanceUID of its own, or convert the "
+                "one that is meant to NIfTI.",
+            )
+    modality = SEGMENTATION if kind == "SEG" else classify(header)
+    positions = count
+    if modality == "dwi" and frames_of is None:
         positions = len({_header(file).get("0020|0032", file) for file in files})
     return Series(
         folder=folder,
@@ -210,9 +249,11 @@ def _series(folder: Path, uid: str, *, alone: bool) -> Series | None:
         description=header.get("0008|103e", "").strip(),
         modality=modality,
         b_value=b_value(header) if modality == "dwi" else None,
-        files=len(files),
+        files=count,
         positions=positions,
         alone=alone,
+        frames_of=frames_of,
+        fault=fault,
     )
 
 
@@ -273,7 +314,9 @@ def _choose(members: Sequence[Series], name: str, repeated: Repeated, notes: lis
         taken = f"took the {repeated}, series {candidates[0].number}"
         notes.append(Note(first.patient_id, first.study, name, found, taken))
     chosen = candidates[0]
-    if not chosen.alone:
+    if chosen.fault is not None:
+        raise _fault(chosen, f"{name}: {chosen.fault.reason}", chosen.fault.remedy)
+    if not chosen.alone and chosen.frames_of is None:
         raise _fault(
             chosen,
             f"the folder of the {name} series holds other series too",
@@ -288,9 +331,9 @@ def _without_copies(candidates: Sequence[Series], notes: list[Note]) -> list[Ser
     for series in sorted(candidates, key=lambda s: (-s.files, str(s.folder))):
         other = kept.setdefault(series.uid, series)
         if other is not series:
-            found = f"series {series.number} lies in {other.folder} and in {series.folder}"
+            found = f"series {series.number} lies in {other.place} and in {series.place}"
             note = Note(
-                series.patient_id, series.study, series.modality, found, f"took {other.folder}"
+                series.patient_id, series.study, series.modality, found, f"took {other.place}"
             )
             if note not in notes:
                 notes.append(note)
@@ -301,7 +344,9 @@ def _highest_b(candidates: Sequence[Series]) -> list[Series]:
     """The diffusion series with the highest b-value, of those with one image per position."""
     if not candidates:
         return []
-    single = [s for s in candidates if s.files == s.positions]
+    # Several b-values in one file are told with its own fault, where no other series can be meant.
+    single = [s for s in candidates if s.files == s.positions and s.fault is None]
+    single = single or [s for s in candidates if s.fault is not None]
     if not single:
         mixed = candidates[0]
         raise _fault(
@@ -348,5 +393,5 @@ def _masks(
 
 def _fault(series: Series, reason: str, remedy: str) -> CaseError:
     return CaseError(
-        series.patient_id or "?", series.folder, stage="read", reason=reason, remedy=remedy
+        series.patient_id or "?", series.place, stage="read", reason=reason, remedy=remedy
     )

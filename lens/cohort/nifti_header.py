@@ -52,7 +52,7 @@ def nifti_header(path: Path, form: NiftiForm | None) -> Header:
     Raises:
         HeaderFault: NIfTI-2, MGZ or no NIfTI at all, or two placements that disagree.
     """
-    file, data = _files(path)
+    file, data = header_and_voxels(path)
     content = _content(file)
     _check_kind(file, content)
     order = _order(content)
@@ -87,9 +87,20 @@ def nifti_header(path: Path, form: NiftiForm | None) -> Header:
     )
 
 
+def header_and_voxels(path: Path) -> tuple[Path, Path]:
+    """The file with the header and the file with the voxels: of a pair .hdr and .img, whichever of
+    them is named; for any other name the file itself, twice."""
+    name = path.name
+    for ending in (".hdr", ".img", ".hdr.gz", ".img.gz"):
+        if name.lower().endswith(ending):
+            stem = name[: -len(ending)]
+            return _partner(path, stem, "hdr"), _partner(path, stem, "img")
+    return path, path
+
+
 def placed(image: sitk.Image, path: Path, form: NiftiForm | None) -> sitk.Image:
     """The image where the form asked for puts it; as it is where none is asked for."""
-    placement = _placements(_content(_files(path)[0])).used(form)
+    placement = _placements(_content(header_and_voxels(path)[0])).used(form)
     if form is None or placement is None:
         return image
     spacing = np.linalg.norm(placement[:, :3], axis=0)
@@ -163,16 +174,6 @@ def _qform(content: bytes, order: str) -> np.ndarray:
     )
     scale = np.array(spacing) * [1, 1, -1 if qfac < 0 else 1]
     return np.column_stack([rotation * scale, offset])
-
-
-def _files(path: Path) -> tuple[Path, Path]:
-    """The file with the header and the file with the voxels."""
-    name = path.name
-    for ending in (".hdr", ".img", ".hdr.gz", ".img.gz"):
-        if name.lower().endswith(ending):
-            stem = name[: -len(ending)]
-            return _partner(path, stem, "hdr"), _partner(path, stem, "img")
-    return path, path
 
 
 def _partner(path: Path, stem: str, kind: str) -> Path:

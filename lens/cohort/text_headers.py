@@ -189,6 +189,8 @@ def _meta_axes(matrix: str | None, count: int) -> np.ndarray | None:
 
 def _named(path: Path, name: str, listed: list[str]) -> tuple[Path, ...]:
     """The files that a header names: one, a list below it, or a pattern with numbers."""
+    if not name:
+        raise HeaderFault("unreadable image (its header names no file with voxels)", REMEDY)
     if name.split()[0].upper() == "LIST":
         return tuple(path.parent / line for line in listed)
     pattern = re.fullmatch(r"(\S*%\S*)\s+(-?\d+)\s+(-?\d+)(?:\s+(-?\d+))?(?:\s+\d+)?", name)

@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from lens.cache import code_version, fingerprint, finish, finished, key, libraries, read_record
 from lens.cohort.case import Case
+from lens.cohort.contents import image_hash
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement
 from lens.errors import CaseError, InputError
-from lens.files import file_hash, write_json
+from lens.files import write_json
 from lens.radiomics.extract import Region, columns
 from lens.radiomics.parameters import Parameters, parameters_for
 
@@ -221,14 +222,6 @@ def _part(
 def _content(files: CaseFiles) -> dict[str, dict[str, str]]:
     """Hashes of the images and masks of a case, by name."""
     return {
-        "images": {modality: _hash(path) for modality, path in files.images.items()},
-        "masks": {roi: _hash(path) for roi, path in files.masks.items()},
+        "images": {modality: image_hash(path) for modality, path in files.images.items()},
+        "masks": {roi: image_hash(path) for roi, path in files.masks.items()},
     }
-
-
-def _hash(path: Path) -> str:
-    """Hash of a file or folder; of an unreadable one the path: reading tells what is wrong."""
-    try:
-        return file_hash(path)
-    except OSError:
-        return f"unreadable: {path}"

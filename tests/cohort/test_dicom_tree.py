@@ -6,13 +6,17 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.dataset import Dataset
 
+from lens.cohort import read_image
 from lens.cohort.dicom_tree import b_value, classify, prepare_dicom
 from lens.errors import InputError
 from tests.cohort.archives import touch
 from tests.cohort.builders import image, noise, rotation, write_series
+from tests.cohort.test_dicom import VOXELS, frames, group
 
 UID = "1.2.826.0.1.3680043.2.1125"
 AXIAL = {"0020|0037": "1\\0\\0\\0\\0.95\\-0.31", "0008|0060": "MR"}
@@ -184,3 +188,100 @@ def test_a_tree_without_series_is_refused(tmp_path: Path) -> None:
         prepared(tmp_path / "none")
     with pytest.raises(InputError, match=r"has no \{patient\}"):
         prepare_dicom(tmp_path, {"gland": "gland.mha"}, progress=False)
+
+
+def enhanced(path: Path, tags: dict[str, object], positions=(0, 3, 6, 9, 12), b_values=()) -> Path:
+    """An enhanced multi-frame file of patient P-1, as a scanner writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = VOXELS[np.arange(len(positions)) % len(VOXELS)]
+
+    def extra(frame: Dataset, k: int) -> None:
+        frame.MREchoSequence = [group(EffectiveEchoTime=104.0)]
+        frame.PixelValueTransformationSequence = [group(RescaleSlope=k + 1, RescaleIntercept=-k)]
+        if b_values:
+            frame.MRDiffusionSequence = [group(DiffusionBValue=float(b_values[k % len(b_values)]))]
+
+    header = pydicom.dcmread(frames(path, positions, pixels, extra))
+    known = {"PatientID": "P-1", "StudyInstanceUID": f"{UID}.9.1", "SeriesInstanceUID": UID + ".5"}
+    for name, told in (known | tags).items():
+        setattr(header, name, told)
+    header.save_as(path)
+    return path
+
+
+T2_FRAMES = {"SeriesNumber": 4, "SeriesDescription": "t2", "EchoPulseSequence": "SPIN"}
+DWI_FRAMES = {"SeriesNumber": 9, "SeriesDescription": "dwi", "SeriesInstanceUID": UID + ".6"}
+
+
+def test_enhanced_files_are_series_whose_frames_go_where_they_say(tree: Path) -> None:
+    shutil.rmtree(tree / "1/a")
+    shutil.rmtree(tree / "1/x y")
+    both = tree / "1/enhanced"
+    t2 = enhanced(both / "IM_1", T2_FRAMES, positions=(6, 0, 12, 3, 9))
+    dwi = enhanced(both / "IM_2", DWI_FRAMES, b_values=(800,))
+    found = prepared(tree)
+    assert found.set_aside == ()
+    (row,) = found.rows
+    assert (row["t2"], row["dwi"], row["adc"]) == (t2, dwi, tree / "1/b")
+    order = [1, 3, 0, 4, 2]
+    expected = [VOXELS[k] * (k + 1.0) - k for k in order]
+    np.testing.assert_allclose(sitk.GetArrayFromImage(read_image(t2, "P-1")), expected)
+
+
+@pytest.mark.parametrize(
+    ("positions", "b_values", "says"),
+    [
+        ((0, 0, 3, 3, 6, 6), (50, 800), "dwi: multi-frame DICOM with 2 b-values (50, 800) at each"),
+        ((0, 3, 6, 60, 63, 66), (800,), "dwi: slices missing or unevenly spaced: 54.00 mm"),
+        ((0, 0, 3, 3), (800,), "dwi: multi-frame DICOM with 2 frames at each of 2 positions"),
+        ((0,), (800,), "dwi: an enhanced DICOM file of a single frame"),
+    ],
+    ids=["b-values", "two stacks", "directions", "one frame"],
+)
+def test_an_enhanced_file_that_is_no_volume_is_set_aside_by_name(
+    tree: Path, positions: tuple[int, ...], b_values: tuple[int, ...], says: str
+) -> None:
+    shutil.rmtree(tree / "1/x y")
+    file = enhanced(tree / "1/e/IM_1", DWI_FRAMES, positions, b_values)
+    found = prepared(tree)
+    assert found.rows == ()
+    (error,) = found.set_aside
+    assert (error.patient_id, error.file) == ("P-1", str(file))
+    assert error.reason.startswith(says)
+    assert error.remedy
+    series(tree, "1/x y", 8, HBV)
+    assert prepared(tree).rows[0]["dwi"] == tree / "1/x y", "another series can be meant"
+
+
+def test_enhanced_files_that_share_a_series_are_set_aside(tree: Path) -> None:
+    shutil.rmtree(tree / "1/a")
+    enhanced(tree / "1/e/IM_1", T2_FRAMES)
+    enhanced(tree / "1/e/IM_2", T2_FRAMES)
+    assert reason(tree) == "t2: 2 multi-frame files of one series"
+
+
+def test_a_segmentation_among_the_series_is_told_or_taken_by_name(tree: Path) -> None:
+    def of_segment(frame: Dataset, k: int) -> None:
+        frame.SegmentIdentificationSequence = [group(ReferencedSegmentNumber=1)]
+
+    file = tree / "1/seg/P-1.dcm"
+    file.parent.mkdir()
+    header = pydicom.dcmread(
+        frames(file, (0, 3), VOXELS[:2] > 300, of_segment, segments=("prostate",))
+    )
+    header.PatientID, header.StudyInstanceUID = "P-1", f"{UID}.9.1"
+    header.SeriesInstanceUID, header.SeriesNumber = UID + ".7", 70
+    header.SeriesDescription = "prostate"
+    header.save_as(file)
+    told = prepared(tree)
+    assert len(told.rows) == 1
+    (note,) = told.notes
+    assert note.found == f"a DICOM segmentation, series 70 'prostate' in {file}"
+    assert (note.patient_id, note.taken) == (
+        "P-1",
+        "not taken, since no pattern of a mask names it",
+    )
+    masks = {"gland": "1/seg/{patient}.dcm"}
+    taken = prepare_dicom(tree, masks, progress=False)
+    assert taken.rows[0]["gland"] == file
+    assert taken.notes == ()

@@ -121,6 +121,29 @@ def test_an_image_rewritten_with_the_same_size_and_time_is_read_again(make, coho
 
 
 @pytest.mark.parametrize("make", [embeddings, volumes])
+def test_voxels_that_lie_beside_the_named_file_are_read_again(make, cohort, tmp_path):
+    first, *rest = cohort.cases
+    image = sitk.ReadImage(str(first.images["t2"]))
+    named = tmp_path / "t2.mhd"
+    sitk.WriteImage(image, str(named))
+    beside = replace(first, images=first.images | {"t2": named})
+    cohort = replace(cohort, cases=(beside, *rest))
+    before = make(cohort, tmp_path / "cache")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.npz")}
+    header = named.read_bytes()
+    changed = sitk.GetImageFromArray(sitk.GetArrayFromImage(image)[:, ::-1].copy())
+    changed.CopyInformation(image)
+    sitk.WriteImage(changed, str(named))
+    named.write_bytes(header)
+    again = make(cohort, tmp_path / "cache")
+    assert not np.array_equal(again[0], before[0])
+    np.testing.assert_array_equal(again, make(cohort, tmp_path / "fresh"))
+    for path, time in kept.items():
+        assert path.stat().st_mtime_ns == time, "what did not change was made again"
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == len(kept) + 1
+
+
+@pytest.mark.parametrize("make", [embeddings, volumes])
 def test_files_that_two_patients_exchanged_stay_with_their_content(make, cohort, tmp_path):
     make(cohort, tmp_path / "cache")
     first, second, third = cohort.cases

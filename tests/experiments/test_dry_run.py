@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK as sitk
 import tyro
 from flax import nnx
 
@@ -139,6 +141,43 @@ def test_a_rehearsal_takes_nothing_for_done_that_reads_what_is_to_be_written(tmp
 
     assert rehearse(1) == [True, True]
     assert rehearse(2) == [False, False]
+
+
+def test_the_stages_on_images_rest_on_the_voxels_beside_a_header(phantoms, tmp_path) -> None:
+    from experiments.main_job.images import from_cohort
+    from experiments.main_job.plan import settle
+    from experiments.sweep import Config
+
+    class Keys(Rehearsal):
+        """Keeps what the stages rest on."""
+
+        found: dict[str, object]
+
+        def stage(self, name, code, depends, outputs, work, *, lasting=False) -> None:
+            self.found[name] = depends
+
+    shutil.copytree(phantoms.parent, tmp_path / "cohort")
+    manifest = tmp_path / "cohort" / phantoms.name
+    first = read_manifest(manifest).cases[0].images["t2"]
+    sitk.WriteImage(sitk.ReadImage(str(first)), str(first.with_suffix(".mhd")))
+    shown = str(first.relative_to(manifest.parent))
+    manifest.write_text(manifest.read_text().replace(shown, shown.replace(".mha", ".mhd")))
+    words = ["--cohort", str(manifest), "--encoder-pre", str(phantoms.parent / "encoder")]
+    words += ["--encoder-ft", f"cls={phantoms.parent / 'encoder'}", "--out", str(tmp_path / "run")]
+    plan = settle(tyro.cli(Config, args=words))
+
+    def rests_on() -> dict[str, object]:
+        record = Keys(plan.out)
+        record.found = {}
+        from_cohort(plan, record)
+        return record.found
+
+    before = rests_on()
+    assert rests_on() == before
+    raw = first.with_suffix(".raw")
+    raw.write_bytes(raw.read_bytes()[::-1])
+    after = rests_on()
+    assert {name for name in before if after[name] != before[name]} == {"radiomics", "embed pre"}
 
 
 def test_radiomics_counts_finished_cases_and_features(tmp_path, capsys) -> None:

@@ -147,6 +147,37 @@ def test_a_harmed_part_heals(tmp_path, cohort, parameters, worked, harm):
     assert worked == ["a", "flat", "b"], "healed parts are reused"
 
 
+@pytest.mark.parametrize(("ending", "voxels"), [("mhd", "raw"), ("hdr", "img")])
+def test_voxels_beside_the_named_file_are_part_of_the_content(
+    tmp_path, parameters, worked, ending, voxels
+):
+    manifest = write_cohort(tmp_path, ["a", "b"])
+    for file in ("a_t2", "b_gland"):
+        written = sitk.ReadImage(str(tmp_path / f"{file}.nii.gz"))
+        sitk.WriteImage(written, str(tmp_path / f"{file}.{ending}"))
+        text = manifest.read_text().replace(f"{file}.nii.gz", f"{file}.{ending}")
+        manifest.write_text(text)
+    cohort = read_manifest(manifest)
+    table, _ = features(cohort, parameters, tmp_path)
+    features(cohort, parameters, tmp_path)
+    assert worked == ["a", "b"], "unchanged, it is reused"
+    partner = tmp_path / f"a_t2.{voxels}"
+    whole = partner.read_bytes()
+    partner.write_bytes(np.frombuffer(whole, np.float32)[::-1].tobytes())
+    other, _ = features(cohort, parameters, tmp_path)
+    assert worked == ["a", "b", "a"]
+    means = [each.set_index("patient_id").iloc[:, 0] for each in (table, other)]
+    assert means[0]["a"] != means[1]["a"]
+    assert means[0]["b"] == means[1]["b"]
+    partner.unlink()
+    _, (error,) = features(cohort, parameters, tmp_path)
+    assert error["reason"].endswith(f"(its voxels are in {partner.name}, which is not there)")
+    partner.write_bytes(whole)
+    healed, errors = features(cohort, parameters, tmp_path)
+    assert errors == [], "a refusal is remembered of the content that was refused alone"
+    pd.testing.assert_frame_equal(healed, table, check_exact=True)
+
+
 def test_versions_do_not_depend_on_the_folder_or_the_other_patients(tmp_path, cohort, parameters):
     features(cohort, parameters, tmp_path)
     whole = perturbed(cohort, parameters, tmp_path)
