@@ -107,13 +107,17 @@ def remove_abandoned(folder: Path, *, deep: bool, dead: Collection[int] = ()) ->
     return found
 
 
-def stop_writing(seconds: float = 5.0) -> None:
-    """Removes what this process has unfinished and lets it begin nothing more: it is about to end.
+def begin_nothing_more(seconds: float = 5.0) -> None:
+    """Lets this process begin no file and no step of `undisturbed`: it is about to end.
 
     Args:
         seconds: to wait at most for a step that is under way.
     """
     _gate.acquire(timeout=seconds)
+
+
+def remove_own() -> None:
+    """Removes what this process has unfinished."""
     for path in list(_ours):
         remove(path)
 

@@ -13,7 +13,7 @@ import threading
 from contextlib import suppress
 
 from lens.lock import release_all
-from lens.unfinished import stop_writing
+from lens.unfinished import begin_nothing_more, remove_own
 
 WORDS = {
     "SIGINT": "interrupted",
@@ -68,8 +68,9 @@ def _wait(reading: int, caught: list[int]) -> None:
 
 def _stop(number: int) -> None:
     try:
+        begin_nothing_more()
         workers = _kill_workers()
-        stop_writing()
+        remove_own()
         release_all([os.getpid(), *workers])
         words = WORDS[signal.Signals(number).name]
         text = f"\n{words}: what is finished is kept; the same command goes on from there\n"

@@ -14,8 +14,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
+
+from lens.unfinished import undisturbed
 
 GRACE_S = 5.0
 """Seconds for a worker to take its temporary files away before it is killed."""
@@ -111,8 +114,10 @@ def _start() -> _Worker:
     context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
-    # Ctrl-C reaches all processes of a terminal; the job that started a worker ends it.
-    with _environment(ONE_THREAD), _blocked(signal.SIGINT):
+    resource_tracker.ensure_running()  # which the first start does, and unblocks Ctrl-C on the way
+    # Ctrl-C reaches all processes of a terminal; the job that started a worker ends it, and does
+    # not end itself while one is being started, which would complain of that.
+    with _environment(ONE_THREAD), _blocked(signal.SIGINT), undisturbed():
         process.start()
     theirs.close()
     return _Worker(process, ours)
