@@ -284,12 +284,12 @@ def test_a_refusal_names_no_patient_and_no_path(planted: Planted, home: Path, sa
 
 
 def test_a_failure_nobody_foresaw_names_no_patient(home: Path, salt: Path) -> None:
-    from experiments.common.anonymous import anonymously
+    from experiments.common.anonymous import Hidden, anonymously
 
     write_table(pd.DataFrame({"patient_id": ["Doe-1"]}), home / "t.csv")
 
     def fail() -> None:
-        with anonymously(True, salt, out=home / "run", inputs={"--pre": home / "t.csv"}):
+        with anonymously(Hidden(True, salt, home / "run", {"--pre": home / "t.csv"})):
             raise KeyError(f"Doe-1 in {home / 't.csv'}")
 
     with pytest.raises(RuntimeError, match=r"KeyError: .*--pre") as failed:
