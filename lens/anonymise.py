@@ -37,7 +37,7 @@ PATIENT, STUDY = "patient_id", "study_id"
 FILE = "[file]"
 """Stands for a path that has no better name."""
 
-OUT, LOGS = "OUT", "[logs]"
+OUT, LOGS = "OUT", "LOGS"
 """What messages call the folder of the results, and that of the details of failures."""
 
 TEXTS = ("reason", "remedy")
