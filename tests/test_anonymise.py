@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 
 import encoders
 import experiments.doctor
@@ -298,6 +299,32 @@ def test_a_training_leaks_nothing(
     assert facts["metadata"]["init"] in ("--init", FILE)
     assert len(list((home / "run" / "seed-0" / "tensorboard").glob("events*"))) == 1
     assert not (home / "run" / "volumes").exists(), "finished cases lie outside the results"
+
+
+def test_phantoms_keep_nothing_of_the_headers_and_names_of_their_masks(tmp_path: Path) -> None:
+    """Free text of a NIfTI header, the file's name, and where it lies."""
+    from lens.cohort import read_manifest
+    from lens.cohort.anatomy import write_phantoms_on
+
+    mask = np.pad(np.ones((8, 20, 20), np.uint8), ((4, 4), (10, 10), (10, 10)))
+    path = tmp_path / "Mustermann_gland.nii"
+    sitk.WriteImage(sitk.GetImageFromArray(mask), str(path))
+    header = bytearray(path.read_bytes())
+    # db_name, descrip, aux_file and intent_name.
+    for place, text in (
+        (14, b"SECRET-DB"),
+        (148, b"Doe^Jane"),
+        (228, b"/secret"),
+        (328, b"SECRET"),
+    ):
+        header[place : place + len(text)] = text
+    path.write_bytes(header)
+    write_table(pd.DataFrame({"patient_id": ["A"], "gland": [path.name]}), tmp_path / "cohort.csv")
+    cohort = read_manifest(tmp_path / "cohort.csv", images=False)
+    write_phantoms_on(cohort, tmp_path / "out", 0, progress=False)
+    secrets = ["SECRET", "Doe", "/secret", "Mustermann", str(tmp_path)]
+    assert set(secrets[:3]) <= {name for _, name in leaks(written(tmp_path), secrets)}
+    assert not leaks(written(tmp_path / "out"), secrets)
 
 
 def test_the_doctor_leaks_nothing(planted: Planted, home: Path, salt: Path, capfd) -> None:
