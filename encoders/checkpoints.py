@@ -91,6 +91,7 @@ def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None 
     with unfinished(path, folder=True) as temporary:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / _PARAMETERS, arrays)
+        forget_place(temporary)
         description = {
             "format": _FORMAT,
             **facts,
@@ -105,6 +106,16 @@ def save(path: str | Path, encoder: Encoder, metadata: Mapping[str, Any] | None 
                 temporary.rename(path)
         else:
             temporary.rename(path)
+
+
+def forget_place(folder: Path) -> None:
+    """Has the files in which Orbax says that all is written not say where that was.
+
+    Args:
+        folder: of a finished checkpoint; checkpoints are shared, and places name users.
+    """
+    for path in folder.rglob("commit_success.txt"):
+        path.write_text("all is written\n", encoding="utf-8")
 
 
 def read_description(path: Path) -> tuple[Encoder, dict[str, Any]]:

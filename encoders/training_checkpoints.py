@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from encoders.checkpoints import forget_place
 from lens.errors import InputError
 from lens.files import array_hash
 
@@ -72,6 +73,7 @@ def save_training(folder: Path, state: PyTree, best: PyTree, record: TrainingRec
                 progress=ocp.args.JsonSave({**asdict(record), _HASH: _content_hash(named)}),
             ),
         )
+    forget_place(folder / str(record.step))
 
 
 def restore_training(

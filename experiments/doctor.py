@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 
-from experiments.common.anonymous import anonymously
+from experiments.common.anonymous import Hidden
 from experiments.common.check_first import check_output
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from lens.lock import of_folder
@@ -83,23 +83,17 @@ class Config:
     drawn once and kept in ~/.config/radiomic-lens/salt. The same salt gives the same hashes."""
 
 
-@alone(lambda config: of_folder(config.out))
-def job(config: Config) -> int:
-    """Runs the job and gives the exit code."""
-    from experiments.common.flags import pairs
-
-    after = {f"--ft {task}": path for task, path in pairs(config.ft, "--ft").items()}
-    with anonymously(
-        config.anonymise,
-        config.salt,
-        out=config.out,
-        inputs={"--pre": config.pre, "--radiomics": config.radiomics, **after},
-    ) as names:
-        return _diagnose(config, names)
+def hidden(config: Config) -> Hidden:
+    """What is asked to be hidden."""
+    after = [entry.rpartition("=") for entry in config.ft]
+    inputs = {"--pre": config.pre, "--radiomics": config.radiomics}
+    inputs |= {f"--ft {task}": Path(path) for task, _, path in after}
+    return Hidden(config.anonymise, config.salt, config.out, inputs)
 
 
-def _diagnose(config: Config, names: Names) -> int:
-    """The steps of the job; what they write calls patients by `names`."""
+@alone(lambda config: of_folder(config.out), hidden)
+def job(config: Config, names: Names) -> int:
+    """The steps of the job, under the names that may be written; gives the exit code."""
     from experiments.common.flags import as_flag, pairs
     from lens.errors import InputError
     from lens.report.results import write_diagnosis

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, grid_problem
-from experiments.common.anonymous import anonymously, private_cache
+from experiments.common.anonymous import Hidden, private_cache
 from experiments.common.check_first import check_encoder, check_output, check_regions
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.common.flags import as_flag
@@ -80,20 +80,15 @@ def parts(config: Config) -> Path:
     return config.cache or (private_cache() if config.anonymise else beside)
 
 
-@alone(lambda config: of_file(config.out, parts(config)))
-def job(config: Config) -> int:
-    """Embeds the cohort and gives the exit code."""
-    with anonymously(
-        config.anonymise,
-        config.salt,
-        out=config.out.parent,
-        inputs={"--cohort": config.cohort, "--encoder": config.encoder},
-    ) as names:
-        return _embed(config, names)
+def hidden(config: Config) -> Hidden:
+    """What is asked to be hidden."""
+    inputs = {"--cohort": config.cohort, "--encoder": config.encoder}
+    return Hidden(config.anonymise, config.salt, config.out.parent, inputs)
 
 
-def _embed(config: Config, names: Names) -> int:
-    """Manifest to embeddings, under the names that may be written."""
+@alone(lambda config: of_file(config.out, parts(config)), hidden)
+def job(config: Config, names: Names) -> int:
+    """Manifest to embeddings, under the names that may be written; gives the exit code."""
     from encoders.checkpoints import load
     from encoders.cohort_embeddings import embed_cohort
     from experiments.common.outlook import check_room

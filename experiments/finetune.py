@@ -23,6 +23,7 @@ from lens.settings import flat
 
 if TYPE_CHECKING:
     from experiments.common.training_checks import Checked
+    from lens.anonymise import Names
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ class Config(TrainingConfig):
     """permuted-labels: the labels of train and val patients are exchanged among them, by seed."""
 
 
-@alone(lambda config: of_folder(config.run.out, config.images.cache))
-def job(config: Config) -> int:
+@alone(lambda config: of_folder(config.run.out, config.volumes), Config.hidden)
+def job(config: Config, names: Names) -> int:
     """Fine-tunes every seed and gives the exit code."""
     from experiments.common.run_record import RunRecord
     from experiments.common.training_checks import check_training_disk, training_outlook
@@ -65,14 +66,14 @@ def job(config: Config) -> int:
     from experiments.common.training_runs import run_seeds
     from lens.cohort.manifest import CHANNELS
 
-    checked = _check(config)
+    checked = _check(config, names)
     if config.dry_run:
         print(training_outlook(config, checked))
         return DONE
     check_training_disk(config, checked)
     out = config.run.out
-    record = RunRecord(out, flat(config))
-    data = read_data(config, None if config.task == "segmentation" else config.label)
+    record = RunRecord(out, flat(config), names)
+    data = read_data(config, None if config.task == "segmentation" else config.label, names)
     seen = config.channels or CHANNELS
     volumes = data.cached.volumes([name if name in seen else "" for name in CHANNELS])
     sources = {seed: _sources(config, data, seed) for seed in config.run.each}
@@ -85,14 +86,14 @@ def job(config: Config) -> int:
     write_patients(out / "patients.csv", data, **permuted)
 
     def one(seed: int, folder: Path) -> dict[str, Any]:
-        return _one(config, seed, folder, data, volumes, sources[seed])
+        return _one(config, seed, folder, data, volumes, sources[seed], names)
 
-    _summarise(config, run_seeds(config, record, one))
+    _summarise(config, run_seeds(config, record, one), names)
     record.finish(patients=len(data.split))
     return list_set_aside(data.set_aside, out / "failures.csv")
 
 
-def _check(config: Config) -> Checked:
+def _check(config: Config, names: Names) -> Checked:
     """Refuses, before a volume is read, what could not be trained."""
     from encoders.channels import check_channels
     from experiments.common.training_checks import check_classes, check_training
@@ -101,7 +102,7 @@ def _check(config: Config) -> Checked:
 
     masks = config.task == "segmentation"
     config.training.settings(config.run.seed, freeze=config.freeze, layer_decay=config.layer_decay)
-    checked = check_training(config, None if masks else config.label)
+    checked = check_training(config, None if masks else config.label, names=names)
     check_channels(config.channels or CHANNELS, checked.cohort.cases, "--channels")
     if masks:
         check_regions([config.label], checked.cohort, "--label")
@@ -112,13 +113,19 @@ def _check(config: Config) -> Checked:
 
 
 def _one(
-    config: Config, seed: int, folder: Path, data: Any, volumes: Any, source: np.ndarray
+    config: Config,
+    seed: int,
+    folder: Path,
+    data: Any,
+    volumes: Any,
+    source: np.ndarray,
+    names: Names,
 ) -> dict[str, Any]:
     """Trains one seed, writes its encoders and metrics, and gives the metrics."""
     from encoders.finetuning import finetune
     from experiments.common.training_runs import initial_encoder, tracked
 
-    encoder, origin = initial_encoder(config, seed)
+    encoder, origin = initial_encoder(config, seed, names)
     truth = _labels(config, data, np.arange(len(source)))
     # A zoom would change the volume that is to be measured.
     augmentation = {"zoom": 0.0} if config.task == "regression" else {}
@@ -221,7 +228,7 @@ def _labels(config: Config, data: Any, source: np.ndarray) -> Any:
     return labels_of(data.cached.cases, config.images.cohort, config.label, numbers=numbers)[source]
 
 
-def _summarise(config: Config, results: dict[int, dict[str, Any]]) -> None:
+def _summarise(config: Config, results: dict[int, dict[str, Any]], names: Names) -> None:
     """Writes and logs the metrics over the seeds."""
     from lens.files import write_json
 
@@ -231,7 +238,7 @@ def _summarise(config: Config, results: dict[int, dict[str, Any]]) -> None:
         "label": config.label,
         "control": config.control,
         "frozen": config.freeze,
-        "init": config.start.init,
+        "init": names.setting(config.start.init),
         "over_seeds": over_seeds,
         "seeds": results,
     }

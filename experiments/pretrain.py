@@ -22,6 +22,7 @@ from lens.settings import flat
 
 if TYPE_CHECKING:
     from encoders.encoder import EncoderConfig
+    from lens.anonymise import Names
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ class Config(TrainingConfig):
     the cohort lacks."""
 
 
-@alone(lambda config: of_folder(config.run.out, config.images.cache))
-def job(config: Config) -> int:
+@alone(lambda config: of_folder(config.run.out, config.volumes), Config.hidden)
+def job(config: Config, names: Names) -> int:
     """Pre-trains every seed and gives the exit code."""
     from encoders.channels import check_channels
     from experiments.common.run_record import RunRecord
@@ -58,20 +59,20 @@ def job(config: Config) -> int:
     from lens.files import write_json
 
     out, modalities = config.run.out, config.modalities or CHANNELS
-    checked = check_training(config, channels=len(modalities))
+    checked = check_training(config, channels=len(modalities), names=names)
     check_channels(modalities, checked.cohort.cases, "--modalities")
     _check_masking(config, checked.header.config)
     if config.dry_run:
         print(training_outlook(config, checked))
         return DONE
     check_training_disk(config, checked)
-    record = RunRecord(out, flat(config))
-    data = read_data(config)
+    record = RunRecord(out, flat(config), names)
+    data = read_data(config, names=names)
     volumes = data.cached.volumes(modalities)
     write_patients(out / "patients.csv", data)
 
     def one(seed: int, folder: Path) -> dict[str, Any]:
-        return _one(config, seed, folder, data, volumes, modalities)
+        return _one(config, seed, folder, data, volumes, modalities, names)
 
     results = run_seeds(config, record, one)
     write_json(out / "metrics.json", {"seeds": results})
@@ -97,7 +98,13 @@ def _check_masking(config: Config, encoder: EncoderConfig) -> None:
 
 
 def _one(
-    config: Config, seed: int, folder: Path, data: Any, volumes: Any, modalities: tuple[str, ...]
+    config: Config,
+    seed: int,
+    folder: Path,
+    data: Any,
+    volumes: Any,
+    modalities: tuple[str, ...],
+    names: Names,
 ) -> dict[str, Any]:
     """Trains one seed, writes its encoders and metrics, and gives the metrics."""
     from encoders.checkpoints import save
@@ -105,7 +112,7 @@ def _one(
     from experiments.common.training_runs import initial_encoder, tracked
     from lens.files import write_json
 
-    encoder, origin = initial_encoder(config, seed)
+    encoder, origin = initial_encoder(config, seed, names)
     with tracked(config, folder) as tracking:
         trained, history = pretrain(
             encoder,

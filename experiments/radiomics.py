@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.common.anonymous import anonymously, private_cache
+from experiments.common.anonymous import Hidden, private_cache
 from experiments.common.check_first import check_output, check_parameters, check_regions
 from experiments.common.cli import DONE, REFUSED, alone, list_set_aside, run
 from experiments.common.flags import as_flag
@@ -100,22 +100,17 @@ def parts(config: Config) -> Path:
     return config.cache or (private_cache() if config.anonymise else beside)
 
 
-@alone(lambda config: of_file(config.out, parts(config)))
-def job(config: Config) -> int:
-    """Manifest to table; gives the exit code."""
+def hidden(config: Config) -> Hidden:
+    """What is asked to be hidden."""
     given = {f"--parameters {each}": Path(each.rpartition("=")[2]) for each in config.parameters}
     given = {name.partition("=")[0]: path for name, path in given.items()}
-    with anonymously(
-        config.anonymise,
-        config.salt,
-        out=config.out.parent,
-        inputs={"--cohort": config.cohort, **given},
-    ) as names:
-        return _extract(config, names)
+    inputs = {"--cohort": config.cohort, **given}
+    return Hidden(config.anonymise, config.salt, config.out.parent, inputs)
 
 
-def _extract(config: Config, names: Names) -> int:
-    """The steps of the job; what they write calls patients by `names`."""
+@alone(lambda config: of_file(config.out, parts(config)), hidden)
+def job(config: Config, names: Names) -> int:
+    """Manifest to table, under the names that may be written; gives the exit code."""
     from experiments.common.outlook import check_room
     from lens.cohort import parse_labels, read_manifest
     from lens.errors import InputError

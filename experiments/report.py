@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from experiments.common.anonymous import anonymously
+from experiments.common.anonymous import Hidden
 from experiments.common.cli import DONE, alone, run
 from lens.lock import of_folder
+
+if TYPE_CHECKING:
+    from lens.anonymise import Names
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,18 @@ class Config:
     """File of the salt, for --anonymise; by default your own, ~/.config/radiomic-lens/salt."""
 
 
-@alone(lambda config: of_folder(config.folder))
-def job(config: Config) -> int:
-    """Writes the report and gives the exit code."""
-    with anonymously(config.anonymise, config.salt, out=config.folder, inputs={}) as names:
-        from lens.report.page import write_report
+def hidden(config: Config) -> Hidden:
+    """What is asked to be hidden; the ids are those of the run's own tables."""
+    tables = {name: config.folder / name for name in ("split.csv", "failures.csv")}
+    return Hidden(config.anonymise, config.salt, config.folder, tables)
 
-        print(f"report: {write_report(config.folder, names=names)}")
+
+@alone(lambda config: of_folder(config.folder), hidden)
+def job(config: Config, names: Names) -> int:
+    """Writes the report and gives the exit code."""
+    from lens.report.page import write_report
+
+    print(f"report: {write_report(config.folder, names=names)}")
     return DONE
 
 

@@ -11,31 +11,28 @@ python -m experiments.sweep --cohort cohort.csv --encoder-pre A --encoder-ft cls
 
 from __future__ import annotations
 
-import platform
 from typing import TYPE_CHECKING
 
-from experiments.common.anonymous import anonymously, check_out
+from experiments.common.anonymous import Hidden, check_out
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.main_job.config import Config
-from experiments.main_job.plan import Plan, settle
+from experiments.main_job.plan import named_files, run_folder, settle
 from lens.lock import of_folder
 
 if TYPE_CHECKING:
     from lens.anonymise import Names
 
 
-@alone(lambda config: of_folder(settle(config).out))
-def job(config: Config) -> int:
-    """Runs the job and gives the exit code."""
-    plan, privacy = settle(config), config.privacy
-    with anonymously(
-        privacy.anonymise, privacy.salt, out=plan.out, inputs=plan.named_files()
-    ) as names:
-        return _run(plan, names)
+def hidden(config: Config) -> Hidden:
+    """What is asked to be hidden."""
+    return Hidden(
+        config.privacy.anonymise, config.privacy.salt, run_folder(config), named_files(config)
+    )
 
 
-def _run(plan: Plan, names: Names) -> int:
-    """The stages, one after another; what they write calls patients by `names`."""
+@alone(lambda config: of_folder(settle(config).out), hidden)
+def job(config: Config, names: Names) -> int:
+    """Runs the stages, one after another, and gives the exit code."""
     # Imported here so that --help and wrong usage do not wait for JAX.
     from experiments.common.run_record import RunRecord
     from experiments.main_job.analysis import analyse
@@ -45,6 +42,7 @@ def _run(plan: Plan, names: Names) -> int:
     from experiments.main_job.sizes import check_disk
     from lens.report.page import write_report
 
+    plan = settle(config)
     config = plan.config
     if names.hides:
         check_out(plan.out)
@@ -56,9 +54,7 @@ def _run(plan: Plan, names: Names) -> int:
         return DONE
     if not config.tables.pre:
         check_disk(plan, cohort)
-    record = RunRecord(plan.out, {name: names.setting(v) for name, v in plan.flags().items()})
-    if names.hides:
-        record.record["machine"] = platform.system()
+    record = RunRecord(plan.out, plan.flags(), names)
     if config.tables.pre:
         inputs = from_tables(plan, names)
     elif config.images.cohort is not None:

@@ -37,8 +37,8 @@ PATIENT, STUDY = "patient_id", "study_id"
 FILE = "[file]"
 """Stands for a path that has no better name."""
 
-OUT = "OUT"
-"""What messages call the folder of the results."""
+OUT, LOGS = "OUT", "LOGS"
+"""What messages call the folder of the results, and that of the details of failures."""
 
 TEXTS = ("reason", "remedy")
 """Columns of sentences, in which a path or an id may occur."""
@@ -126,10 +126,13 @@ class Anonymiser(Names):
 
         Args:
             paths: path -> what to call it.
-            tables: files whose ids are looked for, as far as they can be read.
+            tables: files whose ids are looked for, and the files that a manifest names, as far as
+                they can be read.
             ids: a table of ids.
         """
+        tables = list(tables)
         frames = [ids_of(path) for path in tables] + ([] if ids is None else [ids])
+        files = {file: FILE for path in tables for file in files_of(path)}
         found = {
             column: frozenset(
                 text
@@ -141,7 +144,7 @@ class Anonymiser(Names):
             for column in (PATIENT, STUDY)
         }
         called: dict[str, str] = {}
-        for path, name in (paths or {}).items():
+        for path, name in (files | dict(paths or {})).items():
             forms = (path, Path(os.path.abspath(path)), path.resolve())  # noqa: PTH100
             called |= {str(form): name for form in forms if str(form) not in (".", "/")}
             # Relative ones, and such with blanks, are not seen to be paths in a sentence.
@@ -265,10 +268,11 @@ class Anonymiser(Names):
         return frozenset(str(Path(*Path(path).parts[:2])) for path in self.paths)
 
     def _path(self, path: str) -> str:
-        """Stands for a path; the results' own keep their names in the folder."""
-        for folder, name in self.paths.items():
-            if name == OUT and path.startswith(folder):
-                return OUT + path[len(folder) :]
+        """Stands for a path; the results' own, and logs, keep their names in the folder."""
+        above = [folder for folder in self.paths if path.startswith((f"{folder}/", f"{folder}\\"))]
+        nearest = path if path in self.paths else max(above, key=len, default="")
+        if self.paths.get(nearest) in (OUT, LOGS):
+            return self.paths[nearest] + path[len(nearest) :]
         return FILE + path[len(path.rstrip(".")) :]
 
     def _file(self, path: str) -> str:
@@ -321,6 +325,22 @@ def ids_of(path: Path) -> pd.DataFrame:
     except Exception:
         return pd.DataFrame()
     return pd.DataFrame()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that the cells of a manifest name; none of a table without such columns."""
+    from lens.cohort.prepared import FILE_COLUMNS
+
+    if not path.name.endswith(".csv"):
+        return []
+    try:
+        table = read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+            usecols=lambda name: name in FILE_COLUMNS,
+        )  # fmt: skip
+    except Exception:
+        return []
+    return [path.parent / cell for name in table for cell in table[name] if cell.strip()]
 
 
 def _paths_of(cohort: Cohort) -> dict[Path, str]:

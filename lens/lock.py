@@ -47,8 +47,10 @@ class Owner:
     since: str
     token: str
 
-    def __str__(self) -> str:
-        return f"{self.user} on {self.host}, process {self.process}, since {self.since}"
+    def words(self, *, named: bool) -> str:
+        """Who it is, for people; without its names, what else tells runs apart."""
+        who = f"{self.user} on {self.host}, " if named else ""
+        return f"{who}process {self.process}, since {self.since}"
 
     def is_gone(self) -> bool:
         """Whether the process is known to have ended; of another host nothing is known."""
@@ -108,11 +110,16 @@ def of_file(path: Path, *caches: Path | None) -> Claim:
 
 
 @contextmanager
-def held(claim: Claim) -> Iterator[None]:
+def held(claim: Claim, *, named: bool = True) -> Iterator[None]:
     """Holds a lock while the block lasts; at its end the lock and empty new folders are removed.
 
     A lock whose process is gone from this host is taken over, with a word in the log, and what it
     left unfinished is removed.
+
+    Args:
+        claim: what is held.
+        named: messages name the user and the host of another run; the lock always does, for it
+            must be seen whether its process is gone.
 
     Raises:
         InputError: another run holds it; names its user, host, process and since when. Or its
@@ -127,7 +134,7 @@ def held(claim: Claim) -> Iterator[None]:
     new = [part for part in (lock.parent, *lock.parent.parents) if not part.exists()]
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _take(lock, places)
+        _take(lock, places, named)
         try:
             for place in places:
                 place.clear()
@@ -152,17 +159,18 @@ def release_all(dead: Sequence[int] = ()) -> None:
         _release(lock)
 
 
-def _take(lock: Path, places: tuple[Place, ...]) -> None:
+def _take(lock: Path, places: tuple[Place, ...], named: bool) -> None:
     owner = _this_process()
     while not _create(lock, owner, places):
         found = _read(lock)
         if isinstance(found, Owner) and not found.is_gone():
-            raise InputError(_refusal(lock, found))
+            raise InputError(_refusal(lock, found, named))
         if not isinstance(found, Owner) and not _old(lock):
             time.sleep(0.1)  # its owner is about to write who it is
             continue
         _remove_stale(lock, found)
-        who = f"of {found}" if isinstance(found, Owner) else "without an owner"
+        known = isinstance(found, Owner)
+        who = f"of {found.words(named=named)}" if known else "without an owner"
         log.warning("%s: a lock %s, whose run is gone; taken over", lock, who)
 
 
@@ -235,7 +243,7 @@ def _old(lock: Path) -> bool:
         return False
 
 
-def _refusal(lock: Path, owner: Owner) -> str:
+def _refusal(lock: Path, owner: Owner, named: bool) -> str:
     here = owner.host == host()
     remedy = (
         "wait for its end or choose another place for the results"
@@ -243,7 +251,8 @@ def _refusal(lock: Path, owner: Owner) -> str:
         else "whether it still runs can be told on its host alone: wait for its end, choose "
         f"another place for the results, or delete {lock} if it is gone"
     )
-    return f"{lock.parent}: another run is at work there ({owner}); {remedy}"
+    who = owner.words(named=named)
+    return f"{lock.parent}: another run is at work there ({who}); {remedy}"
 
 
 def _this_process() -> Owner:

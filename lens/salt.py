@@ -24,6 +24,8 @@ def read_salt(path: Path | None = None, out: Path | None = None) -> bytes:
         InputError: no such file, too short, or among the results.
     """
     own = path is None
+    # Not by its path: this is said before anything can be hidden.
+    which = "--salt: your own file (radiomic-lens/salt among your settings)" if own else "--salt"
     path = path or user_folder("XDG_CONFIG_HOME", ".config") / "salt"
     # The own one lies below the results only where these are the user's whole folder.
     if out is not None and not own and path.resolve().is_relative_to(out.resolve()):
@@ -38,11 +40,13 @@ def read_salt(path: Path | None = None, out: Path | None = None) -> bytes:
         salt = path.read_bytes().strip()
     except OSError as error:
         raise InputError(
-            f"--salt {path}: not readable ({error.strerror}); name a file with at least {FEWEST} "
+            f"{which} is not readable ({error.strerror}); name a file with at least {FEWEST} "
             "random characters, and keep it: the same salt gives the same names"
         ) from error
     if len(salt) < FEWEST:
-        raise InputError(f"--salt {path}: fewer than {FEWEST} characters, which can be guessed")
+        raise InputError(
+            f"{which} has fewer than {FEWEST} characters, which can be guessed; name another file"
+        )
     return salt
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 
 import encoders
 import experiments.doctor
 import experiments.embed
+import experiments.finetune
 import experiments.radiomics
 import experiments.report
 import experiments.sweep
@@ -30,6 +32,7 @@ from lens.formulas import read_csv
 from lens.places import replace_paths
 from lens.salt import read_salt
 from lens.settings import PlantedSettings, Rules, changed
+from tests.command_line import started
 from tests.planted import Planted, plant
 from tests.radiomics.phantoms import write_cohort
 
@@ -85,6 +88,8 @@ def written(folder: Path) -> Iterator[tuple[Path, str]]:
         if path.suffix == ".npz":
             with np.load(path) as content:
                 yield path, " ".join(str(content[name].tolist()) for name in content.files)
+        if path.suffix == ".json":
+            yield path, str(json.loads(raw))
         for image in re.findall(r"base64,([\w+/=]+)", raw.decode("latin-1")):
             yield path, base64.b64decode(image).decode("utf-8", "replace")
 
@@ -124,11 +129,16 @@ def table_run(planted: Planted, folder: Path) -> dict[str, object]:
 
 
 def test_a_run_from_tables_leaks_nothing(
-    planted: Planted, home: Path, capfd: pytest.CaptureFixture, salt: Path
+    planted: Planted,
+    home: Path,
+    capfd: pytest.CaptureFixture,
+    salt: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     flags = table_run(planted, home / "study of prostates")
     out = home / "study of prostates" / "run"
-    assert experiments.sweep.job(changed(Config(), anonymise=True, salt=salt, **flags)) == 3
+    assert started(experiments.sweep, monkeypatch, "--anonymise", salt=salt, **flags) == 3
+    assert not list(out.rglob("*.lock"))
     printed = capfd.readouterr()
     found = [*written(out), (Path("terminal"), printed.out + printed.err)]
     assert not leaks(iter(found), secrets_of(home, planted.ids.tolist()))
@@ -230,7 +240,11 @@ def test_a_run_from_images_leaks_nothing(
 
 
 def test_tables_of_several_jobs_join(
-    cohort: tuple[Path, list[str]], home: Path, salt: Path, capfd: pytest.CaptureFixture
+    cohort: tuple[Path, list[str]],
+    home: Path,
+    salt: Path,
+    capfd: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Radiomics and embeddings of two jobs under one salt have the same names."""
     manifest, ids = cohort
@@ -240,10 +254,11 @@ def test_tables_of_several_jobs_join(
         manifest, out / "R.csv", (str(manifest.parent / "quick.yaml"),), workers=1, **hidden
     )
     assert experiments.radiomics.job(radiomics) == 3
-    embed = experiments.embed.Config(
-        manifest, manifest.parent / "pre", out / "E.npz", (32, 32, 32), (2.0, 2.0, 2.0), **hidden
-    )
-    assert experiments.embed.job(embed) == 3
+    embed = {
+        "cohort": manifest, "encoder": manifest.parent / "pre", "out": out / "E.npz",
+        "shape": (32, 32, 32), "spacing": (2.0, 2.0, 2.0), "salt": salt,
+    }  # fmt: skip
+    assert started(experiments.embed, monkeypatch, "--anonymise", **embed) == 3
     printed = capfd.readouterr()
     found = iter([*written(out), (Path("terminal"), printed.out + printed.err)])
     assert not leaks(found, [*secrets_of(home, ids), str(manifest.parent)])
@@ -251,6 +266,65 @@ def test_tables_of_several_jobs_join(
     assert read_table(out / "R.csv")["patient_id"].tolist() == names
     assert ids_of(out / "E.npz")["patient_id"].tolist() == names
     assert not list(out.glob("**/*cache*")), "finished cases name files"
+
+
+def test_a_training_leaks_nothing(
+    cohort: tuple[Path, list[str]],
+    home: Path,
+    salt: Path,
+    capfd: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor does the list of exchanged labels, the origin of an encoder, or TensorBoard's file."""
+    manifest, ids = cohort
+    labelled = manifest.with_name("labelled.csv")
+    table = read_csv(manifest, dtype=str)
+    write_table(table.assign(volume_ml=10.0 + np.arange(len(table)) % 5), labelled)
+    flags = {
+        "cohort": labelled, "out": home / "run", "init": manifest.parent / "pre", "salt": salt,
+        "task": "regression", "label": "volume_ml", "channels": "t2", "epochs": 1, "batch": 4,
+        "shape": (32, 32, 32), "spacing": (2.0, 2.0, 2.0), "control": "permuted-labels",
+    }  # fmt: skip
+    switches = ("--anonymise", "--freeze", "--no-augment")
+    assert started(experiments.finetune, monkeypatch, *switches, **flags) == 3
+    printed = capfd.readouterr()
+    found = iter([*written(home / "run"), (Path("terminal"), printed.out + printed.err)])
+    assert not leaks(found, [*secrets_of(home, ids), str(manifest.parent), "images of the ward"])
+    patients = read_table(home / "run" / "patients.csv")
+    assert set(patients["patient_id"]) == {HIDDEN.patient(patient) for patient in ids}
+    exchanged = set(patients["label_of_seed_0"].dropna()) - {""}
+    assert exchanged <= set(patients["patient_id"])
+    assert len(exchanged) == 14
+    facts = json.loads((home / "run" / "seed-0" / "encoder" / "encoder.json").read_text())
+    assert facts["metadata"]["init"] in ("--init", FILE)
+    assert len(list((home / "run" / "seed-0" / "tensorboard").glob("events*"))) == 1
+    assert not (home / "run" / "volumes").exists(), "finished cases lie outside the results"
+
+
+def test_phantoms_keep_nothing_of_the_headers_and_names_of_their_masks(tmp_path: Path) -> None:
+    """Free text of a NIfTI header, the file's name, and where it lies."""
+    from lens.cohort import read_manifest
+    from lens.cohort.anatomy import write_phantoms_on
+
+    mask = np.pad(np.ones((8, 20, 20), np.uint8), ((4, 4), (10, 10), (10, 10)))
+    path = tmp_path / "Mustermann_gland.nii"
+    sitk.WriteImage(sitk.GetImageFromArray(mask), str(path))
+    header = bytearray(path.read_bytes())
+    # db_name, descrip, aux_file and intent_name.
+    for place, text in (
+        (14, b"SECRET-DB"),
+        (148, b"Doe^Jane"),
+        (228, b"/secret"),
+        (328, b"SECRET"),
+    ):
+        header[place : place + len(text)] = text
+    path.write_bytes(header)
+    write_table(pd.DataFrame({"patient_id": ["A"], "gland": [path.name]}), tmp_path / "cohort.csv")
+    cohort = read_manifest(tmp_path / "cohort.csv", images=False)
+    write_phantoms_on(cohort, tmp_path / "out", 0, progress=False)
+    secrets = ["SECRET", "Doe", "/secret", "Mustermann", str(tmp_path)]
+    assert set(secrets[:3]) <= {name for _, name in leaks(written(tmp_path), secrets)}
+    assert not leaks(written(tmp_path / "out"), secrets)
 
 
 def test_the_doctor_leaks_nothing(planted: Planted, home: Path, salt: Path, capfd) -> None:
@@ -284,12 +358,12 @@ def test_a_refusal_names_no_patient_and_no_path(planted: Planted, home: Path, sa
 
 
 def test_a_failure_nobody_foresaw_names_no_patient(home: Path, salt: Path) -> None:
-    from experiments.common.anonymous import anonymously
+    from experiments.common.anonymous import Hidden, anonymously
 
     write_table(pd.DataFrame({"patient_id": ["Doe-1"]}), home / "t.csv")
 
     def fail() -> None:
-        with anonymously(True, salt, out=home / "run", inputs={"--pre": home / "t.csv"}):
+        with anonymously(Hidden(True, salt, home / "run", {"--pre": home / "t.csv"})):
             raise KeyError(f"Doe-1 in {home / 't.csv'}")
 
     with pytest.raises(RuntimeError, match=r"KeyError: .*--pre") as failed:

@@ -1,4 +1,9 @@
-"""A job under ``--anonymise``: what it prints and how it fails names no patient and no path."""
+"""A job under ``--anonymise``: what it prints and how it fails names no patient and no place.
+
+A job says what it is asked to hide (`Hidden`), and `experiments.common.cli` hides it before all
+else: the lock, the job, the line of a failure and the log with its traceback speak through the same
+`Names`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,9 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from lens.errors import InputError
 
@@ -15,35 +21,59 @@ if TYPE_CHECKING:
     from lens.anonymise import Names
 
 
-@contextmanager
-def anonymously(
-    asked: bool, salt: Path | None, *, out: Path, inputs: Mapping[str, Path]
-) -> Iterator[Names]:
-    """The names that a job writes patients under; with `asked`, all it prints goes through them.
+@dataclass(frozen=True, kw_only=True)
+class PrivacyFlags:
+    """What the results say of patients and files."""
 
-    Args:
+    anonymise: bool = False
+    """Write salted hashes in place of ids, and no paths, in every table, figure, page and message
+    (for patients of your own)."""
+    salt: Path | None = None
+    """File of the salt (16 characters or more, outside --out), for --anonymise; by default one of
+    your own is drawn once and kept in ~/.config/radiomic-lens/salt."""
+
+
+class Hidden(NamedTuple):
+    """What a job is asked to hide, and where that may be found.
+
+    Attributes:
         asked: ``--anonymise``.
         salt: ``--salt``.
         out: folder of the results.
-        inputs: what to call a file that a flag names -> the file; its ids are looked for as well.
+        inputs: what to call a file that a flag names -> the file; its ids, and the files that it
+            names where it is a manifest, are looked for as well.
+    """
+
+    asked: bool
+    salt: Path | None
+    out: Path
+    inputs: Mapping[str, Path]
+
+
+@contextmanager
+def anonymously(hidden: Hidden) -> Iterator[Names]:
+    """The names that a job writes patients under; where asked, all it prints goes through them.
 
     Raises:
         InputError: a salt without ``--anonymise``, or none that can be read; whatever the job
             refuses, in words without ids and paths.
     """
-    if not asked:
-        if salt is not None:
+    if not hidden.asked:
+        if hidden.salt is not None:
             raise InputError("--salt needs --anonymise")
         # pandas is slow to import, and a wrong flag does not need it.
         from lens.anonymise import OPEN
 
         yield OPEN
         return
-    from lens.anonymise import OUT, Anonymiser
+    from experiments.common.failures import log_folder
+    from lens.anonymise import LOGS, OUT, Anonymiser
     from lens.salt import read_salt
 
-    paths = {path: name for name, path in inputs.items()} | {out: OUT}
-    names = Anonymiser(read_salt(salt, out)).knowing(paths, tables=inputs.values())
+    paths = {path: name for name, path in hidden.inputs.items()}
+    names = Anonymiser(read_salt(hidden.salt, hidden.out)).knowing(
+        paths | {hidden.out: OUT, log_folder(): LOGS}, tables=hidden.inputs.values()
+    )
     try:
         with _through(names):
             yield names

@@ -7,16 +7,21 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import tyro
 
+from experiments.common.anonymous import Hidden, anonymously
 from experiments.common.failures import REFUSED, cache_home, explain
 from experiments.common.stopping import stop_tidily
 from lens.errors import CaseError
 from lens.lock import Claim, held
 from lens.unfinished import own_temporary_folder, unfinished
+
+if TYPE_CHECKING:
+    from lens.anonymise import Names
 
 __all__ = ["DONE", "REFUSED", "SET_ASIDE", "alone", "list_set_aside", "run"]
 
@@ -27,16 +32,17 @@ LISTED = 5
 """Findings that the terminal shows; the file has all."""
 
 Config = TypeVar("Config")
-Job = Callable[[Config], int]
+Job = Callable[..., int]
 
 log = logging.getLogger(__name__)
 
 
-def run(config: Callable[..., Config], job: Job[Config], **options: Any) -> NoReturn:
+def run(config: Callable[..., Config], job: Job, **options: Any) -> NoReturn:
     """Parses the command line into `config`, runs `job` on it and exits with the job's code.
 
     An expected failure ends with one line on standard error and exit code 1, an unexpected one with
-    a line that names the file with its traceback; a signal to stop with 128 plus its number.
+    a line that names the file with its traceback; a signal to stop with 128 plus its number. What
+    the job is to hide (`alone`) is hidden in all of this.
     """
     stop_tidily()
     parsed = tyro.cli(config, **{"prog": _program(), **options})
@@ -44,41 +50,65 @@ def run(config: Callable[..., Config], job: Job[Config], **options: Any) -> NoRe
     # Orbax and JAX narrate their work at INFO; a user follows ours.
     for library in ("absl", "jax", "orbax", "distributed"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    try:
-        if not _is_dry(parsed):
-            _keep_compiled_programs()
-        with own_temporary_folder():
-            code = job(parsed)
-        sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:
-        line, code = explain(error, (_program() or "job").split()[-1].rpartition(".")[2])
-        print(line, file=sys.stderr)
-        if isinstance(error, BrokenPipeError):
-            # Python would try to write the rest at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    hidden, arguments, clean = getattr(job, "hidden", None), [parsed], str
+    with ExitStack() as until_the_end:
+        try:
+            if hidden is not None:
+                names = until_the_end.enter_context(anonymously(hidden(parsed)))
+                arguments, clean = [parsed, names], names.text
+            if not _is_dry(parsed):
+                _keep_compiled_programs()
+            with own_temporary_folder():
+                code = job(*arguments)
+            sys.stdout.flush()
+        except (Exception, KeyboardInterrupt) as error:
+            name = (_program() or "job").split()[-1].rpartition(".")[2]
+            line, code = explain(error, name, clean)
+            print(line, file=sys.stderr)
+            if isinstance(error, BrokenPipeError):
+                # Python would try to write the rest at its end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
-def alone(claim: Callable[[Any], Claim]) -> Callable[[Job[Config]], Job[Config]]:
+def alone(
+    claim: Callable[[Any], Claim], hidden: Callable[[Any], Hidden] | None = None
+) -> Callable[[Job], Job]:
     """Has a job hold what it writes to: a second run there is refused (`lens.lock`).
 
     A dry run writes nothing, and holds nothing.
 
     Args:
         claim: on a folder or a file, from the job's configuration.
+        hidden: for a job with ``--anonymise``, what it is to hide, from its configuration; it
+            refuses nothing, for its words would not be cleaned. The job is then called with the
+            `lens.anonymise.Names` that it writes patients under as well.
     """
 
-    def decorate(job: Job[Config]) -> Job[Config]:
-        @functools.wraps(job)
-        def locked(config: Config) -> int:
-            if _is_dry(config):
-                return job(config)
-            with held(claim(config)):
-                return job(config)
+    def decorate(job: Job) -> Job:
+        if hidden is None:
+            return functools.wraps(job)(lambda config: _locked(claim, job, config))
+        of_config = hidden
 
-        return locked
+        @functools.wraps(job)
+        def under_names(config: Any, names: Names | None = None) -> int:
+            if names is not None:
+                return _locked(claim, job, config, names)
+            with anonymously(of_config(config)) as opened:
+                return _locked(claim, job, config, opened)
+
+        under_names.hidden = hidden  # pyright: ignore[reportAttributeAccessIssue]
+        return under_names
 
     return decorate
+
+
+def _locked(claim: Callable[[Any], Claim], job: Job, config: Any, *names: Names) -> int:
+    """The job's code, while it holds what it writes to."""
+    if _is_dry(config):
+        return job(config, *names)
+    with held(claim(config), named=not any(each.hides for each in names)):
+        return job(config, *names)
 
 
 def _is_dry(config: Any) -> bool:

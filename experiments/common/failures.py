@@ -11,12 +11,13 @@ import errno
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lens.errors import InputError
@@ -68,23 +69,27 @@ _BY_TEXT = {
 }
 
 
-def explain(error: BaseException, job: str) -> tuple[str, int]:
+Clean = Callable[[str], str]
+
+
+def explain(error: BaseException, job: str, clean: Clean = str) -> tuple[str, int]:
     """The line to print for an error, and the exit code.
 
     Args:
         error: what ended the job.
         job: its name, for the log file.
+        clean: a text as it may be written; it is given whole texts, for half an id is not found.
     """
     if isinstance(error, KeyboardInterrupt):
         return "interrupted: what is finished is kept; the same command goes on from there", 130
-    expected = _system(error) or _out_of_memory(error)
+    expected = _system(error, clean) or _out_of_memory(error)
     if expected:
         return f"failed: {_one_line(expected)}", REFUSED
     if isinstance(error, InputError):
-        return f"refused: {_one_line(str(error))}", REFUSED
-    log = _write_log(error, job)
-    where = f"the details are in {log}" if log else "no log file could be written"
-    what = _one_line(f"{type(error).__name__}: {error}")[:300]
+        return f"refused: {_one_line(clean(str(error)))}", REFUSED
+    log = _write_log(error, job, clean)
+    where = f"the details are in {clean(str(log))}" if log else "no log file could be written"
+    what = _one_line(clean(f"{type(error).__name__}: {error}"))[:300]
     return (
         f"unexpected failure ({what}). This is a fault of the program, not of your input: "
         f"{where}; please report it with that file",
@@ -92,7 +97,7 @@ def explain(error: BaseException, job: str) -> tuple[str, int]:
     )
 
 
-def _system(error: BaseException) -> str:
+def _system(error: BaseException, clean: Clean) -> str:
     """What the operating system refused, in words; an empty text where it is not to blame.
 
     A refusal speaks for itself, unless a full or failing disk is behind it.
@@ -107,7 +112,8 @@ def _system(error: BaseException) -> str:
         if number not in REMEDIES and name is None:
             continue
         what, remedy = REMEDIES.get(number, (os.strerror(number), f"check it, {_AGAIN}"))
-        where = f"{_shortened(os.fsdecode(name))}: " if isinstance(name, str | bytes) else ""
+        named = isinstance(name, str | bytes)
+        where = f"{_shortened(clean(os.fsdecode(name)))}: " if named else ""
         if number in (errno.ENOSPC, errno.EDQUOT):
             remedy = _room(name) + remedy
         return f"{where}{what}; {remedy}"
@@ -162,22 +168,23 @@ def _one_line(text: str) -> str:
     return re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
 
 
-def _write_log(error: BaseException, job: str) -> Path | None:
+def _write_log(error: BaseException, job: str, clean: Clean) -> Path | None:
     """Writes traceback and versions; gives the file, or None where no place takes it."""
     name = re.sub(r"\W+", "-", job).strip("-") or "job"
     name = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    for folder in (cache_home() / "logs", Path(tempfile.gettempdir())):
+    details = _details(error, clean)
+    for folder in (log_folder(), Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(_details(error), encoding="utf-8", errors="replace")
+            (folder / name).write_text(details, encoding="utf-8", errors="replace")
         except OSError:
             continue
         return folder / name
-    traceback.print_exception(error, file=sys.stderr)
+    print(details, file=sys.stderr)
     return None
 
 
-def _details(error: BaseException) -> str:
+def _details(error: BaseException, clean: Clean) -> str:
     from lens.cache import libraries
 
     try:
@@ -186,13 +193,28 @@ def _details(error: BaseException) -> str:
         versions = {"python": platform.python_version(), "libraries": f"unknown ({problem})"}
     lines = [
         time.strftime("%Y-%m-%d %H:%M:%S%z"),
-        f"command: {sys.argv}",
+        f"command: {shlex.join(map(clean, sys.argv))}",
         f"platform: {platform.platform()}",
         *(f"{name}: {version or 'absent'}" for name, version in versions.items()),
         "",
-        "".join(traceback.format_exception(error)),
+        _SOURCE.sub(_as_module, "".join(traceback.format_exception(error))),
     ]
-    return "\n".join(lines)
+    return clean("\n".join(lines))
+
+
+_SOURCE = re.compile(r'(?<=^  File ")[^"\n]+\.py(?=", line \d)', re.MULTILINE)
+
+
+def _as_module(found: re.Match[str]) -> str:
+    """A file of the program as its modules are searched, not by the place of the installation."""
+    folders = [f"{folder}{os.sep}" for folder in sys.path if folder]
+    fitting = [folder for folder in folders if found[0].startswith(folder)]
+    return found[0][len(max(fitting, key=len, default="")) :]
+
+
+def log_folder() -> Path:
+    """Where the details of unexpected failures go, if it can be written."""
+    return cache_home() / "logs"
 
 
 def cache_home() -> Path:

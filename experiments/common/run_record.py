@@ -17,6 +17,7 @@ import pandas as pd
 
 import lens
 from lens import cache
+from lens.anonymise import OPEN, Names
 from lens.files import file_hash, write_json, write_table
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,14 @@ class RunRecord:
 
     dry = False
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], names: Names = OPEN) -> None:
+        """Starts the record of a run.
+
+        Args:
+            folder: where the run lives.
+            config: its flags.
+            names: under which patients and files may be written.
+        """
         self.folder = folder
         self._file = folder / "run.json"
         previous = cache.read_record(self._file)
@@ -58,10 +66,10 @@ class RunRecord:
         self._compiling = CompileTimer()
         self._began = _now()
         self.record: dict[str, Any] = {
-            "config": dict(config),
+            "config": {flag: names.setting(value) for flag, value in config.items()},
             "versions": {"python": platform.python_version(), "radiomic-lens": lens.__version__}
             | cache.libraries(),
-            "machine": platform.platform(),
+            "machine": platform.system() if names.hides else platform.platform(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
             "stages": {},
         }

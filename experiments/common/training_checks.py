@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from encoders.headers import Header
+from experiments.common.anonymous import check_out
 from experiments.common.check_first import check_encoder, check_output
 from experiments.common.outlook import (
     FLOAT,
@@ -23,6 +24,7 @@ from experiments.common.rehearsal import Rehearsal
 from experiments.common.training_data import cohort_split_of, labelled, labels_of
 from experiments.common.training_flags import TrainingConfig
 from experiments.common.training_runs import check_channel_count, check_input, checkpoint_of
+from lens.anonymise import OPEN, Names
 from lens.cohort import Cohort, read_manifest
 from lens.cohort.manifest import CHANNELS, ROIS
 from lens.errors import InputError
@@ -49,7 +51,10 @@ class Checked(NamedTuple):
 
 
 def check_training(
-    config: TrainingConfig, label: str | None = None, channels: int = len(CHANNELS)
+    config: TrainingConfig,
+    label: str | None = None,
+    channels: int = len(CHANNELS),
+    names: Names = OPEN,
 ) -> Checked:
     """Reads manifest and header, and refuses what could not be trained.
 
@@ -57,6 +62,7 @@ def check_training(
         config: of the run.
         label: column that every case must have a value in; None for none.
         channels: that the encoder will be shown.
+        names: under which patients are written; the split is drawn over them.
 
     Raises:
         InputError: a flag is out of range, the encoder is absent or does not fit the input, or the
@@ -64,10 +70,12 @@ def check_training(
     """
     config.check()
     check_output(config.run.out, "--out", folder=True)
+    if names.hides:
+        check_out(config.run.out)
     if config.images.cache is not None:
         check_output(config.images.cache, "--cache", folder=True)
     header = _header(config, channels)
-    cohort = read_manifest(config.images.cohort, nifti_form=config.images.nifti_form)
+    cohort = names.cohort(read_manifest(config.images.cohort, nifti_form=config.images.nifti_form))
     split = cohort_split_of(cohort, config.run.seed)
     usable, _ = labelled(cohort, label)
     parts = [split[id(files)] for files in usable]
@@ -118,9 +126,8 @@ def training_outlook(config: TrainingConfig, checked: Checked) -> Outlook:
     from encoders.volumes import count_cached
 
     out, cases = config.run.out, len(checked.cohort.cases)
-    cache = config.images.cache or out / "volumes"
     cached = count_cached(
-        checked.cohort, cache, shape=config.images.shape, spacing_mm=config.images.spacing
+        checked.cohort, config.volumes, shape=config.images.shape, spacing_mm=config.images.spacing
     )
     record = Rehearsal(out)
     steps = [Step("read", cached == cases, f"{cached} of {cases} volumes made before")]

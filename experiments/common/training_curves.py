@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ class CurveWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._writer: Any = None
+        self._events: _EventFile | None = None
 
     def __call__(self, curves: Curves) -> None:
         epochs = len(curves.loss)
@@ -27,21 +28,17 @@ class CurveWriter:
         self._write_table(curves, epochs, len(curves.step_loss) // epochs)
 
     def _write_events(self, curves: Curves, epochs: int, steps: int) -> None:
-        from tensorboardX import SummaryWriter
-
         first = (epochs - 1) * steps
-        if self._writer is None:
+        if self._events is None:
             # What an earlier run wrote beyond its last checkpoint is written again.
-            self._writer = SummaryWriter(
-                str(self._folder / "tensorboard"), purge_step=first + 1, flush_secs=10
-            )
+            self._events = _EventFile(self._folder / "tensorboard", first + 1)
         for step in range(first, epochs * steps):
-            self._writer.add_scalar("loss/step", curves.step_loss[step], step + 1)
-            self._writer.add_scalar("rate", curves.rate[step], step + 1)
-        self._writer.add_scalar("loss/train", curves.loss[-1], epochs * steps)
+            self._events.add("loss/step", curves.step_loss[step], step + 1)
+            self._events.add("rate", curves.rate[step], step + 1)
+        self._events.add("loss/train", curves.loss[-1], epochs * steps)
         if np.isfinite(curves.validation[-1]):
-            self._writer.add_scalar("loss/validation", curves.validation[-1], epochs * steps)
-        self._writer.flush()
+            self._events.add("loss/validation", curves.validation[-1], epochs * steps)
+        self._events.flush()
 
     def _write_table(self, curves: Curves, epochs: int, steps: int) -> None:
         import pandas as pd
@@ -62,5 +59,36 @@ class CurveWriter:
 
     def close(self) -> None:
         """Ends the event file."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            self._events.close()
+
+
+class _EventFile:
+    """TensorBoard's event file, under a name without the host that tensorboardX puts into it."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        """Opens a file; what earlier ones in the folder say of steps from `first` on is void."""
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.record_writer import RecordWriter
+
+        self._protocol: Any = event_pb2
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = RecordWriter(str(folder / f"events.out.tfevents.{time.time():.6f}"))
+        self._write(file_version="brain.Event:2")
+        session = self._protocol.SessionLog
+        self._write(step=first, session_log=session(status=session.START))
+
+    def add(self, tag: str, value: float, step: int) -> None:
+        from tensorboardX.summary import scalar
+
+        self._write(step=step, summary=scalar(tag, value))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, **content: Any) -> None:
+        event = self._protocol.Event(wall_time=time.time(), **content)
+        self._file.write(event.SerializeToString())

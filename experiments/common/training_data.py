@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.common.training_flags import TrainingConfig
+from lens.anonymise import OPEN, Names
 from lens.errors import CaseError, InputError
 from lens.names import check_names
 
@@ -46,12 +47,15 @@ class TrainingData:
         return {"n_train": len(self.rows("train")), "n_val": len(self.rows("val"))}
 
 
-def read_data(config: TrainingConfig, label: str | None = None) -> TrainingData:
+def read_data(
+    config: TrainingConfig, label: str | None = None, names: Names = OPEN
+) -> TrainingData:
     """The cases of a cohort that have a label and can be read, with their volumes in the cache.
 
     Args:
         config: of the run.
         label: column that every case must have a value in; None for none.
+        names: under which patients are written; the split is drawn over them.
 
     Raises:
         InputError: no patient is left to train on, or no case has the label.
@@ -60,17 +64,20 @@ def read_data(config: TrainingConfig, label: str | None = None) -> TrainingData:
     from lens.cohort import read_manifest
 
     config.check()
-    cohort = read_manifest(config.images.cohort, nifti_form=config.images.nifti_form)
+    manifest = read_manifest(config.images.cohort, nifti_form=config.images.nifti_form)
+    names, cohort = names.of_cohort(manifest), names.cohort(manifest)
     split = cohort_split_of(cohort, config.run.seed)
     usable, unlabelled = labelled(cohort, label)
     cached, failed = cache_cohort(
         dataclasses.replace(cohort, cases=usable),
-        config.images.cache or config.run.out / "volumes",
+        config.volumes,
         shape=config.images.shape,
         spacing_mm=config.images.spacing,
     )
     data = TrainingData(
-        cached, np.array([split[id(files)] for files in cached.cases]), (*unlabelled, *failed)
+        cached,
+        np.array([split[id(files)] for files in cached.cases]),
+        tuple(names.errors((*unlabelled, *failed))),
     )
     if len(data.rows("train")) < 2:
         raise InputError(f"{cohort.path}: fewer than 2 patients to train on")

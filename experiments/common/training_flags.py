@@ -14,6 +14,7 @@ from encoders.settings import (
     TrainingSettings,
     grid_problem,
 )
+from experiments.common.anonymous import Hidden, PrivacyFlags, private_cache
 from experiments.common.flags import as_flag
 from lens.errors import InputError
 from lens.ranges import COUNT, SEED, Check, first_problem
@@ -37,7 +38,7 @@ class CohortFlags:
     """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
     disagree are refused."""
     cache: Path | None = None
-    """Folder of the resampled volumes; OUT/volumes if not given."""
+    """Folder of the resampled volumes; OUT/volumes if not given, with --anonymise in ~/.cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +133,23 @@ class TrainingConfig:
     """Encoder to start from."""
     training: OptimiserFlags = field(default_factory=OptimiserFlags)
     """Settings of the training loop."""
+    privacy: PrivacyFlags = field(default_factory=PrivacyFlags)
+    """What the results say of patients and files."""
     dry_run: bool = False
     """Check everything, print stages, sizes and what they need, and write nothing."""
+
+    @property
+    def volumes(self) -> Path:
+        """Folder of the resampled volumes, outside of results that are to hide names."""
+        beside = self.run.out / "volumes"
+        return self.images.cache or (private_cache() if self.privacy.anonymise else beside)
+
+    def hidden(self) -> Hidden:
+        """What is asked to be hidden."""
+        inputs = {"--cohort": self.images.cohort}
+        if self.start.init != "random":
+            inputs["--init"] = Path(self.start.init)
+        return Hidden(self.privacy.anonymise, self.privacy.salt, self.run.out, inputs)
 
     def check(self) -> None:
         """Refuses settings that are out of range, before anything is read.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.common.training_curves import CurveWriter
 from experiments.common.training_flags import TrainingConfig
+from lens.anonymise import OPEN, Names
 from lens.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ def tracked(config: TrainingConfig, folder: Path) -> Iterator[Tracking]:
         writer.close()
 
 
-def initial_encoder(config: TrainingConfig, seed: int) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder to start from, and where it comes from.
+def initial_encoder(
+    config: TrainingConfig, seed: int, names: Names = OPEN
+) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder to start from, and where it comes from, as may be written.
 
     Raises:
         InputError: there is none, or it does not fit the input.
@@ -66,7 +69,7 @@ def initial_encoder(config: TrainingConfig, seed: int) -> tuple[Encoder, dict[st
     else:
         path = checkpoint_of(Path(config.start.init), seed)
         encoder = load(path)
-        origin = {"init": str(path), "init_sha256": source_hash(path)}
+        origin = {"init": names.setting(str(path)), "init_sha256": source_hash(path)}
     check_input(config, encoder.config)
     try:
         reconfigure(encoder, remat=config.start.remat)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from experiments.common.anonymous import PrivacyFlags
 from lens.settings import DoctorForm, NiftiForm, Settings
 
 Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -81,18 +82,6 @@ class ContextFlags:
     doctor: DoctorForm = "short"
     """What the report says of what this cohort can show. short: read off the verdicts. full: from
     known changes planted in the embeddings before fine-tuning, with false alarms (minutes)."""
-
-
-@dataclass(frozen=True)
-class PrivacyFlags:
-    """What the results say of patients and files."""
-
-    anonymise: bool = False
-    """Write salted hashes in place of ids, and no paths, in every table, figure, page and message
-    (with --pre or --cohort)."""
-    salt: Path | None = None
-    """File of the salt (16 characters or more, outside --out), for --anonymise; by default one of
-    your own is drawn once and kept in ~/.config/radiomic-lens/salt."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,9 @@ class Scope:
         return name + ("-from-" + "+".join(self.channels) if self.channels else "")
 
 
+PHANTOMS = "phantoms"
+"""Folder of a run on the embedded default."""
+
 PHANTOM_ROIS = ("gland", "lesion")
 
 PHANTOM_SCOPES = {
@@ -114,32 +117,43 @@ class Plan:
 
     def files(self) -> list[Path]:
         """All files that flags name, by themselves or as ``TASK=FILE``."""
-        return list(self.named_files().values())
-
-    def named_files(self) -> dict[str, Path]:
-        """The files that flags name, by flag and task: ``--pre``, ``--ft cls``."""
-        config, context = self.config, self.config.context
-        entries = {
-            "--pre": config.tables.pre, "--ft": config.tables.ft,
-            "--retrained": config.tables.retrained, "--encoder-ft": config.images.encoder_ft,
-            "--parameters": config.images.parameters, "--exposure": context.exposure,
-        }  # fmt: skip
-        alone = {
-            "--radiomics": config.tables.radiomics, "--split": config.tables.split,
-            "--cohort": config.images.cohort, "--encoder-pre": config.images.encoder_pre,
-            "--labels": context.labels, "--repeatability": context.repeatability,
-        }  # fmt: skip
-        found: dict[str, Path] = {}
-        for flag, values in entries.items():
-            for number, entry in enumerate(values):
-                task, _, path = entry.rpartition("=")
-                name = f"{flag} {task}".rstrip()
-                found[f"{name} {number}" if name in found else name] = Path(path)
-        return found | {flag: path for flag, path in alone.items() if path is not None}
+        return list(named_files(self.config).values())
 
     def flags(self) -> dict[str, Any]:
         """The settled values by flag, for the run's record."""
         return flat(self.config)
+
+
+def named_files(config: Config) -> dict[str, Path]:
+    """The files that flags name, by flag and task: ``--pre``, ``--ft cls``; refuses nothing."""
+    entries = {
+        "--pre": config.tables.pre, "--ft": config.tables.ft,
+        "--retrained": config.tables.retrained, "--encoder-ft": config.images.encoder_ft,
+        "--parameters": config.images.parameters, "--exposure": config.context.exposure,
+    }  # fmt: skip
+    alone = {
+        "--radiomics": config.tables.radiomics, "--split": config.tables.split,
+        "--cohort": config.images.cohort, "--encoder-pre": config.images.encoder_pre,
+        "--labels": config.context.labels, "--repeatability": config.context.repeatability,
+    }  # fmt: skip
+    found: dict[str, Path] = {}
+    for flag, values in entries.items():
+        for number, entry in enumerate(values):
+            task, _, path = entry.rpartition("=")
+            name = f"{flag} {task}".rstrip()
+            found[f"{name} {number}" if name in found else name] = Path(path)
+    return found | {flag: path for flag, path in alone.items() if path is not None}
+
+
+def run_folder(config: Config) -> Path:
+    """Folder of the results, named after the input where no flag names it; refuses nothing."""
+    if config.out is not None:
+        return config.out
+    if config.tables.pre:
+        return Path("runs") / Path(config.tables.pre[0].rpartition("=")[2]).stem
+    if config.images.cohort is not None:
+        return Path("runs") / config.images.cohort.resolve().parent.name
+    return Path("runs") / PHANTOMS
 
 
 def settle(config: Config) -> Plan:
@@ -148,12 +162,12 @@ def settle(config: Config) -> Plan:
     Raises:
         InputError: flags that do not belong together, one that is missing, or a value out of range.
     """
-    name = _source(config)
-    phantom, quick = name == "phantoms", config.phantom.quick
+    _check_source(config)
+    phantom, quick = not config.tables.pre and config.images.cohort is None, config.phantom.quick
     analysis = config.analysis.settled(folds=3 if quick else 5, repeats=1 if phantom else 2)
     rois = PHANTOM_ROIS[: 1 if quick else 2] if phantom else ()
     settled = changed(
-        dataclasses.replace(config, analysis=analysis, out=config.out or Path("runs") / name),
+        dataclasses.replace(config, analysis=analysis, out=run_folder(config)),
         roi=config.roi or rois,
         spacing=config.images.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
         shape=config.images.shape or ((32, 48, 48) if phantom else (64, 224, 224)),
@@ -188,26 +202,25 @@ def retrained_files(config: Config) -> dict[str, list[Path]]:
     return files
 
 
-def _source(config: Config) -> str:
-    """Where the input comes from, which names the run folder; refuses what does not go together."""
+def _check_source(config: Config) -> None:
+    """Refuses flags of several inputs, or of none, that do not go together."""
     tables, images = config.tables, config.images
     if tables.pre:
         if images.cohort is not None:
             raise InputError("--pre brings embeddings, --cohort brings images: give one of them")
         if tables.radiomics is None or not tables.ft:
             raise InputError("--pre also needs --ft TASK=FILE and --radiomics FILE")
-        return Path(tables.pre[0].rpartition("=")[2]).stem
+        return
     if images.cohort is not None:
         if images.encoder_pre is None or not images.encoder_ft:
             raise InputError("--cohort also needs --encoder-pre FILE and --encoder-ft TASK=FILE")
-        return images.cohort.resolve().parent.name
+        return
     if any((tables.ft, tables.retrained, tables.radiomics, images.encoder_pre, images.encoder_ft)):
         raise InputError("--ft and --radiomics need --pre; --encoder-pre and --encoder-ft --cohort")
     if config.scope or images.channels:
         raise InputError("--scope and --channels need --ft or --encoder-ft: a task of your own")
     if config.privacy.anonymise:
         raise InputError("--anonymise needs --pre or --cohort: the phantoms are nobody's images")
-    return "phantoms"
 
 
 def _check_values(config: Config) -> None:

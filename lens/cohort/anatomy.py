@@ -115,7 +115,7 @@ def write_phantoms_on(
     manifest, record = folder / "cohort.csv", folder / "phantoms.json"
     if manifest.exists() and not record.exists():
         raise InputError(f"{manifest}: a manifest that was not written here. Choose another folder")
-    write_json(record, {"generator": GENERATOR, "anatomy": str(cohort.path), "seed": seed})
+    write_json(record, {"generator": GENERATOR, "anatomy": cohort.path.name, "seed": seed})
     # The manifest only ever describes files that exist.
     manifest.unlink(missing_ok=True)
     rows, errors = [], list(cohort.set_aside)

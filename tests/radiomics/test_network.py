@@ -68,6 +68,21 @@ def test_workers_end_with_a_job_that_is_killed(tmp_path):
     assert left == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the mask")
+def test_ctrl_c_reaches_no_worker_the_first_included(tmp_path):
+    """Every worker would complain of it; the job that started them ends them."""
+    job = two_workers(tmp_path)
+    while len(workers := [each for each in family(job.pid) if "spawn_main" in _line(each)]) < 2:
+        assert job.poll() is None, "ended before its workers were seen"
+        time.sleep(0.02)
+    for worker in workers:
+        status = Path(f"/proc/{worker.pid}/status").read_text("utf-8")
+        blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+        assert blocked & 1 << signal.SIGINT - 1
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+
+
 def _line(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
