@@ -37,6 +37,9 @@ PAGES = ("report",)
 """Jobs whose page is compared, too; that of a sweep tells how long its stages took."""
 CACHES = ("radiomics-cache", "E.npz.parts", "volumes")
 GRID = ("--shape", "16", "24", "24", "--spacing", "2", "2", "3")
+STARTING = 0.5
+"""Seconds in which Python itself may still be starting."""
+
 PATIENCE = 60.0
 """Seconds that a job may take to end after a signal, on a machine that may be busy."""
 
@@ -104,8 +107,11 @@ def _one(
     code, seconds = run.hit(sent, instant)
     problems = [f"process left: {each}" for each in run.processes()]
     ended = {-sent, 128 + sent, DONE, SET_ASIDE}
+    # Ctrl-C while Python itself starts is Python's to report, with code 1.
+    ended |= {1} if sent == signal.SIGINT and instant < STARTING else set()
     problems += [] if code in ended else [f"exit code {code}"]
-    problems += [f"traceback: {run.said()}"] if "Traceback" in run.said() and code >= 0 else []
+    if "Traceback" in run.said() and code > 1:
+        problems.append(f"traceback: {run.said()}")
     if sent != signal.SIGKILL and code != -sent:
         problems += [f"left at once: {each}" for each in run.left()]
     again = inputs.begin(name, place)

@@ -40,6 +40,10 @@ from lens.verdicts.sign_flips import patient_sums
 MAX_GROUPS = 9
 """With more, the subsets (2 to the number of groups) are too many to fit each."""
 
+BLOCK_NUMBERS = 2**23
+"""Rows times features that are partitioned at once: bounds the memory, at the price of fits that
+every block repeats."""
+
 COMPONENT_VARIANCE = 0.99
 """Share of an embedding's variance in the principal components that are predicted; the rest counts
 as unexplained."""
@@ -99,15 +103,24 @@ def partition_by_embedding(
         groups: patient of each row.
         folds: from `lens.verdicts.folds`.
         scores: whether normal scores of the features are predicted or their values.
-        on_fit: called after each fold.
+        on_fit: called after each fold, of the first block of features.
 
     Returns:
         A row per feature: ``r2_both, unique_r2_pre, unique_r2_ft, shapley_r2_pre, shapley_r2_ft``
         and ``_low`` and ``_high`` of the unique and Shapley parts.
     """
-    (subsets,) = fit_subsets(
-        [x_pre, x_ft], {"r": r}, groups, folds, whole=False, scores=scores, on_fit=on_fit
-    ).values()
+    tables = []
+    for columns in np.array_split(np.arange(r.shape[1]), -(-r.size // BLOCK_NUMBERS) or 1):
+        (subsets,) = fit_subsets(
+            [x_pre, x_ft], {"r": r[:, columns]}, groups, folds,
+            whole=False, scores=scores, on_fit=None if tables else on_fit,
+        ).values()  # fmt: skip
+        tables.append(_parts_of_both(subsets, groups))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _parts_of_both(subsets: SubsetGains, groups: np.ndarray) -> pd.DataFrame:
+    """The table of `partition_by_embedding`."""
     table = pd.DataFrame({"r2_both": total(subsets, groups).value[0]})
     for name, part in (("unique", unique(subsets, groups)), ("shapley", shapley(subsets, groups))):
         for side, stage in enumerate(("pre", "ft")):

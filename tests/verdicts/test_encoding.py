@@ -247,6 +247,16 @@ def test_what_only_one_embedding_holds_is_unique_to_it() -> None:
     )
 
 
+def test_blocks_of_features_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pre, ft, r = factors(0, N)
+    whole = partition_by_embedding(pre, ft, r, GROUPS, FOLDS)
+    monkeypatch.setattr("lens.verdicts.variance_partition.BLOCK_NUMBERS", 5 * N)
+    calls: list[int] = []
+    blocks = partition_by_embedding(pre, ft, r, GROUPS, FOLDS, on_fit=lambda: calls.append(1))
+    pd.testing.assert_frame_equal(blocks, whole, rtol=1e-9)
+    assert len(calls) == len(FOLDS)
+
+
 def factors(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Two embeddings that share four factors and have two each of their own; features of all."""
     rng, fixed = np.random.default_rng(seed), np.random.default_rng(99)
