@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from encoders.embedding import embed
 from encoders.encoder import Encoder, EncoderConfig, encoder_hash
 from encoders.heads import ClassificationHead, RegressionHead
-from encoders.rows import Rows
+from encoders.rows import Rows, rows_hash
 from encoders.sampling import balanced_order, plain_order
 from encoders.segmentation import UPerNet
 from encoders.settings import (
@@ -133,6 +133,7 @@ def finetune(
     target = _target(task, labels, rows)
     built = _built_head(task, target, encoder.config, head, settings.seed)
     reader: Encoder | Embedded = encoder
+    given = volumes
     if settings.freeze and settings.augmentation is None and task != "segmentation":
         reader = Embedded(encoder.config)
         volumes = _embeddings(encoder, volumes, rows.used, settings.batch_size)
@@ -142,7 +143,7 @@ def finetune(
         settings,
         order=_order(target, rows.train, settings),
         validation=_validation(target, rows.val),
-        facts=_facts(encoder, task, head, rows, target),
+        facts=_facts(encoder, given, task, head, rows, target),
         title=task,
         tracking=tracking,
     )
@@ -235,7 +236,12 @@ def _built_head(
 
 
 def _facts(
-    encoder: Encoder, task: Task, head: HeadSettings, rows: _Rows, target: _Target
+    encoder: Encoder,
+    volumes: Rows,
+    task: Task,
+    head: HeadSettings,
+    rows: _Rows,
+    target: _Target,
 ) -> dict[str, Any]:
     """What the run depends on besides its settings."""
     return {
@@ -243,7 +249,8 @@ def _facts(
         "loss": head.loss,
         "encoder": encoder_hash(encoder),
         "rows": array_hash(rows.train, rows.val),
-        "labels": _hash_rows(target.values, rows.used),
+        "labels": rows_hash(target.values, rows.used),
+        "volumes": rows_hash(volumes, rows.used),
     }
 
 
@@ -290,7 +297,3 @@ def _validation(target: _Target, rows: np.ndarray) -> Validation | None:
         return Validation(rows, np.ones(len(rows)))
     labels = np.asarray(target.values)[rows]
     return Validation(rows, 1 / np.bincount(labels)[labels])
-
-
-def _hash_rows(values: Rows, rows: np.ndarray) -> str:
-    return array_hash(*(np.asarray(values[row : row + 1]) for row in rows))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from encoders.encoder import Encoder, encoder_hash
 from encoders.masked import MaskedAutoencoder, normalised_patches, patches
-from encoders.rows import Rows
+from encoders.rows import Rows, rows_hash
 from encoders.sampling import plain_order
 from encoders.settings import (
     DEFAULT_MASKING,
@@ -93,10 +93,9 @@ def pretrain(
     train_rows = np.arange(len(volumes)) if train_rows is None else np.asarray(train_rows)
     if not len(train_rows):
         raise ValueError("there is no volume to pre-train on")
+    held_out = np.asarray([] if val_rows is None else val_rows)
     settings = replace(settings, batch_size=min(settings.batch_size, len(train_rows)))
-    validation = None
-    if val_rows is not None and len(val_rows):
-        validation = Validation(np.asarray(val_rows), np.ones(len(val_rows)))
+    validation = Validation(held_out, np.ones(len(held_out))) if len(held_out) else None
     model = Pretrainer(
         nnx.clone(encoder), patch=masking.patch, width=masking.width, rngs=nnx.Rngs(settings.seed)
     )
@@ -110,7 +109,8 @@ def pretrain(
         validation=validation,
         facts={
             **_facts(encoder, model, masking),
-            "rows": array_hash(train_rows, np.asarray(val_rows if val_rows is not None else [])),
+            "rows": array_hash(train_rows, held_out),
+            "volumes": rows_hash(volumes, np.concatenate([train_rows, held_out]).astype(int)),
         },
         title="pre-train",
         tracking=tracking,

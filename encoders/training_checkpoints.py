@@ -160,9 +160,12 @@ def _like(array: Any, leaf: Any) -> Any:
 
 def _check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     found, wanted = _flat(found), _flat(wanted)
-    differ = [k for k in {**found, **wanted} if found.get(k) != wanted.get(k)]
+    unknown = [name for name in wanted if name not in found]
+    if unknown:
+        log.warning("%s: does not tell its %s, not checked", folder, ", ".join(unknown))
+    differ = [name for name in found if found[name] != wanted.get(name)]
     if differ:
-        what = "; ".join(f"{k} {found.get(k)} there, {wanted.get(k)} now" for k in differ[:4])
+        what = "; ".join(f"{k} {found[k]} there, {wanted.get(k)} now" for k in differ[:4])
         raise InputError(
             f"{folder}: holds the training of another run ({what}). Choose another folder, or "
             "delete this one to start again"

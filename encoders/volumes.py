@@ -129,6 +129,10 @@ class Stored:
     def __len__(self) -> int:
         return len(self._files)
 
+    def row_key(self, row: int) -> str:
+        """What tells the content of a row: its file is named after it (`CaseCache`)."""
+        return f"{self._files[row].name} {getattr(self._load, 'keywords', None)}"
+
     def __getitem__(self, rows: Any) -> np.ndarray:
         chosen = np.atleast_1d(np.arange(len(self))[rows])
         return np.stack([self._load(self._files[row]) for row in chosen])

@@ -109,6 +109,8 @@ def test_another_run_is_not_continued(data, whole, tmp_path):
         finetune(small_encoder(), x, radius, settings=SETTINGS, **run)
     with pytest.raises(InputError, match=r"another run \(labels"):
         finetune(small_encoder(), x, radius**2, settings=short, **run)
+    with pytest.raises(InputError, match=r"another run \(volumes"):
+        finetune(small_encoder(), x * 1.001, radius, settings=short, **run)
     for file in (tmp_path / "run").rglob("*"):
         if file.is_file() and file.stat().st_size > 100:
             file.write_bytes(file.read_bytes()[:50])
