@@ -118,7 +118,7 @@ def job(config: Config, names: Names) -> int:
     from lens.radiomics.cohort_features import extract_cohort
     from lens.radiomics.parameters import parameter_files
 
-    if config.out.suffix not in (".parquet", ".csv"):
+    if config.out.suffix.lower() not in (".parquet", ".csv"):
         raise InputError(f"{config.out}: tables are written as .parquet or .csv")
     if problem := _problem(config):
         raise InputError(as_flag(problem))

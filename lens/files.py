@@ -74,9 +74,9 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     which `read_csv` takes away.
     """
     with atomic(path) as temporary:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             table.to_parquet(temporary, index=False)
-        elif path.suffix == ".csv":
+        elif path.suffix.lower() == ".csv":
             write_csv(table, temporary)
         else:
             raise InputError(f"{path}: tables are written as .parquet or .csv")

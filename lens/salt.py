@@ -7,9 +7,14 @@ import secrets
 from pathlib import Path
 
 from lens.errors import InputError
+from lens.openable import special
 
 FEWEST = 16
 """Characters of a salt: 64 random bits in hexadecimal."""
+
+
+MOST = 1 << 20
+"""Bytes of a salt's file."""
 
 
 def read_salt(path: Path | None = None, out: Path | None = None) -> bytes:
@@ -37,6 +42,8 @@ def read_salt(path: Path | None = None, out: Path | None = None) -> bytes:
         if own and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             _draw_salt(path)
+        if path.exists() and (special(path) or path.stat().st_size > MOST):
+            raise InputError(f"{which} is no file of {FEWEST} to {MOST} characters; name another")
         salt = path.read_bytes().strip()
     except OSError as error:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -495,3 +496,11 @@ def test_a_manifest_with_a_guarded_id_is_read_as_it_was_meant(tmp_path: Path) ->
     write_table(table, manifest)
     (case,) = read_manifest(manifest).cases
     assert (case.patient_id, case.labels["site"]) == ("=A", "@ward")
+
+
+def test_a_salt_that_never_ends_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"x" * (1 << 20) + b"x")
+    for path in (tmp_path / "pipe", tmp_path / "large", Path("/dev/zero")):
+        with pytest.raises(InputError, match="--salt is no file of 16 to 1048576 characters"):
+            read_salt(path)

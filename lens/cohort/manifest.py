@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,9 @@ from which phantoms are made."""
 
 SPLITS = ("train", "val", "test")
 
-_RESERVED = ("patient_id", "study_id", "split", *MODALITIES, *ROIS, ZONES)
+IDS = ("patient_id", "study_id")
+
+_RESERVED = (*IDS, "split", *MODALITIES, *ROIS, ZONES)
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,9 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         raise InputError(f"{path}: not readable as UTF-8 comma-separated text ({error})") from error
     if not lines or not any(lines[0]):
         raise InputError(f"{path}: empty, where a header with patient_id was expected")
+    width = max(len(line) for line in lines)
+    blank = [not any("".join(line[at : at + 1]) for line in lines) for at in range(width)]
+    lines = [[cell for cell, none in zip(line, blank, strict=False) if not none] for line in lines]
     header = lines[0]
     rows = []
     for number, line in enumerate(lines[1:], start=2):
@@ -144,7 +150,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
                 f"{path}, line {number}: {len(line)} cells where the header has {len(header)}. "
                 "Quote cells that contain a comma"
             )
-        rows.append(dict(zip(header, line, strict=True)))
+        row = dict(zip(header, line, strict=True))
+        rows.append(row | {name: _id(row[name]) for name in IDS if name in row})
     if not rows:
         raise InputError(f"{path}: a header but no rows")
     return header, rows
@@ -152,6 +159,11 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 def _cell(text: str) -> str:
     return unguarded(text.strip()).strip()
+
+
+def _id(text: str) -> str:
+    """As `lens.study.cells.as_text` has it in tables."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _check_columns(path: Path, header: Sequence[str], images: bool) -> None:
@@ -214,7 +226,7 @@ def _numeric_columns(header: Sequence[str], rows: Sequence[dict[str, str]]) -> s
             float(text)
         except ValueError:
             return False
-        return True
+        return "_" not in text  # 3_4 is a Gleason score; Python reads 34
 
     labels = [name for name in header if name not in _RESERVED]
     given = {name: [row[name] for row in rows if not is_missing(row[name])] for name in labels}
@@ -229,7 +241,8 @@ def _case(
     nifti_form: NiftiForm | None,
 ) -> CaseFiles:
     patient = row["patient_id"]
-    named = {name: row[name] for name in (*modalities, *ROIS, ZONES) if name in row}
+    cells = {name: row[name] for name in (*modalities, *ROIS, ZONES) if name in row}
+    named = {name: _file_cell(path, cell) for name, cell in cells.items()}
     blank = [name for name, cell in named.items() if not cell and name not in ("lesion", ZONES)]
     if blank:
         raise CaseError(
@@ -267,6 +280,11 @@ def _case(
         zones=paths.get(ZONES),
         nifti_form=nifti_form,
     )
+
+
+def _file_cell(manifest: Path, cell: str) -> str:
+    """A cell that names a file; blank where it says that there is none, as ``n/a`` does."""
+    return "" if is_missing(cell) and not (manifest.parent / cell).exists() else cell
 
 
 def _not_openable(manifest: Path, file: Path) -> str | None:

@@ -90,7 +90,7 @@ def write_manifest(prepared: Prepared, path: Path) -> None:
     Raises:
         InputError: no row is left, or `path` is no ``.csv``.
     """
-    if path.suffix != ".csv":
+    if path.suffix.lower() != ".csv":
         raise InputError(f"{path}: a manifest is written as .csv")
     # Whether a relative path leads to its file can only be seen from a folder that exists.
     path.parent.mkdir(parents=True, exist_ok=True)

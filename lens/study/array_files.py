@@ -83,7 +83,9 @@ def to_array(values: Any, name: str) -> np.ndarray:
             # Of a type that NumPy lacks, such as bfloat16: float32 holds it exactly.
             values = values.float().numpy()
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
+        # FITS and old scanners write the large end first, which pandas does not take.
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}: not an array ({error})") from error
 

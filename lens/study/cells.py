@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,8 @@ def _decoded(value: Any, name: str) -> str:
             raise InputError(
                 f"{name}: the id {value!r} is not UTF-8 ({error.reason}); save ids as text"
             ) from error
-    return str(value).strip()
+    # The same letter with its accent apart, as file lists of a Mac have it, is the same letter.
+    return unicodedata.normalize("NFC", str(value)).strip()
 
 
 def _kind(values: pd.Series) -> str:
@@ -162,7 +164,7 @@ def _hint(cells: pd.Series) -> str:
     """What to do about cells that are no numbers."""
     first = cells.iloc[0]
     if isinstance(first, str) and DECIMAL_COMMA.fullmatch(first):
-        return ", a decimal comma; write a point, or save the table from English settings"
+        return ", a decimal comma (write a point) or one between thousands (write none)"
     if not pd.api.types.is_scalar(first):
         return "; give a column per number"
     return "; write a number, or leave the cell blank where there is none"

@@ -18,6 +18,9 @@ UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?|__index_level_\d+__|level_\d+|
 MOST = 0.5
 """Share of the columns in numbered runs from which the others break the run."""
 
+SHORTEST = 0.5
+"""Columns of a numbered run, as a share of those of the longest."""
+
 _LISTED = 5
 
 
@@ -49,8 +52,10 @@ def check_run(columns: Sequence[str], name: str) -> None:
     Raises:
         InputError: names the columns.
     """
-    counts = Counter(_stem(column) for column in columns)
-    runs = {stem for stem, count in counts.items() if "#" in stem and count > 1}
+    counts = Counter(stem for stem in map(_stem, columns) if "#" in stem)
+    # Two readers' scores are numbered as well; a run is of the length of the longest.
+    least = max(2, SHORTEST * max(counts.values(), default=0))
+    runs = {stem for stem, count in counts.items() if count >= least}
     inside = [column for column in columns if _stem(column) in runs]
     outside = [column for column in columns if _stem(column) not in runs]
     if outside and len(inside) > MOST * len(columns):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -26,6 +27,10 @@ def _without_blanks(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
+def _visible(text: str) -> str:
+    return "".join(char for char in text if unicodedata.category(char) not in ("Cf", "Cc"))
+
+
 def _without_file(text: str) -> str:
     return re.sub(r"(\.[A-Za-z]\w*)+$", "", text)
 
@@ -42,6 +47,7 @@ RULES: dict[str, Rule] = {
     "leading zeros": _without_zeros,
     "decimals, as numbers that were read with blanks among them get": _without_decimals,
     "blanks": _without_blanks,
+    "characters that do not show": _visible,
     "upper and lower case": str.casefold,
     "a prefix, as in sub-001": _without_prefix,
     "ends of file names": _without_file,
@@ -51,7 +57,7 @@ RULES: dict[str, Rule] = {
 
 
 def _all(text: str) -> str:
-    for rule in (_exponent, _without_file, _without_blanks, str.casefold, _without_prefix,
+    for rule in (_visible, _exponent, _without_file, _without_blanks, str.casefold, _without_prefix,
                  _without_decimals, _without_zeros):  # fmt: skip
         text = rule(text)
     return text

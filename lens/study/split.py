@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from lens.errors import InputError
 from lens.study.id_causes import probable_cause
@@ -78,9 +79,9 @@ def read_split(source: TableSource, patient_ids: Sequence[str] | np.ndarray) -> 
     unknown = set(table["split"].unique()) - set(SPLITS)
     if unknown:
         first = table[table["split"].isin(unknown) | table["split"].isna()].iloc[0]
+        found = "no split" if pd.isna(first["split"]) else f"split {str(first['split'])!r}"
         raise InputError(
-            f"{path}: split {str(first['split'])!r} (patient {first['patient_id']}); use "
-            f"{', '.join(SPLITS)}"
+            f"{path}: {found} (patient {first['patient_id']}); use {', '.join(SPLITS)}"
         )
     by_patient = table.drop_duplicates(["patient_id", "split"]).set_index("patient_id")["split"]
     twice = by_patient.index[by_patient.index.duplicated()]

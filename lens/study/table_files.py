@@ -71,7 +71,7 @@ def read_table(path: Path) -> pd.DataFrame:
         found = "is no regular file" if path.exists() else "no such file"
         raise InputError(f"{path}: {found}")
     try:
-        if path.suffix == ".parquet":
+        if _suffix(path) == ".parquet":
             table = pd.read_parquet(path)
         elif separator := SEPARATORS.get(_suffix(path)):
             table = _read_text(path, separator)
@@ -114,7 +114,12 @@ def tidy(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    """The end that tells the kind of table, in small letters."""
+    return Path(path.stem).suffix.lower() if _is_gzip(path) else path.suffix.lower()
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def _remedy(path: Path) -> str:
@@ -141,14 +146,14 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
 
 
 def _opened(path: Path) -> io.TextIOWrapper:
-    if path.suffix == ".gz":
+    if _is_gzip(path):
         return gzip.open(path, "rt", encoding=ENCODING, newline="")
     return path.open(encoding=ENCODING, newline="")
 
 
 def _header(path: Path, separator: str) -> list[str]:
     """Names of the columns, stripped, after refusing what is no such text."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
+    with gzip.open(path) if _is_gzip(path) else path.open("rb") as raw:
         head = raw.read(HEAD)
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
@@ -169,6 +174,11 @@ def _header(path: Path, separator: str) -> list[str]:
 
 
 def _check_header(path: Path, header: Sequence[str], first: Sequence[str], separator: str) -> None:
+    if header[0].startswith("#") or re.fullmatch("sep=.?", header[0], re.IGNORECASE):
+        raise InputError(
+            f"{path}: the first line is {header[0]!r}, where the names of the columns belong; "
+            "delete that line"
+        )
     others = {";": "semicolons", "\t": "tabs", ",": "commas"}
     used = [s for s in others if s != separator and s in header[0]]
     if len(header) == 1 and used:
@@ -200,7 +210,7 @@ def _check_lines(path: Path, separator: str, cells: int) -> None:
 
 
 def _not_utf8(path: Path) -> str:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
+    with gzip.open(path) if _is_gzip(path) else path.open("rb") as raw:
         for number, line in enumerate(raw, start=1):
             try:
                 line.decode()

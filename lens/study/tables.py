@@ -67,7 +67,7 @@ def to_table(source: TableSource, name: str, forms: str = TABLE_FORMS) -> pd.Dat
 def has_names(source: EmbeddingSource) -> bool:
     """Whether the dimensions have names of their own: arrays have an order alone."""
     if isinstance(source, str | Path):
-        return Path(source).suffix != ".npz"
+        return Path(source).suffix.lower() != ".npz"
     return isinstance(source, pd.DataFrame) or (
         isinstance(source, Mapping) and "embeddings" not in source
     )
@@ -89,7 +89,7 @@ def read_embeddings(
             column without a name, or one that breaks the run of names.
     """
     name = name_of(source, name)
-    if isinstance(source, str | Path) and Path(source).suffix == ".npz":
+    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".npz":
         frame = from_arrays(read_npz(Path(source)), name)
     elif isinstance(source, tuple) and len(source) == 2:
         frame = from_arrays({"patient_id": source[0], "embeddings": source[1]}, name)

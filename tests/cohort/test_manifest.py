@@ -151,3 +151,25 @@ def test_masks_and_labels_can_be_read_alone(folder: Path) -> None:
     assert second.zones is None
     only_masks = manifest(folder, "patient_id,gland\nP1,img/a_gland.mha\n")
     assert len(read_manifest(only_masks, images=False).cases) == 1
+
+
+def test_blank_columns_and_cells_that_say_none(folder: Path) -> None:
+    """A spreadsheet leaves columns; ``n/a`` is what BIDS writes where there is nothing."""
+    path = manifest(
+        folder,
+        "patient_id,,t2,gland,lesion,,\n"
+        "Mu\u0308ller,,img/a_t2.mha,img/a_gland.mha,n/a,,\n"
+        "b,,img/b_t2.mha,img/b_gland.mha,img/a_lesion.mha,,\n",
+    )
+    first, second = read_manifest(path).cases
+    assert first.patient_id == "M\u00fcller"
+    assert list(first.masks) == ["gland"]
+    assert list(second.masks) == ["gland", "lesion"]
+    assert not first.labels
+
+
+def test_a_gleason_score_is_no_number(folder: Path) -> None:
+    """Python reads 3_4 as 34."""
+    row = "img/a_t2.mha,img/a_gland.mha"
+    path = manifest(folder, f"patient_id,t2,gland,gleason\na,{row},3_4\nb,{row},4_3\n")
+    assert [case.labels["gleason"] for case in read_manifest(path).cases] == ["3_4", "4_3"]

@@ -103,3 +103,10 @@ def test_real_numbers_alone_are_embeddings() -> None:
     ]:
         with pytest.raises(InputError, match=message):
             read_embeddings((IDS, x))
+
+
+def test_the_large_end_may_come_first() -> None:
+    """As FITS and older scanners write numbers."""
+    read = read_embeddings((np.array(["a", "b"], ">U1"), np.eye(2).astype(">f4")))
+    assert read["patient_id"].tolist() == ["a", "b"]
+    assert read.iloc[:, 1:].sum().tolist() == [1.0, 1.0]

@@ -85,6 +85,8 @@ def test_other_columns_are_named() -> None:
         (["cls_0", "cls_1", "mean_0", "mean_1"], ""),
         (["mean", "sd", "skew"], ""),
         (["e0"], ""),
+        ([f"{stem}_{i}" for stem in ("cls", "mean") for i in range(4)], ""),
+        (["pirads_reader1", "pirads_reader2", *RUN], "'pirads_reader1', 'pirads_reader2'"),
     ],
 )
 def test_a_name_that_breaks_the_run_is_refused(columns: list[str], broken: str) -> None:
@@ -102,6 +104,7 @@ WRITINGS: dict[str, tuple[Callable[[int], str], Callable[[int], str], str]] = {
     "case": (lambda i: f"p{i}x", lambda i: f"P{i}X", "upper and lower case"),
     "files": (lambda i: f"P{i}", lambda i: f"P{i}.nii.gz", "file names"),
     "several": (lambda i: f"sub-{i:03d}", lambda i: f"{i}.0", "several"),
+    "invisible": (lambda i: f"P{i}", lambda i: f"P{i}\u200b", "do not show"),
     "blanks": (lambda i: f"P {i}", lambda i: f"P{i}", "blanks"),
     "powers": (lambda i: f"{i + 1}00000", lambda i: f"{i + 1}e5", "powers of ten"),
 }

@@ -12,6 +12,7 @@ import pytest
 from lens.context import read_ceiling, read_exposure, read_labels
 from lens.errors import InputError
 from lens.study.cells import as_label, as_numbers
+from lens.study.split import read_split
 from lens.study.table_files import read_table
 from lens.study.tables import numeric, read_embeddings, read_radiomics
 
@@ -168,3 +169,38 @@ def test_a_repeatability_that_is_no_number_is_named() -> None:
     table = pd.DataFrame({"column": ["a", "b"], "icc": ["0.9", "high"]})
     with pytest.raises(InputError, match=r"repeatability: column 'icc' is not numeric .*'high'"):
         read_ceiling(table, pd.Series(["a", "b"]))
+
+
+@pytest.mark.parametrize("name", ["R.CSV", "R.Tsv", "R.CSV.GZ", "R.PARQUET"])
+def test_ends_of_names_may_be_capital(tmp_path: Path, name: str) -> None:
+    table = pd.DataFrame({"patient_id": ["a", "b"], "e0": [1.0, 2.0], "e1": [3.0, 4.0]})
+    if name.endswith("PARQUET"):
+        table.to_parquet(tmp_path / name)
+    else:
+        separator = "\t" if "Tsv" in name else ","
+        packing = "gzip" if name.endswith("GZ") else None
+        table.to_csv(tmp_path / name, index=False, sep=separator, compression=packing)
+    pd.testing.assert_frame_equal(read_embeddings(tmp_path / name), table, check_dtype=False)
+    np.savez(tmp_path / "x.npz", patient_id=["a", "b"], embeddings=table[["e0", "e1"]])
+    (tmp_path / "x.npz").rename(tmp_path / "X.NPZ")
+    np.testing.assert_array_equal(
+        read_embeddings(tmp_path / "X.NPZ").iloc[:, 1:], table.iloc[:, 1:]
+    )
+
+
+@pytest.mark.parametrize("line", ["sep=,", "sep=;", "# made by hand"])
+def test_a_line_before_the_header_is_named(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path, f"{line}\npatient_id,a\nP1,2\n")
+    with pytest.raises(InputError, match="the first line is .* delete that line"):
+        read_embeddings(path)
+
+
+def test_an_accent_apart_is_the_same_letter(tmp_path: Path) -> None:
+    """As file lists of a Mac have it."""
+    read = read_embeddings(write(tmp_path, "patient_id,a\nMu\u0308ller,2\n"))
+    assert read["patient_id"].tolist() == ["M\u00fcller"]
+
+
+def test_a_blank_split_is_called_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no split \(patient b\)"):
+        read_split(write(tmp_path, "patient_id,split\na,train\nb,\n"), ["a", "b"])
