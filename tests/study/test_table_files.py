@@ -191,7 +191,7 @@ def test_ends_of_names_may_be_capital(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("line", ["sep=,", "sep=;", "# made by hand"])
 def test_a_line_before_the_header_is_named(tmp_path: Path, line: str) -> None:
     path = write(tmp_path, f"{line}\npatient_id,a\nP1,2\n")
-    with pytest.raises(InputError, match="the first line is .* delete that line"):
+    with pytest.raises(InputError, match=r"the first line is .* delete that line"):
         read_embeddings(path)
 
 
