@@ -113,7 +113,7 @@ def small_disk(tmp_path: Path) -> Any:
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     line = the_line(start(small_disk / "run", env={"XDG_CACHE_HOME": str(tmp_path)}))
     assert "the disk is full" in line
-    assert "make room or name another place" in line
+    assert "GB are left; make room or name another place" in line
     assert not list(small_disk.iterdir()), "the failed run left something"
 
 
