@@ -25,6 +25,10 @@ UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 TO_LPS = np.diag([-1.0, -1.0, 1.0])
 """NIfTI counts to the right, front and head; images here to the left, back and head."""
 
+SPACING_AGREES = 1e-3
+"""Largest relative difference of a voxel's edge in pixdim from that in the sform that counts as
+rounding."""
+
 ORTHONORMAL = 1e-4
 """Shear from which ITK refuses an sform that is within rounding."""
 
@@ -50,7 +54,8 @@ def nifti_header(path: Path, form: NiftiForm | None) -> Header:
         form: which placement to use where both are set; None refuses those that disagree.
 
     Raises:
-        HeaderFault: NIfTI-2, MGZ or no NIfTI at all, or two placements that disagree.
+        HeaderFault: NIfTI-2, MGZ or no NIfTI at all, two placements that disagree, or a sform whose
+            voxels are not those of pixdim.
     """
     file, data = header_and_voxels(path)
     content = _content(file)
@@ -70,6 +75,8 @@ def nifti_header(path: Path, form: NiftiForm | None) -> Header:
     qform, sform = placements.qform, placements.sform
     if qform is not None and sform is not None and form is None and min(spacing[:3]) > 0:
         _check_agreement(qform, sform, size)
+    if qform is None and sform is not None and form != "sform" and min(spacing[:3]) > 0:
+        _check_edges(sform, np.array(spacing[:3]) * _to_mm(content))
     if qform is None and sform is None:
         notes.append("no orientation in the header (qform and sform have code 0)")
     used = placements.used(form)
@@ -144,12 +151,31 @@ def _check_agreement(qform: np.ndarray, sform: np.ndarray, size: tuple[int, ...]
         )
 
 
+def _check_edges(sform: np.ndarray, pixdim_mm: np.ndarray) -> None:
+    """Refuses a header whose only placement has voxels of another size than it says (pixdim)."""
+    edges = np.linalg.norm(sform[:, :3], axis=0)[: len(pixdim_mm)]
+    if not np.all(np.isfinite(edges)) or edges.min() <= 0:
+        return
+    if np.abs(edges / pixdim_mm - 1).max() > SPACING_AGREES:
+        said, placed = (" x ".join(f"{mm:.4g}" for mm in each) for each in (pixdim_mm, edges))
+        raise HeaderFault(
+            f"the header gives voxels of {said} mm (pixdim), and places them {placed} mm apart "
+            "(sform)",
+            "Say that the sform is right for this cohort (--nifti-form sform), or convert the "
+            "image again.",
+        )
+
+
+def _to_mm(content: bytes) -> float:
+    return UNIT_MM.get(content[123] & 7, 1.0)
+
+
 def _placements(content: bytes) -> Placements:
     order = _order(content)
     if content[344:348] not in (b"n+1\0", b"ni1\0"):
         return Placements(None, None)
     qcode, scode = struct.unpack_from(f"{order}2h", content, 252)
-    to_mm = UNIT_MM.get(content[123] & 7, 1.0)
+    to_mm = _to_mm(content)
     qform = _qform(content, order) if qcode > 0 else None
     sform = None
     if scode > 0:

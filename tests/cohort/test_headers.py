@@ -213,6 +213,44 @@ def test_placements_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
     assert load_image(path, "P-07").notes == ()
 
 
+def edited(path: Path, *fields: tuple[str, int, tuple[float, ...]]) -> Path:
+    """A NIfTI file with fields of its header, each a format, an offset and values, written over."""
+    content = bytearray(path.read_bytes())
+    for kind, offset, values in fields:
+        struct.pack_into(f"<{kind}", content, offset, *values)
+    path.write_bytes(bytes(content))
+    return path
+
+
+SFORM_ALONE = ("2h", 252, (0, 1))
+
+
+@pytest.mark.parametrize("ending", ["nii", "hdr"])
+@pytest.mark.parametrize("wrong", [(1, 1, 1), (1.0, 1.0, 2.003), (0.001, 0.001, 0.002)])
+def test_a_sform_of_other_voxels_than_pixdim_is_refused(tmp_path: Path, ending, wrong) -> None:
+    path, _ = written(tmp_path, ending)
+    whole = read_image(path, "P-07")
+    edited(path, SFORM_ALONE, ("3f", 80, wrong))
+    for form in (None, "qform"):
+        with pytest.raises(CaseError, match=r"\(pixdim\), and places them 1 x 1 x 2 mm") as caught:
+            read_image(path, "P-07", nifti_form=form)
+        assert "--nifti-form sform" in caught.value.remedy
+    read = read_image(path, "P-07", nifti_form="sform")
+    np.testing.assert_allclose(read.GetSpacing(), (1, 1, 2), rtol=1e-6)
+    np.testing.assert_allclose(read.GetOrigin(), whole.GetOrigin(), atol=1e-5)
+
+
+def test_a_sform_of_the_same_voxels_is_read(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, "nii")
+    edited(path, SFORM_ALONE, ("3f", 80, (1, 1.0005, 2)))
+    assert load_image(path, "P-07").notes == ()
+    # In metres, pixdim as much as the sform.
+    rows = struct.unpack_from("<12f", path.read_bytes(), 280)
+    metres = tuple(mm / 1000 for mm in rows)
+    edited(path, ("3f", 80, (0.001, 0.001, 0.002)), ("12f", 280, metres), ("B", 123, (1,)))
+    np.testing.assert_allclose(read_image(path, "P-07").GetSpacing(), (1, 1, 2), rtol=1e-5)
+
+
 def test_no_orientation_and_an_identity_are_noted(tmp_path: Path) -> None:
     path, _ = written(tmp_path, "nii")
     content = bytearray(path.read_bytes())
