@@ -240,6 +240,59 @@ def test_a_sform_of_other_voxels_than_pixdim_is_refused(tmp_path: Path, ending, 
     np.testing.assert_allclose(read.GetOrigin(), whole.GetOrigin(), atol=1e-5)
 
 
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize("offset", [0.0, 348.0, -8.0, float("nan")])
+def test_voxels_that_begin_in_the_header_are_refused(tmp_path: Path, ending, offset) -> None:
+    path, _ = written(tmp_path, "nii")
+    edited(path, ("f", 108, (offset,)))
+    if ending == "nii.gz":
+        packed = tmp_path / "t2.nii.gz"
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        path = packed
+    refused(path, f"vox_offset {offset:g}, where the header alone takes 352 bytes")
+
+
+def test_voxels_after_an_extension_or_in_a_file_of_their_own_are_read(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, "nii")
+    content = edited(path, ("f", 108, (400.0,))).read_bytes()
+    path.write_bytes(content[:352] + bytes(48) + content[352:])
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(path, "P-07")), WHOLE)
+    path, _ = written(tmp_path, "hdr")
+    edited(path, ("f", 108, (0.0,)))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(path, "P-07")), WHOLE)
+
+
+@pytest.mark.parametrize("code", [1004, 1005, 1006])
+def test_an_intent_that_is_no_number_per_voxel_is_named(tmp_path: Path, code: int) -> None:
+    path, _ = written(tmp_path, "nii")
+    refused(edited(path, ("h", 68, (code,))), f"per voxel by its intent code, {code}")
+
+
+def test_vectors_of_one_number_are_an_image(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, "nii.gz")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into("<h", content, 68, 1007)
+    path.write_bytes(gzip.compress(content))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(path, "P-07")), WHOLE)
+    mask = edited(write(image(ball()), tmp_path / "m.nii"), ("h", 68, (1007,)))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_mask(mask, "P-07")[0]), ball())
+
+
+def test_a_failure_of_the_reader_in_any_step_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    path, _ = written(tmp_path, "nii")
+
+    def fails(*_) -> None:
+        raise RuntimeError("Exception thrown in SimpleITK:\nsitk::ERROR: no such\npixels")
+
+    for name, read in (("Cast", load_image), ("GetArrayFromImage", load_mask)):
+        with monkeypatch.context() as patched, pytest.raises(CaseError) as caught:
+            patched.setattr(sitk, name, fails)
+            read(path, "P-07")
+        assert caught.value.reason == "unreadable image (no such pixels)"
+        assert (caught.value.patient_id, caught.value.file) == ("P-07", str(path))
+        assert "\n" not in str(caught.value)
+
+
 def test_a_sform_of_the_same_voxels_is_read(tmp_path: Path) -> None:
     path, _ = written(tmp_path, "nii")
     edited(path, SFORM_ALONE, ("3f", 80, (1, 1.0005, 2)))
