@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lens.cohort.dicom_frames import Segmentation
+from lens.cohort.placement import listed
 from lens.cohort.reading import Loaded, fault, read, told
 from lens.settings import NiftiForm
 
@@ -98,8 +99,8 @@ def read_mask(
 
     Raises:
         CaseError: as in `read_image`, or values that are not whole numbers, or so many of them
-            that it cannot be a mask, or several segments of which none is asked for. An empty mask
-            is returned as it is.
+            that it cannot be a mask, or values below zero or several segments of which none is
+            asked for. An empty mask is returned as it is.
     """
     mask = load_mask(path, patient_id, labels=labels, nifti_form=nifti_form)
     return mask.image, mask.labels
@@ -138,6 +139,15 @@ def _of_values(read: Loaded, path: Path, patient_id: str, labels: Sequence[int] 
             f"a mask with fractional values, such as {example:g}",
             "Give a binary or label mask; a probability map must be thresholded first.",
         )
+    found = {int(v): int(n) for v, n in zip(whole, counts, strict=True)}
+    if labels is None and (negative := {v: n for v, n in found.items() if v < 0}):
+        raise fault(
+            path,
+            patient_id,
+            f"a mask with values below zero: {listed(dict(list(negative.items())[:5]))}",
+            "Say which values make the region (--label lesion=1), or write the mask with 0 and "
+            "above: 255 in a signed byte becomes -1.",
+        )
     if len(values) >= MAX_LABELS:
         raise fault(
             path,
@@ -145,7 +155,6 @@ def _of_values(read: Loaded, path: Path, patient_id: str, labels: Sequence[int] 
             f"{len(values) + 1} different values, which is an image rather than a mask",
             "Check which file the column names.",
         )
-    found = {int(v): int(n) for v, n in zip(whole, counts, strict=True)}
     region = voxels > 0.5 if labels is None else np.isin(np.rint(voxels), list(labels))
     mask = sitk.GetImageFromArray(region.astype(np.uint8))
     mask.CopyInformation(read.image)

@@ -136,6 +136,9 @@ def _read_file(path: Path, form: NiftiForm | None) -> Loaded:
         image = sitk.ReadImage(str(path))
     if header.form == "NIfTI" and image.GetDimension() == 3:
         image = placed(image, path, form)
+    if header.scale != (1, 0) and image.GetNumberOfComponentsPerPixel() == 1:
+        slope, intercept = header.scale
+        image = sitk.Cast(image, sitk.sitkFloat64) * slope + intercept
     return Loaded(image, header.notes)
 
 

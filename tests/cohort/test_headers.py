@@ -96,12 +96,47 @@ def test_other_packings_of_nrrd_are_counted_too(tmp_path: Path) -> None:
     [
         lambda p: nrrd(p / "x.nrrd", ""),
         lambda p: meta(p / "x.mha", ""),
-        lambda p: meta(p / "x.mha", "ElementSize = 1 1 2\n"),
+        lambda p: meta(p / "x.mha", "elementspacing = 1 1 2\n"),
     ],
-    ids=["nrrd", "mha", "mha with another field"],
+    ids=["nrrd", "mha", "mha with a field that ITK does not know"],
 )
 def test_no_spacing_is_refused(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     refused(make(tmp_path), "no spacing in the header")
+
+
+def test_the_other_spacing_of_metaimage_is_taken_and_said(tmp_path: Path) -> None:
+    read = load_image(meta(tmp_path / "x.mha", "ElementSize = 0.5 0.7 3\n"), "P-07")
+    assert read.image.GetSpacing() == (0.5, 0.7, 3)
+    assert "no ElementSpacing in the header; ElementSize is taken in its place" in read.notes
+    both = meta(tmp_path / "y.mha", "ElementSize = 9 9 9\nElementSpacing = 0.5 0.7 3\n")
+    read = load_image(both, "P-07")
+    assert read.image.GetSpacing() == (0.5, 0.7, 3)
+    assert not any("ElementSize" in note for note in read.notes)
+
+
+SCALED = "ElementSpacing = 1 1 2\nElementToIntensityFunction{} = {}\n"
+
+
+def test_slope_and_offset_of_metaimage_are_used_and_said(tmp_path: Path) -> None:
+    fields = SCALED.format("Slope", 0.001) + "ElementToIntensityFunctionOffset = -2\n"
+    for name in ("x.mha", "x.mhd"):
+        read = load_image(meta(tmp_path / name, fields), "P-07")
+        np.testing.assert_allclose(
+            sitk.GetArrayFromImage(read.image), WHOLE * 0.001 - 2, rtol=1e-6, atol=1e-6
+        )
+        assert "stored values times 0.001 plus -2, as its header says" in read.notes
+    one = "ElementSpacing = 1 1 2\nElementToIntensityFunctionSlope = 1\n"
+    assert not any("stored" in n for n in load_image(meta(tmp_path / "1.mha", one), "P-07").notes)
+    mask = ball().astype(np.int16) * 4
+    path = write(image(mask), tmp_path / "m.mha")
+    head, _, voxels = path.read_bytes().partition(b"ElementDataFile")
+    path.write_bytes(head + b"ElementToIntensityFunctionSlope = 0.25\nElementDataFile" + voxels)
+    assert load_mask(path, "P-07").labels == {1: int(ball().sum())}
+
+
+@pytest.mark.parametrize(("field", "bad"), [("Slope", "0"), ("Slope", "nan"), ("Offset", "inf")])
+def test_a_slope_that_makes_no_values_is_refused(tmp_path: Path, field: str, bad: str) -> None:
+    refused(meta(tmp_path / "x.mha", SCALED.format(field, bad)), "for its values in the header")
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf", "0", "-1"])
@@ -285,9 +320,10 @@ def test_a_failure_of_the_reader_in_any_step_is_one_line(tmp_path: Path, monkeyp
         raise RuntimeError("Exception thrown in SimpleITK:\nsitk::ERROR: no such\npixels")
 
     for name, read in (("Cast", load_image), ("GetArrayFromImage", load_mask)):
-        with monkeypatch.context() as patched, pytest.raises(CaseError) as caught:
+        with monkeypatch.context() as patched:
             patched.setattr(sitk, name, fails)
-            read(path, "P-07")
+            with pytest.raises(CaseError) as caught:
+                read(path, "P-07")
         assert caught.value.reason == "unreadable image (no such pixels)"
         assert (caught.value.patient_id, caught.value.file) == ("P-07", str(path))
         assert "\n" not in str(caught.value)
@@ -400,6 +436,25 @@ def test_a_mask_of_tiny_values_is_not_empty(tmp_path: Path) -> None:
     path = write(image(ball() * np.float32(0.0009)), tmp_path / "m.nii.gz")
     with pytest.raises(CaseError, match=r"fractional values, such as 0\.0009"):
         read_mask(path, "P-07")
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", "mha", "nrrd"])
+def test_a_mask_below_zero_is_refused_unless_values_are_named(tmp_path: Path, ending) -> None:
+    voxels = (ball() * np.uint8(255)).view(np.int8)
+    path = write(image(voxels), tmp_path / f"m.{ending}")
+    count = int(ball().sum())
+    says = re.escape(f"a mask with values below zero: -1 ({count} voxels)")
+    with pytest.raises(CaseError, match=says) as caught:
+        read_mask(path, "P-07")
+    assert "255 in a signed byte becomes -1" in caught.value.remedy
+    voxels = ball().astype(np.int16)
+    voxels[:5] *= -3
+    path = write(image(voxels), tmp_path / f"n.{ending}")
+    with pytest.raises(CaseError, match="values below zero: -3"):
+        read_mask(path, "P-07")
+    mask, labels = read_mask(path, "P-07", labels=(1,))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), voxels == 1)
+    assert set(labels) == {-3, 1}
 
 
 def test_other_kinds_of_files_are_named(tmp_path: Path) -> None:
