@@ -197,7 +197,7 @@ def test_a_folder_is_recorded_by_its_files(tmp_path: Path) -> None:
 @pytest.mark.timeout(60)
 def test_a_record_that_never_ends_is_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run.json")
-    with pytest.raises(InputError, match="run.json: is a named pipe, where a record is kept"):
+    with pytest.raises(InputError, match=r"run\.json: is a named pipe, where a record is kept"):
         cache.read_record(tmp_path / "run.json")
 
 

@@ -14,7 +14,6 @@ from lens.errors import CaseError, InputError
 from lens.openable import not_a_file
 from lens.report.results import RUN_FILES, SCOPE_FILES, TASK_FILES
 
-
 PAGE = "report.html"
 
 FOLDERS = ("figures", "scopes")

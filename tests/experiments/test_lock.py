@@ -38,7 +38,7 @@ def test_a_second_run_is_told_who_is_there_and_nothing_stays(tmp_path: Path) -> 
 def test_what_is_no_file_is_no_lock(tmp_path: Path, kind: str) -> None:
     lock = tmp_path / "run.lock"
     lock.mkdir() if kind == "a folder" else os.mkfifo(lock)
-    with pytest.raises(InputError, match=f"run.lock: is {kind}"), held(of_folder(tmp_path)):
+    with pytest.raises(InputError, match=rf"run\.lock: is {kind}"), held(of_folder(tmp_path)):
         pass
     assert lock.exists()
 
