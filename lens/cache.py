@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lens.errors import InputError
 from lens.files import file_hash, write_json
+from lens.openable import special
 
 LIBRARIES = (
     "flax", "jax", "jaxlib", "numpy", "orbax-checkpoint", "pandas", "pyradiomics-bhklab",
@@ -116,7 +118,13 @@ def finish(path: Path, key: str) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record's content; empty where the file is absent, damaged or something else."""
+    """A record's content; empty where the file is absent, damaged or something else.
+
+    Raises:
+        InputError: it is a pipe or a device, which would never end.
+    """
+    if path.exists() and (kind := special(path)):
+        raise InputError(f"{path}: is {kind}, where a record is kept; remove it")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +26,12 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` and moves it there when the block succeeds.
 
     A reader sees the old file or the whole new one, never a part; a failed block leaves no trace.
+
+    Raises:
+        IsADirectoryError: `path` is a folder; told before the block runs.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with unfinished(path) as temporary:
         yield temporary
         temporary.replace(path)

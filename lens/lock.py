@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lens.errors import InputError
+from lens.openable import not_a_file
 from lens.unfinished import host, is_gone, remove_abandoned, undisturbed
 
 log = logging.getLogger(__name__)
@@ -160,6 +161,11 @@ def release_all(dead: Sequence[int] = ()) -> None:
 
 
 def _take(lock: Path, places: tuple[Place, ...], named: bool) -> None:
+    if kind := not_a_file(lock):
+        raise InputError(
+            f"{lock}: is {kind}, where the run keeps a file; remove it, or choose another place "
+            "for the results"
+        )
     owner = _this_process()
     while not _create(lock, owner, places):
         found = _read(lock)

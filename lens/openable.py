@@ -25,6 +25,16 @@ def special(path: Path) -> str | None:
     return _KINDS.get(stat.S_IFMT(path.stat().st_mode))
 
 
+def not_a_file(path: Path) -> str | None:
+    """What stands where a file is to be read or written, in words; None for a file or nothing.
+
+    Nothing is opened.
+    """
+    if not path.exists():
+        return None
+    return "a folder" if path.is_dir() else special(path)
+
+
 def folder_fault(folder: Path) -> str | None:
     """Says why the files of a folder cannot all be opened; None where they can.
 

@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 
 from lens import cache
+from lens.errors import InputError
+from lens.files import atomic
 from lens.settings import DEFAULTS, Settings, changed, flat
 
 
@@ -190,3 +192,19 @@ def test_a_folder_is_recorded_by_its_files(tmp_path: Path) -> None:
     assert list(files) == ["out/deep/a.txt"]
     assert cache.intact(files, tmp_path)
     assert not cache.intact({}, tmp_path), "no file is no result"
+
+
+@pytest.mark.timeout(60)
+def test_a_record_that_never_ends_is_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(InputError, match=r"run\.json: is a named pipe, where a record is kept"):
+        cache.read_record(tmp_path / "run.json")
+
+
+def test_a_folder_where_a_file_is_written_is_named_before_the_work(tmp_path: Path) -> None:
+    final = tmp_path / "sweep.parquet"
+    final.mkdir()
+    with pytest.raises(IsADirectoryError) as caught, atomic(final):
+        pytest.fail("the file was written")
+    assert caught.value.filename == str(final)
+    assert list(tmp_path.iterdir()) == [final]

@@ -11,7 +11,20 @@ from experiments.main_job.config import TableFlags
 from experiments.main_job.plan import Plan, retrained_files
 from lens.anonymise import OPEN, Names
 from lens.errors import CaseError, InputError
+from lens.openable import not_a_file
 from lens.report.results import RUN_FILES, SCOPE_FILES, TASK_FILES
+
+PAGE = "report.html"
+
+FOLDERS = ("figures", "scopes")
+"""Of the run folder, beside one of each task."""
+
+FILES_OF_IMAGES = ("radiomics.parquet", "radiomics-failures.csv", "cohort-split.csv")
+
+FOLDERS_OF_IMAGES = ("embeddings", "radiomics-cache", "cohort", "encoders", "volumes")
+"""What a run that starts from images writes, too."""
+
+AWAY = "move it away, or choose another --out"
 
 
 class Embeddings(NamedTuple):
@@ -50,19 +63,44 @@ class Inputs:
 
 
 def check_inputs(plan: Plan) -> None:
-    """Refuses an input that the run would write over.
+    """Refuses an input that the run would write over, and what stands where it would write.
 
     Raises:
-        InputError: a file that a flag names is one of the run folder's own.
+        InputError: a file that a flag names is one of the run folder's own; a folder lies where a
+            file of the run goes, or a file where a folder goes.
     """
-    own = {plan.out / name for name in (*RUN_FILES, *SCOPE_FILES)}
-    tables, images = plan.config.tables, plan.config.images
-    for entry in (*tables.ft, *images.encoder_ft):
-        own |= {plan.out / entry.partition("=")[0] / name for name in TASK_FILES}
-    own = {path.resolve() for path in own}
+    own = {path.resolve() for path in _own_files(plan)}
     for path in plan.files():
         if path.resolve() in own:
             raise InputError(f"{path}: the run would write over this input; choose another --out")
+    _check_places(plan)
+
+
+def _own_files(plan: Plan) -> list[Path]:
+    """The files that any run writes under names of its own, but those of further scopes."""
+    tasks = [*plan.scopes, *pairs(plan.config.tables.ft, "--ft")]
+    tasks += pairs(plan.config.images.encoder_ft, "--encoder-ft")
+    return [
+        *(plan.out / name for name in (*RUN_FILES, PAGE, *SCOPE_FILES)),
+        *(plan.out / task / name for task in dict.fromkeys(tasks) for name in TASK_FILES),
+    ]
+
+
+def _check_places(plan: Plan) -> None:
+    """Refuses a folder where the run writes a file, and a file where it makes a folder."""
+    files, folders = _own_files(plan), [plan.out / name for name in FOLDERS]
+    if (scopes := plan.out / "scopes").is_dir():
+        files += [place / name for place in sorted(scopes.iterdir()) for name in SCOPE_FILES]
+    if not plan.config.tables.pre:
+        files += [plan.out / name for name in FILES_OF_IMAGES]
+        folders += [plan.out / name for name in FOLDERS_OF_IMAGES]
+    for path in sorted({*folders, *(path.parent for path in files)}):
+        if path.exists() and not path.is_dir():
+            kind = not_a_file(path) or "a file"
+            raise InputError(f"{path}: is {kind}, where the run makes a folder; {AWAY}")
+    for path in files:
+        if kind := not_a_file(path):
+            raise InputError(f"{path}: is {kind}, where the run writes a file; {AWAY}")
 
 
 def from_tables(plan: Plan, names: Names = OPEN) -> Inputs:

@@ -92,6 +92,13 @@ def is_dicom(path: Path) -> bool:
         return stream.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".ima")
 
 
+def is_companion(path: Path) -> bool:
+    """Whether a file is no DICOM, and by its name what macOS keeps beside one on other disks (the
+    attributes of ``1.dcm`` in ``._1.dcm``)."""
+    with path.open("rb") as stream:
+        return path.name.startswith("._") and stream.read(132)[128:] != b"DICM"
+
+
 def frame_count(header: Dataset) -> int:
     """The number of frames; 1 where the header does not say."""
     return int(header.get("NumberOfFrames") or 1)

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from lens.cohort.dicom_header import (
     Plane,
     frame_count,
+    is_companion,
     is_dicom,
     plane,
     read_header,
@@ -48,6 +49,8 @@ def _check_passed_over(folder: Path, files: Sequence[Path]) -> None:
     taken = {file.name for file in files}
     for file in sorted(folder.iterdir()):
         if file.name in taken or file.name == "DICOMDIR" or not file.is_file():
+            continue
+        if is_companion(file):
             continue
         if is_dicom(file):
             try:

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from lens.cohort.dicom_enhanced import is_enhanced, read_enhanced
 from lens.cohort.headers import HeaderFault
-from lens.cohort.images import quiet
 from lens.cohort.patterns import resolve
 from lens.cohort.prepared import Note, Prepared, one_of, plain_id, walk
+from lens.cohort.reading import quiet
 from lens.errors import CaseError, InputError
 from lens.openable import folder_fault
 

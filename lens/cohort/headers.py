@@ -58,6 +58,7 @@ class Header:
         start: bytes at the start of each of those files that are neither voxels nor compressed.
         lead: bytes of content before the voxels, compressed with them where they are.
         packing: how the content is compressed.
+        scale: slope and intercept that take stored values to values, where ITK does not know them.
         notes: what the user must know.
     """
 
@@ -71,6 +72,7 @@ class Header:
     start: int = 0
     lead: int = 0
     packing: Literal["", "gzip", "zlib", "bzip2"] = ""
+    scale: tuple[float, float] = (1.0, 0.0)
     notes: tuple[str, ...] = ()
 
 

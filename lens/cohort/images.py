@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
-from lens.cohort.dicom_frames import (
-    Segmentation,
-    is_segmentation,
-    read_frames,
-    read_segmentation,
-)
-from lens.cohort.dicom_header import frame_count, is_dicom, read_header
-from lens.cohort.dicom_series import read_series, series_files
-from lens.cohort.headers import Header, HeaderFault, check_axes, check_header
-from lens.cohort.nifti_header import GZIP, needs_rounding, nifti_header, placed
-from lens.cohort.text_headers import meta_header, nrrd_header
-from lens.errors import CaseError
-from lens.openable import special
+from lens.cohort.dicom_frames import Segmentation
+from lens.cohort.placement import listed
+from lens.cohort.reading import Loaded, fault, read, told
 from lens.settings import NiftiForm
 
 MAX_LABELS = 20
@@ -32,31 +19,6 @@ MAX_LABELS = 20
 
 NEAR_WHOLE = 1e-3
 """Largest distance of a mask value from a whole number that counts as rounding."""
-
-SPACING_MM = (0.05, 20.0)
-"""Smallest and largest voxel edge of a clinical image; beyond it the unit is not mm."""
-
-FORMATS = "Give NIfTI-1, MHA/MHD or NRRD, a multi-frame DICOM file, or a folder with one series."
-
-OTHER_KINDS = {
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"II*\0": "a TIFF picture",
-    b"MM\0*": "a TIFF picture",
-    b"\x89HDF": "an HDF5 file",
-    b"CDF": "a NetCDF file",
-    b"PK\x03\x04": "a zip archive",
-    b"%PDF": "a PDF",
-    b"# vtk": "a VTK file",
-}
-"""First bytes -> what a file is that is no image of a supported format."""
-
-
-class Loaded(NamedTuple):
-    """An image as read, and what the user must know about it, a sentence each."""
-
-    image: sitk.Image
-    notes: tuple[str, ...]
 
 
 class Mask(NamedTuple):
@@ -92,26 +54,27 @@ def read_image(path: Path, patient_id: str, *, nifti_form: NiftiForm | None = No
 
 def load_image(path: Path, patient_id: str, *, nifti_form: NiftiForm | None = None) -> Loaded:
     """As `read_image`, with what the user must know about the image."""
-    read = _read(path, patient_id, nifti_form)
-    if isinstance(read, Segmentation):
-        raise _fault(
+    found = read(path, patient_id, nifti_form)
+    if isinstance(found, Segmentation):
+        raise fault(
             path,
             patient_id,
-            f"a segmentation ({read.listed}), no image",
+            f"a segmentation ({found.listed}), no image",
             "Check which file the column names.",
         )
-    image = sitk.Cast(read.image, sitk.sitkFloat32)
+    with told(path, patient_id):
+        image = sitk.Cast(found.image, sitk.sitkFloat32)
     voxels = sitk.GetArrayViewFromImage(image)
     _check_finite(voxels, path, patient_id)
     low, high = float(voxels.min()), float(voxels.max())
     if low == high:
-        raise _fault(
+        raise fault(
             path,
             patient_id,
             f"constant image: every voxel is {low:g}",
             "Export the image again, or leave out this patient.",
         )
-    return Loaded(image, read.notes)
+    return Loaded(image, found.notes)
 
 
 def read_mask(
@@ -136,11 +99,11 @@ def read_mask(
 
     Raises:
         CaseError: as in `read_image`, or values that are not whole numbers, or so many of them
-            that it cannot be a mask, or several segments of which none is asked for. An empty mask
-            is returned as it is.
+            that it cannot be a mask, or values below zero or several segments of which none is
+            asked for. An empty mask is returned as it is.
     """
-    read = load_mask(path, patient_id, labels=labels, nifti_form=nifti_form)
-    return read.image, read.labels
+    mask = load_mask(path, patient_id, labels=labels, nifti_form=nifti_form)
+    return mask.image, mask.labels
 
 
 def load_mask(
@@ -151,9 +114,15 @@ def load_mask(
     nifti_form: NiftiForm | None = None,
 ) -> Mask:
     """As `read_mask`, which says whether a scale factor was undone too, and has notes."""
-    read = _read(path, patient_id, nifti_form)
-    if isinstance(read, Segmentation):
-        return _of_segments(read, path, patient_id, labels)
+    found = read(path, patient_id, nifti_form)
+    with told(path, patient_id):
+        if isinstance(found, Segmentation):
+            return _of_segments(found, path, patient_id, labels)
+        return _of_values(found, path, patient_id, labels)
+
+
+def _of_values(read: Loaded, path: Path, patient_id: str, labels: Sequence[int] | None) -> Mask:
+    """The voxels of the values asked for; of every value above zero where none is."""
     voxels, rounded = _whole(sitk.GetArrayFromImage(read.image), path, patient_id)
     # Most voxels are zero, and sorting them takes the longest.
     values, counts = np.unique(voxels[voxels != 0], return_counts=True)
@@ -164,20 +133,28 @@ def load_mask(
     # Single precision holds a scaled whole number only nearly.
     if np.any(np.abs(values - whole) > 1e-4):
         example = values[np.abs(values - whole) > 1e-4][0]
-        raise _fault(
+        raise fault(
             path,
             patient_id,
             f"a mask with fractional values, such as {example:g}",
             "Give a binary or label mask; a probability map must be thresholded first.",
         )
+    found = {int(v): int(n) for v, n in zip(whole, counts, strict=True)}
+    if labels is None and (negative := {v: n for v, n in found.items() if v < 0}):
+        raise fault(
+            path,
+            patient_id,
+            f"a mask with values below zero: {listed(dict(list(negative.items())[:5]))}",
+            "Say which values make the region (--label lesion=1), or write the mask with 0 and "
+            "above: 255 in a signed byte becomes -1.",
+        )
     if len(values) >= MAX_LABELS:
-        raise _fault(
+        raise fault(
             path,
             patient_id,
             f"{len(values) + 1} different values, which is an image rather than a mask",
             "Check which file the column names.",
         )
-    found = {int(v): int(n) for v, n in zip(whole, counts, strict=True)}
     region = voxels > 0.5 if labels is None else np.isin(np.rint(voxels), list(labels))
     mask = sitk.GetImageFromArray(region.astype(np.uint8))
     mask.CopyInformation(read.image)
@@ -213,7 +190,7 @@ def _of_segments(
 ) -> Mask:
     """The union of the segments asked for; of the only one where none is."""
     if labels is None and len(found.names) > 1:
-        raise _fault(
+        raise fault(
             path,
             patient_id,
             f"a DICOM segmentation of {len(found.names)} segments: {found.listed}",
@@ -229,171 +206,12 @@ def _of_segments(
     return Mask(mask, counts, False)
 
 
-def _read(path: Path, patient_id: str, form: NiftiForm | None) -> Loaded | Segmentation:
-    """A file or series of any format, checked; what is refused names patient and file."""
-    path = Path(path)
-    if path.is_symlink() and not path.exists():
-        reason = f"a link to {path.readlink()}, which does not exist"
-        raise _fault(path, patient_id, reason, "Fetch the file that the link stands for.")
-    if not path.exists():
-        raise _fault(path, patient_id, "no such file", "Correct the path.")
-    try:
-        if kind := special(path):
-            raise HeaderFault(f"{kind}, no image file", "Name a file, or the folder of a series.")
-        with quiet():
-            read = _read_dicom(path) if path.is_dir() or is_dicom(path) else _read_file(path, form)
-        return read if isinstance(read, Segmentation) else _checked(read)
-    except HeaderFault as fault:
-        raise _fault(path, patient_id, fault.reason, fault.remedy) from fault
-    except RuntimeError as error:
-        reason = f"unreadable image ({_itk_reason(error)})"
-        raise _fault(path, patient_id, reason, FORMATS) from error
-    except OSError as error:
-        reason = f"unreadable image ({error.strerror or error})"
-        raise _fault(path, patient_id, reason, "Check the file and its permissions.") from error
-
-
-def _read_dicom(path: Path) -> Loaded | Segmentation:
-    files = series_files(path) if path.is_dir() else [path]
-    if len(files) == 1:
-        header = read_header(files[0])
-        if is_segmentation(header):
-            return read_segmentation(files[0], header)
-        if frame_count(header) > 1:
-            return Loaded(*read_frames(files[0], header))
-        if not path.is_dir():
-            raise HeaderFault(
-                "a single slice of DICOM, where a volume is needed",
-                "Name the folder that holds all slices of the series.",
-            )
-    return Loaded(*read_series(files))
-
-
-def _read_file(path: Path, form: NiftiForm | None) -> Loaded:
-    header = _header(path, form)
-    check_header(header)
-    with _rounding_axes() if needs_rounding(header) else nullcontext():
-        image = sitk.ReadImage(str(path))
-    if header.form == "NIfTI" and image.GetDimension() == 3:
-        image = placed(image, path, form)
-    return Loaded(image, header.notes)
-
-
-def _header(path: Path, form: NiftiForm | None) -> Header:
-    """The header by the format that the content or the name tells."""
-    begin, name = _begin(path), path.name.lower()
-    if not begin:
-        raise HeaderFault("the file is empty (0 bytes)", "Copy or export it again.")
-    _check_packing(path, begin)
-    if begin.startswith(b"NRRD"):
-        return nrrd_header(path)
-    if name.endswith((".nii", ".hdr", ".img", ".mgh", ".mgz", ".gz")):
-        return nifti_header(path, form)
-    kind = next((kind for first, kind in OTHER_KINDS.items() if begin.startswith(first)), None)
-    if kind is None and name.endswith((".mha", ".mhd")):
-        return meta_header(path)
-    found = kind or f"it begins {begin[:18]!r}, as no image does that is read"
-    raise HeaderFault(f"unreadable image ({found})", FORMATS)
-
-
-def _begin(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(132)
-
-
-def _check_packing(path: Path, begin: bytes) -> None:
-    """Refuses a name that says compressed where the content is not, and the other way round."""
-    name, packed = path.name.lower(), begin.startswith(GZIP)
-    if name.endswith((".nii", ".gz")) and name.endswith(".gz") != packed:
-        ending = ".nii.gz" if name.endswith(".nii.gz") else path.suffix
-        found = "compressed" if packed else f"not compressed (begins {begin[:18]!r})"
-        raise HeaderFault(
-            f"unreadable image (named {ending} but {found})",
-            "Name it after what it is (.nii or .nii.gz), or download it again if it is no image.",
-        )
-
-
-def _checked(read: Loaded) -> Loaded:
-    """One 3D volume of numbers in mm, whatever the format, or refused."""
-    image, notes = read
-    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        image = image[:, :, :, 0]
-    if "complex" in image.GetPixelIDTypeAsString():
-        raise HeaderFault("complex voxels", "Give the magnitude image.")
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise HeaderFault(
-            f"{image.GetNumberOfComponentsPerPixel()} components per voxel, such as colour",
-            "Give a grayscale image.",
-        )
-    size = " x ".join(str(n) for n in image.GetSize())
-    if image.GetDimension() != 3 or min(image.GetSize()) < 2:
-        raise HeaderFault(
-            f"{size} voxels, where a 3D volume of at least two slices is needed",
-            "Give one volume: of a 4D file, extract the b-value or time point that is meant.",
-        )
-    if min(image.GetSpacing()) < SPACING_MM[0] or max(image.GetSpacing()) > SPACING_MM[1]:
-        raise HeaderFault(
-            f"voxels of {' x '.join(f'{mm:.4g}' for mm in image.GetSpacing())} mm, which no "
-            "scanner makes",
-            "Correct the spacing or its unit in the header.",
-        )
-    check_axes(np.array(image.GetDirection()).reshape(3, 3))
-    if _is_identity(image):
-        notes = ("the affine is the identity (1 x 1 x 1 mm, at zero): voxel size and place may be "
-                 "lost",)  # fmt: skip
-    return Loaded(image, notes)
-
-
-def _is_identity(image: sitk.Image) -> bool:
-    direction = np.abs(np.array(image.GetDirection()).reshape(3, 3))
-    affine = [*image.GetSpacing(), *image.GetOrigin()]
-    return bool(np.array_equal(direction, np.eye(3)) and np.array_equal(affine, [1, 1, 1, 0, 0, 0]))
-
-
 def _check_finite(voxels: np.ndarray, path: Path, patient_id: str) -> None:
     bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
     if bad:
-        raise _fault(
+        raise fault(
             path,
             patient_id,
             f"{bad} voxel(s) are NaN or infinite",
             "Export the image again, or replace these voxels knowingly.",
         )
-
-
-@contextmanager
-def _rounding_axes() -> Iterator[None]:
-    """Lets ITK read axes that are at right angles but for rounding, as other formats' readers do;
-    how much rounding is `lens.cohort.headers.SHEAR`."""
-    name = "ITK_NIFTI_SFORM_PERMISSIVE"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps ITK's warnings off the console; what matters in them is checked and raised here."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
-
-
-def _itk_reason(error: RuntimeError) -> str:
-    """The sentence in an ITK exception that a user understands."""
-    text = re.split(r"ERROR:", str(error))[-1]
-    text = re.sub(r"\w+\(0x[0-9a-f]+\):", "", text)
-    return " ".join(text.split())[:200] or "no reason given"
-
-
-def _fault(path: Path, patient_id: str, reason: str, remedy: str) -> CaseError:
-    return CaseError(patient_id, path, stage="read", reason=reason, remedy=remedy)

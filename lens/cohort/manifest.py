@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from lens.formulas import unguarded
 from lens.missing import is_missing
 from lens.openable import folder_fault, plain_files, special
 from lens.settings import NiftiForm
+
+log = logging.getLogger(__name__)
 
 MODALITIES = ("t2", "dwi", "adc")
 """Modality columns, in the order in which a case holds its images; the package has PyRadiomics'
@@ -33,6 +36,9 @@ from which phantoms are made."""
 SPLITS = ("train", "val", "test")
 
 IDS = ("patient_id", "study_id")
+
+NAMED = 5
+"""Most patients, or groups of them, that a warning names."""
 
 _RESERVED = (*IDS, "split", *MODALITIES, *ROIS, ZONES)
 
@@ -121,6 +127,8 @@ def read_manifest(
         raise InputError(
             f"{path}: none of its {len(rows)} case(s) can be used; the first: {set_aside[0]}"
         )
+    if images:
+        _warn_of_the_same_images(path, cases)
     return Cohort(path, tuple(cases), tuple(set_aside))
 
 
@@ -285,6 +293,28 @@ def _case(
 def _file_cell(manifest: Path, cell: str) -> str:
     """A cell that names a file; blank where it says that there is none, as ``n/a`` does."""
     return "" if is_missing(cell) and not (manifest.parent / cell).exists() else cell
+
+
+def _warn_of_the_same_images(path: Path, cases: Sequence[CaseFiles]) -> None:
+    """Names patients whose images are the very same files: a row copied and not filled in."""
+    patients: dict[tuple[tuple[str, Path], ...], list[str]] = {}
+    for case in cases:
+        files = tuple((name, file.resolve()) for name, file in case.images.items())
+        patients.setdefault(files, []).append(case.patient_id)
+    shared = [list(dict.fromkeys(each)) for each in patients.values()]
+    shared = [each for each in shared if len(each) > 1]
+    if shared:
+        log.warning(
+            "%s: patients with the very same image files, which count as patients of their own: "
+            "%s. Correct the paths, or leave out one of them",
+            path, "; ".join(_few(*(", ".join(_few(*each)) for each in shared))),
+        )  # fmt: skip
+
+
+def _few(*texts: str) -> list[str]:
+    """The first of them, and how many more there are."""
+    more = [f"and {len(texts) - NAMED} more"] if len(texts) > NAMED else []
+    return [*texts[:NAMED], *more]
 
 
 def _not_openable(manifest: Path, file: Path) -> str | None:

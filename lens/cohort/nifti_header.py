@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lens.cohort.geometry import SNAP_LIMIT
-from lens.cohort.headers import Header, HeaderFault, damaged
+from lens.cohort.headers import Header, HeaderFault, check_axes, damaged
 from lens.settings import NiftiForm
 
 GZIP = b"\x1f\x8b"
@@ -24,6 +24,16 @@ UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 TO_LPS = np.diag([-1.0, -1.0, 1.0])
 """NIfTI counts to the right, front and head; images here to the left, back and head."""
+
+SINGLE_FILE_OFFSET = 352
+"""Bytes of a single file before its voxels: the header of 348 and the mark of an extension."""
+
+TENSORS = {1004: "a matrix", 1005: "a symmetric matrix", 1006: "a displacement"}
+"""Intent codes of what is no number per voxel."""
+
+SPACING_AGREES = 1e-3
+"""Largest relative difference of a voxel's edge in pixdim from that in the sform that counts as
+rounding."""
 
 ORTHONORMAL = 1e-4
 """Shear from which ITK refuses an sform that is within rounding."""
@@ -50,7 +60,8 @@ def nifti_header(path: Path, form: NiftiForm | None) -> Header:
         form: which placement to use where both are set; None refuses those that disagree.
 
     Raises:
-        HeaderFault: NIfTI-2, MGZ or no NIfTI at all, or two placements that disagree.
+        HeaderFault: NIfTI-2, MGZ or no NIfTI at all, two placements that disagree, or a sform whose
+            voxels are not those of pixdim.
     """
     file, data = header_and_voxels(path)
     content = _content(file)
@@ -61,7 +72,13 @@ def nifti_header(path: Path, form: NiftiForm | None) -> Header:
         raise HeaderFault(f"the header announces {dim[0]} axes", "Export the image again.")
     (bits,) = struct.unpack_from(f"{order}h", content, 72)
     pixdim = struct.unpack_from(f"{order}8f", content, 76)
-    (offset,) = struct.unpack_from(f"{order}f", content, 108)
+    (intent,) = struct.unpack_from(f"{order}h", content, 68)
+    if intent in TENSORS:
+        raise HeaderFault(
+            f"{TENSORS[intent]} per voxel by its intent code, {intent}",
+            "Give an image of one number per voxel; if it is one, set the intent code to 0.",
+        )
+    lead = _lead(content, order, single=file == data)
     size = dim[1 : 1 + dim[0]]
     # Only space has to have a spacing: a fourth axis is time.
     spacing = tuple(mm if axis < 3 else 1.0 for axis, mm in enumerate(pixdim[1 : 1 + dim[0]]))
@@ -70,6 +87,8 @@ def nifti_header(path: Path, form: NiftiForm | None) -> Header:
     qform, sform = placements.qform, placements.sform
     if qform is not None and sform is not None and form is None and min(spacing[:3]) > 0:
         _check_agreement(qform, sform, size)
+    if qform is None and sform is not None and form != "sform" and min(spacing[:3]) > 0:
+        _check_edges(sform, np.array(spacing[:3]) * _to_mm(content))
     if qform is None and sform is None:
         notes.append("no orientation in the header (qform and sform have code 0)")
     used = placements.used(form)
@@ -81,7 +100,7 @@ def nifti_header(path: Path, form: NiftiForm | None) -> Header:
         unit="",
         axes=None if used is None or len(size) < 3 else used[:, :3],
         data=(data,),
-        lead=int(offset) if np.isfinite(offset) and offset > 0 else 0,
+        lead=lead,
         packing="gzip" if _begins(data).startswith(GZIP) else "",
         notes=tuple(notes),
     )
@@ -144,12 +163,43 @@ def _check_agreement(qform: np.ndarray, sform: np.ndarray, size: tuple[int, ...]
         )
 
 
+def _lead(content: bytes, order: str, *, single: bool) -> int:
+    """Bytes before the voxels, in the file that holds them."""
+    (offset,) = struct.unpack_from(f"{order}f", content, 108)
+    if single and not offset >= SINGLE_FILE_OFFSET:
+        raise HeaderFault(
+            f"vox_offset {offset:g}, where the header alone takes {SINGLE_FILE_OFFSET} bytes, so "
+            "that header would be read as voxels",
+            f"Set vox_offset to where the voxels begin (mostly {SINGLE_FILE_OFFSET}), or convert "
+            "the image again.",
+        )
+    return int(offset) if np.isfinite(offset) and offset > 0 else 0
+
+
+def _check_edges(sform: np.ndarray, pixdim_mm: np.ndarray) -> None:
+    """Refuses a header whose only placement has voxels of another size than it says (pixdim)."""
+    check_axes(sform[:, :3])
+    edges = np.linalg.norm(sform[:, :3], axis=0)[: len(pixdim_mm)]
+    if np.abs(edges / pixdim_mm - 1).max() > SPACING_AGREES:
+        said, placed = (" x ".join(f"{mm:.4g}" for mm in each) for each in (pixdim_mm, edges))
+        raise HeaderFault(
+            f"the header gives voxels of {said} mm (pixdim), and places them {placed} mm apart "
+            "(sform)",
+            "Say that the sform is right for this cohort (--nifti-form sform), or convert the "
+            "image again.",
+        )
+
+
+def _to_mm(content: bytes) -> float:
+    return UNIT_MM.get(content[123] & 7, 1.0)
+
+
 def _placements(content: bytes) -> Placements:
     order = _order(content)
     if content[344:348] not in (b"n+1\0", b"ni1\0"):
         return Placements(None, None)
     qcode, scode = struct.unpack_from(f"{order}2h", content, 252)
-    to_mm = UNIT_MM.get(content[123] & 7, 1.0)
+    to_mm = _to_mm(content)
     qform = _qform(content, order) if qcode > 0 else None
     sform = None
     if scode > 0:

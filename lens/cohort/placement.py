@@ -32,7 +32,8 @@ class Placement:
         volume_change: of a mask, volume in use over volume as stored, less 1.
         labels: of a mask, the values above or below zero with their voxel counts.
         taken: of a mask, the values that were taken as the region.
-        reason: what a grid of its own differs in, or why the file was refused.
+        reason: what a grid of its own differs in, why the file was refused, or what is
+            odd about a mask that is used.
     """
 
     name: str

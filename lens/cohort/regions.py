@@ -27,6 +27,10 @@ MIN_DICE = 0.7
 """Least overlap of a region with itself before and after sampling it on the case's grid. Two
 readers of a prostate lesion agree about so far; less is another region."""
 
+MENTION_FILLED = 0.5
+"""Share of the image's voxels above which a region that reaches all borders is mentioned: it is
+rather what lies around a region."""
+
 MENTION_OUTSIDE = 0.1
 """Share of a lesion outside the gland from which it is mentioned; glands drawn automatically miss
 some of the lesions that reach the capsule."""
@@ -99,6 +103,9 @@ def read_region(
     notes = [*place.notes, *_label_notes(roi, mask, labels)]
     if placement.verdict == "resampled":
         notes += _resampling_notes(stored, placement)
+    if inverted := _looks_inverted(final):
+        notes.append(f"{roi}: {inverted}")
+        placement = replace(placement, reason="; ".join(filter(None, [placement.reason, inverted])))
     return Region(final, placement, notes)
 
 
@@ -271,6 +278,19 @@ def _check_size(mask: sitk.Image, roi: str, path: Path, patient_id: str) -> None
             remedy=f"Texture in 3D needs at least {MIN_ROI_VOXELS} voxels and two along each "
             "axis: correct the mask, or choose a finer spacing.",
         )
+
+
+def _looks_inverted(mask: sitk.Image) -> str:
+    """Says so of a region that fills most of the image and reaches all six of its borders."""
+    inside = sitk.GetArrayViewFromImage(mask) > 0
+    share = float(inside.mean())
+    borders = [inside.take(end, axis).any() for axis in range(3) for end in (0, -1)]
+    if share <= MENTION_FILLED or not all(borders):
+        return ""
+    return (
+        f"covers {share:.0%} of the image and reaches all its borders, as a mask with inside and "
+        "outside exchanged does; check it"
+    )
 
 
 def _touches_edge(mask: sitk.Image) -> bool:

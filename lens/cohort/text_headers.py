@@ -34,6 +34,9 @@ NRRD_PACKING: dict[str, Literal["", "gzip", "bzip2"]] = {
     "raw": "", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2",
 }  # fmt: skip
 
+META_SPACINGS = ("ElementSpacing", "ElementSize")
+"""MetaImage fields with the edges of a voxel; the second counts where the first is absent."""
+
 NO_ORIENTATION = "no orientation in the header"
 
 
@@ -44,28 +47,34 @@ def meta_header(path: Path) -> Header:
         HeaderFault: a field is missing or no number.
     """
     fields, length, listed = _meta_fields(path)
-    size = _integers(fields, "dimsize")
-    kind = fields.get("elementtype", "").removeprefix("MET_").removesuffix("_ARRAY")
-    channels = _integers(fields, "elementnumberofchannels", (1,))[0]
+    size = _integers(fields, "DimSize")
+    kind = fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY")
+    channels = _integers(fields, "ElementNumberOfChannels", (1,))[0]
     each = META_BYTES.get(kind)
-    text = fields.get("binarydata", "True").lower().startswith("f")
-    local = fields["elementdatafile"].lower() == "local"
-    declared = _integers(fields, "headersize", (0,))[0]
-    matrix = next((fields[n] for n in ("transformmatrix", "orientation", "rotation")
+    text = fields.get("BinaryData", "True").lower().startswith("f")
+    local = fields["ElementDataFile"].lower() == "local"
+    declared = _integers(fields, "HeaderSize", (0,))[0]
+    matrix = next((fields[n] for n in ("TransformMatrix", "Orientation", "Rotation")
                    if n in fields), None)  # fmt: skip
-    spacing = _numbers(fields["elementspacing"], "ElementSpacing", len(size)) if (
-        "elementspacing" in fields) else None  # fmt: skip
+    named = next((name for name in META_SPACINGS if name in fields), None)
+    scale = _meta_scale(fields)
+    notes = () if matrix is not None else (NO_ORIENTATION,)
+    if named not in (META_SPACINGS[0], None):
+        notes += (f"no {META_SPACINGS[0]} in the header; {named} is taken in its place",)
+    if scale != (1, 0):
+        notes += (f"stored values times {scale[0]:g} plus {scale[1]:g}, as its header says",)
     return Header(
         form="MetaImage",
         size=size,
         voxel_bytes=None if each is None or text else float(each * channels),
-        spacing=spacing,
-        unit=fields.get("distanceunits", ""),
+        spacing=None if named is None else _numbers(fields[named], named, len(size)),
+        unit=fields.get("DistanceUnits", ""),
         axes=_meta_axes(matrix, len(size)),
-        data=(path,) if local else _named(path, fields["elementdatafile"], listed),
+        data=(path,) if local else _named(path, fields["ElementDataFile"], listed),
         start=length if local else max(declared, 0),
-        packing="zlib" if fields.get("compresseddata", "").lower().startswith("t") else "",
-        notes=() if matrix is not None else (NO_ORIENTATION,),
+        packing="zlib" if fields.get("CompressedData", "").lower().startswith("t") else "",
+        scale=scale,
+        notes=notes,
     )
 
 
@@ -106,22 +115,22 @@ def nrrd_header(path: Path) -> Header:
 
 
 def _meta_fields(path: Path) -> tuple[dict[str, str], int, list[str]]:
-    """Fields by lower-case name, the bytes up to the voxels, and the lines after the last field."""
+    """Fields by name in ITK's spelling, the bytes up to the voxels, and the lines after them."""
     fields: dict[str, str] = {}
     content = _beginning(path)
     place = 0
-    while "elementdatafile" not in fields:
+    while "ElementDataFile" not in fields:
         end = content.find(b"\n", place)
         line = content[place : end if end >= 0 else len(content)]
         name, equals, value = line.decode("latin-1").partition("=")
         if equals:
-            fields[name.strip().lower()] = value.strip()
+            fields[name.strip()] = value.strip()
         if end < 0:
             break
         place = end + 1
-    if "elementdatafile" not in fields:
+    if "ElementDataFile" not in fields:
         raise HeaderFault("unreadable image (no ElementDataFile in its header)", REMEDY)
-    rest = content[place:].decode("latin-1").split("\n") if fields["elementdatafile"][:4] == (
+    rest = content[place:].decode("latin-1").split("\n") if fields["ElementDataFile"][:4] == (
         "LIST") else []  # fmt: skip
     return fields, place, [line.strip() for line in rest if line.strip()]
 
@@ -177,6 +186,23 @@ def _numbers(text: str, name: str, count: int) -> tuple[float, ...]:
     if len(numbers) != count:
         raise HeaderFault(f"{name} of {text!r} in the header, for {count} axes", REMEDY)
     return numbers
+
+
+def _meta_scale(fields: dict[str, str]) -> tuple[float, float]:
+    """Slope and intercept that take stored values to values."""
+    slope, intercept = (
+        _numbers(fields[name], name, 1)[0] if name in fields else default
+        for name, default in (
+            ("ElementToIntensityFunctionSlope", 1.0),
+            ("ElementToIntensityFunctionOffset", 0.0),
+        )
+    )
+    if slope == 0 or not np.isfinite([slope, intercept]).all():
+        raise HeaderFault(
+            f"a slope of {slope:g} and an offset of {intercept:g} for its values in the header",
+            REMEDY,
+        )
+    return slope, intercept
 
 
 def _meta_axes(matrix: str | None, count: int) -> np.ndarray | None:

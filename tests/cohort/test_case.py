@@ -14,6 +14,8 @@ from scipy.ndimage import map_coordinates
 
 from lens.cohort import parse_labels, read_case
 from lens.cohort.geometry import sample_mask, target_grid
+from lens.cohort.geometry_report import geometry_report
+from lens.cohort.manifest import Cohort
 from lens.errors import CaseError, InputError
 from tests.cohort.builders import ball, case_files, image, noise, positions, rotation
 
@@ -208,6 +210,25 @@ def test_labels_above_zero_are_the_region_and_listed(tmp_path: Path, roi: str) -
         f"{roi}: mask values 1 ({counts[0]} voxels), 3 ({counts[1]} voxels); "
         f"every value above 0 is taken as {roi}" in case.notes
     )
+
+
+def test_a_region_that_looks_inverted_is_noted(tmp_path: Path) -> None:
+    files = simple(tmp_path, gland=image(1 - ball()))
+    case = read_case(files, spacing_mm=(1.0, 1.0, 2.0))
+    says = f"covers {(1 - ball()).mean():.0%} of the image and reaches all its borders"
+    assert [note for note in case.notes if note.startswith(f"gland: {says}")]
+    (placed,) = (placement for placement in case.geometry if placement.name == "gland")
+    assert placed.reason.startswith(says)
+    table, _ = geometry_report(Cohort(tmp_path / "c.csv", (files,), ()), progress=False)
+    assert table.set_index("name")["reason"]["gland"].startswith("covers ")
+    open_border = np.ones((10, 20, 20), np.uint8)
+    open_border[0] = 0
+    few = np.zeros((10, 20, 20), np.uint8)
+    few[:, 10], few[:, :, 10], few[5] = 1, 1, 1
+    for usual in (ball(), open_border, few):
+        case = read_case(simple(tmp_path, gland=image(usual)), spacing_mm=(1.0, 1.0, 2.0))
+        assert not any("borders" in note for note in case.notes)
+        assert all(placement.reason == "" for placement in case.geometry if placement.dice)
 
 
 def test_labels_can_be_chosen_per_region(tmp_path: Path) -> None:

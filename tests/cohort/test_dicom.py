@@ -111,6 +111,17 @@ def test_a_slice_that_cannot_be_used_is_named(
     assert re.match(r"1-\d\d\.dcm: ", error.reason), "names the slice"
 
 
+def test_what_macos_keeps_beside_a_slice_is_passed_over(tmp_path: Path) -> None:
+    folder = series(tmp_path / "t2", put())
+    for file in sorted(folder.iterdir()):
+        (folder / f"._{file.name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(4096))
+    np.testing.assert_array_equal(read(folder), VOXELS)
+    # GDCM passes over a slice under such a name, too, and the volume would be short.
+    last = min(file for file in folder.iterdir() if not file.name.startswith("._"))
+    last.rename(folder / f"._{last.name}")
+    refused(folder, f"._{last.name}: a DICOM file that belongs to no series")
+
+
 def test_a_cut_slice_is_refused(tmp_path: Path) -> None:
     folder = series(tmp_path / "s", put())
     file = min(folder.iterdir())

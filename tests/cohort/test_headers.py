@@ -96,12 +96,47 @@ def test_other_packings_of_nrrd_are_counted_too(tmp_path: Path) -> None:
     [
         lambda p: nrrd(p / "x.nrrd", ""),
         lambda p: meta(p / "x.mha", ""),
-        lambda p: meta(p / "x.mha", "ElementSize = 1 1 2\n"),
+        lambda p: meta(p / "x.mha", "elementspacing = 1 1 2\n"),
     ],
-    ids=["nrrd", "mha", "mha with another field"],
+    ids=["nrrd", "mha", "mha with a field that ITK does not know"],
 )
 def test_no_spacing_is_refused(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     refused(make(tmp_path), "no spacing in the header")
+
+
+def test_the_other_spacing_of_metaimage_is_taken_and_said(tmp_path: Path) -> None:
+    read = load_image(meta(tmp_path / "x.mha", "ElementSize = 0.5 0.7 3\n"), "P-07")
+    assert read.image.GetSpacing() == (0.5, 0.7, 3)
+    assert "no ElementSpacing in the header; ElementSize is taken in its place" in read.notes
+    both = meta(tmp_path / "y.mha", "ElementSize = 9 9 9\nElementSpacing = 0.5 0.7 3\n")
+    read = load_image(both, "P-07")
+    assert read.image.GetSpacing() == (0.5, 0.7, 3)
+    assert not any("ElementSize" in note for note in read.notes)
+
+
+SCALED = "ElementSpacing = 1 1 2\nElementToIntensityFunction{} = {}\n"
+
+
+def test_slope_and_offset_of_metaimage_are_used_and_said(tmp_path: Path) -> None:
+    fields = SCALED.format("Slope", 0.001) + "ElementToIntensityFunctionOffset = -2\n"
+    for name in ("x.mha", "x.mhd"):
+        read = load_image(meta(tmp_path / name, fields), "P-07")
+        np.testing.assert_allclose(
+            sitk.GetArrayFromImage(read.image), WHOLE * 0.001 - 2, rtol=1e-6, atol=1e-6
+        )
+        assert "stored values times 0.001 plus -2, as its header says" in read.notes
+    one = "ElementSpacing = 1 1 2\nElementToIntensityFunctionSlope = 1\n"
+    assert not any("stored" in n for n in load_image(meta(tmp_path / "1.mha", one), "P-07").notes)
+    mask = ball().astype(np.int16) * 4
+    path = write(image(mask), tmp_path / "m.mha")
+    head, _, voxels = path.read_bytes().partition(b"ElementDataFile")
+    path.write_bytes(head + b"ElementToIntensityFunctionSlope = 0.25\nElementDataFile" + voxels)
+    assert load_mask(path, "P-07").labels == {1: int(ball().sum())}
+
+
+@pytest.mark.parametrize(("field", "bad"), [("Slope", "0"), ("Slope", "nan"), ("Offset", "inf")])
+def test_a_slope_that_makes_no_values_is_refused(tmp_path: Path, field: str, bad: str) -> None:
+    refused(meta(tmp_path / "x.mha", SCALED.format(field, bad)), "for its values in the header")
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf", "0", "-1"])
@@ -213,6 +248,98 @@ def test_placements_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
     assert load_image(path, "P-07").notes == ()
 
 
+def edited(path: Path, *fields: tuple[str, int, tuple[float, ...]]) -> Path:
+    """A NIfTI file with fields of its header, each a format, an offset and values, written over."""
+    content = bytearray(path.read_bytes())
+    for kind, offset, values in fields:
+        struct.pack_into(f"<{kind}", content, offset, *values)
+    path.write_bytes(bytes(content))
+    return path
+
+
+SFORM_ALONE = ("2h", 252, (0, 1))
+
+
+@pytest.mark.parametrize("ending", ["nii", "hdr"])
+@pytest.mark.parametrize("wrong", [(1, 1, 1), (1.0, 1.0, 2.003), (0.001, 0.001, 0.002)])
+def test_a_sform_of_other_voxels_than_pixdim_is_refused(tmp_path: Path, ending, wrong) -> None:
+    path, _ = written(tmp_path, ending)
+    whole = read_image(path, "P-07")
+    edited(path, SFORM_ALONE, ("3f", 80, wrong))
+    for form in (None, "qform"):
+        with pytest.raises(CaseError, match=r"\(pixdim\), and places them 1 x 1 x 2 mm") as caught:
+            read_image(path, "P-07", nifti_form=form)
+        assert "--nifti-form sform" in caught.value.remedy
+    read = read_image(path, "P-07", nifti_form="sform")
+    np.testing.assert_allclose(read.GetSpacing(), (1, 1, 2), rtol=1e-6)
+    np.testing.assert_allclose(read.GetOrigin(), whole.GetOrigin(), atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize("offset", [0.0, 348.0, -8.0, float("nan")])
+def test_voxels_that_begin_in_the_header_are_refused(tmp_path: Path, ending, offset) -> None:
+    path, _ = written(tmp_path, "nii")
+    edited(path, ("f", 108, (offset,)))
+    if ending == "nii.gz":
+        packed = tmp_path / "t2.nii.gz"
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        path = packed
+    refused(path, f"vox_offset {offset:g}, where the header alone takes 352 bytes")
+
+
+def test_voxels_after_an_extension_or_in_a_file_of_their_own_are_read(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, "nii")
+    content = edited(path, ("f", 108, (400.0,))).read_bytes()
+    path.write_bytes(content[:352] + bytes(48) + content[352:])
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(path, "P-07")), WHOLE)
+    path, _ = written(tmp_path, "hdr")
+    edited(path, ("f", 108, (0.0,)))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(path, "P-07")), WHOLE)
+
+
+@pytest.mark.parametrize("code", [1004, 1005, 1006])
+def test_an_intent_that_is_no_number_per_voxel_is_named(tmp_path: Path, code: int) -> None:
+    path, _ = written(tmp_path, "nii")
+    refused(edited(path, ("h", 68, (code,))), f"per voxel by its intent code, {code}")
+
+
+def test_vectors_of_one_number_are_an_image(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, "nii.gz")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into("<h", content, 68, 1007)
+    path.write_bytes(gzip.compress(content))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(path, "P-07")), WHOLE)
+    mask = edited(write(image(ball()), tmp_path / "m.nii"), ("h", 68, (1007,)))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_mask(mask, "P-07")[0]), ball())
+
+
+def test_a_failure_of_the_reader_in_any_step_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    path, _ = written(tmp_path, "nii")
+
+    def fails(*_) -> None:
+        raise RuntimeError("Exception thrown in SimpleITK:\nsitk::ERROR: no such\npixels")
+
+    for name, read in (("Cast", load_image), ("GetArrayFromImage", load_mask)):
+        with monkeypatch.context() as patched:
+            patched.setattr(sitk, name, fails)
+            with pytest.raises(CaseError) as caught:
+                read(path, "P-07")
+        assert caught.value.reason == "unreadable image (no such pixels)"
+        assert (caught.value.patient_id, caught.value.file) == ("P-07", str(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_sform_of_the_same_voxels_is_read(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, "nii")
+    edited(path, SFORM_ALONE, ("3f", 80, (1, 1.0005, 2)))
+    assert load_image(path, "P-07").notes == ()
+    # In metres, pixdim as much as the sform.
+    rows = struct.unpack_from("<12f", path.read_bytes(), 280)
+    metres = tuple(mm / 1000 for mm in rows)
+    edited(path, ("3f", 80, (0.001, 0.001, 0.002)), ("12f", 280, metres), ("B", 123, (1,)))
+    np.testing.assert_allclose(read_image(path, "P-07").GetSpacing(), (1, 1, 2), rtol=1e-5)
+
+
 def test_no_orientation_and_an_identity_are_noted(tmp_path: Path) -> None:
     path, _ = written(tmp_path, "nii")
     content = bytearray(path.read_bytes())
@@ -309,6 +436,25 @@ def test_a_mask_of_tiny_values_is_not_empty(tmp_path: Path) -> None:
     path = write(image(ball() * np.float32(0.0009)), tmp_path / "m.nii.gz")
     with pytest.raises(CaseError, match=r"fractional values, such as 0\.0009"):
         read_mask(path, "P-07")
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", "mha", "nrrd"])
+def test_a_mask_below_zero_is_refused_unless_values_are_named(tmp_path: Path, ending) -> None:
+    voxels = (ball() * np.uint8(255)).view(np.int8)
+    path = write(image(voxels), tmp_path / f"m.{ending}")
+    count = int(ball().sum())
+    says = re.escape(f"a mask with values below zero: -1 ({count} voxels)")
+    with pytest.raises(CaseError, match=says) as caught:
+        read_mask(path, "P-07")
+    assert "255 in a signed byte becomes -1" in caught.value.remedy
+    voxels = ball().astype(np.int16)
+    voxels[:5] *= -3
+    path = write(image(voxels), tmp_path / f"n.{ending}")
+    with pytest.raises(CaseError, match="values below zero: -3"):
+        read_mask(path, "P-07")
+    mask, labels = read_mask(path, "P-07", labels=(1,))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), voxels == 1)
+    assert set(labels) == {-3, 1}
 
 
 def test_other_kinds_of_files_are_named(tmp_path: Path) -> None:

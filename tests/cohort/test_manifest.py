@@ -173,3 +173,28 @@ def test_a_gleason_score_is_no_number(folder: Path) -> None:
     row = "img/a_t2.mha,img/a_gland.mha"
     path = manifest(folder, f"patient_id,t2,gland,gleason\na,{row},3_4\nb,{row},4_3\n")
     assert [case.labels["gleason"] for case in read_manifest(path).cases] == ["3_4", "4_3"]
+
+
+def test_patients_with_the_same_image_files_are_named(folder: Path, caplog) -> None:
+    (folder / "img" / "link.mha").symlink_to("a_t2.mha")
+    one = "img/a_t2.mha,img/a_adc.mha,img/a_gland.mha"
+    rows = [
+        f"P1,s1,{one}",
+        f"P1,s2,{one}",
+        "P2,s1,img/../img/a_t2.mha,img/a_adc.mha,img/b_gland.mha",
+        f"P3,s1,{folder}/img/link.mha,img/a_adc.mha,img/a_gland.mha",
+        "P4,s1,img/a_t2.mha,img/b_t2.mha,img/a_gland.mha",
+        "P5,s1,img/b_t2.mha,img/a_adc.mha,img/b_gland.mha",
+        "P5,s2,img/b_t2.mha,img/a_adc.mha,img/b_gland.mha",
+    ]
+    text = "patient_id,study_id,t2,adc,gland\n"
+    assert len(read_manifest(manifest(folder, text + "\n".join(rows))).cases) == 7
+    (warning,) = caplog.messages
+    assert "the very same image files" in warning
+    assert ": P1, P2, P3. Correct the paths" in warning
+    caplog.clear()
+    read_manifest(manifest(folder, text + "\n".join([*rows[:2], *rows[4:]])))
+    assert caplog.messages == []
+    many = [f"Q{n},s1,{one}" for n in range(8)]
+    read_manifest(manifest(folder, text + "\n".join(many)))
+    assert "Q0, Q1, Q2, Q3, Q4, and 3 more. Correct" in caplog.messages[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,39 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Callable[[Any], int]]:
     monkeypatch.setattr("encoders.cohort_embeddings.embed_cohort", never)
     monkeypatch.setattr("experiments.main_job.phantoms.write_phantoms", never)
     return Config, job
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("run.json", "folder"),
+        ("run.json", "pipe"),
+        ("failures.csv", "folder"),
+        ("sweep.parquet", "folder"),
+        ("doctor/doctor.json", "folder"),
+        ("scopes/all/sweep.parquet", "folder"),
+        ("cls/verdicts.parquet", "folder"),
+        ("report.html", "folder"),
+        ("cls", "file"),
+        ("cls", "pipe"),
+        ("doctor", "file"),
+        ("figures", "file"),
+        ("scopes", "file"),
+        ("radiomics.parquet", "folder"),
+        ("embeddings", "file"),
+    ],
+)
+def test_what_stands_where_the_run_writes_is_refused_first(
+    sweep, inputs, tmp_path, name, kind
+) -> None:
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    {"folder": path.mkdir, "file": path.touch, "pipe": lambda: os.mkfifo(path)}[kind]()
+    message = refused(*sweep, sweep_words(inputs, tmp_path))
+    found = "a named pipe" if kind == "pipe" else f"a {kind}"
+    assert message.startswith(f"{path}: is {found}, where the run ")
+    assert "choose another --out" in message
 
 
 def test_the_main_job_on_images_reaches_its_first_stage(sweep, inputs, tmp_path) -> None:

@@ -33,6 +33,16 @@ def test_a_second_run_is_told_who_is_there_and_nothing_stays(tmp_path: Path) -> 
     assert [path.name for path in folder.iterdir()] == ["result"]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["a folder", "a named pipe"])
+def test_what_is_no_file_is_no_lock(tmp_path: Path, kind: str) -> None:
+    lock = tmp_path / "run.lock"
+    lock.mkdir() if kind == "a folder" else os.mkfifo(lock)
+    with pytest.raises(InputError, match=rf"run\.lock: is {kind}"), held(of_folder(tmp_path)):
+        pass
+    assert lock.exists()
+
+
 def test_a_failed_run_gives_the_lock_back(tmp_path: Path) -> None:
     def fail() -> None:
         assert (tmp_path / "E.npz.lock").is_file()

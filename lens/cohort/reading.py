@@ -1,0 +1,238 @@
+"""Image files of every format: one volume in mm of one number per voxel, checked, or refused."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from lens.cohort.dicom_frames import (
+    Segmentation,
+    is_segmentation,
+    read_frames,
+    read_segmentation,
+)
+from lens.cohort.dicom_header import frame_count, is_dicom, read_header
+from lens.cohort.dicom_series import read_series, series_files
+from lens.cohort.headers import Header, HeaderFault, check_axes, check_header
+from lens.cohort.nifti_header import GZIP, needs_rounding, nifti_header, placed
+from lens.cohort.text_headers import meta_header, nrrd_header
+from lens.errors import CaseError
+from lens.openable import special
+from lens.settings import NiftiForm
+
+SPACING_MM = (0.05, 20.0)
+"""Smallest and largest voxel edge of a clinical image; beyond it the unit is not mm."""
+
+FORMATS = "Give NIfTI-1, MHA/MHD or NRRD, a multi-frame DICOM file, or a folder with one series."
+
+OTHER_KINDS = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    b"\x89HDF": "an HDF5 file",
+    b"CDF": "a NetCDF file",
+    b"PK\x03\x04": "a zip archive",
+    b"%PDF": "a PDF",
+    b"# vtk": "a VTK file",
+}
+"""First bytes -> what a file is that is no image of a supported format."""
+
+
+class Loaded(NamedTuple):
+    """An image as read, and what the user must know about it, a sentence each."""
+
+    image: sitk.Image
+    notes: tuple[str, ...]
+
+
+def read(path: Path, patient_id: str, form: NiftiForm | None) -> Loaded | Segmentation:
+    """A file or series of any format, checked.
+
+    Args:
+        path: as in `lens.cohort.read_image`.
+        patient_id: for the error message.
+        form: which placement of a NIfTI header to use.
+
+    Raises:
+        CaseError: what is refused, with patient and file.
+    """
+    path = Path(path)
+    if path.is_symlink() and not path.exists():
+        reason = f"a link to {path.readlink()}, which does not exist"
+        raise fault(path, patient_id, reason, "Fetch the file that the link stands for.")
+    if not path.exists():
+        raise fault(path, patient_id, "no such file", "Correct the path.")
+    with told(path, patient_id):
+        if kind := special(path):
+            raise HeaderFault(f"{kind}, no image file", "Name a file, or the folder of a series.")
+        with quiet():
+            found = _read_dicom(path) if path.is_dir() or is_dicom(path) else _read_file(path, form)
+        return found if isinstance(found, Segmentation) else _checked(found)
+
+
+@contextmanager
+def told(path: Path, patient_id: str) -> Iterator[None]:
+    """What fails in the block is told with patient and file, whichever step it is in.
+
+    Raises:
+        CaseError: in place of a fault of the header, of ITK or of the file system.
+    """
+    try:
+        yield
+    except HeaderFault as error:
+        raise fault(path, patient_id, error.reason, error.remedy) from error
+    except RuntimeError as error:
+        reason = f"unreadable image ({_itk_reason(error)})"
+        raise fault(path, patient_id, reason, FORMATS) from error
+    except OSError as error:
+        reason = f"unreadable image ({error.strerror or error})"
+        raise fault(path, patient_id, reason, "Check the file and its permissions.") from error
+
+
+def fault(path: Path, patient_id: str, reason: str, remedy: str) -> CaseError:
+    """The error of a file that cannot be used."""
+    return CaseError(patient_id, path, stage="read", reason=reason, remedy=remedy)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps ITK's warnings off the console; what matters in them is checked and raised here."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def _read_dicom(path: Path) -> Loaded | Segmentation:
+    files = series_files(path) if path.is_dir() else [path]
+    if len(files) == 1:
+        header = read_header(files[0])
+        if is_segmentation(header):
+            return read_segmentation(files[0], header)
+        if frame_count(header) > 1:
+            return Loaded(*read_frames(files[0], header))
+        if not path.is_dir():
+            raise HeaderFault(
+                "a single slice of DICOM, where a volume is needed",
+                "Name the folder that holds all slices of the series.",
+            )
+    return Loaded(*read_series(files))
+
+
+def _read_file(path: Path, form: NiftiForm | None) -> Loaded:
+    header = _header(path, form)
+    check_header(header)
+    with _rounding_axes() if needs_rounding(header) else nullcontext():
+        image = sitk.ReadImage(str(path))
+    if header.form == "NIfTI" and image.GetDimension() == 3:
+        image = placed(image, path, form)
+    if header.scale != (1, 0) and image.GetNumberOfComponentsPerPixel() == 1:
+        slope, intercept = header.scale
+        image = sitk.Cast(image, sitk.sitkFloat64) * slope + intercept
+    return Loaded(image, header.notes)
+
+
+def _header(path: Path, form: NiftiForm | None) -> Header:
+    """The header by the format that the content or the name tells."""
+    begin, name = _begin(path), path.name.lower()
+    if not begin:
+        raise HeaderFault("the file is empty (0 bytes)", "Copy or export it again.")
+    _check_packing(path, begin)
+    if begin.startswith(b"NRRD"):
+        return nrrd_header(path)
+    if name.endswith((".nii", ".hdr", ".img", ".mgh", ".mgz", ".gz")):
+        return nifti_header(path, form)
+    kind = next((kind for first, kind in OTHER_KINDS.items() if begin.startswith(first)), None)
+    if kind is None and name.endswith((".mha", ".mhd")):
+        return meta_header(path)
+    found = kind or f"it begins {begin[:18]!r}, as no image does that is read"
+    raise HeaderFault(f"unreadable image ({found})", FORMATS)
+
+
+def _begin(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(132)
+
+
+def _check_packing(path: Path, begin: bytes) -> None:
+    """Refuses a name that says compressed where the content is not, and the other way round."""
+    name, packed = path.name.lower(), begin.startswith(GZIP)
+    if name.endswith((".nii", ".gz")) and name.endswith(".gz") != packed:
+        ending = ".nii.gz" if name.endswith(".nii.gz") else path.suffix
+        found = "compressed" if packed else f"not compressed (begins {begin[:18]!r})"
+        raise HeaderFault(
+            f"unreadable image (named {ending} but {found})",
+            "Name it after what it is (.nii or .nii.gz), or download it again if it is no image.",
+        )
+
+
+def _checked(read: Loaded) -> Loaded:
+    """One 3D volume of numbers in mm, whatever the format, or refused."""
+    image, notes = read
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[:, :, :, 0]
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise HeaderFault("complex voxels", "Give the magnitude image.")
+    if image.GetNumberOfComponentsPerPixel() == 1 and "vector" in image.GetPixelIDTypeAsString():
+        image = sitk.VectorIndexSelectionCast(image, 0)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise HeaderFault(
+            f"{image.GetNumberOfComponentsPerPixel()} components per voxel, such as colour",
+            "Give a grayscale image.",
+        )
+    size = " x ".join(str(n) for n in image.GetSize())
+    if image.GetDimension() != 3 or min(image.GetSize()) < 2:
+        raise HeaderFault(
+            f"{size} voxels, where a 3D volume of at least two slices is needed",
+            "Give one volume: of a 4D file, extract the b-value or time point that is meant.",
+        )
+    if min(image.GetSpacing()) < SPACING_MM[0] or max(image.GetSpacing()) > SPACING_MM[1]:
+        raise HeaderFault(
+            f"voxels of {' x '.join(f'{mm:.4g}' for mm in image.GetSpacing())} mm, which no "
+            "scanner makes",
+            "Correct the spacing or its unit in the header.",
+        )
+    check_axes(np.array(image.GetDirection()).reshape(3, 3))
+    if _is_identity(image):
+        notes = ("the affine is the identity (1 x 1 x 1 mm, at zero): voxel size and place may be "
+                 "lost",)  # fmt: skip
+    return Loaded(image, notes)
+
+
+def _is_identity(image: sitk.Image) -> bool:
+    direction = np.abs(np.array(image.GetDirection()).reshape(3, 3))
+    affine = [*image.GetSpacing(), *image.GetOrigin()]
+    return bool(np.array_equal(direction, np.eye(3)) and np.array_equal(affine, [1, 1, 1, 0, 0, 0]))
+
+
+@contextmanager
+def _rounding_axes() -> Iterator[None]:
+    """Lets ITK read axes that are at right angles but for rounding, as other formats' readers do;
+    how much rounding is `lens.cohort.headers.SHEAR`."""
+    name = "ITK_NIFTI_SFORM_PERMISSIVE"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _itk_reason(error: RuntimeError) -> str:
+    """The sentence in an ITK exception that a user understands."""
+    text = re.split(r"ERROR:", str(error))[-1]
+    text = re.sub(r"\w+\(0x[0-9a-f]+\):", "", text)
+    return " ".join(text.split())[:200] or "no reason given"
