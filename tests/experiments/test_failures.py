@@ -172,10 +172,14 @@ def test_a_fault_of_the_program_is_called_one_and_its_traceback_is_in_a_file(
 def test_a_signal_ends_a_job_at_once_and_nothing_half_done_stays(
     number: signal.Signals, code: int, words: str, tmp_path: Path
 ) -> None:
+    def heeding() -> None:
+        """These tests may themselves have been started with ``&`` or ``nohup``."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
     command = [sys.executable, "-c", JOB, "--out", str(tmp_path / "run"), "--what", "wait"]
     job = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding,
         env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
     )  # fmt: skip
     assert job.stdout is not None
