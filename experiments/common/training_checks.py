@@ -15,8 +15,7 @@ from experiments.common.rehearsal import Rehearsal
 from experiments.common.training_data import cohort_split_of, labelled, labels_of
 from experiments.common.training_flags import TrainingConfig
 from experiments.common.training_runs import check_channel_count, check_input, checkpoint_of
-from lens.cohort import Cohort, read_manifest
-from lens.cohort.manifest import CHANNELS, ROIS
+from lens.cohort import Cohort, parse_labels
 from lens.errors import InputError
 
 MASK = 1
@@ -41,14 +40,13 @@ class Checked(NamedTuple):
 
 
 def check_training(
-    config: TrainingConfig, label: str | None = None, channels: int = len(CHANNELS)
+    config: TrainingConfig, label: str | None = None
 ) -> Checked:
     """Reads manifest and header, and refuses what could not be trained.
 
     Args:
         config: of the run.
         label: column that every case must have a value in; None for none.
-        channels: that the encoder will be shown.
 
     Raises:
         InputError: a flag is out of range, the encoder is absent or does not fit the input, or the
@@ -58,8 +56,8 @@ def check_training(
     check_output(config.run.out, "--out", folder=True)
     if config.images.cache is not None:
         check_output(config.images.cache, "--cache", folder=True)
-    header = _header(config, channels)
-    cohort = read_manifest(config.images.cohort, nifti_form=config.images.nifti_form)
+    cohort = config.cohort()
+    header = _header(config, len(config.channels_of(cohort)))
     split = cohort_split_of(cohort, config.run.seed)
     usable, _ = labelled(cohort, label)
     parts = [split[id(files)] for files in usable]
@@ -74,7 +72,7 @@ def _header(config: TrainingConfig, channels: int) -> Header:
     from encoders.checkpoints import load
 
     if config.start.init == "random":
-        header = _named(config)
+        header = _named(config, channels)
         check_input(config, header.config)
         return header
     headers = {}
@@ -88,13 +86,13 @@ def _header(config: TrainingConfig, channels: int) -> Header:
     return next(iter(headers.values()))
 
 
-def _named(config: TrainingConfig) -> Header:
+def _named(config: TrainingConfig, channels: int) -> Header:
     from flax import nnx
 
     from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
     from encoders.encoder import parameters
 
-    layout = ConvNeXtV2Config.named(config.start.size)
+    layout = ConvNeXtV2Config.named(config.start.size, in_channels=channels)
     encoder = nnx.eval_shape(lambda: ConvNeXtV2(layout, rngs=nnx.Rngs(0)))
     shapes = [parameter.shape for parameter in parameters(encoder).values()]
     return Header(layout, sum(prod(shape) for shape in shapes))
@@ -112,14 +110,16 @@ def training_outlook(config: TrainingConfig, checked: Checked) -> Outlook:
     out, cases = config.run.out, len(checked.cohort.cases)
     cache = config.images.cache or out / "volumes"
     cached = count_cached(
-        checked.cohort, cache, shape=config.images.shape, spacing_mm=config.images.spacing
-    )
+        checked.cohort, cache, shape=config.images.shape, spacing_mm=config.images.spacing,
+        labels=parse_labels(config.region_labels),
+    )  # fmt: skip
     record = Rehearsal(out)
     steps = [Step("read", cached == cases, f"{cached} of {cases} volumes made before")]
     steps += [_seed_step(config, checked, seed, record) for seed in config.run.each]
-    volume = prod(config.images.shape) * (len(CHANNELS) * FLOAT + len(ROIS) * MASK)
+    stored = checked.cohort
+    volume = prod(config.images.shape) * (len(stored.modalities) * FLOAT + len(stored.rois) * MASK)
     batch = min(config.training.batch, checked.rows["train"])
-    channels = prod(config.images.shape) * len(CHANNELS) * FLOAT
+    channels = prod(config.images.shape) * len(config.channels_of(stored)) * FLOAT
     weights = checked.header.values * FLOAT
     parts = ", ".join(f"{count} {name}" for name, count in checked.rows.items())
     return Outlook(

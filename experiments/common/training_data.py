@@ -57,10 +57,10 @@ def read_data(config: TrainingConfig, label: str | None = None) -> TrainingData:
         InputError: no patient is left to train on, or no case has the label.
     """
     from encoders.volumes import cache_cohort
-    from lens.cohort import read_manifest
+    from lens.cohort import parse_labels
 
     config.check()
-    cohort = read_manifest(config.images.cohort, nifti_form=config.images.nifti_form)
+    cohort = config.cohort(told=False)
     split = cohort_split_of(cohort, config.run.seed)
     usable, unlabelled = labelled(cohort, label)
     cached, failed = cache_cohort(
@@ -68,6 +68,7 @@ def read_data(config: TrainingConfig, label: str | None = None) -> TrainingData:
         config.images.cache or config.run.out / "volumes",
         shape=config.images.shape,
         spacing_mm=config.images.spacing,
+        labels=parse_labels(config.region_labels),
     )
     data = TrainingData(
         cached, np.array([split[id(files)] for files in cached.cases]), (*unlabelled, *failed)

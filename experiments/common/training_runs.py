@@ -47,8 +47,15 @@ def tracked(config: TrainingConfig, folder: Path) -> Iterator[Tracking]:
         writer.close()
 
 
-def initial_encoder(config: TrainingConfig, seed: int) -> tuple[Encoder, dict[str, Any]]:
+def initial_encoder(
+    config: TrainingConfig, seed: int, channels: int
+) -> tuple[Encoder, dict[str, Any]]:
     """The encoder to start from, and where it comes from.
+
+    Args:
+        config: of the run.
+        seed: of a random encoder.
+        channels: that a random encoder reads.
 
     Raises:
         InputError: there is none, or it does not fit the input.
@@ -61,7 +68,8 @@ def initial_encoder(config: TrainingConfig, seed: int) -> tuple[Encoder, dict[st
     from encoders.state_dicts import source_hash
 
     if config.start.init == "random":
-        encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.start.size), rngs=nnx.Rngs(seed))
+        layout = ConvNeXtV2Config.named(config.start.size, in_channels=channels)
+        encoder = ConvNeXtV2(layout, rngs=nnx.Rngs(seed))
         origin = {"init": "random", "size": config.start.size, "init_seed": seed}
     else:
         path = checkpoint_of(Path(config.start.init), seed)

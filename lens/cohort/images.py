@@ -20,6 +20,14 @@ from lens.cohort.dicom_frames import (
 )
 from lens.cohort.dicom_header import frame_count, is_dicom, read_header
 from lens.cohort.dicom_series import read_series, series_files
+from lens.cohort.flat import (
+    as_volume,
+    gray,
+    picture,
+    picture_header,
+    read_slice,
+    single_slice,
+)
 from lens.cohort.headers import Header, HeaderFault, check_axes, check_header
 from lens.cohort.nifti_header import GZIP, needs_rounding, nifti_header, placed
 from lens.cohort.text_headers import meta_header, nrrd_header
@@ -36,11 +44,12 @@ NEAR_WHOLE = 1e-3
 SPACING_MM = (0.05, 20.0)
 """Smallest and largest voxel edge of a clinical image; beyond it the unit is not mm."""
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Ends of names of pictures."""
+
 FORMATS = "Give NIfTI-1, MHA/MHD or NRRD, a multi-frame DICOM file, or a folder with one series."
 
 OTHER_KINDS = {
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
     b"II*\0": "a TIFF picture",
     b"MM\0*": "a TIFF picture",
     b"\x89HDF": "an HDF5 file",
@@ -69,15 +78,24 @@ class Mask(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_image(path: Path, patient_id: str, *, nifti_form: NiftiForm | None = None) -> sitk.Image:
-    """Reads a 3D scalar image.
+def read_image(
+    path: Path,
+    patient_id: str,
+    *,
+    nifti_form: NiftiForm | None = None,
+    flat: bool = False,
+    pixel_mm: float | None = None,
+) -> sitk.Image:
+    """Reads a scalar image: a volume, or a single slice.
 
     Args:
         path: NIfTI-1 (alone or .hdr and .img), MHA/MHD, NRRD or multi-frame DICOM file, or a folder
-            holding one DICOM series.
+            holding one DICOM series; a single slice also as PNG, JPEG or a DICOM file.
         patient_id: for the error message.
         nifti_form: which placement of a NIfTI header to use; by default a header with two that
             disagree is refused.
+        flat: a single slice is wanted, given as a volume of one; otherwise a volume is.
+        pixel_mm: edge of a pixel, for a picture, whose header does not say; 1 by default.
 
     Returns:
         The image as float32, in its own geometry (mm, LPS).
@@ -87,12 +105,21 @@ def read_image(path: Path, patient_id: str, *, nifti_form: NiftiForm | None = No
             sheared, not 3D, colour, non-finite or constant, or DICOM that is not one complete,
             evenly spaced volume.
     """
-    return load_image(path, patient_id, nifti_form=nifti_form).image
+    return load_image(
+        path, patient_id, nifti_form=nifti_form, flat=flat, pixel_mm=pixel_mm
+    ).image
 
 
-def load_image(path: Path, patient_id: str, *, nifti_form: NiftiForm | None = None) -> Loaded:
+def load_image(
+    path: Path,
+    patient_id: str,
+    *,
+    nifti_form: NiftiForm | None = None,
+    flat: bool = False,
+    pixel_mm: float | None = None,
+) -> Loaded:
     """As `read_image`, with what the user must know about the image."""
-    read = _read(path, patient_id, nifti_form)
+    read = _read(path, patient_id, nifti_form, flat, pixel_mm)
     if isinstance(read, Segmentation):
         raise _fault(
             path,
@@ -120,6 +147,8 @@ def read_mask(
     *,
     labels: Sequence[int] | None = None,
     nifti_form: NiftiForm | None = None,
+    flat: bool = False,
+    pixel_mm: float | None = None,
 ) -> tuple[sitk.Image, dict[int, int]]:
     """Reads a mask: the region is every voxel above zero, or of the labels asked for.
 
@@ -127,7 +156,7 @@ def read_mask(
         path: as in `read_image`, or a DICOM SEG file, whose labels are the segment numbers.
         patient_id: for the error message.
         labels: the values that make the region; every value above zero by default.
-        nifti_form: as in `read_image`.
+        nifti_form, flat, pixel_mm: as in `read_image`.
 
     Returns:
         The mask as uint8 0/1 in its own geometry, and the voxel count of each non-zero value found.
@@ -139,7 +168,9 @@ def read_mask(
             that it cannot be a mask, or several segments of which none is asked for. An empty mask
             is returned as it is.
     """
-    read = load_mask(path, patient_id, labels=labels, nifti_form=nifti_form)
+    read = load_mask(
+        path, patient_id, labels=labels, nifti_form=nifti_form, flat=flat, pixel_mm=pixel_mm
+    )
     return read.image, read.labels
 
 
@@ -149,9 +180,11 @@ def load_mask(
     *,
     labels: Sequence[int] | None = None,
     nifti_form: NiftiForm | None = None,
+    flat: bool = False,
+    pixel_mm: float | None = None,
 ) -> Mask:
     """As `read_mask`, which says whether a scale factor was undone too, and has notes."""
-    read = _read(path, patient_id, nifti_form)
+    read = _read(path, patient_id, nifti_form, flat, pixel_mm)
     if isinstance(read, Segmentation):
         return _of_segments(read, path, patient_id, labels)
     voxels, rounded = _whole(sitk.GetArrayFromImage(read.image), path, patient_id)
@@ -182,6 +215,34 @@ def load_mask(
     mask = sitk.GetImageFromArray(region.astype(np.uint8))
     mask.CopyInformation(read.image)
     return Mask(mask, found, scaled, (*read.notes, *rounded))
+
+
+def is_flat(path: Path) -> bool | None:
+    """Whether a file or folder holds a single slice; None where it cannot be read."""
+    try:
+        if path.is_dir():
+            return len(series_files(path)) == 1
+        if is_dicom(path):
+            header = read_header(path)
+            return not is_segmentation(header) and frame_count(header) == 1
+        return single_slice(_header(path, "qform").size)
+    except (HeaderFault, OSError):
+        return None
+
+
+def looks_like_mask(path: Path) -> bool | None:
+    """Whether the voxels of a file are the few whole numbers of a mask rather than an image's; None
+    where it cannot be read."""
+    try:
+        read = _read(path, "", "qform", is_flat(path) or False, None)
+    except CaseError:
+        return None
+    if isinstance(read, Segmentation):
+        return True
+    values = np.unique(sitk.GetArrayViewFromImage(read.image))
+    nonzero = values[values != 0]
+    whole = np.all(np.abs(nonzero - np.rint(nonzero)) < NEAR_WHOLE) or _is_scaled(nonzero)
+    return bool(whole and len(nonzero) < MAX_LABELS and np.all(nonzero > 0))
 
 
 def _is_scaled(values: np.ndarray) -> bool:
@@ -229,7 +290,9 @@ def _of_segments(
     return Mask(mask, counts, False)
 
 
-def _read(path: Path, patient_id: str, form: NiftiForm | None) -> Loaded | Segmentation:
+def _read(
+    path: Path, patient_id: str, form: NiftiForm | None, flat: bool, pixel_mm: float | None
+) -> Loaded | Segmentation:
     """A file or series of any format, checked; what is refused names patient and file."""
     path = Path(path)
     if path.is_symlink() and not path.exists():
@@ -241,8 +304,12 @@ def _read(path: Path, patient_id: str, form: NiftiForm | None) -> Loaded | Segme
         if kind := special(path):
             raise HeaderFault(f"{kind}, no image file", "Name a file, or the folder of a series.")
         with quiet():
-            read = _read_dicom(path) if path.is_dir() or is_dicom(path) else _read_file(path, form)
-        return read if isinstance(read, Segmentation) else _checked(read)
+            dicom = path.is_dir() or is_dicom(path)
+            if dicom:
+                read = _read_dicom(path, flat, pixel_mm)
+            else:
+                read = _read_file(path, form, flat, pixel_mm)
+        return read if isinstance(read, Segmentation) else _checked(read, flat)
     except HeaderFault as fault:
         raise _fault(path, patient_id, fault.reason, fault.remedy) from fault
     except RuntimeError as error:
@@ -253,7 +320,7 @@ def _read(path: Path, patient_id: str, form: NiftiForm | None) -> Loaded | Segme
         raise _fault(path, patient_id, reason, "Check the file and its permissions.") from error
 
 
-def _read_dicom(path: Path) -> Loaded | Segmentation:
+def _read_dicom(path: Path, flat: bool, pixel_mm: float | None) -> Loaded | Segmentation:
     files = series_files(path) if path.is_dir() else [path]
     if len(files) == 1:
         header = read_header(files[0])
@@ -261,6 +328,8 @@ def _read_dicom(path: Path) -> Loaded | Segmentation:
             return read_segmentation(files[0], header)
         if frame_count(header) > 1:
             return Loaded(*read_frames(files[0], header))
+        if flat:
+            return Loaded(*read_slice(files[0], header, pixel_mm))
         if not path.is_dir():
             raise HeaderFault(
                 "a single slice of DICOM, where a volume is needed",
@@ -269,11 +338,20 @@ def _read_dicom(path: Path) -> Loaded | Segmentation:
     return Loaded(*read_series(files))
 
 
-def _read_file(path: Path, form: NiftiForm | None) -> Loaded:
+def _read_file(
+    path: Path, form: NiftiForm | None, flat: bool, pixel_mm: float | None
+) -> Loaded:
     header = _header(path, form)
+    if header.form == "picture" and not flat:
+        raise HeaderFault(f"unreadable image ({picture(_begin(path))})", FORMATS)
     check_header(header)
     with _rounding_axes() if needs_rounding(header) else nullcontext():
         image = sitk.ReadImage(str(path))
+    if header.form == "picture":
+        edge = pixel_mm or 1.0
+        image.SetSpacing([edge] * image.GetDimension())
+        notes = () if pixel_mm else header.notes
+        return Loaded(gray(image), notes)
     if header.form == "NIfTI" and image.GetDimension() == 3:
         image = placed(image, path, form)
     return Loaded(image, header.notes)
@@ -289,6 +367,8 @@ def _header(path: Path, form: NiftiForm | None) -> Header:
         return nrrd_header(path)
     if name.endswith((".nii", ".hdr", ".img", ".mgh", ".mgz", ".gz")):
         return nifti_header(path, form)
+    if picture(begin):
+        return picture_header(path)
     kind = next((kind for first, kind in OTHER_KINDS.items() if begin.startswith(first)), None)
     if kind is None and name.endswith((".mha", ".mhd")):
         return meta_header(path)
@@ -313,8 +393,8 @@ def _check_packing(path: Path, begin: bytes) -> None:
         )
 
 
-def _checked(read: Loaded) -> Loaded:
-    """One 3D volume of numbers in mm, whatever the format, or refused."""
+def _checked(read: Loaded, flat: bool) -> Loaded:
+    """One volume, or one slice as a volume, of numbers in mm, whatever the format, or refused."""
     image, notes = read
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
@@ -326,7 +406,14 @@ def _checked(read: Loaded) -> Loaded:
             "Give a grayscale image.",
         )
     size = " x ".join(str(n) for n in image.GetSize())
-    if image.GetDimension() != 3 or min(image.GetSize()) < 2:
+    if flat:
+        if not single_slice(image.GetSize()):
+            raise HeaderFault(
+                f"{size} voxels, where the cohort is of single slices",
+                "Keep volumes and single slices in cohorts of their own.",
+            )
+        image = as_volume(image)
+    elif image.GetDimension() != 3 or min(image.GetSize()) < 2:
         raise HeaderFault(
             f"{size} voxels, where a 3D volume of at least two slices is needed",
             "Give one volume: of a 4D file, extract the b-value or time point that is meant.",
@@ -338,7 +425,7 @@ def _checked(read: Loaded) -> Loaded:
             "Correct the spacing or its unit in the header.",
         )
     check_axes(np.array(image.GetDirection()).reshape(3, 3))
-    if _is_identity(image):
+    if not flat and _is_identity(image):
         notes = ("the affine is the identity (1 x 1 x 1 mm, at zero): voxel size and place may be "
                  "lost",)  # fmt: skip
     return Loaded(image, notes)
