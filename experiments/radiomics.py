@@ -155,6 +155,11 @@ def _extract(config: Config, names: Names) -> int:
     assert config.spacing is not None
     names, cohort = names.of_cohort(manifest), names.cohort(manifest)
     check_regions(list(labels), cohort, "--label")
+    if config.perturb and len({files.patient_id for files in cohort.cases}) < 2:
+        raise InputError(
+            f"--perturb {config.perturb}: {config.cohort} has one patient, and how well a feature "
+            "repeats is told against the differences between patients. Leave it out, or add patients"
+        )
     parameters = check_parameters(config.parameters, cohort, labels)
     if config.dry_run:
         print(outlook(config, cohort, parameters, cache))

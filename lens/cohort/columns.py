@@ -12,7 +12,7 @@ from lens.cohort import prostate
 from lens.cohort.images import PICTURE_SUFFIXES, is_flat, looks_like_mask
 from lens.cohort.intensities import KINDS, Kind
 from lens.errors import InputError
-from lens.names import check_names, closest, name_problem, same_word
+from lens.names import check_names, closest, either, name_problem, same_word
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def decide(
     if images and not modalities:
         raise InputError(
             f"{path}: no modality column (found: {', '.join(header)}): none is named "
-            f"{_list(prostate.MODALITIES)} or holds image files. Say which do: --modalities NAME"
+            f"{either(prostate.MODALITIES)} or holds image files. Say which do: --modalities NAME"
         )
     rois, labelled = _regions(path, masks, declared)
     for name in (*modalities, *rois):
@@ -330,6 +330,3 @@ def _name_problem(name: str) -> str:
         return f"{name!r}: no dot and no blank may be part of the name of a modality or region"
     return name_problem(name)
 
-
-def _list(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -16,6 +16,7 @@ from lens.cohort.prostate import channels as default_channels
 from lens.errors import CaseError, InputError
 from lens.formulas import unguarded
 from lens.missing import is_missing
+from lens.names import either
 from lens.openable import folder_fault, plain_files, special
 from lens.settings import NiftiForm
 
@@ -245,7 +246,7 @@ def _check_splits(path: Path, rows: Sequence[dict[str, str]]) -> None:
         if split not in SPLITS:
             found = f"split {split!r}" if split else "no split"
             raise InputError(
-                f"{path}: patient {patient} has {found}. Use {_list(SPLITS)} for every row, or "
+                f"{path}: patient {patient} has {found}. Use {either(SPLITS)} for every row, or "
                 "leave the column out and let a split be drawn"
             )
         if of_patient.setdefault(patient, split) != split:
