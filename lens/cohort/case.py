@@ -14,7 +14,7 @@ from lens.cohort.images import load_image
 from lens.cohort.intensities import AIR_HU, Kind, kind_of, notes_on
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement, verdict
-from lens.cohort.prostate import check_regions_fit, standardise_adc
+from lens.cohort.prostate import check_regions_fit, standardise_maps
 from lens.cohort.regions import Region, check_labels, read_region
 from lens.errors import CaseError, InputError
 
@@ -113,7 +113,7 @@ def read_case(
         sampled[name] = geometry.sample(image, grid, padding=AIR_HU if kind == "ct" else None)
         _check_contrast(sampled[name], name, masks, files)
         notes += _sampling_notes(name, image, grid)
-    notes += standardise_adc(sampled, masks, files.images, files.patient_id)
+    notes += standardise_maps(sampled, masks, files.images, files.patient_id)
     return Case(
         files.patient_id,
         files.study_id,

@@ -83,7 +83,7 @@ def check_regions_fit(
     return []
 
 
-def standardise_adc(
+def standardise_maps(
     images: dict[str, sitk.Image],
     masks: Mapping[str, sitk.Image],
     files: Mapping[str, Path],

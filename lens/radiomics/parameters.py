@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -181,7 +180,6 @@ def _as_written(file: Path) -> dict[str, Any]:
     return Core(source_file=str(file), schema_data={"type": "any"}).source or {}
 
 
-@lru_cache
 def _read_default(name: str) -> Parameters:
     with as_file(files("lens.radiomics") / f"{name}.yaml") as file:
         content = read_parameters(file).content
