@@ -147,8 +147,8 @@ class Glob:
 
     def find(self) -> Prepared:
         """The studies and what cannot be used."""
-        from lens.cohort.prostate import MODALITIES
         from lens.cohort.patterns import prepare_patterns
+        from lens.cohort.prostate import MODALITIES
         from lens.errors import InputError
 
         images = _given(t2=self.t2, dwi=self.dwi, adc=self.adc)
