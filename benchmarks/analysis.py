@@ -23,7 +23,7 @@ import pandas as pd
 import tyro
 
 from benchmarks import harness
-from lens.cohort.manifest import MODALITIES
+from lens.cohort.prostate import MODALITIES
 
 IMAGES = 9
 FACTORS = 12

@@ -28,7 +28,7 @@ import pandas as pd
 
 from benchmarks import harness
 from experiments.common.cli import DONE, SET_ASIDE
-from lens.cohort.manifest import MODALITIES
+from lens.cohort.prostate import MODALITIES
 
 WORKERS = 2
 

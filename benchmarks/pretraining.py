@@ -154,7 +154,7 @@ def _finetune(
 ) -> dict[str, Any]:
     from encoders import HeadSettings, Tracking, TrainingSettings, finetune
     from experiments.finetune import score
-    from lens.cohort.manifest import CHANNELS
+    from lens.cohort.prostate import MODALITIES as CHANNELS
     from lens.files import write_json
 
     done = config.folder / part / "result.json"

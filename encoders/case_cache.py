@@ -56,5 +56,6 @@ class CaseCache:
         if id(files) not in self._keys:
             contents = {n: image_hash(path) for n, path in {**files.images, **files.masks}.items()}
             ids = (files.patient_id, files.study_id, files.nifti_form)
+            ids = (*ids, dict(files.kinds), files.flat, files.pixel_mm)
             self._keys[id(files)] = fingerprint(self._common, ids, contents)
         return self._keys[id(files)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from lens.cohort import CaseFiles
-from lens.cohort.manifest import MODALITIES
+from lens.cohort import Cohort
 from lens.errors import InputError
 from lens.names import check_names
 
@@ -16,21 +15,23 @@ ZEROS = ("none", "")
 """Names of a channel that is to be all zeros."""
 
 
-def check_channels(names: Sequence[str], cases: Sequence[CaseFiles], where: str) -> None:
+def check_channels(names: Sequence[str], cohort: Cohort, where: str) -> None:
     """Refuses channels that are no modality, and an input of nothing but zeros.
 
     A modality that none of the cases has gives zeros, which is said.
 
     Args:
         names: of the channels in order, modalities or one of `ZEROS`.
-        cases: of the cohort.
+        cohort: whose images they are.
         where: the names were given, for messages: ``--modalities``.
 
     Raises:
         InputError: a name is unknown, or no case has any of the modalities.
     """
-    there = [name for name in MODALITIES if any(name in files.images for files in cases)]
-    unknown = [name for name in names if name not in (*MODALITIES, *ZEROS)]
+    there = [
+        name for name in cohort.modalities if any(name in files.images for files in cohort.cases)
+    ]
+    unknown = [name for name in names if name not in (*there, *cohort.channels, *ZEROS)]
     check_names(unknown, [*there, ZEROS[0]], "modality", where)
     wanted = [name for name in names if name not in ZEROS]
     lacking = [name for name in wanted if name not in there]

@@ -19,7 +19,7 @@ from encoders.embedding import embed, embed_windows
 from encoders.encoder import Encoder, EncoderConfig, encoder_hash
 from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool
 from lens.cohort import Case, CaseFiles, Cohort, read_case, stack, stack_mask
-from lens.cohort.manifest import CHANNELS
+from lens.cohort.prostate import MODALITIES
 from lens.errors import CaseError, InputError
 from lens.files import write_arrays
 from lens.names import check_names
@@ -58,7 +58,7 @@ class EmbeddingSettings:
         shape: (D, H, W) of the encoder's input, in voxels.
         spacing_mm: (x, y, z) of its voxels.
         modalities: its channels; one that the cohort lacks, or ``none``, is all zeros.
-        pool: average over the whole crop, or over the gland or the lesion.
+        pool: average over the whole crop, or over this region.
         stages: stages of the encoder, from 1; none for the last.
         windows: cover images larger than `shape` by overlapping windows instead of cropping them.
         labels: region -> the mask values that make it; every value above zero by default.
@@ -66,7 +66,7 @@ class EmbeddingSettings:
 
     shape: tuple[int, int, int] = INPUT_SHAPE
     spacing_mm: tuple[float, float, float] = SPACING_MM
-    modalities: tuple[str, ...] = CHANNELS
+    modalities: tuple[str, ...] = MODALITIES
     pool: Pool = "global"
     stages: tuple[int, ...] = ()
     windows: bool = False
@@ -100,7 +100,7 @@ def embed_cohort(
         InputError: the settings do not fit the encoder, or no case could be embedded.
     """
     check_settings(encoder.config, settings)
-    check_channels(settings.modalities, cohort.cases, "modalities")
+    check_channels(settings.modalities, cohort, "modalities")
     check_pool(settings, cohort)
     kept = None if cache is None else _kept(encoder, settings, cache)
     rows: dict[int, np.ndarray] = {}
@@ -157,8 +157,8 @@ def check_settings(config: EncoderConfig, settings: EmbeddingSettings) -> None:
         )
     if set(settings.stages) - set(range(1, len(config.widths) + 1)):
         raise InputError(f"stages {settings.stages}: the encoder has 1 to {len(config.widths)}")
-    if config.dims == 2 and (settings.pool != "global" or settings.windows):
-        raise InputError("a 2D encoder reads slices; regions and windows need a 3D encoder")
+    if config.dims == 2 and settings.windows:
+        raise InputError("a 2D encoder reads slices; windows need a 3D encoder")
     stride = config.total_strides[-1]
     sides = settings.shape[1:] if config.dims == 2 else settings.shape
     if any(side < stride or side % stride for side in sides):

@@ -30,7 +30,8 @@ def embed(
     """Embeddings of volumes, in batches.
 
     Args:
-        encoder: the encoder; a 2D one reads slice by slice, and the embeddings are averaged.
+        encoder: the encoder; a 2D one reads slice by slice, and the embeddings are averaged; over a
+            region, its feature maps.
         volumes: ``(N, D, H, W, C)``, or an iterable of ``(D, H, W, C)``, read batch by batch.
         masks: ``(N, D, H, W)``, or an iterable of ``(D, H, W)``: average over this region only.
         stages: which stages, from 1, side by side in the result; the last one if not given. The
@@ -46,7 +47,7 @@ def embed(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it counts volumes and is at least 1")
-    chosen = _check_stages(encoder, stages, masked=masks is not None)
+    chosen = _check_stages(encoder, stages)
     total = len(volumes) if hasattr(volumes, "__len__") else None  # type: ignore[arg-type]
     if total is not None:
         batch_size = min(batch_size, max(total, 1))
@@ -86,7 +87,9 @@ def embed_windows(
     Returns:
         The embedding; NaN where the mask is empty.
     """
-    chosen = _check_stages(encoder, stages, masked=True)
+    if encoder.config.dims == 2:
+        raise ValueError("a 2D encoder reads slices; windows need a 3D encoder")
+    chosen = _check_stages(encoder, stages)
     volume = np.asarray(volume, np.float32)
     strides = encoder.config.total_strides
     if any(size % strides[-1] for size in window):
@@ -141,7 +144,12 @@ def _embed_batch(
 ) -> np.ndarray:
     slices = encoder.config.dims == 2 and x.ndim == 5
     maps = encoder.stages(x.reshape(-1, *x.shape[2:]) if slices else x)
-    pooled = _pool(encoder, stages, tuple(maps[stage - 1] for stage in stages), mask)
+    chosen = tuple(maps[stage - 1] for stage in stages)
+    if slices and mask is not None:
+        # A region is averaged over all slices at once, each weighed by what it shows of it.
+        chosen = tuple(each.reshape(*x.shape[:2], *each.shape[1:]) for each in chosen)
+        return _pool(encoder, stages, chosen, mask)
+    pooled = _pool(encoder, stages, chosen, mask)
     return pooled.reshape(*x.shape[:2], -1).mean(axis=1) if slices else pooled
 
 
@@ -168,15 +176,11 @@ def _mean(features: Float[Array, "n *grid c"], mask: Array | None) -> Float[Arra
     return roi_mean(features, mask)
 
 
-def _check_stages(
-    encoder: Encoder, stages: Sequence[int] | None, *, masked: bool
-) -> tuple[int, ...]:
+def _check_stages(encoder: Encoder, stages: Sequence[int] | None) -> tuple[int, ...]:
     count = len(encoder.config.widths)
     chosen = tuple(stages or (count,))
     if not set(chosen) <= set(range(1, count + 1)):
         raise ValueError(f"stages {chosen}; the encoder has stages 1 to {count}")
-    if masked and encoder.config.dims == 2:
-        raise ValueError("a 2D encoder reads slices; regions and windows need a 3D encoder")
     return chosen
 
 

@@ -22,7 +22,8 @@ from lens.ranges import (
 
 Task = Literal["classification", "regression", "segmentation"]
 MaskLoss = Literal["dice", "dice-ce"]
-Pool = Literal["global", "gland", "lesion"]
+Pool = str
+"""Over what feature maps are averaged: ``global``, or a region of the cohort."""
 
 INPUT_SHAPE = (64, 224, 224)
 """Depth, height and width of an encoder's input, in voxels."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from encoders.case_cache import CaseCache
 from encoders.channels import check_channels
 from encoders.rows import Rows
 from lens.cohort import CaseFiles, Cohort, read_case, stack, stack_mask
-from lens.cohort.manifest import CHANNELS, ROIS
 from lens.errors import CaseError, InputError
 
 IN_MEMORY = 4 << 30
@@ -29,21 +28,27 @@ class CachedCohort:
 
     Attributes:
         cases: from the manifest.
-        files: one per case: ``volume`` (D, H, W, 3) with the modalities as channels, zeros for one
-            that the case lacks, and a mask per region, empty where the case lacks it.
+        files: one per case: ``volume`` (D, H, W, C) with the modalities of the cohort as channels,
+            and ``mask-<region>`` for each of its regions, empty where the case lacks it.
+        cohort: the cases as a cohort, for the names of its images and regions.
     """
 
     cases: tuple[CaseFiles, ...]
     files: tuple[Path, ...]
+    cohort: Cohort
 
-    def volumes(self, modalities: Sequence[str] = CHANNELS) -> Rows:
-        """Volumes with these channels, zeros for one of `encoders.channels.ZEROS`.
+    def volumes(self, modalities: Sequence[str] | None = None) -> Rows:
+        """Volumes with these channels, by default those of the cohort.
+
+        Zeros stand for one of `encoders.channels.ZEROS`, or for one that the cohort lacks.
 
         Raises:
             InputError: as `encoders.channels.check_channels`.
         """
-        check_channels(modalities, self.cases, "modalities")
-        channels = [CHANNELS.index(name) if name in CHANNELS else None for name in modalities]
+        modalities = self.cohort.channels if modalities is None else modalities
+        check_channels(modalities, self.cohort, "modalities")
+        stored = self.cohort.modalities
+        channels = [stored.index(name) if name in stored else None for name in modalities]
         return _rows(self.files, partial(_volume, channels=channels))
 
     def masks(self, roi: str, order: Sequence[int] | np.ndarray | None = None) -> Rows:
@@ -58,6 +63,7 @@ def cache_cohort(
     *,
     shape: tuple[int, int, int],
     spacing_mm: tuple[float, float, float],
+    labels: Mapping[str, Sequence[int]] | None = None,
     progress: bool = True,
 ) -> tuple[CachedCohort, tuple[CaseError, ...]]:
     """Volumes and masks of every case; what is not in the cache yet is read into it.
@@ -68,6 +74,7 @@ def cache_cohort(
             the code; a file there that is damaged is made again.
         shape: (D, H, W) in voxels.
         spacing_mm: (x, y, z).
+        labels: region -> the mask values that make it; every value above zero by default.
         progress: show a progress bar.
 
     Returns:
@@ -77,8 +84,9 @@ def cache_cohort(
     Raises:
         InputError: no case can be used.
     """
-    kept = CaseCache(cache, (__name__,), shape, spacing_mm)
-    read = partial(_read, kept=kept, shape=shape, spacing_mm=spacing_mm)
+    kept = CaseCache(cache, (__name__,), shape, spacing_mm, labels)
+    reading = {"shape": shape, "spacing_mm": spacing_mm, "labels": labels}
+    read = partial(_read, kept=kept, cohort=cohort, **reading)
     with ThreadPoolExecutor(2) as pool:
         results = list(
             tqdm(
@@ -93,10 +101,12 @@ def cache_cohort(
     errors = (*cohort.set_aside, *(r for r in results if isinstance(r, CaseError)))
     if not good:
         raise InputError(f"{cohort.path}: no case can be used; the first: {errors[0]}")
+    cases = tuple(cohort.cases[i] for i in good)
     return (
         CachedCohort(
-            tuple(cohort.cases[i] for i in good),
+            cases,
             tuple(r for r in results if isinstance(r, Path)),
+            replace(cohort, cases=cases),
         ),
         errors,
     )
@@ -108,15 +118,16 @@ def count_cached(
     *,
     shape: tuple[int, int, int],
     spacing_mm: tuple[float, float, float],
+    labels: Mapping[str, Sequence[int]] | None = None,
 ) -> int:
     """Cases that `cache_cohort` would find in the cache; reads all files where there is a folder.
 
     Args:
-        cohort, cache, shape, spacing_mm: as there.
+        cohort, cache, shape, spacing_mm, labels: as there.
     """
     if not cache.is_dir():
         return 0
-    kept = CaseCache(cache, (__name__,), shape, spacing_mm)
+    kept = CaseCache(cache, (__name__,), shape, spacing_mm, labels)
     return sum(kept.find(files) is not None for files in cohort.cases)
 
 
@@ -153,22 +164,24 @@ def _volume(file: Path, channels: Sequence[int | None]) -> np.ndarray:
 
 
 def _mask(file: Path, roi: str) -> np.ndarray:
-    return np.load(file)[roi]
+    return np.load(file)[f"mask-{roi}"]
 
 
 def _read(
     files: CaseFiles,
     *,
     kept: CaseCache,
+    cohort: Cohort,
     shape: tuple[int, int, int],
     spacing_mm: tuple[float, float, float],
+    labels: Mapping[str, Sequence[int]] | None,
 ) -> Path | CaseError:
     if path := kept.find(files):
         return path
     try:
-        case = read_case(files, spacing_mm=spacing_mm)
-        volume = stack(case, shape=shape)
+        case = read_case(files, spacing_mm=spacing_mm, labels=labels)
+        volume = stack(case, shape=shape, modalities=cohort.modalities)
     except CaseError as error:
         return error
-    masks = {roi: stack_mask(case, roi, shape=shape) for roi in ROIS}
+    masks = {f"mask-{roi}": stack_mask(case, roi, shape=shape) for roi in cohort.rois}
     return kept.keep(files, volume=volume, **masks)

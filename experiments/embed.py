@@ -40,19 +40,28 @@ class Config:
     """A checkpoint folder, a PyTorch file or .safetensors."""
     out: Path
     """The .npz to write: patient_id (n,), embeddings (n, d), and study_id if the cohort has it."""
-    shape: tuple[int, int, int] = INPUT_SHAPE
-    """Depth, height and width of the encoder's input, in voxels."""
-    spacing: tuple[float, float, float] = SPACING_MM
-    """Voxel size along x, y, z, in mm."""
+    shape: tuple[int, int, int] | None = None
+    """Depth, height and width of the encoder's input, in voxels; default 64 224 224, of single
+    slices 1 224 224."""
+    spacing: tuple[float, float, float] | None = None
+    """Voxel size along x, y, z, in mm; default 0.5 0.5 1.0, of single slices 1 1 1 (pixels where
+    the files have no pixel size)."""
     label: tuple[str, ...] = ()
-    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
-    default."""
+    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by default.
+    Where there is one column with masks, names of your own make several regions of it:
+    anterior=1 posterior=2."""
     nifti_form: NiftiForm | None = None
     """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
     disagree are refused."""
     modalities: tuple[str, ...] = ()
-    """The encoder's channels in order, default t2 dwi adc; none gives zeros, and so does one that
-    the cohort lacks."""
+    """Columns with images, as the encoder's channels in order; default t2 dwi adc, or those
+    recognised as images. none gives zeros, and so does one that the cohort lacks."""
+    rois: tuple[str, ...] = ()
+    """Columns with masks, such as tumour; by default gland and lesion, or those recognised as
+    masks."""
+    kind: tuple[str, ...] = ()
+    """What the numbers of a modality mean where its name does not say: NAME=mr (arbitrary units),
+    NAME=ct (Hounsfield units), NAME=8-bit (ultrasound, X-ray) or NAME=units (a map)."""
     pool: Pool = "global"
     """Average over the whole crop, or over this region."""
     stage: tuple[int, ...] = ()
@@ -91,14 +100,14 @@ def job(config: Config, names: Names) -> int:
     """Manifest to embeddings, under the names that may be written; gives the exit code."""
     from encoders.checkpoints import load
     from encoders.cohort_embeddings import embed_cohort
+    from experiments.common.cohorts import read_cohort
     from experiments.common.outlook import check_room
-    from lens.cohort import read_manifest
     from lens.errors import InputError
 
     if problem := _problem(config):
         raise InputError(as_flag(problem))
-    settings = _settings(config)
-    manifest = read_manifest(config.cohort, nifti_form=config.nifti_form)
+    manifest = read_cohort(config, label=config.label, only=False)
+    settings = _settings(config, manifest)
     names, cohort = names.of_cohort(manifest), names.cohort(manifest)
     _check(config, cohort, settings)
     encoder = load(config.encoder, partial=config.partial)
@@ -122,15 +131,15 @@ def job(config: Config, names: Names) -> int:
     return list_set_aside(errors, config.out.with_name(config.out.stem + ".failures.csv"))
 
 
-def _settings(config: Config) -> EmbeddingSettings:
+def _settings(config: Config, cohort: Cohort) -> EmbeddingSettings:
     from encoders.cohort_embeddings import EmbeddingSettings
+    from experiments.common.cohorts import shape_of, spacing_of
     from lens.cohort import parse_labels
-    from lens.cohort.manifest import CHANNELS
 
     return EmbeddingSettings(
-        shape=config.shape,
-        spacing_mm=config.spacing,
-        modalities=config.modalities or CHANNELS,
+        shape=shape_of(cohort, config.shape),
+        spacing_mm=spacing_of(cohort, config.spacing),
+        modalities=config.modalities or cohort.channels,
         pool=config.pool,
         stages=config.stage,
         windows=config.windows,
@@ -149,7 +158,7 @@ def _check(config: Config, cohort: Cohort, settings: EmbeddingSettings) -> None:
     check_output(config.out, "--out")
     if config.cache is not None:
         check_output(config.cache, "--cache", folder=True)
-    check_channels(settings.modalities, cohort.cases, "--modalities")
+    check_channels(settings.modalities, cohort, "--modalities")
     check_pool(settings, cohort)
     check_regions(list(settings.labels or {}), cohort, "--label")
     header = check_encoder(config.encoder, "--encoder", partial=config.partial)
@@ -166,7 +175,7 @@ def _outlook(
     total, done = len(cohort.cases), count_embedded(cohort, encoder, settings, parts(config))
     width = _width(config, encoder)
     weights = sum(prod(each.shape) for each in parameters(encoder).values())
-    batch = config.batch_size * prod(config.shape) * len(settings.modalities) * FLOAT
+    batch = config.batch_size * prod(settings.shape) * len(settings.modalities) * FLOAT
     return Outlook(
         steps=[Step("embed", done == total, f"{done} of {total} cases done before")],
         sizes=[
@@ -196,7 +205,8 @@ def _bytes(cases: int, width: int) -> float:
 
 def _problem(config: Config) -> str:
     """What is out of range; an empty text where nothing is."""
-    return grid_problem(config.shape, config.spacing) or first_problem(
+    shape, spacing = config.shape or INPUT_SHAPE, config.spacing or SPACING_MM
+    return grid_problem(shape, spacing) or first_problem(
         [Check("stage", config.stage, COUNT), Check("batch_size", config.batch_size, COUNT)]
     )
 

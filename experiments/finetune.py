@@ -24,6 +24,7 @@ from lens.settings import flat
 if TYPE_CHECKING:
     from experiments.common.training_checks import Checked
     from lens.anonymise import Names
+    from lens.cohort import Cohort
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ class Config(TrainingConfig):
     task: Task
     """Which head and loss."""
     label: str
-    """Column of the manifest: a class, a number (its unit is that of the metrics), or a region."""
+    """Column of the manifest: a class, a number (its unit is that of the metrics), or a region,
+    which may be made of mask values: anterior=1."""
     channels: tuple[str, ...] = ()
     """Modalities that are given, all by default; the others are zeros. The paper's volume
     regression: t2."""
@@ -56,6 +58,21 @@ class Config(TrainingConfig):
     control: Literal["none", "permuted-labels"] = "none"
     """permuted-labels: the labels of train and val patients are exchanged among them, by seed."""
 
+    @property
+    def target(self) -> str:
+        """The column, or the region, that is learnt."""
+        return self.label.partition("=")[0] if self.region_labels else self.label
+
+    @property
+    def region_labels(self) -> tuple[str, ...]:
+        """``REGION=VALUES``: mask values that make the region of a segmentation."""
+        return (self.label,) if self.task == "segmentation" and "=" in self.label else ()
+
+    def shown(self, cohort: Cohort) -> tuple[str, ...]:
+        """Channels of the encoder, empty text for one that is zeros."""
+        every = self.channels_of(cohort)
+        return tuple(name if name in (self.channels or every) else "" for name in every)
+
 
 @alone(lambda config: of_folder(config.run.out, config.volumes), Config.hidden)
 def job(config: Config, names: Names) -> int:
@@ -64,7 +81,6 @@ def job(config: Config, names: Names) -> int:
     from experiments.common.training_checks import check_training_disk, training_outlook
     from experiments.common.training_data import read_data, write_patients
     from experiments.common.training_runs import run_seeds
-    from lens.cohort.manifest import CHANNELS
 
     checked = _check(config, names)
     if config.dry_run:
@@ -73,9 +89,10 @@ def job(config: Config, names: Names) -> int:
     check_training_disk(config, checked)
     out = config.run.out
     record = RunRecord(out, flat(config), names)
+    record.record["columns"] = checked.cohort.record()
     data = read_data(config, None if config.task == "segmentation" else config.label, names)
-    seen = config.channels or CHANNELS
-    volumes = data.cached.volumes([name if name in seen else "" for name in CHANNELS])
+    shown = config.shown(checked.cohort)
+    volumes = data.cached.volumes(shown)
     sources = {seed: _sources(config, data, seed) for seed in config.run.each}
     patients = np.array([files.patient_id for files in data.cached.cases])
     permuted = {
@@ -86,7 +103,7 @@ def job(config: Config, names: Names) -> int:
     write_patients(out / "patients.csv", data, **permuted)
 
     def one(seed: int, folder: Path) -> dict[str, Any]:
-        return _one(config, seed, folder, data, volumes, sources[seed], names)
+        return _one(config, seed, folder, data, volumes, shown, sources[seed], names)
 
     _summarise(config, run_seeds(config, record, one), names)
     record.finish(patients=len(data.split))
@@ -98,14 +115,15 @@ def _check(config: Config, names: Names) -> Checked:
     from encoders.channels import check_channels
     from experiments.common.training_checks import check_classes, check_training
     from experiments.common.training_data import cohort_split_of
-    from lens.cohort.manifest import CHANNELS
 
     masks = config.task == "segmentation"
     config.training.settings(config.run.seed, freeze=config.freeze, layer_decay=config.layer_decay)
-    checked = check_training(config, None if masks else config.label, names=names)
-    check_channels(config.channels or CHANNELS, checked.cohort.cases, "--channels")
+    checked = check_training(config, None if masks else config.label, names)
+    check_channels(
+        config.channels or config.channels_of(checked.cohort), checked.cohort, "--channels"
+    )
     if masks:
-        check_regions([config.label], checked.cohort, "--label")
+        check_regions([config.target], checked.cohort, "--label")
     else:
         split = cohort_split_of(checked.cohort, config.run.seed)
         check_classes(config.task, config.label, checked.cohort, split)
@@ -118,6 +136,7 @@ def _one(
     folder: Path,
     data: Any,
     volumes: Any,
+    shown: tuple[str, ...],
     source: np.ndarray,
     names: Names,
 ) -> dict[str, Any]:
@@ -125,7 +144,8 @@ def _one(
     from encoders.finetuning import finetune
     from experiments.common.training_runs import initial_encoder, tracked
 
-    encoder, origin = initial_encoder(config, seed, names)
+    encoder, origin = initial_encoder(config, seed, len(shown), names)
+    origin |= {"channels": tuple(name for name in shown if name)}
     truth = _labels(config, data, np.arange(len(source)))
     # A zoom would change the volume that is to be measured.
     augmentation = {"zoom": 0.0} if config.task == "regression" else {}
@@ -163,12 +183,11 @@ def _write(
 ) -> None:
     """The best and the last encoder with their facts, and the metrics."""
     from encoders.checkpoints import save
-    from lens.cohort.manifest import CHANNELS
     from lens.files import write_json
 
     facts = {
         "origin": "fine-tuned", **origin, "task": config.task, "label": config.label,
-        "channels": config.channels or CHANNELS, "control": config.control,
+        "control": config.control,
         "frozen": config.freeze, "seed": metrics["seed"], "best_epoch": metrics["best_epoch"],
     }  # fmt: skip
     best, last = encoders
@@ -223,7 +242,7 @@ def _labels(config: Config, data: Any, source: np.ndarray) -> Any:
     from experiments.common.training_data import labels_of
 
     if config.task == "segmentation":
-        return data.cached.masks(config.label, source)
+        return data.cached.masks(config.target, source)
     numbers = config.task == "regression"
     return labels_of(data.cached.cases, config.images.cohort, config.label, numbers=numbers)[source]
 

@@ -148,8 +148,8 @@ class Glob:
 
     def find(self) -> Prepared:
         """The studies and what cannot be used."""
-        from lens.cohort.manifest import MODALITIES
         from lens.cohort.patterns import prepare_patterns
+        from lens.cohort.prostate import MODALITIES
         from lens.errors import InputError
 
         images = _given(t2=self.t2, dwi=self.dwi, adc=self.adc)
@@ -181,21 +181,35 @@ class Check:
     """
 
     cohort: Path
-    """Manifest: patient_id, t2, dwi, adc, gland and optionally lesion (paths)."""
+    """Manifest: patient_id, a column per modality and a column per region (paths)."""
 
     out: Path
     """Report to write (.csv or .parquet)."""
 
+    modalities: tuple[str, ...] = ()
+    """Columns with images, in order, such as ct; by default t2, dwi and adc, or those recognised as
+    images."""
+
+    rois: tuple[str, ...] = ()
+    """Columns with masks, such as tumour; by default gland and lesion, or those recognised as
+    masks."""
+
+    kind: tuple[str, ...] = ()
+    """What the numbers of a modality mean where its name does not say: NAME=mr (arbitrary units),
+    NAME=ct (Hounsfield units), NAME=8-bit (ultrasound, X-ray) or NAME=units (a map)."""
+
     label: tuple[str, ...] = ()
-    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
-    default."""
+    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by default.
+    Where there is one column with masks, names of your own make several regions of it:
+    anterior=1 posterior=2."""
 
     nifti_form: NiftiForm | None = None
     """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
     disagree are refused."""
 
-    spacing: tuple[float, float, float] = (0.5, 0.5, 1.0)
-    """Voxel size in mm (x y z) to which images and masks are resampled."""
+    spacing: tuple[float, float, float] | None = None
+    """Voxel size in mm (x y z) to which images and masks are resampled; default 0.5 0.5 1.0, of
+    single slices 1 1 (pixels where the files have no pixel size)."""
 
 
 @dataclass(frozen=True)
@@ -258,8 +272,8 @@ def _check_values(config: Any) -> None:
     from lens.errors import InputError
 
     ranges = {"spacing": EDGE_MM, "seed": SEED}
-    given = ((name, allowed) for name, allowed in ranges.items() if hasattr(config, name))
-    if problem := first_problem((name, getattr(config, name), allowed) for name, allowed in given):
+    given = ((name, getattr(config, name, None), allowed) for name, allowed in ranges.items())
+    if problem := first_problem(each for each in given if each[1] is not None):
         raise InputError(as_flag(problem))
 
 
@@ -297,13 +311,15 @@ def _report(prepared: Prepared, out: Path) -> int:
 
 
 def _check(config: Check) -> int:
-    from lens.cohort import parse_labels, read_manifest
+    from experiments.common.cohorts import read_cohort, spacing_of
+    from lens.cohort import parse_labels
     from lens.cohort.geometry_report import geometry_report
     from lens.files import write_table
 
     labels = parse_labels(config.label)
-    cohort = read_manifest(config.cohort, nifti_form=config.nifti_form)
-    table, errors = geometry_report(cohort, spacing_mm=config.spacing, labels=labels)
+    cohort = read_cohort(config, label=config.label)
+    spacing = spacing_of(cohort, config.spacing)
+    table, errors = geometry_report(cohort, spacing_mm=spacing, labels=labels)
     write_table(table, config.out)
     counts = table["verdict"].value_counts()
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())

@@ -38,9 +38,6 @@ class Config(TrainingConfig):
 
     masking: MaskingSettings = field(default_factory=MaskingSettings)
     """Masked autoencoder."""
-    modalities: tuple[str, ...] = ()
-    """The encoder's channels in order, default t2 dwi adc; none gives zeros, and so does one that
-    the cohort lacks."""
 
 
 @alone(lambda config: of_folder(config.run.out, config.volumes), Config.hidden)
@@ -55,18 +52,19 @@ def job(config: Config, names: Names) -> int:
     )
     from experiments.common.training_data import read_data, write_patients
     from experiments.common.training_runs import run_seeds
-    from lens.cohort.manifest import CHANNELS
     from lens.files import write_json
 
-    out, modalities = config.run.out, config.modalities or CHANNELS
-    checked = check_training(config, channels=len(modalities), names=names)
-    check_channels(modalities, checked.cohort.cases, "--modalities")
+    out = config.run.out
+    checked = check_training(config, names=names)
+    modalities = config.channels_of(checked.cohort)
+    check_channels(modalities, checked.cohort, "--modalities")
     _check_masking(config, checked.header.config)
     if config.dry_run:
         print(training_outlook(config, checked))
         return DONE
     check_training_disk(config, checked)
     record = RunRecord(out, flat(config), names)
+    record.record["columns"] = checked.cohort.record()
     data = read_data(config, names=names)
     volumes = data.cached.volumes(modalities)
     write_patients(out / "patients.csv", data)
@@ -112,7 +110,7 @@ def _one(
     from experiments.common.training_runs import initial_encoder, tracked
     from lens.files import write_json
 
-    encoder, origin = initial_encoder(config, seed, names)
+    encoder, origin = initial_encoder(config, seed, len(modalities), names)
     with tracked(config, folder) as tracking:
         trained, history = pretrain(
             encoder,

@@ -11,7 +11,7 @@ each image and mask came onto the grid, and the mask values found and taken), ``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ class Config:
     """
 
     cohort: Path
-    """Manifest: patient_id, t2, dwi, adc, gland and optionally lesion (paths)."""
+    """Manifest: patient_id, a column per modality and a column per region (paths)."""
 
     out: Path
     """Table to write, .parquet or .csv: a row per patient, a column per feature."""
@@ -48,12 +48,26 @@ class Config:
     """PyRadiomics parameter files: FILE for all modalities, or MODALITY=FILE for one of them
     (t2=T2.yaml adc=ADC.yaml). Without any, the files that come with the package."""
 
-    spacing: tuple[float, float, float] = (0.5, 0.5, 1.0)
-    """Voxel size in mm (x y z) to which images and masks are resampled."""
+    modalities: tuple[str, ...] = ()
+    """Columns with images, in order, such as ct; by default t2, dwi and adc, or those recognised as
+    images."""
+
+    rois: tuple[str, ...] = ()
+    """Columns with masks, such as tumour; by default gland and lesion, or those recognised as
+    masks."""
+
+    kind: tuple[str, ...] = ()
+    """What the numbers of a modality mean where its name does not say: NAME=mr (arbitrary units),
+    NAME=ct (Hounsfield units), NAME=8-bit (ultrasound, X-ray) or NAME=units (a map)."""
+
+    spacing: tuple[float, float, float] | None = None
+    """Voxel size in mm (x y z) to which images and masks are resampled; default 0.5 0.5 1.0. Single
+    slices: 1 1, in pixels where the files have no pixel size; z does nothing."""
 
     label: tuple[str, ...] = ()
-    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
-    default."""
+    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by default.
+    Where there is one column with masks, names of your own make several regions of it:
+    anterior=1 posterior=2."""
 
     nifti_form: NiftiForm | None = None
     """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
@@ -111,8 +125,9 @@ def hidden(config: Config) -> Hidden:
 @alone(lambda config: of_file(config.out, parts(config)), hidden)
 def job(config: Config, names: Names) -> int:
     """Manifest to table, under the names that may be written; gives the exit code."""
+    from experiments.common.cohorts import read_cohort, spacing_of
     from experiments.common.outlook import check_room
-    from lens.cohort import parse_labels, read_manifest
+    from lens.cohort import parse_labels
     from lens.errors import InputError
     from lens.files import write_table
     from lens.radiomics.cohort_features import extract_cohort
@@ -131,9 +146,16 @@ def job(config: Config, names: Names) -> int:
     check_output(cache, "--cache", folder=True)
     if config.slurm_script is not None:
         return write_slurm_script(config, config.slurm_script)
-    manifest = read_manifest(config.cohort, nifti_form=config.nifti_form)
+    manifest = read_cohort(config, label=config.label)
+    config = replace(config, spacing=spacing_of(manifest, config.spacing))
+    assert config.spacing is not None
     names, cohort = names.of_cohort(manifest), names.cohort(manifest)
     check_regions(list(labels), cohort, "--label")
+    if config.perturb and len({files.patient_id for files in cohort.cases}) < 2:
+        raise InputError(
+            f"--perturb {config.perturb}: {config.cohort} has one patient, and how well a feature "
+            "repeats is told against the differences between patients. Leave it out"
+        )
     parameters = check_parameters(config.parameters, cohort, labels)
     if config.dry_run:
         print(outlook(config, cohort, parameters, cache))
@@ -173,6 +195,7 @@ def outlook(
     from lens.cohort import parse_labels
     from lens.radiomics.parts import Reading
 
+    assert config.spacing is not None
     reading = Reading(config.spacing, parse_labels(config.label))
     passes = {"radiomics": 0} | ({"perturbed versions": config.perturb} if config.perturb else {})
     cases = cohort.cases
@@ -198,7 +221,7 @@ def _columns(cohort: Cohort, parameters: Mapping[str, Parameters]) -> int:
     """Features of the case with most regions."""
     from lens.radiomics.computable import count_columns
 
-    return count_columns(max(cohort.cases, key=lambda files: len(files.masks)), parameters)
+    return count_columns(max(cohort.cases, key=lambda files: len(files.regions)), parameters)
 
 
 def _bytes(config: Config, cohort: Cohort, parameters: Mapping[str, Parameters]) -> float:
@@ -212,9 +235,8 @@ def _bytes(config: Config, cohort: Cohort, parameters: Mapping[str, Parameters])
 def _problem(config: Config) -> str:
     """What is out of range; an empty text where nothing is."""
     workers = 1 if config.workers is None else config.workers
-    return first_problem(
-        [Check("spacing", config.spacing, EDGE_MM), Check("workers", workers, COUNT)]
-    )
+    edges = config.spacing or (1.0, 1.0, 1.0)
+    return first_problem([Check("spacing", edges, EDGE_MM), Check("workers", workers, COUNT)])
 
 
 def write_repeatability(
@@ -226,6 +248,7 @@ def write_repeatability(
     from lens.radiomics.cohort_features import extract_perturbed
     from lens.radiomics.repeatability import repeatability
 
+    assert config.spacing is not None
     table = extract_perturbed(
         cohort,
         parameters,
@@ -248,7 +271,10 @@ def write_slurm_script(config: Config, script: Path) -> int:
 
     arguments = ["--cohort", str(config.cohort), "--out", str(config.out)]
     arguments += ["--parameters", *config.parameters] if config.parameters else []
-    arguments += ["--spacing", *map(str, config.spacing)]
+    arguments += ["--modalities", *config.modalities] if config.modalities else []
+    arguments += ["--rois", *config.rois] if config.rois else []
+    arguments += ["--kind", *config.kind] if config.kind else []
+    arguments += ["--spacing", *map(str, config.spacing)] if config.spacing else []
     arguments += ["--label", *config.label] if config.label else []
     arguments += ["--nifti-form", config.nifti_form] if config.nifti_form else []
     arguments += ["--cache", str(config.cache)] if config.cache else []

@@ -38,9 +38,9 @@ def job(config: Config) -> int:
     table = read_test_retest(config.table)
     result = repeatability(table)
     write_table(result, config.out)
-    scans = table["repeat"].nunique()
+    scans, patients = table["repeat"].nunique(), result["n"].max()
     print(
-        f"{len(table) // scans} patients x {scans} scans, median ICC {result['icc'].median():.2f} "
+        f"{patients} patients x {scans} scans, median ICC {result['icc'].median():.2f} "
         f"of {len(result)} columns: {config.out}"
     )
     return DONE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from lens.errors import InputError
@@ -53,6 +53,11 @@ def closest(name: str, known: Iterable[str]) -> str | None:
             return words[part]
     found = get_close_matches(same_word(name), words, n=1, cutoff=ALIKE)
     return words[found[0]] if found else None
+
+
+def either(names: Sequence[str]) -> str:
+    """``t2, dwi or adc``."""
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def check_names(names: Iterable[str], known: Iterable[str], what: str, where: str) -> None:

@@ -85,13 +85,13 @@ def check_parameters(
         InputError: PyRadiomics is not there, a file is not valid, it is for no modality, or it asks
             for what cannot be computed.
     """
-    from lens.cohort.manifest import MODALITIES
     from lens.names import check_names
     from lens.radiomics.computable import check_computable
-    from lens.radiomics.parameters import ANY, load_parameters, parameter_files
+    from lens.radiomics.parameters import ANY, PACKAGED, load_parameters, parameter_files
 
     files = parameter_files(arguments)
-    check_names(files, (*MODALITIES, ANY), "modality", "--parameters")
-    parameters = load_parameters(files)
+    known = PACKAGED if set(cohort.modalities) <= set(PACKAGED) else cohort.modalities
+    check_names(files, (*known, ANY), "modality", "--parameters")
+    parameters = load_parameters(files, cohort.kinds, flat=cohort.flat)
     check_computable(cohort, parameters, labels)
     return parameters

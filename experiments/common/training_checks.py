@@ -25,8 +25,7 @@ from experiments.common.training_data import cohort_split_of, labelled, labels_o
 from experiments.common.training_flags import TrainingConfig
 from experiments.common.training_runs import check_channel_count, check_input, checkpoint_of
 from lens.anonymise import OPEN, Names
-from lens.cohort import Cohort, read_manifest
-from lens.cohort.manifest import CHANNELS, ROIS
+from lens.cohort import Cohort, parse_labels
 from lens.errors import InputError
 
 MASK = 1
@@ -51,17 +50,13 @@ class Checked(NamedTuple):
 
 
 def check_training(
-    config: TrainingConfig,
-    label: str | None = None,
-    channels: int = len(CHANNELS),
-    names: Names = OPEN,
+    config: TrainingConfig, label: str | None = None, names: Names = OPEN
 ) -> Checked:
     """Reads manifest and header, and refuses what could not be trained.
 
     Args:
         config: of the run.
         label: column that every case must have a value in; None for none.
-        channels: that the encoder will be shown.
         names: under which patients are written; the split is drawn over them.
 
     Raises:
@@ -74,8 +69,8 @@ def check_training(
         check_out(config.run.out)
     if config.images.cache is not None:
         check_output(config.images.cache, "--cache", folder=True)
-    header = _header(config, channels)
-    cohort = names.cohort(read_manifest(config.images.cohort, nifti_form=config.images.nifti_form))
+    cohort = names.cohort(config.cohort())
+    header = _header(config, len(config.channels_of(cohort)))
     split = cohort_split_of(cohort, config.run.seed)
     usable, _ = labelled(cohort, label)
     parts = [split[id(files)] for files in usable]
@@ -90,7 +85,7 @@ def _header(config: TrainingConfig, channels: int) -> Header:
     from encoders.checkpoints import load
 
     if config.start.init == "random":
-        header = _named(config)
+        header = _named(config, channels)
         check_input(config, header.config)
         return header
     headers = {}
@@ -104,13 +99,13 @@ def _header(config: TrainingConfig, channels: int) -> Header:
     return next(iter(headers.values()))
 
 
-def _named(config: TrainingConfig) -> Header:
+def _named(config: TrainingConfig, channels: int) -> Header:
     from flax import nnx
 
     from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
     from encoders.encoder import parameters
 
-    layout = ConvNeXtV2Config.named(config.start.size)
+    layout = ConvNeXtV2Config.named(config.start.size, in_channels=channels)
     encoder = nnx.eval_shape(lambda: ConvNeXtV2(layout, rngs=nnx.Rngs(0)))
     shapes = [parameter.shape for parameter in parameters(encoder).values()]
     return Header(layout, sum(prod(shape) for shape in shapes))
@@ -127,13 +122,17 @@ def training_outlook(config: TrainingConfig, checked: Checked) -> Outlook:
 
     out, cases = config.run.out, len(checked.cohort.cases)
     cached = count_cached(
-        checked.cohort, config.volumes, shape=config.images.shape, spacing_mm=config.images.spacing
+        checked.cohort,
+        config.volumes,
+        shape=config.images.shape,
+        spacing_mm=config.images.spacing,
+        labels=parse_labels(config.region_labels),
     )
     record = Rehearsal(out)
     steps = [Step("read", cached == cases, f"{cached} of {cases} volumes made before")]
     steps += [_seed_step(config, checked, seed, record) for seed in config.run.each]
     batch = min(config.training.batch, checked.rows["train"])
-    channels = prod(config.images.shape) * len(CHANNELS) * FLOAT
+    channels = prod(config.images.shape) * len(config.channels_of(checked.cohort)) * FLOAT
     weights = checked.header.values * FLOAT
     parts = ", ".join(f"{count} {name}" for name, count in checked.rows.items())
     return Outlook(
@@ -171,7 +170,8 @@ def check_training_disk(config: TrainingConfig, checked: Checked) -> None:
 
 def _disk(config: TrainingConfig, checked: Checked, cases: int) -> dict[str, float]:
     """Bytes on disk of the volumes of so many cases, and of what the seeds keep."""
-    volume = prod(config.images.shape) * (len(CHANNELS) * FLOAT + len(ROIS) * MASK)
+    cohort = checked.cohort
+    volume = prod(config.images.shape) * (len(cohort.modalities) * FLOAT + len(cohort.rois) * MASK)
     weights = checked.header.values * FLOAT
     return {
         "volumes": float(cases * volume),

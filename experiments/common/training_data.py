@@ -61,10 +61,10 @@ def read_data(
         InputError: no patient is left to train on, or no case has the label.
     """
     from encoders.volumes import cache_cohort
-    from lens.cohort import read_manifest
+    from lens.cohort import parse_labels
 
     config.check()
-    manifest = read_manifest(config.images.cohort, nifti_form=config.images.nifti_form)
+    manifest = config.cohort(told=False)
     names, cohort = names.of_cohort(manifest), names.cohort(manifest)
     split = cohort_split_of(cohort, config.run.seed)
     usable, unlabelled = labelled(cohort, label)
@@ -73,6 +73,7 @@ def read_data(
         config.volumes,
         shape=config.images.shape,
         spacing_mm=config.images.spacing,
+        labels=parse_labels(config.region_labels),
     )
     data = TrainingData(
         cached,

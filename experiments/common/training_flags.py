@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from encoders.settings import (
     INPUT_SHAPE,
@@ -19,6 +19,9 @@ from experiments.common.flags import as_flag
 from lens.errors import InputError
 from lens.ranges import COUNT, SEED, Check, first_problem
 from lens.settings import NiftiForm
+
+if TYPE_CHECKING:
+    from lens.cohort import Cohort
 
 FLAG_OF = {"batch_size": "batch", "learning_rate": "rate"}
 """Fields of `TrainingSettings` whose flags have other names."""
@@ -34,6 +37,15 @@ class CohortFlags:
     """Depth, height and width of the encoder's input, in voxels."""
     spacing: tuple[float, float, float] = SPACING_MM
     """Voxel size along x, y, z, in mm."""
+    modalities: tuple[str, ...] = ()
+    """Columns with images, as the encoder's channels in order; default t2 dwi adc, or those
+    recognised as images. none gives zeros, and so does one that the cohort lacks."""
+    rois: tuple[str, ...] = ()
+    """Columns with masks, such as tumour; by default gland and lesion, or those recognised as
+    masks."""
+    kind: tuple[str, ...] = ()
+    """What the numbers of a modality mean where its name does not say: NAME=mr (arbitrary units),
+    NAME=ct (Hounsfield units), NAME=8-bit (ultrasound, X-ray) or NAME=units (a map)."""
     nifti_form: NiftiForm | None = None
     """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
     disagree are refused."""
@@ -150,6 +162,32 @@ class TrainingConfig:
         if self.start.init != "random":
             inputs["--init"] = Path(self.start.init)
         return Hidden(self.privacy.anonymise, self.privacy.salt, self.run.out, inputs)
+
+    def cohort(self, *, told: bool = True) -> Cohort:
+        """The manifest as the flags describe it; `told` logs what was taken for what.
+
+        Raises:
+            InputError: as `experiments.common.cohorts.read_cohort`; or its images are of a single
+                slice, of which no encoder is trained.
+        """
+        from experiments.common.cohorts import read_cohort
+
+        cohort = read_cohort(self.images, label=self.region_labels, only=False, told=told)
+        if cohort.flat:
+            raise InputError(
+                f"{cohort.path}: its images are of a single slice, and training is of 3D encoders; "
+                "train a 2D encoder with its own code, and embed with it (experiments.embed)"
+            )
+        return cohort
+
+    def channels_of(self, cohort: Cohort) -> tuple[str, ...]:
+        """Channels of the encoder, in order."""
+        return self.images.modalities or cohort.channels
+
+    @property
+    def region_labels(self) -> tuple[str, ...]:
+        """``REGION=VALUES``: mask values that make a region."""
+        return ()
 
     def check(self) -> None:
         """Refuses settings that are out of range, before anything is read.

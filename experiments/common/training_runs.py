@@ -49,9 +49,15 @@ def tracked(config: TrainingConfig, folder: Path) -> Iterator[Tracking]:
 
 
 def initial_encoder(
-    config: TrainingConfig, seed: int, names: Names = OPEN
+    config: TrainingConfig, seed: int, channels: int, names: Names = OPEN
 ) -> tuple[Encoder, dict[str, Any]]:
     """The encoder to start from, and where it comes from, as may be written.
+
+    Args:
+        config: of the run.
+        seed: of a random encoder.
+        channels: that a random encoder reads.
+        names: that may be written.
 
     Raises:
         InputError: there is none, or it does not fit the input.
@@ -64,7 +70,8 @@ def initial_encoder(
     from encoders.state_dicts import source_hash
 
     if config.start.init == "random":
-        encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.start.size), rngs=nnx.Rngs(seed))
+        layout = ConvNeXtV2Config.named(config.start.size, in_channels=channels)
+        encoder = ConvNeXtV2(layout, rngs=nnx.Rngs(seed))
         origin = {"init": "random", "size": config.start.size, "init_seed": seed}
     else:
         path = checkpoint_of(Path(config.start.init), seed)

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from encoders.channels import check_channels
 from experiments.common.check_first import (
     check_encoder,
     check_output,
     check_parameters,
     check_regions,
 )
+from experiments.common.cohorts import read_cohort
 from experiments.common.flags import common_and_own, pairs
 from experiments.main_job.images import (
     check_different_encoders,
@@ -22,8 +24,7 @@ from experiments.main_job.images import (
 )
 from experiments.main_job.inputs import check_inputs, table_tasks
 from experiments.main_job.plan import PHANTOM_ROIS, PHANTOM_SCOPES, Plan
-from lens.cohort import Cohort, parse_labels, read_manifest
-from lens.cohort.manifest import CHANNELS
+from lens.cohort import Cohort, parse_labels
 from lens.context import read_ceiling, read_exposure, read_labels
 from lens.errors import InputError
 from lens.files import read_table
@@ -58,14 +59,15 @@ def check_first(plan: Plan) -> Cohort | None:
         _check_phantoms(plan)
         _check_context(plan, None)
         return None
-    cohort = read_manifest(images.cohort, nifti_form=images.nifti_form)
+    cohort = read_cohort(images, label=images.label)
     _check_patients(plan, cohort)
     _check_names(plan, cohort)
     if plan.config.tables.radiomics is None:
         analysed = with_rois(cohort, plan.config.roi)
         check_parameters(images.parameters, analysed, parse_labels(images.label))
     _check_context(plan, cohort)
-    _check_encoders(plan)
+    check_channels(plan.channels(cohort), cohort, "--modalities")
+    _check_encoders(plan, cohort)
     return cohort
 
 
@@ -102,11 +104,11 @@ def _check_names(plan: Plan, cohort: Cohort) -> None:
     for task, scope in plan.scopes.items():
         check_names(scope.rois, rois, "region", f"--scope {task}, {where}")
         check_names(scope.modalities, modalities, "modality", f"--scope {task}, {where}")
-        check_names(scope.channels, CHANNELS, "modality", f"--channels {task}")
+        check_names(scope.channels, plan.channels(cohort), "modality", f"--channels {task}")
         with_channels(cohort, scope.channels)
 
 
-def _check_encoders(plan: Plan) -> None:
+def _check_encoders(plan: Plan, cohort: Cohort) -> None:
     """All checkpoints fit the input and each other; then each is read once, values and all."""
     from encoders.checkpoints import load
     from encoders.cohort_embeddings import EmbeddingSettings, check_settings
@@ -116,7 +118,8 @@ def _check_encoders(plan: Plan) -> None:
     tuned = pairs(flags.encoder_ft, "--encoder-ft")
     named = {"--encoder-pre": flags.encoder_pre}
     named |= {f"--encoder-ft {task}": path for task, path in tuned.items()}
-    settings = EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing)
+    channels = plan.channels(cohort)
+    settings = EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing, modalities=channels)
     widths = {}
     for flag, path in named.items():
         header = check_encoder(path, flag)

@@ -44,16 +44,28 @@ class ImageFlags:
     """Checkpoint of the encoder before fine-tuning (with --cohort)."""
     encoder_ft: Pairs = ()
     """TASK=CHECKPOINT of a fine-tuned encoder (with --cohort); repeat for several tasks."""
+    modalities: tuple[str, ...] = ()
+    """Columns with images, as the encoders' channels in order (none gives zeros); by default t2,
+    dwi and adc, or those recognised as images (with --cohort)."""
+    rois: tuple[str, ...] = ()
+    """Columns with masks, such as tumour; by default gland and lesion, or those recognised as masks
+    (with --cohort). --roi chooses among them."""
+    kind: tuple[str, ...] = ()
+    """What the numbers of a modality mean where its name does not say: NAME=mr (arbitrary units),
+    NAME=ct (Hounsfield units), NAME=8-bit (ultrasound, X-ray) or NAME=units (a map)."""
     channels: Pairs = ()
     """TASK=MODALITY, what the encoders of a task see, as in reg=t2; the other channels are zeros
     (with --cohort)."""
     spacing: tuple[float, float, float] | None = None
-    """Voxel size x y z after resampling (mm); default 0.5 0.5 1.0, for the phantoms 1 1 2."""
+    """Voxel size x y z after resampling (mm); default 0.5 0.5 1.0, for single slices 1 1 1 (pixels
+    where the files have no pixel size), for the phantoms 1 1 2."""
     shape: tuple[int, int, int] | None = None
-    """Input of the encoder, D H W (voxels); default 64 224 224, for the phantoms 32 48 48."""
+    """Input of the encoder, D H W (voxels); default 64 224 224, for single slices 1 224 224, for
+    the phantoms 32 48 48."""
     label: tuple[str, ...] = ()
-    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by
-    default (with --cohort)."""
+    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by default.
+    Where there is one column with masks, names of your own make several regions of it: anterior=1
+    posterior=2 (with --cohort)."""
     nifti_form: NiftiForm | None = None
     """Which placement of a NIfTI header to use, qform or sform; without it, files in which the two
     disagree are refused (with --cohort)."""
@@ -121,7 +133,7 @@ class Config:
     out: Path | None = None
     """Run folder; default runs/<name of the input>."""
     roi: tuple[str, ...] = ()
-    """Regions of interest to analyse (gland, lesion); default all."""
+    """Regions of interest to analyse; default all."""
     dry_run: bool = False
     """Check everything, print stages, sizes and what they need, and write nothing."""
     scope: Pairs = ()

@@ -12,12 +12,13 @@ import pandas as pd
 
 from encoders.state_dicts import source_hash
 from experiments.common.anonymous import private_cache
+from experiments.common.cohorts import read_cohort
 from experiments.common.flags import pairs
 from experiments.common.run_record import RunRecord
 from experiments.main_job.inputs import Embeddings, Inputs
 from experiments.main_job.plan import Plan
 from lens.anonymise import OPEN, Names
-from lens.cohort import Cohort, parse_labels, read_manifest
+from lens.cohort import Cohort, parse_labels
 from lens.cohort.contents import image_stamp
 from lens.errors import CaseError, InputError
 from lens.files import file_hash, read_failures, write_failures, write_table
@@ -30,7 +31,8 @@ def from_cohort(plan: Plan, record: RunRecord, names: Names = OPEN) -> Inputs:
     assert flags.cohort is not None
     assert flags.encoder_pre is not None
     tuned = pairs(flags.encoder_ft, "--encoder-ft")
-    cohort = read_manifest(flags.cohort, nifti_form=flags.nifti_form)
+    cohort = read_cohort(flags, label=flags.label, told=False)
+    record.record["columns"] = cohort.record()
     names = names.of_cohort(cohort)
     return from_images(plan, record, names.cohort(cohort), flags.encoder_pre, tuned, names=names)
 
@@ -120,7 +122,7 @@ class _Maker:
         def work() -> None:
             features, failed = extract_cohort(
                 with_rois(self.cohort, self.plan.config.roi),
-                load_parameters(files),
+                load_parameters(files, self.cohort.kinds, flat=self.cohort.flat),
                 cache=self._cache("radiomics-cache"),
                 spacing_mm=self.plan.spacing,
                 labels=labels,
@@ -150,7 +152,12 @@ class _Maker:
         plan, folder = self.plan, self.record.folder / "embeddings"
         table, failures = folder / f"{name}.npz", folder / f"{name}-failures.csv"
         labels = parse_labels(plan.config.images.label)
-        settings = EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing, labels=labels)
+        settings = EmbeddingSettings(
+            shape=plan.shape,
+            spacing_mm=plan.spacing,
+            modalities=plan.channels(self.cohort),
+            labels=labels,
+        )
 
         def work() -> None:
             rows, failed = embed_cohort(
@@ -175,7 +182,8 @@ class _Maker:
     def _images(self) -> list[object]:
         """What tells that an image changed, without reading all of them."""
         return [
-            [case.patient_id, case.study_id, case.nifti_form]
+            [case.patient_id, case.study_id, case.nifti_form, dict(case.kinds)]
+            + [case.flat, case.pixel_mm]
             + [
                 [name, image_stamp(path)]
                 for each in (case.images, case.masks)
@@ -212,16 +220,11 @@ def _write_split(record: RunRecord, cohort: Cohort, seed: int) -> Path:
 
 
 def with_rois(cohort: Cohort, rois: Sequence[str]) -> Cohort:
-    """The cohort with the masks of `rois` alone, so that no others are extracted; () means all."""
+    """The cohort of which features of `rois` alone are wanted; () means all."""
     if not rois:
         return cohort
-    cases = (
-        dataclasses.replace(
-            files, masks={roi: path for roi, path in files.masks.items() if roi in rois}
-        )
-        for files in cohort.cases
-    )
-    return dataclasses.replace(cohort, cases=tuple(files for files in cases if files.masks))
+    cases = (dataclasses.replace(files, extracted=tuple(rois)) for files in cohort.cases)
+    return dataclasses.replace(cohort, cases=tuple(files for files in cases if files.regions))
 
 
 def with_channels(cohort: Cohort, channels: Sequence[str]) -> Cohort:

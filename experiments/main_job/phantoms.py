@@ -16,7 +16,7 @@ from experiments.main_job.images import cohort_split, from_images
 from experiments.main_job.inputs import Inputs
 from experiments.main_job.plan import PHANTOM_SCOPES, Plan
 from lens.cohort import read_manifest, write_phantoms
-from lens.cohort.manifest import CHANNELS
+from lens.cohort.prostate import MODALITIES
 from lens.errors import InputError
 from lens.files import file_hash
 
@@ -172,8 +172,8 @@ def _finetuning(
             if task == "segmentation"
             else np.array([float(files.labels[label]) for files in cohort.cases])
         )
-        seen = PHANTOM_SCOPES[settings[0]].channels or CHANNELS
-        images = cohort.volumes([name if name in seen else "" for name in CHANNELS])
+        seen = PHANTOM_SCOPES[settings[0]].channels or MODALITIES
+        images = cohort.volumes([name if name in seen else "" for name in MODALITIES])
         tuned, _ = encoders.finetune(
             encoders.load(checkpoints["pre"]),
             images,

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from encoders.settings import grid_problem
+from encoders.settings import INPUT_SHAPE, SPACING_MM, grid_problem
 from experiments.common.flags import as_flag, entries, pairs
 from experiments.main_job.config import Config
 from lens.errors import InputError
 from lens.names import name_problem
 from lens.ranges import COUNT, Check, first_problem
 from lens.settings import Settings, changed, flat
+
+if TYPE_CHECKING:
+    from lens.cohort import Cohort
 
 LONGEST_FOLDER = 180
 """Bytes of the name of a scope; its folder's name may have 255, and other names are added."""
@@ -104,6 +108,10 @@ class Plan:
         assert self.config.images.spacing is not None
         return self.config.images.spacing
 
+    def channels(self, cohort: Cohort) -> tuple[str, ...]:
+        """Channels of the encoders, in order."""
+        return self.config.images.modalities or cohort.channels
+
     @property
     def phantom(self) -> Phantoms:
         """Of the embedded default."""
@@ -165,12 +173,13 @@ def settle(config: Config) -> Plan:
     _check_source(config)
     phantom, quick = not config.tables.pre and config.images.cohort is None, config.phantom.quick
     analysis = config.analysis.settled(folds=3 if quick else 5, repeats=1 if phantom else 2)
+    spacing, shape = _default_grid(config)
     rois = PHANTOM_ROIS[: 1 if quick else 2] if phantom else ()
     settled = changed(
         dataclasses.replace(config, analysis=analysis, out=run_folder(config)),
         roi=config.roi or rois,
-        spacing=config.images.spacing or ((1.0, 1.0, 2.0) if phantom else (0.5, 0.5, 1.0)),
-        shape=config.images.shape or ((32, 48, 48) if phantom else (64, 224, 224)),
+        spacing=config.images.spacing or ((1.0, 1.0, 2.0) if phantom else spacing),
+        shape=config.images.shape or ((32, 48, 48) if phantom else shape),
         phantoms=_given(config.phantom.phantoms, 32 if quick else 104),
         pretrain_epochs=_given(config.phantom.pretrain_epochs, 2 if quick else 9),
         finetune_epochs=_given(config.phantom.finetune_epochs, 2 if quick else 5),
@@ -180,6 +189,21 @@ def settle(config: Config) -> Plan:
     tasks = set(PHANTOM_SCOPES) if phantom else _tasks(config)
     _check_context(config, tasks)
     return Plan(settled, settled.out, PHANTOM_SCOPES if phantom else _scopes(config))
+
+
+def _default_grid(
+    config: Config,
+) -> tuple[tuple[float, float, float], tuple[int, int, int]]:
+    """Spacing and shape of volumes, or of single slices where the cohort is of those."""
+    from experiments.common.cohorts import FLAT_SHAPE, FLAT_SPACING, read_cohort
+
+    images = config.images
+    if images.cohort is not None and not (images.spacing and images.shape):
+        # What is wrong with the manifest is told by the checks that follow.
+        with suppress(InputError):
+            if read_cohort(images, label=images.label, told=False).flat:
+                return FLAT_SPACING, FLAT_SHAPE
+    return SPACING_MM, INPUT_SHAPE
 
 
 def _given(value: int | None, default: int) -> int:

@@ -15,7 +15,7 @@ from experiments.common.radiomics_outlook import EXTRACTION_BYTES, extraction_me
 from experiments.main_job.images import with_rois
 from experiments.main_job.plan import PHANTOM_SCOPES, Plan
 from lens.cohort import CaseFiles, Cohort, parse_labels
-from lens.cohort.manifest import CHANNELS
+from lens.cohort.prostate import MODALITIES
 from lens.radiomics.computable import count_columns
 from lens.radiomics.parameters import load_parameters, parameter_files
 from lens.settings import Settings
@@ -87,9 +87,10 @@ def sizes_of_images(plan: Plan, cohort: Cohort) -> Sizes:
     if table is not None:
         names = read_radiomics(table).columns.difference(list(ID_COLUMNS))
         return Sizes(len(cohort.cases), len(names), width, tasks)
-    parameters = load_parameters(parameter_files(flags.parameters))
+    files = parameter_files(flags.parameters)
+    parameters = load_parameters(files, cohort.kinds, flat=cohort.flat)
     cases = with_rois(cohort, plan.config.roi).cases
-    fullest = max(cases, key=lambda files: len(files.masks))
+    fullest = max(cases, key=lambda files: len(files.regions))
     return Sizes(len(cohort.cases), count_columns(fullest, parameters), width, tasks)
 
 
@@ -98,7 +99,7 @@ def sizes_of_phantoms(plan: Plan) -> Sizes:
     from encoders.convnext import ConvNeXtV2Config
 
     masks = {roi: Path(roi) for roi in plan.config.roi}
-    case = CaseFiles("", None, {name: Path(name) for name in CHANNELS}, masks, {}, None)
+    case = CaseFiles("", None, {name: Path(name) for name in MODALITIES}, masks, {}, None)
     tasks = [task for task, scope in PHANTOM_SCOPES.items() if set(scope.rois) <= set(masks)]
     parameters = load_parameters(parameter_files(plan.config.images.parameters))
     columns = count_columns(case, parameters)
@@ -112,7 +113,8 @@ def image_needs(
     """Sentences on memory, and bytes on disk by what is written, before the tables are there."""
     made = plan.config.tables.radiomics is None
     voxels = prod(plan.shape)
-    volume = f"a volume {amount(voxels * len(CHANNELS) * FLOAT)}"
+    channels = MODALITIES if cohort is None else plan.channels(cohort)
+    volume = f"a volume {amount(voxels * len(channels) * FLOAT)}"
     memory = [f"embed: {volume}, four at a time; what the encoder keeps on top is not known"]
     if cohort is not None and made:
         parameters = check_parameters(
@@ -129,7 +131,7 @@ def disk_needs(plan: Plan, cohort: Cohort | None, sizes: Sizes) -> dict[str, flo
     if plan.config.tables.radiomics is None:
         disk["radiomics"] = float(sizes.rows * sizes.features * EXTRACTION_BYTES)
     if cohort is None:
-        images = len(CHANNELS) * FLOAT + len(plan.config.roi) * MASK
+        images = len(MODALITIES) * FLOAT + len(plan.config.roi) * MASK
         disk["phantoms and their volumes"] = 2.0 * sizes.rows * prod(plan.shape) * images
     return disk
 

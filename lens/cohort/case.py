@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -11,10 +11,11 @@ import SimpleITK as sitk
 
 import lens.cohort.geometry as geometry
 from lens.cohort.images import load_image
+from lens.cohort.intensities import AIR_HU, Kind, kind_of, notes_on
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement, verdict
-from lens.cohort.regions import Region, check_labels, check_lesion, read_region
-from lens.cohort.units import adc_unit, in_standard_unit, look_swapped
+from lens.cohort.prostate import check_regions_fit, standardise_maps
+from lens.cohort.regions import Region, check_labels, read_region
 from lens.errors import CaseError, InputError
 
 
@@ -26,10 +27,11 @@ class Case:
         patient_id: as in the manifest.
         study_id: as in the manifest, or None.
         images: modality -> float32, all on one grid, x, y and z nearest to the patient's left,
-            posterior and head (LPS).
-        masks: ``gland`` and, where there is one, ``lesion`` -> uint8 0/1 on exactly that grid.
+            posterior and head (LPS); a single slice keeps the axes of its file, and z is 1.
+        masks: region -> uint8 0/1 on exactly that grid; without those that the case lacks.
         notes: what was done to geometry and labels, a sentence each.
         geometry: the same in numbers, a record per image and mask.
+        kinds: modality -> what its numbers mean, where its name does not say.
     """
 
     patient_id: str
@@ -38,6 +40,7 @@ class Case:
     masks: dict[str, sitk.Image]
     notes: tuple[str, ...]
     geometry: tuple[Placement, ...] = ()
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
 
 def read_case(
@@ -48,11 +51,12 @@ def read_case(
 ) -> Case:
     """Reads the images and masks of a case and puts them on one grid.
 
-    The first image (T2 where there is one) is the reference: its axes, put in LPS order, and its
+    The first image is the reference: its axes, put in LPS order, and its
     extent at `spacing_mm` are the grid. Every image is interpolated once, straight onto it.
     Interpolation is trilinear. A B-spline is a little sharper, but it overshoots at edges:
-    negative ADC, and a background of exact zeros that stops being zero, whereas encoders
-    standardise over the non-zero voxels. Masks take the nearest neighbour.
+    negative values of a map, and a background of exact zeros that stops being zero, whereas
+    encoders standardise over the non-zero voxels. On a CT the padding takes no part in an average.
+    Masks take the nearest neighbour. A single slice is resampled in its plane.
 
     A mask lies on the grid of the reference. Axes stored flipped or permuted are put in order and
     rounding of the headers (a displacement under a quarter voxel) is snapped. A mask on a grid of
@@ -60,7 +64,7 @@ def read_case(
     of another image of the case, or a crop, a margin or another spacing of the same slab) and that
     the reference shows all of it; any other mask is refused. All of it is noted.
 
-    An ADC map in mm2/s or 1e-3 mm2/s, judged by its median in the gland, is put into 1e-6 mm2/s.
+    What is special to the prostate is in `lens.cohort.prostate`.
 
     Args:
         files: from the manifest.
@@ -68,23 +72,29 @@ def read_case(
         labels: region -> the mask values that make it; every value above zero by default.
 
     Returns:
-        The case. An empty lesion mask means that there is no lesion, and is left out with a note.
+        The case. An empty mask means that there is no such region, and is left out with a note.
 
     Raises:
         CaseError: a file is unreadable or unusable, a mask cannot be put on the grid, an image
-            does not cover a region, a region is empty, tiny or of one value in an image, the
-            lesion lies outside the gland, or adc and dwi look swapped.
+            does not cover a region, a region is tiny or of one value in an image, or values cannot
+            be of the kind of their modality.
         InputError: `spacing_mm` is not positive, `labels` names no region, or the case names no
             image.
     """
     _check(files, spacing_mm, labels or {})
     loaded = {
-        name: load_image(path, files.patient_id, nifti_form=files.nifti_form)
+        name: load_image(
+            path,
+            files.patient_id,
+            nifti_form=files.nifti_form,
+            flat=files.flat,
+            pixel_mm=files.pixel_mm,
+        )
         for name, path in files.images.items()
     }
     images = {name: read.image for name, read in loaded.items()}
     first = next(iter(images))
-    reference = sitk.DICOMOrient(images[first], "LPS")
+    reference = _in_order(images[first])
     notes = [f"{name}: {note}" for name, read in loaded.items() for note in read.notes]
     notes += _orientation_notes(first, images[first], reference)
     placements = [_placement(name, images, files) for name in images]
@@ -94,16 +104,25 @@ def read_case(
     masks = {roi: region.mask for roi, region in regions.items() if region.mask is not None}
     notes += [note for region in regions.values() for note in region.notes]
     placements += [region.placement for region in regions.values()]
-    if masks.keys() >= {"gland", "lesion"}:
-        notes += check_lesion(masks, files.masks["lesion"], files.patient_id)
+    notes += check_regions_fit(masks, files.masks, files.patient_id)
     sampled: dict[str, sitk.Image] = {}
     for name, image in images.items():
         _check_cover(image, name, masks, files)
-        sampled[name] = geometry.sample(image, grid)
+        kind = kind_of(name, files.kinds)
+        notes += _kind_notes(image, name, kind, files)
+        sampled[name] = geometry.sample(image, grid, padding=AIR_HU if kind == "ct" else None)
         _check_contrast(sampled[name], name, masks, files)
         notes += _sampling_notes(name, image, grid)
-    notes += _standardise_adc(sampled, masks, files)
-    return Case(files.patient_id, files.study_id, sampled, masks, tuple(notes), tuple(placements))
+    notes += standardise_maps(sampled, masks, files.images, files.patient_id)
+    return Case(
+        files.patient_id,
+        files.study_id,
+        sampled,
+        masks,
+        tuple(notes),
+        tuple(placements),
+        files.kinds,
+    )
 
 
 def _check(
@@ -133,6 +152,8 @@ def _read_regions(
             grid,
             labels=labels.get(roi),
             nifti_form=files.nifti_form,
+            flat=files.flat,
+            pixel_mm=files.pixel_mm,
         )
         for roi, path in files.masks.items()
     }
@@ -153,7 +174,7 @@ def _check_names(files: CaseFiles) -> None:
 def _placement(name: str, images: Mapping[str, sitk.Image], files: CaseFiles) -> Placement:
     """How an image relates to the grid of the first one."""
     path = str(files.images[name])
-    reference = sitk.DICOMOrient(next(iter(images.values())), "LPS")
+    reference = _in_order(next(iter(images.values())))
     aligned = geometry.align(images[name], reference)
     if aligned is None:
         differs = geometry.mismatch(images[name], reference)
@@ -201,27 +222,23 @@ def _check_contrast(
             )
 
 
-def _standardise_adc(
-    images: dict[str, sitk.Image], masks: dict[str, sitk.Image], files: CaseFiles
-) -> list[str]:
-    """Puts the ADC map into 1e-6 mm2/s, in place; gives notes."""
-    if "adc" not in images or "gland" not in masks:
-        return []
-    found = adc_unit(images["adc"], masks["gland"])
-    if "dwi" in images:
-        other = adc_unit(images["dwi"], masks["gland"])
-        if look_swapped(found, other):
-            raise CaseError(
-                files.patient_id,
-                files.images["adc"],
-                stage="read",
-                reason=f"adc and dwi look swapped: in the gland adc has a median of "
-                f"{found.median:.4g}, which fits no unit of ADC, and dwi has {other.median:.4g}, "
-                f"which fits {other.unit}",
-                remedy="Exchange the two in the manifest, or convert the ADC map to 1e-6 mm2/s.",
-            )
-    images["adc"], notes = in_standard_unit(images["adc"], found)
-    return notes
+def _in_order(image: sitk.Image) -> sitk.Image:
+    """A volume with its axes in LPS order; a single slice as it is, in its plane."""
+    return image if image.GetSize()[2] == 1 else sitk.DICOMOrient(image, "LPS")
+
+
+def _kind_notes(image: sitk.Image, name: str, kind: Kind, files: CaseFiles) -> list[str]:
+    try:
+        return notes_on(image, name, kind)
+    except ValueError as error:
+        raise CaseError(
+            files.patient_id,
+            files.images[name],
+            stage="read",
+            reason=str(error),
+            remedy=f"Save it as 8-bit gray values by a window of your choice, or say what its "
+            f"numbers are: --kind {name}=mr for arbitrary units.",
+        ) from error
 
 
 def _orientation_notes(name: str, stored: sitk.Image, oriented: sitk.Image) -> Iterator[str]:

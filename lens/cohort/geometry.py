@@ -91,10 +91,12 @@ def target_grid(reference: sitk.Image, spacing_mm: tuple[float, float, float]) -
     """An empty float32 image with the axes, centre and extent of `reference` at another spacing.
 
     The extent is rounded to whole voxels (each side within half a target voxel), and every voxel
-    centre lies inside the reference.
+    centre lies inside the reference. A single slice keeps its thickness.
     """
     old_size, old_spacing = np.array(reference.GetSize()), np.array(reference.GetSpacing())
     spacing = np.array(spacing_mm, dtype=float)
+    if old_size[2] == 1:
+        spacing[2] = old_spacing[2]
     size = np.maximum(1, np.rint(old_size * old_spacing / spacing)).astype(int)
     shift_mm = (old_size - 1) * old_spacing / 2 - (size - 1) * spacing / 2
     direction = np.array(reference.GetDirection()).reshape(3, 3)
@@ -105,13 +107,39 @@ def target_grid(reference: sitk.Image, spacing_mm: tuple[float, float, float]) -
     return grid
 
 
-def sample(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
+def sample(image: sitk.Image, grid: sitk.Image, *, padding: float | None = None) -> sitk.Image:
     """Trilinear values of `image` at the voxel centres of `grid`, zero outside the image.
 
     The places are rounded to about a ten-thousandth of a voxel (`PLACE_STEP`), far below what a
     header promises: formats that keep geometry in single and in double precision give the same
     values to the last bit.
+
+    Args:
+        image: the values.
+        grid: where they are wanted.
+        padding: values no higher are no measurement: they take no part in an average, and stand
+            where less than half of its weight is measured, and outside the image.
     """
+    if padding is None:
+        return _interpolated(image, grid)
+    voxels = sitk.GetArrayViewFromImage(image)
+    measured = voxels > padding
+    parts = []
+    for values in (np.where(measured, voxels, 0), measured):
+        part = sitk.GetImageFromArray(values.astype(np.float32))
+        part.CopyInformation(image)
+        parts.append(sitk.GetArrayFromImage(_interpolated(part, grid)))
+    total, weight = parts
+    kept = weight >= 0.5
+    out = np.full(total.shape, np.float32(padding))
+    np.divide(total, weight, out=out, where=kept)
+    sampled = sitk.GetImageFromArray(out)
+    sampled.CopyInformation(grid)
+    return sampled
+
+
+def _interpolated(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """Trilinear values, zero outside."""
     linear, offset = _index_map(grid, image)
     to_image = sitk.AffineTransform(3)
     to_image.SetMatrix((np.rint(linear / TURN_STEP) * TURN_STEP).ravel().tolist())

@@ -10,8 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from lens.cohort.dicom_frames import Segmentation
-from lens.cohort.placement import listed
-from lens.cohort.reading import Loaded, fault, read, told
+from lens.cohort.reading import Loaded, fault, is_flat, read, told
+from lens.errors import CaseError
 from lens.settings import NiftiForm
 
 MAX_LABELS = 20
@@ -31,15 +31,24 @@ class Mask(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_image(path: Path, patient_id: str, *, nifti_form: NiftiForm | None = None) -> sitk.Image:
-    """Reads a 3D scalar image.
+def read_image(
+    path: Path,
+    patient_id: str,
+    *,
+    nifti_form: NiftiForm | None = None,
+    flat: bool = False,
+    pixel_mm: float | None = None,
+) -> sitk.Image:
+    """Reads a scalar image: a volume, or a single slice.
 
     Args:
         path: NIfTI-1 (alone or .hdr and .img), MHA/MHD, NRRD or multi-frame DICOM file, or a folder
-            holding one DICOM series.
+            holding one DICOM series; a single slice also as PNG, JPEG or a DICOM file.
         patient_id: for the error message.
         nifti_form: which placement of a NIfTI header to use; by default a header with two that
             disagree is refused.
+        flat: a single slice is wanted, given as a volume of one; otherwise a volume is.
+        pixel_mm: edge of a pixel, for a picture, whose header does not say; 1 by default.
 
     Returns:
         The image as float32, in its own geometry (mm, LPS).
@@ -49,12 +58,19 @@ def read_image(path: Path, patient_id: str, *, nifti_form: NiftiForm | None = No
             sheared, not 3D, colour, non-finite or constant, or DICOM that is not one complete,
             evenly spaced volume.
     """
-    return load_image(path, patient_id, nifti_form=nifti_form).image
+    return load_image(path, patient_id, nifti_form=nifti_form, flat=flat, pixel_mm=pixel_mm).image
 
 
-def load_image(path: Path, patient_id: str, *, nifti_form: NiftiForm | None = None) -> Loaded:
+def load_image(
+    path: Path,
+    patient_id: str,
+    *,
+    nifti_form: NiftiForm | None = None,
+    flat: bool = False,
+    pixel_mm: float | None = None,
+) -> Loaded:
     """As `read_image`, with what the user must know about the image."""
-    found = read(path, patient_id, nifti_form)
+    found = read(path, patient_id, nifti_form, flat=flat, pixel_mm=pixel_mm)
     if isinstance(found, Segmentation):
         raise fault(
             path,
@@ -83,6 +99,8 @@ def read_mask(
     *,
     labels: Sequence[int] | None = None,
     nifti_form: NiftiForm | None = None,
+    flat: bool = False,
+    pixel_mm: float | None = None,
 ) -> tuple[sitk.Image, dict[int, int]]:
     """Reads a mask: the region is every voxel above zero, or of the labels asked for.
 
@@ -90,7 +108,7 @@ def read_mask(
         path: as in `read_image`, or a DICOM SEG file, whose labels are the segment numbers.
         patient_id: for the error message.
         labels: the values that make the region; every value above zero by default.
-        nifti_form: as in `read_image`.
+        nifti_form, flat, pixel_mm: as in `read_image`.
 
     Returns:
         The mask as uint8 0/1 in its own geometry, and the voxel count of each non-zero value found.
@@ -102,7 +120,9 @@ def read_mask(
             that it cannot be a mask, or values below zero or several segments of which none is
             asked for. An empty mask is returned as it is.
     """
-    mask = load_mask(path, patient_id, labels=labels, nifti_form=nifti_form)
+    mask = load_mask(
+        path, patient_id, labels=labels, nifti_form=nifti_form, flat=flat, pixel_mm=pixel_mm
+    )
     return mask.image, mask.labels
 
 
@@ -112,9 +132,11 @@ def load_mask(
     *,
     labels: Sequence[int] | None = None,
     nifti_form: NiftiForm | None = None,
+    flat: bool = False,
+    pixel_mm: float | None = None,
 ) -> Mask:
     """As `read_mask`, which says whether a scale factor was undone too, and has notes."""
-    found = read(path, patient_id, nifti_form)
+    found = read(path, patient_id, nifti_form, flat=flat, pixel_mm=pixel_mm)
     with told(path, patient_id):
         if isinstance(found, Segmentation):
             return _of_segments(found, path, patient_id, labels)
@@ -159,6 +181,26 @@ def _of_values(read: Loaded, path: Path, patient_id: str, labels: Sequence[int] 
     mask = sitk.GetImageFromArray(region.astype(np.uint8))
     mask.CopyInformation(read.image)
     return Mask(mask, found, scaled, (*read.notes, *rounded))
+
+
+def looks_like_mask(path: Path) -> bool | None:
+    """Whether the voxels of a file are the few whole numbers of a mask rather than an image's; None
+    where it cannot be read."""
+    try:
+        found = read(path, "", "qform", flat=is_flat(path) or False)
+    except CaseError:
+        return None
+    if isinstance(found, Segmentation):
+        return True
+    values = np.unique(sitk.GetArrayViewFromImage(found.image))
+    nonzero = values[values != 0]
+    whole = np.all(np.abs(nonzero - np.rint(nonzero)) < NEAR_WHOLE) or _is_scaled(nonzero)
+    return bool(whole and len(nonzero) < MAX_LABELS and np.all(nonzero > 0))
+
+
+def listed(labels: dict[int, int]) -> str:
+    """Label values and counts in words: ``1 (300 voxels), 3 (42 voxels)``."""
+    return ", ".join(f"{value} ({count} voxels)" for value, count in labels.items())
 
 
 def _is_scaled(values: np.ndarray) -> bool:

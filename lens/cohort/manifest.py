@@ -6,32 +6,23 @@ import csv
 import logging
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from lens.cohort.columns import check_unread
+from lens.cohort.columns import UNDECLARED, Columns, Declared, decide
+from lens.cohort.intensities import Kind
+from lens.cohort.prostate import MODALITIES, REGIONS, REQUIRED, ZONES
+from lens.cohort.prostate import channels as default_channels
 from lens.errors import CaseError, InputError
 from lens.formulas import unguarded
 from lens.missing import is_missing
+from lens.names import either
 from lens.openable import folder_fault, plain_files, special
 from lens.settings import NiftiForm
 
 log = logging.getLogger(__name__)
-
-MODALITIES = ("t2", "dwi", "adc")
-"""Modality columns, in the order in which a case holds its images; the package has PyRadiomics'
-parameters for each, ``lens/radiomics/<modality>.yaml``."""
-
-CHANNELS = ("t2", "dwi", "adc")
-"""Those of the modalities that encoders see where nothing else is asked for, in their order."""
-
-ROIS = ("gland", "lesion")
-"""Mask columns: the gland is required, a blank lesion cell means that there is none."""
-
-ZONES = "zones"
-"""Optional mask column, 1 peripheral and 2 transition zone: no region of its own, but the anatomy
-from which phantoms are made."""
 
 SPLITS = ("train", "val", "test")
 
@@ -40,7 +31,10 @@ IDS = ("patient_id", "study_id")
 NAMED = 5
 """Most patients, or groups of them, that a warning names."""
 
-_RESERVED = (*IDS, "split", *MODALITIES, *ROIS, ZONES)
+PIXEL = "spacing_mm"
+"""Column with the edge of a pixel in mm, for pictures, whose files do not say."""
+
+_RESERVED = (*IDS, "split", ZONES)
 
 
 @dataclass(frozen=True)
@@ -50,14 +44,19 @@ class CaseFiles:
     Attributes:
         patient_id: as in the manifest, always text.
         study_id: as in the manifest; None without the column or with a blank cell.
-        images: modality -> file, or the folder of a DICOM series; in the order of `MODALITIES`.
-        masks: ``gland`` and, where there is one, ``lesion`` -> file.
+        images: modality -> file, or the folder of a DICOM series; in the order of the cohort's.
+        masks: region -> file, of the regions that there are.
         labels: every other column; numbers where the whole column is numeric; cells without a
             value, such as a blank or ``n/a``, left out.
         split: ``train``, ``val`` or ``test``; None where the manifest does not say.
         zones: file with the zones of the gland; None without the column or with a blank cell.
         nifti_form: which placement of NIfTI headers to use; None refuses files in which the two
             disagree.
+        kinds: modality -> what its numbers mean, where its name does not say.
+        flat: the images are of a single slice.
+        pixel_mm: edge of a pixel of pictures, whose files do not say.
+        extracted: regions of which features are wanted; None for all that there are. The others
+            still belong to the case: intensities are standardised about all of them.
     """
 
     patient_id: str
@@ -68,6 +67,16 @@ class CaseFiles:
     split: str | None
     zones: Path | None = None
     nifti_form: NiftiForm | None = None
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    flat: bool = False
+    pixel_mm: float | None = None
+    extracted: tuple[str, ...] | None = None
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions of which features are wanted."""
+        wanted = self.extracted
+        return tuple(roi for roi in self.masks if wanted is None or roi in wanted)
 
 
 @dataclass(frozen=True)
@@ -78,21 +87,63 @@ class Cohort:
         path: the manifest.
         cases: one per usable row, in the manifest's order.
         set_aside: one error per row that lacks a file or a cell.
+        columns: which columns hold images and masks; those of the cases where it is not given.
     """
 
     path: Path
     cases: tuple[CaseFiles, ...]
     set_aside: tuple[CaseError, ...]
+    columns: Columns | None = None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the images, in the order in which a case holds them."""
+        if self.columns is not None:
+            return self.columns.modalities
+        return tuple(dict.fromkeys(name for files in self.cases for name in files.images))
+
+    @property
+    def rois(self) -> tuple[str, ...]:
+        """Names of the regions, in order."""
+        if self.columns is not None:
+            return self.columns.rois
+        return tuple(dict.fromkeys(name for files in self.cases for name in files.masks))
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        """Modality -> what its numbers mean."""
+        return self.columns.kinds if self.columns is not None else {}
+
+    @property
+    def flat(self) -> bool:
+        """Whether the images are of a single slice."""
+        return self.columns is not None and self.columns.flat
+
+    def record(self) -> dict[str, Any]:
+        """What was taken for what, for the record of a run."""
+        return self.columns.record() if self.columns is not None else {}
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What an encoder is shown where nothing else is asked for."""
+        return default_channels(self.modalities)
 
 
 def read_manifest(
-    path: Path, *, images: bool = True, nifti_form: NiftiForm | None = None
+    path: Path,
+    *,
+    images: bool = True,
+    nifti_form: NiftiForm | None = None,
+    declared: Declared = UNDECLARED,
 ) -> Cohort:
-    """Reads ``cohort.csv``; no image is opened, only looked for.
+    """Reads ``cohort.csv``; images are looked for, and a few opened where their column is unknown.
 
-    Columns: ``patient_id``; one or more of `MODALITIES`; ``gland``; optionally ``lesion``,
-    ``zones``, ``study_id``, ``split`` and any labels. Paths are absolute or relative to the
-    manifest's folder.
+    Columns: ``patient_id``; a column per modality, with images; a column per region, with masks;
+    optionally ``study_id``, ``split`` and any labels. Which columns hold images and which masks is
+    declared, known by name (``t2``, ``dwi``, ``adc``; ``gland``, ``lesion``, ``zones``) or
+    recognised (`lens.cohort.columns.decide`). Paths are absolute or relative to the manifest's
+    folder. A blank cell of a mask column means that the case lacks the region; a gland is needed
+    where there is a gland column.
 
     Args:
         path: a comma-separated file in UTF-8, with a header.
@@ -100,27 +151,30 @@ def read_manifest(
             columns are passed over and need not be there.
         nifti_form: ``qform`` or ``sform``, where the headers of this cohort disagree; the cases
             carry it to whatever reads them.
+        declared: what is said of the columns.
 
     Returns:
         The cohort, with every row either in ``cases`` or in ``set_aside``.
 
     Raises:
         InputError: the manifest itself is at fault (columns, ids, splits; a column of a name that
-            is nearly one of these), or no case is left.
+            is nearly one of these, or of which it is not clear what it holds), or no case is left.
     """
     path = Path(path)
     header, rows = _read_rows(path)
-    _check_columns(path, header, images)
-    if images:
-        check_unread(path, rows, _RESERVED, (*MODALITIES, *ROIS, ZONES))
+    _check_columns(path, header)
+    columns = decide(path, rows, declared, images=images)
     _check_ids(path, rows)
     _check_splits(path, rows)
-    numeric = _numeric_columns(header, rows)
+    known = (() if declared.modalities else MODALITIES, () if declared.rois else REGIONS)
+    others = {*_RESERVED, *columns.modalities, *columns.files.values(), *known[0], *known[1]}
+    labels = [name for name in header if name not in others]
+    numeric = _numeric_columns(labels, rows)
     cases: list[CaseFiles] = []
     set_aside: list[CaseError] = []
     for row in rows:
         try:
-            cases.append(_case(path, row, numeric, MODALITIES if images else (), nifti_form))
+            cases.append(_case(path, row, columns, labels, numeric, nifti_form))
         except CaseError as error:
             set_aside.append(error)
     if not cases:
@@ -129,7 +183,7 @@ def read_manifest(
         )
     if images:
         _warn_of_the_same_images(path, cases)
-    return Cohort(path, tuple(cases), tuple(set_aside))
+    return Cohort(path, tuple(cases), tuple(set_aside), columns)
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -174,7 +228,7 @@ def _id(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _check_columns(path: Path, header: Sequence[str], images: bool) -> None:
+def _check_columns(path: Path, header: Sequence[str]) -> None:
     found = ", ".join(header)
     if len(header) == 1 and re.search("[;\t]", header[0]):
         raise InputError(
@@ -186,12 +240,6 @@ def _check_columns(path: Path, header: Sequence[str], images: bool) -> None:
         raise InputError(f"{path}: column(s) named twice: {', '.join(twice)}. Keep one of each")
     if "patient_id" not in header:
         raise InputError(f"{path}: no column patient_id (found: {found}). Add or rename it")
-    if images and not set(MODALITIES) & set(header):
-        raise InputError(
-            f"{path}: no modality column (found: {found}). Name at least one of {_list(MODALITIES)}"
-        )
-    if "gland" not in header:
-        raise InputError(f"{path}: no column gland (found: {found}). Give a gland mask per case")
 
 
 def _check_ids(path: Path, rows: Sequence[dict[str, str]]) -> None:
@@ -218,7 +266,7 @@ def _check_splits(path: Path, rows: Sequence[dict[str, str]]) -> None:
         if split not in SPLITS:
             found = f"split {split!r}" if split else "no split"
             raise InputError(
-                f"{path}: patient {patient} has {found}. Use {_list(SPLITS)} for every row, or "
+                f"{path}: patient {patient} has {found}. Use {either(SPLITS)} for every row, or "
                 "leave the column out and let a split be drawn"
             )
         if of_patient.setdefault(patient, split) != split:
@@ -228,7 +276,7 @@ def _check_splits(path: Path, rows: Sequence[dict[str, str]]) -> None:
             )
 
 
-def _numeric_columns(header: Sequence[str], rows: Sequence[dict[str, str]]) -> set[str]:
+def _numeric_columns(labels: Sequence[str], rows: Sequence[dict[str, str]]) -> set[str]:
     def is_number(text: str) -> bool:
         try:
             float(text)
@@ -236,7 +284,6 @@ def _numeric_columns(header: Sequence[str], rows: Sequence[dict[str, str]]) -> s
             return False
         return "_" not in text  # 3_4 is a Gleason score; Python reads 34
 
-    labels = [name for name in header if name not in _RESERVED]
     given = {name: [row[name] for row in rows if not is_missing(row[name])] for name in labels}
     return {name for name, cells in given.items() if all(map(is_number, cells))}
 
@@ -244,14 +291,16 @@ def _numeric_columns(header: Sequence[str], rows: Sequence[dict[str, str]]) -> s
 def _case(
     path: Path,
     row: dict[str, str],
+    columns: Columns,
+    labels: Sequence[str],
     numeric: set[str],
-    modalities: Sequence[str],
     nifti_form: NiftiForm | None,
 ) -> CaseFiles:
     patient = row["patient_id"]
-    cells = {name: row[name] for name in (*modalities, *ROIS, ZONES) if name in row}
-    named = {name: _file_cell(path, cell) for name, cell in cells.items()}
-    blank = [name for name, cell in named.items() if not cell and name not in ("lesion", ZONES)]
+    file_columns = dict.fromkeys((*columns.modalities, *columns.files.values(), ZONES))
+    named = {name: _file_cell(path, row[name]) for name in file_columns if name in row}
+    needed = (*columns.modalities, *(roi for roi in columns.rois if roi in REQUIRED))
+    blank = [name for name in needed if not named[name]]
     if blank:
         raise CaseError(
             patient,
@@ -277,16 +326,19 @@ def _case(
     return CaseFiles(
         patient_id=patient,
         study_id=row.get("study_id") or None,
-        images={name: paths[name] for name in modalities if name in paths},
-        masks={name: paths[name] for name in ROIS if name in paths},
+        images={name: paths[name] for name in columns.modalities},
+        masks={roi: paths[name] for roi, name in columns.files.items() if name in paths},
         labels={
-            name: float(cell) if name in numeric else cell
-            for name, cell in row.items()
-            if name not in _RESERVED and not is_missing(cell)
+            name: float(row[name]) if name in numeric else row[name]
+            for name in labels
+            if not is_missing(row[name])
         },
         split=row.get("split") or None,
         zones=paths.get(ZONES),
         nifti_form=nifti_form,
+        kinds=columns.kinds,
+        flat=columns.flat,
+        pixel_mm=_pixel_mm(path, row, columns),
     )
 
 
@@ -317,6 +369,26 @@ def _few(*texts: str) -> list[str]:
     return [*texts[:NAMED], *more]
 
 
+def _pixel_mm(path: Path, row: Mapping[str, str], columns: Columns) -> float | None:
+    """The edge of a pixel that the manifest tells."""
+    cell = row.get(PIXEL, "")
+    if not columns.flat or is_missing(cell):
+        return None
+    try:
+        edge = float(cell)
+    except ValueError:
+        edge = float("nan")
+    if not 0 < edge < float("inf"):
+        raise CaseError(
+            row["patient_id"],
+            path,
+            stage="read",
+            reason=f"{PIXEL} is {cell!r}, no edge of a pixel in mm",
+            remedy="Write a number above 0, or leave the cell blank.",
+        )
+    return edge
+
+
 def _not_openable(manifest: Path, file: Path) -> str | None:
     """What a cell names that can never be an image, in words, without opening it."""
     if kind := special(file):
@@ -341,7 +413,3 @@ def _missing(path: Path, patient: str, missing: Sequence[str], paths: dict[str, 
     elif "\\" in first.name:
         remedy = f"Write / rather than \\ between folders in {path}."
     return CaseError(patient, first, stage="read", reason=reason, remedy=remedy)
-
-
-def _list(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"

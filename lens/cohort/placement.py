@@ -9,6 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from lens.cohort.geometry import MENTION
+from lens.cohort.images import listed
 from lens.cohort.manifest import CaseFiles
 from lens.errors import CaseError
 
@@ -73,11 +74,6 @@ def verdict(displacement: float, reordered: bool) -> Verdict:
     if displacement > MENTION:
         return "snapped"
     return "reoriented" if reordered else "identical"
-
-
-def listed(labels: dict[int, int]) -> str:
-    """Label values and counts in words: ``1 (300 voxels), 3 (42 voxels)``."""
-    return ", ".join(f"{value} ({count} voxels)" for value, count in labels.items())
 
 
 def geometry_table(cases: Iterable[tuple[str, str | None, Iterable[Placement]]]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lens.cohort.manifest import MODALITIES
+from lens.cohort.prostate import MODALITIES
 from lens.errors import CaseError, InputError
 from lens.files import read_table, write_table
 from lens.study.id_causes import probable_cause

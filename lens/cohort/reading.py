@@ -1,4 +1,5 @@
-"""Image files of every format: one volume in mm of one number per voxel, checked, or refused."""
+"""Image files of every format: one volume, or slice, in mm of one number per voxel, checked, or
+refused."""
 
 from __future__ import annotations
 
@@ -20,6 +21,14 @@ from lens.cohort.dicom_frames import (
 )
 from lens.cohort.dicom_header import frame_count, is_dicom, read_header
 from lens.cohort.dicom_series import read_series, series_files
+from lens.cohort.flat import (
+    as_volume,
+    gray,
+    picture,
+    picture_header,
+    read_slice,
+    single_slice,
+)
 from lens.cohort.headers import Header, HeaderFault, check_axes, check_header
 from lens.cohort.nifti_header import GZIP, needs_rounding, nifti_header, placed
 from lens.cohort.text_headers import meta_header, nrrd_header
@@ -30,11 +39,12 @@ from lens.settings import NiftiForm
 SPACING_MM = (0.05, 20.0)
 """Smallest and largest voxel edge of a clinical image; beyond it the unit is not mm."""
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Ends of names of pictures."""
+
 FORMATS = "Give NIfTI-1, MHA/MHD or NRRD, a multi-frame DICOM file, or a folder with one series."
 
 OTHER_KINDS = {
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
     b"II*\0": "a TIFF picture",
     b"MM\0*": "a TIFF picture",
     b"\x89HDF": "an HDF5 file",
@@ -53,13 +63,21 @@ class Loaded(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read(path: Path, patient_id: str, form: NiftiForm | None) -> Loaded | Segmentation:
+def read(
+    path: Path,
+    patient_id: str,
+    form: NiftiForm | None,
+    *,
+    flat: bool = False,
+    pixel_mm: float | None = None,
+) -> Loaded | Segmentation:
     """A file or series of any format, checked.
 
     Args:
         path: as in `lens.cohort.read_image`.
         patient_id: for the error message.
         form: which placement of a NIfTI header to use.
+        flat, pixel_mm: as in `lens.cohort.read_image`.
 
     Raises:
         CaseError: what is refused, with patient and file.
@@ -74,8 +92,27 @@ def read(path: Path, patient_id: str, form: NiftiForm | None) -> Loaded | Segmen
         if kind := special(path):
             raise HeaderFault(f"{kind}, no image file", "Name a file, or the folder of a series.")
         with quiet():
-            found = _read_dicom(path) if path.is_dir() or is_dicom(path) else _read_file(path, form)
-        return found if isinstance(found, Segmentation) else _checked(found)
+            if path.is_dir() or is_dicom(path):
+                found = _read_dicom(path, flat, pixel_mm)
+            else:
+                found = _read_file(path, form, flat, pixel_mm)
+        return found if isinstance(found, Segmentation) else _checked(found, flat)
+
+
+def is_flat(path: Path) -> bool | None:
+    """Whether a file or folder holds a single slice; None where it cannot be read."""
+    # A pipe or a device is never opened.
+    if special(path):
+        return None
+    try:
+        if path.is_dir():
+            return len(series_files(path)) == 1
+        if is_dicom(path):
+            header = read_header(path)
+            return not is_segmentation(header) and frame_count(header) == 1
+        return single_slice(_header(path, "qform").size)
+    except (HeaderFault, RuntimeError, OSError):
+        return None
 
 
 @contextmanager
@@ -113,7 +150,7 @@ def quiet() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
-def _read_dicom(path: Path) -> Loaded | Segmentation:
+def _read_dicom(path: Path, flat: bool, pixel_mm: float | None) -> Loaded | Segmentation:
     files = series_files(path) if path.is_dir() else [path]
     if len(files) == 1:
         header = read_header(files[0])
@@ -121,6 +158,8 @@ def _read_dicom(path: Path) -> Loaded | Segmentation:
             return read_segmentation(files[0], header)
         if frame_count(header) > 1:
             return Loaded(*read_frames(files[0], header))
+        if flat:
+            return Loaded(*read_slice(files[0], header, pixel_mm))
         if not path.is_dir():
             raise HeaderFault(
                 "a single slice of DICOM, where a volume is needed",
@@ -129,11 +168,16 @@ def _read_dicom(path: Path) -> Loaded | Segmentation:
     return Loaded(*read_series(files))
 
 
-def _read_file(path: Path, form: NiftiForm | None) -> Loaded:
+def _read_file(path: Path, form: NiftiForm | None, flat: bool, pixel_mm: float | None) -> Loaded:
     header = _header(path, form)
+    if header.form == "picture" and not flat:
+        raise HeaderFault(f"unreadable image ({picture(_begin(path))})", FORMATS)
     check_header(header)
     with _rounding_axes() if needs_rounding(header) else nullcontext():
         image = sitk.ReadImage(str(path))
+    if header.form == "picture":
+        image.SetSpacing([pixel_mm or 1.0] * image.GetDimension())
+        return Loaded(gray(image), () if pixel_mm else header.notes)
     if header.form == "NIfTI" and image.GetDimension() == 3:
         image = placed(image, path, form)
     if header.scale != (1, 0) and image.GetNumberOfComponentsPerPixel() == 1:
@@ -152,6 +196,8 @@ def _header(path: Path, form: NiftiForm | None) -> Header:
         return nrrd_header(path)
     if name.endswith((".nii", ".hdr", ".img", ".mgh", ".mgz", ".gz")):
         return nifti_header(path, form)
+    if picture(begin):
+        return picture_header(path)
     kind = next((kind for first, kind in OTHER_KINDS.items() if begin.startswith(first)), None)
     if kind is None and name.endswith((".mha", ".mhd")):
         return meta_header(path)
@@ -176,8 +222,8 @@ def _check_packing(path: Path, begin: bytes) -> None:
         )
 
 
-def _checked(read: Loaded) -> Loaded:
-    """One 3D volume of numbers in mm, whatever the format, or refused."""
+def _checked(read: Loaded, flat: bool) -> Loaded:
+    """One volume, or one slice as a volume, of numbers in mm, whatever the format, or refused."""
     image, notes = read
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
@@ -191,7 +237,14 @@ def _checked(read: Loaded) -> Loaded:
             "Give a grayscale image.",
         )
     size = " x ".join(str(n) for n in image.GetSize())
-    if image.GetDimension() != 3 or min(image.GetSize()) < 2:
+    if flat:
+        if not single_slice(image.GetSize()):
+            raise HeaderFault(
+                f"{size} voxels, where the cohort is of single slices",
+                "Keep volumes and single slices in cohorts of their own.",
+            )
+        image = as_volume(image)
+    elif image.GetDimension() != 3 or min(image.GetSize()) < 2:
         raise HeaderFault(
             f"{size} voxels, where a 3D volume of at least two slices is needed",
             "Give one volume: of a 4D file, extract the b-value or time point that is meant.",
@@ -203,7 +256,7 @@ def _checked(read: Loaded) -> Loaded:
             "Correct the spacing or its unit in the header.",
         )
     check_axes(np.array(image.GetDirection()).reshape(3, 3))
-    if _is_identity(image):
+    if not flat and _is_identity(image):
         notes = ("the affine is the identity (1 x 1 x 1 mm, at zero): voxel size and place may be "
                  "lost",)  # fmt: skip
     return Loaded(image, notes)

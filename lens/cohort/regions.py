@@ -12,32 +12,27 @@ import numpy as np
 import SimpleITK as sitk
 
 import lens.cohort.geometry as geometry
-from lens.cohort.images import Mask, load_mask
-from lens.cohort.manifest import ROIS
-from lens.cohort.placement import Placement, listed, verdict
+from lens.cohort.images import Mask, listed, load_mask
+from lens.cohort.placement import Placement, verdict
+from lens.cohort.prostate import REQUIRED
 from lens.errors import CaseError, InputError
-from lens.names import check_names
 from lens.settings import NiftiForm
 
-MIN_ROI_VOXELS = 8
-"""Fewest voxels of a region on the final grid, beside at least two along each of the three axes:
-less than a block of 2 x 2 x 2 has no texture in three dimensions."""
+MIN_EDGE = 2
+"""Fewest voxels of a region along each axis of the final grid, whose block is the fewest in all:
+less than 2 x 2 x 2, or 2 x 2 in a single slice, has no texture."""
 
 MIN_DICE = 0.7
 """Least overlap of a region with itself before and after sampling it on the case's grid. Two
-readers of a prostate lesion agree about so far; less is another region."""
+readers of a lesion agree about so far; less is another region."""
 
 MENTION_FILLED = 0.5
 """Share of the image's voxels above which a region that reaches all borders is mentioned: it is
 rather what lies around a region."""
 
-MENTION_OUTSIDE = 0.1
-"""Share of a lesion outside the gland from which it is mentioned; glands drawn automatically miss
-some of the lesions that reach the capsule."""
-
 
 class Region(NamedTuple):
-    """A region: uint8 0/1 on the final grid (None for an empty lesion mask), how it came there, and
+    """A region: uint8 0/1 on the final grid (None for an empty mask), how it came there, and
     what to tell the user."""
 
     mask: sitk.Image | None
@@ -62,33 +57,37 @@ def read_region(
     *,
     labels: Sequence[int] | None = None,
     nifti_form: NiftiForm | None = None,
+    flat: bool = False,
+    pixel_mm: float | None = None,
 ) -> Region:
     """Reads a mask and puts it on the grid of the case.
 
     Args:
-        roi: ``gland`` or ``lesion``.
+        roi: its name.
         path: the mask.
         patient_id: for messages.
         images: of the case in their own geometry; the first is the reference.
         grid: the final grid, with the axes of the reference.
         labels: the values that make the region; every value above zero by default.
-        nifti_form: which placement of a NIfTI header to use, as in `read_image`.
+        nifti_form, flat, pixel_mm: as in `read_image`.
 
     Returns:
         The region.
 
     Raises:
-        CaseError: unreadable, on a grid that cannot be matched, empty, tiny, or changed too much
-            by the sampling.
+        CaseError: unreadable, on a grid that cannot be matched, empty where the region is one that
+            every case needs, tiny, or changed too much by the sampling.
     """
-    mask = load_mask(path, patient_id, labels=labels, nifti_form=nifti_form)
+    mask = load_mask(
+        path, patient_id, labels=labels, nifti_form=nifti_form, flat=flat, pixel_mm=pixel_mm
+    )
     place = _place(roi, path, patient_id, mask.image, images)
     taken = tuple(v for v in mask.labels if (v > 0 if labels is None else v in labels))
     placement = replace(place.placement, labels=tuple(mask.labels.items()), taken=taken)
     if not taken:
         nothing = _nothing(mask, labels)
-        if roi == "lesion":
-            return Region(None, placement, [f"lesion: the mask {nothing}, taken as no lesion"])
+        if roi not in REQUIRED:
+            return Region(None, placement, [f"{roi}: the mask {nothing}, taken as no {roi}"])
         raise CaseError(
             patient_id,
             path,
@@ -128,44 +127,14 @@ def parse_labels(arguments: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 
 def check_labels(labels: Mapping[str, Sequence[int]]) -> None:
-    """Refuses labels of what is no region, and values that make none.
+    """Refuses values that make no region.
 
     Raises:
         InputError: as said.
     """
-    check_names(labels, ROIS, "region", "label")
     for roi, values in labels.items():
         if not values or min(values) < 1:
             raise InputError(f"labels of {roi}, {tuple(values)}: name one or more values above 0")
-
-
-def check_lesion(masks: Mapping[str, sitk.Image], path: Path, patient_id: str) -> list[str]:
-    """Notes on how a lesion lies in its gland.
-
-    Raises:
-        CaseError: it lies outside, or is the gland itself.
-    """
-    gland, lesion = (sitk.GetArrayViewFromImage(masks[roi]) > 0 for roi in ("gland", "lesion"))
-    if np.array_equal(gland, lesion):
-        raise CaseError(
-            patient_id,
-            path,
-            stage="read",
-            reason="the lesion is the whole gland, voxel by voxel",
-            remedy="Check which file each column names, or say which labels make the lesion.",
-        )
-    share = np.count_nonzero(lesion & ~gland) / np.count_nonzero(lesion)
-    if share == 1:
-        raise CaseError(
-            patient_id,
-            path,
-            stage="geometry",
-            reason="the lesion lies entirely outside the gland",
-            remedy="Check that both masks belong to this study and to the same grid.",
-        )
-    if share > MENTION_OUTSIDE:
-        return [f"lesion: {share:.0%} of its volume lies outside the gland, and is kept"]
-    return []
 
 
 def _place(
@@ -268,14 +237,15 @@ def _nothing(mask: Mask, labels: Sequence[int] | None) -> str:
 def _check_size(mask: sitk.Image, roi: str, path: Path, patient_id: str) -> None:
     where = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
     extent = np.ptp(where, axis=0) + 1 if len(where) else np.zeros(3, int)
-    if len(where) < MIN_ROI_VOXELS or extent.min() < 2:
+    axes = 2 if mask.GetSize()[2] == 1 else 3
+    if len(where) < MIN_EDGE**axes or extent[:axes].min() < MIN_EDGE:
         raise CaseError(
             patient_id,
             path,
             stage="read",
             reason=f"the {roi} mask is too small: {len(where)} voxel(s), "
             f"{' x '.join(map(str, extent))} (x, y, z), at {geometry.spacing(mask)}",
-            remedy=f"Texture in 3D needs at least {MIN_ROI_VOXELS} voxels and two along each "
+            remedy=f"Texture in {axes}D needs at least {MIN_EDGE**axes} voxels and two along each "
             "axis: correct the mask, or choose a finer spacing.",
         )
 
@@ -295,4 +265,6 @@ def _looks_inverted(mask: sitk.Image) -> str:
 
 def _touches_edge(mask: sitk.Image) -> bool:
     inside = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
-    return bool(np.any(inside == 0) or np.any(inside == np.array(mask.GetSize()) - 1))
+    size = np.array(mask.GetSize())
+    edge = (inside == 0) | (inside == size - 1)
+    return bool(edge[:, size > 1].any())

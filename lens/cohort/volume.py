@@ -7,7 +7,8 @@ import SimpleITK as sitk
 from jaxtyping import Bool, Float32, Shaped
 
 from lens.cohort.case import Case
-from lens.cohort.manifest import CHANNELS
+from lens.cohort.intensities import encoder_input, kind_of, outside_value
+from lens.cohort.prostate import channels as default_channels
 from lens.errors import CaseError
 
 SHAPE = (64, 224, 224)
@@ -18,17 +19,18 @@ def stack(
     case: Case,
     *,
     shape: tuple[int, int, int] = SHAPE,
-    modalities: tuple[str, ...] = CHANNELS,
+    modalities: tuple[str, ...] | None = None,
 ) -> Float32[np.ndarray, "d h w c"]:
     """Stacks the images of a case into one volume.
 
-    Each channel is standardised over its own non-zero voxels (mean 0, standard deviation 1; zeros
-    stay zero), then cropped or zero-padded about the centre of the image.
+    Each channel is put on the scale of its kind (`lens.cohort.intensities.encoder_input`), then
+    cropped or padded about the centre of the image.
 
     Args:
         case: from `lens.cohort.read_case`.
         shape: (D, H, W) in voxels of the case's grid, along z, y and x.
-        modalities: the channels; one that the case lacks is all zeros.
+        modalities: the channels, one that the case lacks is all zeros; by default the images of
+            the case (`lens.cohort.prostate.channels`).
 
     Returns:
         The volume (D, H, W, C), without units.
@@ -37,6 +39,8 @@ def stack(
         CaseError: the case has none of the channels, or one of its images is zeros on this crop:
             an encoder would be shown nothing.
     """
+    if modalities is None:
+        modalities = default_channels(tuple(case.images))
     if not set(modalities) & set(case.images):
         raise CaseError(
             case.patient_id,
@@ -49,9 +53,10 @@ def stack(
     volume = np.zeros((*shape, len(modalities)), np.float32)
     for channel, name in enumerate(modalities):
         if name in case.images:
-            voxels = sitk.GetArrayViewFromImage(case.images[name])
-            volume[..., channel] = _crop_or_pad(_standardise(voxels), shape)
-            if not volume[..., channel].any():
+            kind = kind_of(name, case.kinds)
+            seen = encoder_input(case.images[name], name, kind, case.masks.values())
+            volume[..., channel] = _crop_or_pad(seen, shape, outside_value(kind))
+            if np.ptp(volume[..., channel]) == 0:
                 raise _nothing_seen(case, name, shape)
     return volume
 
@@ -76,20 +81,10 @@ def _nothing_seen(case: Case, name: str, shape: tuple[int, int, int]) -> CaseErr
     )
 
 
-def _standardise(voxels: np.ndarray) -> np.ndarray:
-    seen = voxels != 0
-    values = voxels[seen].astype(np.float64)
-    out = np.zeros(voxels.shape, np.float32)
-    if not values.size:
-        return out
-    out[seen] = (values - values.mean()) / (values.std() or 1.0)
-    return out
-
-
 def _crop_or_pad(
-    array: Shaped[np.ndarray, "z y x"], shape: tuple[int, int, int]
+    array: Shaped[np.ndarray, "z y x"], shape: tuple[int, int, int], outside: float = 0
 ) -> Shaped[np.ndarray, "d h w"]:
-    out = np.zeros(shape, array.dtype)
+    out = np.full(shape, outside, array.dtype)
     take, put = [], []
     for size, wanted in zip(array.shape, shape, strict=True):
         length = min(size, wanted)

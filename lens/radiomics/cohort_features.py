@@ -27,6 +27,7 @@ from lens.cohort.regions import check_labels
 from lens.errors import CaseError, InputError
 from lens.files import check_writable, write_table
 from lens.machine import cpu_count
+from lens.names import check_names
 from lens.radiomics import audit
 from lens.radiomics.computable import check_computable
 from lens.radiomics.engine import pyradiomics
@@ -98,7 +99,7 @@ def extract_cohort(
             no region, a cache that cannot be written, a scheduler that is not there or whose
             workers do not fit, or not a single feature.
     """
-    _check(workers, labels)
+    _check(workers, labels, cohort)
     check_computable(cohort, parameters, labels or {})
     check_writable(cache)
     reading = Reading(spacing_mm, labels)
@@ -147,7 +148,7 @@ def extract_perturbed(
     """
     if repeats < 2:
         raise InputError(f"perturb {repeats}: at least two versions are needed to compare them")
-    _check(workers, labels)
+    _check(workers, labels, cohort)
     reading = Reading(spacing_mm, labels)
     wholes = parts_of(cohort.cases, parameters, cache, reading, progress=progress)
     usable = [index for index, part in enumerate(wholes) if part.finished()]
@@ -165,10 +166,11 @@ def extract_perturbed(
     return table
 
 
-def _check(workers: int | None, labels: Mapping[str, Sequence[int]] | None) -> None:
+def _check(workers: int | None, labels: Mapping[str, Sequence[int]] | None, cohort: Cohort) -> None:
     if workers is not None and workers < 1:
         raise InputError(f"workers {workers}: at least one is needed")
     check_labels(labels or {})
+    check_names(labels or {}, cohort.rois, "region", "label")
 
 
 def _failed_before(

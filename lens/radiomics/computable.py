@@ -44,24 +44,30 @@ PACKAGES = {"LBP2D": {"skimage": "scikit-image"}, "LBP3D": {"trimesh": "trimesh"
 
 
 @lru_cache(maxsize=64)
-def computed(parameters: Parameters) -> frozenset[str]:
+def computed(parameters: Parameters, flat: bool = False) -> frozenset[str]:
     """Names ``<image>_<class>_<feature>`` of what these parameters give of a region that has all.
+
+    Args:
+        parameters: of one modality.
+        flat: the images are of a single slice.
 
     Raises:
         InputError: a filter, a feature class or a feature that the file names gives nothing here,
             with the reason.
     """
     classes = parameters.classes
-    if "shape2D" in classes:
+    if flat:
+        _check_in_plane(parameters)
+    elif "shape2D" in classes:
         raise InputError(
             f"{parameters.file}: shape2D is of regions of a single slice, and here every region "
             "has two or more along each axis. Take it out of featureClass, or ask for shape"
         )
     names: set[str] = set()
     for image in parameters.images:
-        found, said = _tried(parameters, image)
-        texture = {name for name in found if "_shape_" not in name}
-        if not texture and classes.keys() - {"shape"}:
+        found, said = _tried(parameters, image, flat)
+        texture = {name for name in found if "_shape" not in name}
+        if not texture and classes.keys() - {"shape", "shape2D"}:
             raise InputError(f"{parameters.file}: {image} {_why(image, said)}")
         names |= found
     for group, asked in classes.items():
@@ -89,11 +95,16 @@ def check_computable(
             here or for another label.
     """
     modalities = dict.fromkeys(name for files in cohort.cases for name in files.images)
-    regions = list(dict.fromkeys(name for files in cohort.cases for name in files.masks))
+    regions = list(dict.fromkeys(name for files in cohort.cases for name in files.regions))
+    if not regions:
+        raise InputError(
+            f"{cohort.path}: no case has a mask, and features are of regions. Name the columns "
+            "with masks: --rois NAME"
+        )
     for modality in modalities:
         chosen = parameters_for(parameters, modality)
         check_label(chosen.file, chosen.label, regions, labels)
-        computed(chosen)
+        computed(chosen, cohort.flat)
 
 
 def count_columns(case: CaseFiles, parameters: Mapping[str, Parameters]) -> int:
@@ -103,8 +114,10 @@ def count_columns(case: CaseFiles, parameters: Mapping[str, Parameters]) -> int:
         case: names its modalities and regions.
         parameters: by modality.
     """
-    per_region = sum(len(computed(parameters_for(parameters, name))) for name in case.images)
-    return per_region * len(case.masks)
+    per_region = sum(
+        len(computed(parameters_for(parameters, name), case.flat)) for name in case.images
+    )
+    return per_region * len(case.regions)
 
 
 def check_complete(
@@ -121,7 +134,7 @@ def check_complete(
         chosen = parameters_for(parameters, modality)
         if chosen.images.keys().isdisjoint(DEPENDENT):
             continue
-        if lost := computed(chosen) - region.features.keys():
+        if lost := computed(chosen, files.flat) - region.features.keys():
             images = sorted({name.split("_")[0] for name in lost})
             raise CaseError(
                 files.patient_id,
@@ -133,7 +146,24 @@ def check_complete(
             )
 
 
-def _tried(parameters: Parameters, image: str) -> tuple[set[str], list[str]]:
+def _check_in_plane(parameters: Parameters) -> None:
+    """Refuses parameters that would look for neighbours beside a single slice."""
+    wavelet = parameters.images.get("Wavelet")
+    if not parameters.settings.get("force2D"):
+        raise InputError(
+            f"{parameters.file}: the images are of a single slice, and texture is looked for in "
+            "three dimensions. Write force2D: true below setting"
+        )
+    if wavelet is not None and not (parameters.settings | wavelet).get("force2D"):
+        raise InputError(f"{parameters.file}: Wavelet has force2D: false; take it out")
+    if "shape" in parameters.classes:
+        raise InputError(
+            f"{parameters.file}: shape is of volumes, and the images are of a single slice. Ask "
+            "for shape2D"
+        )
+
+
+def _tried(parameters: Parameters, image: str, flat: bool) -> tuple[set[str], list[str]]:
     """The features of one image type on noise, and what PyRadiomics said meanwhile."""
     content = json.loads(parameters.content)
     own = content["imageType"][image]
@@ -147,6 +177,8 @@ def _tried(parameters: Parameters, image: str) -> tuple[set[str], list[str]]:
     volume = np.random.default_rng(0).uniform(1, 1000, (SIZE, SIZE, SIZE)).astype(np.float32)
     mask = np.zeros(volume.shape, np.uint8)
     mask[(slice((SIZE - ROI) // 2, (SIZE + ROI) // 2),) * 3] = 1
+    if flat:
+        volume, mask = volume[SIZE // 2, None], mask[SIZE // 2, None]
     pair = sitk.GetImageFromArray(volume), sitk.GetImageFromArray(mask)
     for each in pair:
         # A voxel of a quarter of the widest filter, which then fits into the image.

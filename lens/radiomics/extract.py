@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lens.cohort.case import Case
+from lens.cohort.intensities import Scaling, kind_of, scaling
 from lens.errors import CaseError
 from lens.radiomics.binning import MAX_BINS, Bins, TooManyBins, binned_once
 from lens.radiomics.engine import one_thread, pyradiomics
@@ -31,13 +32,6 @@ class Region(NamedTuple):
     features: dict[str, float]
     bins: dict[str, Bins]
     voxels: int
-
-
-class IntensityScaling(NamedTuple):
-    """Mean and standard deviation of a whole image, in its own unit."""
-
-    mean: float
-    sd: float
 
 
 def extract_case(
@@ -67,7 +61,8 @@ def extract_regions(
     parameters: Mapping[str, Parameters],
     *,
     files: Mapping[str, Path] | None = None,
-    scalings: Mapping[str, IntensityScaling | None] | None = None,
+    scalings: Mapping[str, Scaling | None] | None = None,
+    rois: Sequence[str] | None = None,
 ) -> dict[tuple[str, str], Region]:
     """Features and gray levels of a case.
 
@@ -76,6 +71,7 @@ def extract_regions(
         parameters: by modality, from `load_parameters`.
         files: the file behind each modality, to be named in errors.
         scalings: of the whole images, where the case holds parts of them.
+        rois: regions of which features are wanted; None for all.
 
     Returns:
         A region per modality and ROI, in the order of the case. A feature that the ROI does not
@@ -89,9 +85,10 @@ def extract_regions(
     for modality, image in case.images.items():
         chosen = parameters_for(parameters, modality)
         try:
-            scaling = scalings[modality] if scalings else intensity_scaling(image, chosen)
+            scaled = scalings[modality] if scalings else scaling_of(case, modality, chosen)
             for roi, mask in case.masks.items():
-                regions[modality, roi] = _measure_or_explain(image, mask, roi, chosen, scaling)
+                if rois is None or roi in rois:
+                    regions[modality, roi] = _measure_or_explain(image, mask, roi, chosen, scaled)
         except _Unusable as error:
             raise CaseError(
                 case.patient_id,
@@ -120,7 +117,21 @@ def roi_features(image: sitk.Image, mask: sitk.Image, parameters: Parameters) ->
     return measure(*region, parameters).features
 
 
-def intensity_scaling(image: sitk.Image, parameters: Parameters) -> IntensityScaling | None:
+def scaling_of(case: Case, modality: str, parameters: Parameters) -> Scaling | None:
+    """What an image of a case is standardised by; None where the parameters do not ask for it.
+
+    By our own parameters an image in arbitrary units is standardised about the regions of its case,
+    as encoders see it (`lens.cohort.intensities.scaling`); by a user's, as PyRadiomics does it.
+    """
+    image = case.images[modality]
+    if not parameters.settings["normalize"]:
+        return None
+    if parameters.packaged and kind_of(modality, case.kinds) == "mr":
+        return scaling(image, case.masks.values())
+    return intensity_scaling(image, parameters)
+
+
+def intensity_scaling(image: sitk.Image, parameters: Parameters) -> Scaling | None:
     """What PyRadiomics normalises the image by; None where the parameters do not ask for it.
 
     With one thread, since the sum over all voxels depends on how threads share it.
@@ -130,12 +141,10 @@ def intensity_scaling(image: sitk.Image, parameters: Parameters) -> IntensitySca
     statistics = sitk.StatisticsImageFilter()
     with one_thread():
         statistics.Execute(image)
-    return IntensityScaling(statistics.GetMean(), statistics.GetSigma())
+    return Scaling(statistics.GetMean(), statistics.GetSigma())
 
 
-def normalise(
-    image: sitk.Image, parameters: Parameters, scaling: IntensityScaling | None
-) -> sitk.Image:
+def normalise(image: sitk.Image, parameters: Parameters, scaling: Scaling | None) -> sitk.Image:
     """`image`, which may be a part of the whole, normalised as PyRadiomics does (64-bit)."""
     if scaling is None:
         return image
@@ -154,7 +163,7 @@ def prepare(
     image: sitk.Image,
     mask: sitk.Image,
     parameters: Parameters,
-    scaling: IntensityScaling | None,
+    scaling: Scaling | None,
 ) -> tuple[sitk.Image, sitk.Image]:
     """What the filters need to see of an image, normalised, and the mask on the same grid."""
     reach = filter_reach(parameters)
@@ -211,12 +220,14 @@ def filter_reach(parameters: Parameters) -> int | None:
 def cut_out(image: sitk.Image, mask: sitk.Image, *, margin: int) -> tuple[sitk.Image, sitk.Image]:
     """The box around the ROI with `margin` voxels on every side, of the image and the mask.
 
-    Beyond the edge of the image the edge voxels repeat and the mask is zero.
+    Beyond the edge of the image the edge voxels repeat and the mask is zero. A single slice gets no
+    others beside it.
     """
     first, last = bounding_box(mask)
-    start = [index - margin for index in first]
-    stop = [index + 1 + margin for index in last]
     size = image.GetSize()
+    margins = [margin if n > 1 else 0 for n in size]
+    start = [index - along for index, along in zip(first, margins, strict=True)]
+    stop = [index + 1 + along for index, along in zip(last, margins, strict=True)]
     inside = tuple(slice(max(a, 0), min(b, n)) for a, b, n in zip(start, stop, size, strict=True))
     below = [max(-a, 0) for a in start]
     above = [max(b - n, 0) for b, n in zip(stop, size, strict=True)]
@@ -247,7 +258,7 @@ def _measure_or_explain(
     mask: sitk.Image,
     roi: str,
     parameters: Parameters,
-    scaling: IntensityScaling | None,
+    scaling: Scaling | None,
 ) -> Region:
     """`measure`, with what PyRadiomics refuses put in words that a user can act on."""
     if not np.any(sitk.GetArrayViewFromImage(mask)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from lens.cohort.case import read_case
+from lens.cohort.case import Case, read_case
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement, refusal
 from lens.errors import CaseError, InputError
@@ -41,7 +41,8 @@ def extract_part(
         chosen = [parameters_for(parameters, modality) for modality in files.images]
         named = {each.file: each.label for each in chosen if each.label is not None}
         check_taken(files.patient_id, geometry, named, reading.labels or {})
-        regions = extract_regions(case, parameters, files=files.images)
+        _check_regions(files, case)
+        regions = extract_regions(case, parameters, files=files.images, rois=files.regions)
         check_complete(files, regions, parameters)
     except CaseError as error:
         write_failure(part, error, geometry or [refusal(error, files)])
@@ -54,6 +55,21 @@ def extract_part(
     # Outside: a full disk is no patient's fault, and ends the job.
     write_part(part, case, regions)
     return None
+
+
+def _check_regions(files: CaseFiles, case: Case) -> None:
+    """Refuses a case of which no region is left to measure."""
+    if not set(files.regions) & case.masks.keys():
+        empty = [str(files.masks[roi]) for roi in files.regions]
+        raise CaseError(
+            files.patient_id,
+            empty[0] if empty else "",
+            stage="radiomics",
+            reason=f"no region: the masks of {', '.join(files.regions)} are empty"
+            if empty
+            else "no region: every mask cell is blank",
+            remedy="Segment a region, or leave out this patient.",
+        )
 
 
 def unforeseen(files: CaseFiles, error: Exception) -> CaseError:

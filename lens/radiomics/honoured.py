@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lens.cohort.placement import Placement, listed
+from lens.cohort.images import listed
+from lens.cohort.placement import Placement
 from lens.errors import CaseError, InputError
 
 PER_IMAGE = frozenset(

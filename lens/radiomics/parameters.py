@@ -1,4 +1,4 @@
-"""PyRadiomics parameter files: ours for T2, high-b DWI and ADC, or the user's."""
+"""PyRadiomics parameter files: ours by modality or its kind, or the user's."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from lens.cohort.manifest import MODALITIES
+from lens.cohort.intensities import Kind
+from lens.cohort.prostate import MODALITIES
 from lens.errors import InputError
 from lens.names import name_problem
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.honoured import check_honoured
 
 log = logging.getLogger(__name__)
+
+PACKAGED = MODALITIES
+"""Modalities with a file of their own in the package; others take that of their kind."""
 
 ANY = "all"
 """Key of the parameters for every modality without its own."""
@@ -32,11 +36,15 @@ class Parameters:
         content: JSON of its ``setting``, ``imageType`` and ``featureClass``, with PyRadiomics'
             defaults filled in: equal content gives equal features.
         label: the mask value that the file names as the region; None where it names none.
+        packaged: it is ours: where it normalises, images in arbitrary units are standardised about
+            the regions of their case, whatever the field of view. A file of the user's own
+            normalises as PyRadiomics does, over the whole image.
     """
 
     file: str
     content: str
     label: int | None = None
+    packaged: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -54,19 +62,36 @@ class Parameters:
         return json.loads(self.content)["featureClass"]
 
 
-def load_parameters(files: Mapping[str, Path] | None = None) -> dict[str, Parameters]:
+def load_parameters(
+    files: Mapping[str, Path] | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+    *,
+    flat: bool = False,
+) -> dict[str, Parameters]:
     """Parameters by modality, from the user's files or, without any, from ours.
 
     Args:
         files: a file per modality, which replaces ours, or one for ``all`` modalities, which
             replaces all of ours; where both are given, the modality's own wins.
+        kinds: modality -> what its numbers mean, of the cohort; by default those of `PACKAGED`.
+        flat: the images are of a single slice, and take ours for textures in the plane.
 
     Raises:
         InputError: a file is missing, PyRadiomics refuses it (in its own words), or it asks for
             what would have no effect or cannot be computed here.
     """
     files = files or {}
-    chosen = {} if ANY in files else {name: _read_default(name) for name in MODALITIES}
+    chosen: dict[str, Parameters] = {}
+    if ANY not in files:
+        of_kind = dict(kinds) if kinds else dict.fromkeys(PACKAGED, "")
+        ours = {
+            name: kind if flat or name not in PACKAGED else name for name, kind in of_kind.items()
+        }
+        chosen = {
+            name: _read_default(f"{file}-2d" if flat else file)
+            for name, file in ours.items()
+            if name not in files
+        }
     return chosen | {modality: read_parameters(file) for modality, file in files.items()}
 
 
@@ -155,9 +180,10 @@ def _as_written(file: Path) -> dict[str, Any]:
     return Core(source_file=str(file), schema_data={"type": "any"}).source or {}
 
 
-def _read_default(modality: str) -> Parameters:
-    with as_file(files("lens.radiomics") / f"{modality}.yaml") as file:
-        return Parameters(file=f"{modality}.yaml", content=read_parameters(file).content)
+def _read_default(name: str) -> Parameters:
+    with as_file(files("lens.radiomics") / f"{name}.yaml") as file:
+        content = read_parameters(file).content
+    return Parameters(file=f"{name}.yaml", content=content, packaged=True)
 
 
 @contextmanager

@@ -212,7 +212,11 @@ def _part(
     settings = {
         "parameters": [(each.content, each.label) for each in chosen],
         "spacing_mm": [float(edge) for edge in reading.spacing_mm],
+        "packaged": [each.packaged for each in chosen],
         "nifti_form": files.nifti_form,
+        "kinds": dict(files.kinds),
+        "flat": [files.flat, files.pixel_mm],
+        "regions": files.regions,
         "labels": {roi: sorted(set(v)) for roi, v in sorted((reading.labels or {}).items())},
     }
     made = key([EXTRACTION], content, settings)

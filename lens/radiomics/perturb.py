@@ -7,6 +7,8 @@ and shrinking, and added noise, here all at once in each version of a case.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
@@ -53,7 +55,7 @@ def perturbed(case: Case, rng: np.random.Generator) -> Case:
     masks = {roi: _moved_contour(mask, pose, rng) for roi, mask in small.masks.items()}
     roi = next(iter(small.masks.values()))
     images = {name: _noisy(image, roi, pose, rng) for name, image in small.images.items()}
-    return Case(case.patient_id, case.study_id, images, masks, case.notes)
+    return replace(case, images=images, masks=masks)
 
 
 def surroundings(case: Case) -> Case:
@@ -66,12 +68,10 @@ def surroundings(case: Case) -> Case:
     start = np.maximum(first - margin, 0)
     stop = np.minimum(last + 1 + margin, image.GetSize())
     box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
-    return Case(
-        case.patient_id,
-        case.study_id,
-        {name: image[box] for name, image in case.images.items()},
-        {roi: mask[box] for roi, mask in case.masks.items()},
-        case.notes,
+    return replace(
+        case,
+        images={name: image[box] for name, image in case.images.items()},
+        masks={roi: mask[box] for roi, mask in case.masks.items()},
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from lens.cohort.case import read_case
 from lens.cohort.manifest import CaseFiles
 from lens.errors import CaseError, InputError
-from lens.radiomics.extract import columns, extract_regions, intensity_scaling
+from lens.radiomics.extract import columns, extract_regions, scaling_of
 from lens.radiomics.extract_part import unforeseen
 from lens.radiomics.parameters import Parameters, parameters_for
 from lens.radiomics.parts import Part, Reading
@@ -35,13 +35,14 @@ def perturb_part(
     try:
         case = read_case(files, **reading._asdict())
         scalings = {
-            name: intensity_scaling(image, parameters_for(parameters, name))
-            for name, image in case.images.items()
+            name: scaling_of(case, name, parameters_for(parameters, name)) for name in case.images
         }
         made = []
         for repeat in range(repeats):
             version = perturbed(case, np.random.default_rng([part.seed, repeat]))
-            regions = extract_regions(version, parameters, files=files.images, scalings=scalings)
+            regions = extract_regions(
+                version, parameters, files=files.images, scalings=scalings, rois=files.regions
+            )
             made.append(columns(regions))
     except CaseError as error:
         return error

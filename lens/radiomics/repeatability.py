@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,9 +12,29 @@ from scipy.stats import f as f_distribution
 
 from lens.errors import InputError
 
+log = logging.getLogger(__name__)
+
 Form = Literal["1", "2", "3"]
 KEYS = ("patient_id", "study_id", "repeat")
 COLUMNS = ("column", "icc", "icc_low", "icc_high", "n", "repeats")
+
+
+def _one_study_each(table: pd.DataFrame) -> pd.DataFrame:
+    """The first study of each patient that has the most repeats: the studies of a patient resemble
+    each other, and would count as subjects who differ less than patients do."""
+    if "study_id" not in table or not table.duplicated(["patient_id", "repeat"]).any():
+        return table
+    table = table.assign(study_id=table["study_id"].fillna(""))
+    counts = table.groupby(["patient_id", "study_id"], sort=False, dropna=False).size()
+    chosen = counts.groupby(level=0, sort=False).idxmax().tolist()
+    pairs = pd.MultiIndex.from_frame(table[["patient_id", "study_id"]])
+    kept = table[pairs.isin(chosen)]
+    log.info(
+        "repeatability: of patients with several studies one is taken, %d of %d rows: studies of "
+        "one patient are no further subjects",
+        len(kept), len(table),
+    )  # fmt: skip
+    return kept
 
 
 class ICC(NamedTuple):
@@ -43,7 +64,9 @@ def repeatability(table: pd.DataFrame, *, form: Form = "1", level: float = 0.95)
         that is constant.
 
     Raises:
-        InputError: no ``patient_id`` or ``repeat``, fewer than two repeats, or one given twice.
+        InputError: no ``patient_id`` or ``repeat``, fewer than two repeats, one given twice, fewer
+            than two patients (two studies of one patient are no two subjects), or not one column
+            with two patients who have all repeats.
     """
     missing = [name for name in ("patient_id", "repeat") if name not in table]
     if missing:
@@ -57,15 +80,30 @@ def repeatability(table: pd.DataFrame, *, form: Form = "1", level: float = 0.95)
     repeat, labels = pd.factorize(table["repeat"])
     if len(labels) < 2:
         raise InputError("repeatability needs two or more repeats of each patient")
-    subjects = [name for name in keys if name != "repeat"]
-    subject = table.groupby(subjects, sort=False, dropna=False).ngroup().to_numpy()
+    patients = table["patient_id"].nunique()
+    if patients < 2:
+        raise InputError(
+            f"repeatability needs two or more patients, and the table has {patients}: an "
+            "intraclass correlation compares repeats with the differences between patients. "
+            "Studies of one patient are no further subjects"
+        )
+    table = _one_study_each(table)
+    subject = table.groupby("patient_id", sort=False, dropna=False).ngroup().to_numpy()
+    repeat = pd.factorize(table["repeat"])[0]
+    names = [name for name in table.columns if name not in KEYS]
     rows = []
-    for column in [name for name in table.columns if name not in keys]:
+    for column in names:
         values = np.full((subject.max() + 1, len(labels)), np.nan)
         values[subject, repeat] = table[column].to_numpy(np.float64)
         values = values[np.isfinite(values).all(axis=1)]
         found = icc(values, form=form, level=level)
         rows.append((column, *found, len(values), len(labels)))
+    if names and max(n for *_, n, _ in rows) < 2:
+        raise InputError(
+            f"repeatability: no column has two patients with all {len(labels)} repeats, so that no "
+            "intraclass correlation can be had. Bring every repeat of each patient, or fewer "
+            "repeats"
+        )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

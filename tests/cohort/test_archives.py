@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments.prepare import ARCHIVES, Glob, PiCai, job
-from lens.cohort.manifest import MODALITIES
+from lens.cohort.prostate import MODALITIES
 from lens.errors import InputError
 from tests.cohort.archives import picai, touch
 

@@ -21,6 +21,7 @@ from lens.radiomics.extract import (
     intensity_scaling,
     normalise,
     roi_features,
+    scaling_of,
 )
 from lens.radiomics.names import parse_columns
 from lens.radiomics.parameters import load_parameters, read_parameters
@@ -62,10 +63,23 @@ def test_837_columns_a_region_in_order_of_modality_and_roi(features):
 
 @pytest.mark.parametrize("modality", ["t2", "adc"])
 @pytest.mark.parametrize("roi", ["gland", "lesion"])
-def test_equal_to_a_direct_call_bit_for_bit(features, modality, roi):
+def test_equal_to_a_direct_call_bit_for_bit(features, parameters, tmp_path, modality, roi):
+    """On the image as it is standardised about the regions, and PyRadiomics told not to."""
+    made, chosen = case(), parameters[modality]
+    seen = normalise(made.images[modality], chosen, scaling_of(made, modality, chosen))
+    plain = tmp_path / f"{modality}.yaml"
+    text = (DEFAULTS / f"{modality}.yaml").read_text()
+    plain.write_text(text.replace("normalize: true", "normalize: false"))
+    assert of_region(features, modality, roi) == direct(seen, made.masks[roi], plain)
+
+
+def test_a_file_of_the_user_normalises_over_the_whole_image(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text((DEFAULTS / "t2.yaml").read_text())
     made = case()
-    expected = direct(made.images[modality], made.masks[roi], DEFAULTS / f"{modality}.yaml")
-    assert of_region(features, modality, roi) == expected
+    found = extract_case(made, load_parameters({"all": own}))
+    expected = direct(made.images["t2"], made.masks["gland"], own)
+    assert of_region(found, "t2", "gland") == expected
 
 
 def test_invariant_to_where_the_grid_lies(features, parameters):
@@ -230,7 +244,7 @@ def test_a_case_that_gives_no_features_says_why(parameters, tmp_path, change, fi
 
 
 def test_nan_far_away_spoils_only_what_is_normalised(parameters):
-    made = spoilt(lambda volume, mask: volume.__setitem__((0, 0, 0), np.nan))
+    made = spoilt(lambda volume, mask: volume.__setitem__((2, 0, 0), np.nan))
     with pytest.raises(CaseError, match="normalisation"):
         extract_case(made, parameters)
     as_adc = Case("p7", None, {"adc": made.images["t2"]}, made.masks, ())

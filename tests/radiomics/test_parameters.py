@@ -7,7 +7,7 @@ import json
 import pytest
 import SimpleITK as sitk
 
-from lens.cohort.manifest import MODALITIES
+from lens.cohort.prostate import MODALITIES
 from lens.errors import InputError
 from lens.radiomics.parameters import load_parameters, parameters_for, read_parameters
 

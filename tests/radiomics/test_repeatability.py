@@ -95,11 +95,23 @@ def test_a_patient_without_a_repeat_is_left_out_of_that_column_only():
     assert result.loc["y", "icc"] == pytest.approx(icc(SHROUT_FLEISS[1:5]).icc)
 
 
-def test_studies_of_a_patient_are_subjects_of_their_own():
+def test_studies_of_a_patient_are_no_further_subjects():
+    """Two studies a patient: one of each is taken, since they would count as alike patients."""
     table = repeats(SHROUT_FLEISS)
     table["study_id"] = table["patient_id"].str[1]
-    result = repeatability(table.assign(patient_id="p"))
-    assert result.loc[0, "n"] == 6
+    with pytest.raises(InputError, match="two or more patients, and the table has 1"):
+        repeatability(table.assign(patient_id="p"))
+    paired = table.assign(patient_id=(table["study_id"].astype(int) // 2).astype(str))
+    result = repeatability(paired)
+    assert result.loc[0, "n"] == 3
+    assert result.loc[0, "icc"] == pytest.approx(icc(SHROUT_FLEISS[::2]).icc)
+
+
+def test_no_column_with_two_complete_patients_is_refused():
+    table = repeats(SHROUT_FLEISS)
+    table.loc[table["patient_id"] != "p0", "x"] = np.nan
+    with pytest.raises(InputError, match="no column has two patients with all 4 repeats"):
+        repeatability(table)
 
 
 @pytest.mark.parametrize(

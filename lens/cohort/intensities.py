@@ -1,0 +1,161 @@
+"""Intensities by the kind of modality: one choice for radiomics and encoders alike.
+
+What each kind means, and why, is in ``docs/intensities.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import SimpleITK as sitk
+from jaxtyping import Float32
+
+from lens.errors import InputError
+
+Kind = Literal["mr", "ct", "8-bit", "units"]
+"""What the numbers of an image mean: arbitrary units, Hounsfield units, gray values from 0 to 255,
+or a quantity with a unit of its own."""
+
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(
+        ("t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "pd", "swi",
+         "dwi", "hbv", "mr", "mri"), "mr"
+    ),
+    **dict.fromkeys(("ct", "cect", "ldct"), "ct"),
+    **dict.fromkeys(("us", "ultrasound", "xray", "cxr", "mammogram"), "8-bit"),
+    **dict.fromkeys(("adc", "t1map", "t2map", "suv"), "units"),
+}  # fmt: skip
+"""Kinds of modalities by their usual names."""
+
+MARGIN_MM = 10.0
+"""Surroundings of the regions over which intensities in arbitrary units are standardised."""
+
+AIR_HU = -1024.0
+"""Hounsfield units of air as scanners store it; what is no higher is padding."""
+
+WINDOW_HU = (-1000.0, 1000.0)
+"""Hounsfield units between which an encoder sees differences: from air to cortical bone."""
+
+GRAY = 255.0
+"""The brightest of 8-bit gray values."""
+
+UNIT_SCALES = {"adc": (1200.0, 500.0)}
+"""Map in units -> the values that an encoder sees as 0, and as 1 above it: ADC of soft tissue in
+1e-6 mm2/s and its spread."""
+
+
+class Scaling(NamedTuple):
+    """Mean and standard deviation by which an image is standardised, in its own unit."""
+
+    mean: float
+    sd: float
+
+
+def parse_kinds(arguments: Sequence[str]) -> dict[str, Kind]:
+    """``("t1=mr", "dose=units")`` as a mapping.
+
+    Raises:
+        InputError: another form, an unknown kind, or a modality named twice.
+    """
+    kinds: dict[str, Kind] = {}
+    for argument in arguments:
+        name, _, kind = argument.partition("=")
+        if not name or kind not in get_args(Kind) or name in kinds:
+            raise InputError(
+                f"--kind {argument!r}: write MODALITY=KIND, each modality once; a kind is one of "
+                f"{', '.join(get_args(Kind))}"
+            )
+        kinds[name] = kind  # pyright: ignore[reportArgumentType]
+    return kinds
+
+
+def kind_of(modality: str, kinds: Mapping[str, Kind] | None = None) -> Kind:
+    """The kind of a modality: as said, by its usual name, or else arbitrary units."""
+    return (kinds or {}).get(modality) or KINDS.get(modality.lower(), "mr")
+
+
+def scaling(image: sitk.Image, masks: Iterable[sitk.Image]) -> Scaling:
+    """Mean and standard deviation of an image in arbitrary units, about the regions of its case.
+
+    Over the box of all regions with `MARGIN_MM` on every side, as far as the image reaches; over
+    the whole image where there is no region. Zeros are no tissue: padding, what lies outside the
+    field of view, or a background that was removed.
+
+    Args:
+        image: on the grid of the masks.
+        masks: 0/1.
+    """
+    voxels = sitk.GetArrayViewFromImage(image)
+    near = voxels[surroundings(image, masks)]
+    values = near[near != 0].astype(np.float64)
+    if not values.size:
+        values = voxels[voxels != 0].astype(np.float64)
+    if not values.size:
+        return Scaling(0.0, 1.0)
+    return Scaling(float(values.mean()), float(values.std()) or 1.0)
+
+
+def surroundings(image: sitk.Image, masks: Iterable[sitk.Image]) -> tuple[slice, ...]:
+    """(z, y, x) box of all regions with `MARGIN_MM` on every side; all of it without a region."""
+    shape = image.GetSize()[::-1]
+    margin = np.ceil(MARGIN_MM / np.array(image.GetSpacing()[::-1]) - 1e-6).astype(int)
+    low, high = np.array(shape), np.zeros(3, int)
+    for mask in masks:
+        inside = sitk.GetArrayViewFromImage(mask) > 0
+        for axis, others in enumerate(((1, 2), (0, 2), (0, 1))):
+            occupied = np.flatnonzero(inside.any(axis=others))
+            if occupied.size:
+                low[axis] = min(low[axis], occupied[0])
+                high[axis] = max(high[axis], occupied[-1] + 1)
+    if np.any(low >= high):
+        return tuple(slice(0, size) for size in shape)
+    first, last = np.maximum(low - margin, 0), np.minimum(high + margin, shape)
+    return tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+
+
+def encoder_input(
+    image: sitk.Image, modality: str, kind: Kind, masks: Iterable[sitk.Image]
+) -> Float32[np.ndarray, "d h w"]:
+    """An image as an encoder sees it, without units.
+
+    ``mr`` and maps without a fixed scale: standard scores over the surroundings of the regions,
+    zeros stay zero. Maps with one (`UNIT_SCALES`): on that scale, zeros stay zero. ``ct``:
+    `WINDOW_HU` onto -1 to 1. ``8-bit``: onto 0 to 1.
+    """
+    voxels = sitk.GetArrayFromImage(image).astype(np.float32)
+    if kind == "ct":
+        low, high = WINDOW_HU
+        return (np.clip(voxels, low, high) - (low + high) / 2) / np.float32((high - low) / 2)
+    if kind == "8-bit":
+        return voxels / np.float32(GRAY)
+    fixed = UNIT_SCALES.get(modality) if kind == "units" else None
+    mean, sd = fixed or scaling(image, masks)
+    # In double precision, since intensities may be large beside their spread.
+    out = ((voxels.astype(np.float64) - mean) / sd).astype(np.float32)
+    out[voxels == 0] = 0
+    return out
+
+
+def outside_value(kind: Kind) -> float:
+    """What an encoder sees beyond the image: air on a CT, else zero."""
+    return -1.0 if kind == "ct" else 0.0
+
+
+def notes_on(image: sitk.Image, modality: str, kind: Kind) -> list[str]:
+    """What the values of an image say against its kind, a sentence each.
+
+    Raises:
+        ValueError: the values cannot be of this kind; with what to do.
+    """
+    voxels = sitk.GetArrayViewFromImage(image)
+    low, high = float(voxels.min()), float(voxels.max())
+    if kind == "8-bit" and (low < 0 or high > GRAY):
+        raise ValueError(
+            f"{modality} holds values from {low:g} to {high:g}, and gray values go from 0 to 255"
+        )
+    if kind == "ct" and low >= 0:
+        return [f"{modality}: no value below 0, where Hounsfield units of air and fat lie; check "
+                "that slope and intercept were applied"]  # fmt: skip
+    return []
