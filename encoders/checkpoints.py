@@ -21,6 +21,7 @@ from encoders.families import convert, describe, from_description
 from encoders.state_dicts import (
     Match,
     not_finite,
+    read_facts,
     read_json,
     read_state_dict,
     source_hash,
@@ -185,7 +186,7 @@ def load_foreign(
     """
     state = read_state_dict(path, shapes_only=shapes_only)
     try:
-        encoder, match = convert(state.arrays, partial=partial)
+        encoder, match = convert(state.arrays, partial=partial, facts=read_facts(path))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     match = replace(
