@@ -21,10 +21,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from encoders.layers import PatchConv, initial, kept, layer_norm, linear
 from encoders.positions import resample
+from encoders.settings import Tokens
 
 Size = Literal["small", "base", "large", "giant"]
 Perceptron = Literal["gelu", "swiglu"]
-Tokens = Literal["class", "patches"]
 
 _SIZES: dict[str, dict[str, Any]] = {
     "small": {"width": 384, "depth": 12, "hidden": 1536},

@@ -11,7 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, grid_problem
+from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, Tokens, grid_problem
+from encoders.source_names import check_output_name, named_file
 from experiments.common.anonymous import anonymously, private_cache
 from experiments.common.check_first import check_encoder, check_output, check_regions
 from experiments.common.cli import DONE, alone, list_set_aside, run
@@ -23,6 +24,8 @@ from lens.settings import NiftiForm
 if TYPE_CHECKING:
     from encoders.cohort_embeddings import EmbeddingSettings
     from encoders.encoder import Encoder
+    from encoders.functions import FunctionEncoder
+    from encoders.headers import Header
     from experiments.common.outlook import Outlook
     from lens.anonymise import Names
     from lens.cohort import Cohort
@@ -37,7 +40,8 @@ class Config:
     cohort: Path
     """The manifest, cohort.csv."""
     encoder: Path
-    """A checkpoint folder, a PyTorch file or .safetensors."""
+    """A checkpoint folder, a PyTorch file or .safetensors; module:function or file.py:function of
+    your own code, which is run; or .onnx."""
     out: Path
     """The .npz to write: patient_id (n,), embeddings (n, d), and study_id if the cohort has it."""
     shape: tuple[int, int, int] = INPUT_SHAPE
@@ -57,6 +61,12 @@ class Config:
     """Average over the whole crop, or over this region."""
     stage: tuple[int, ...] = ()
     """Stages of the encoder, 1 to 4, side by side; the last one (the paper's) if not given."""
+    tokens: Tokens | None = None
+    """Of a ViT: its class token, or the mean of its patches. As its checkpoint says if not given,
+    else class; with a region, class averages the slices that the region meets, and the default is
+    the patches in it."""
+    output: str | None = None
+    """Of an .onnx file with several outputs, which to take."""
     windows: bool = False
     """Cover images larger than the shape by overlapping windows instead of cropping them."""
     batch_size: int = 4
@@ -83,19 +93,20 @@ def parts(config: Config) -> Path:
 @alone(lambda config: of_file(config.out, parts(config)))
 def job(config: Config) -> int:
     """Embeds the cohort and gives the exit code."""
+    file = named_file(config.encoder)
     with anonymously(
         config.anonymise,
         config.salt,
         out=config.out.parent,
-        inputs={"--cohort": config.cohort, "--encoder": config.encoder},
+        inputs={"--cohort": config.cohort} | ({"--encoder": file} if file else {}),
     ) as names:
         return _embed(config, names)
 
 
 def _embed(config: Config, names: Names) -> int:
     """Manifest to embeddings, under the names that may be written."""
-    from encoders.checkpoints import load
     from encoders.cohort_embeddings import embed_cohort
+    from encoders.sources import open_encoder
     from lens.cohort import read_manifest
     from lens.errors import InputError
 
@@ -104,10 +115,10 @@ def _embed(config: Config, names: Names) -> int:
     settings = _settings(config)
     manifest = read_manifest(config.cohort, nifti_form=config.nifti_form)
     names, cohort = names.of_cohort(manifest), names.cohort(manifest)
-    _check(config, cohort, settings)
-    encoder = load(config.encoder, partial=config.partial)
+    header = _check(config, cohort, settings)
+    encoder = open_encoder(config.encoder, partial=config.partial, output=config.output)
     if config.dry_run:
-        print(_outlook(config, cohort, encoder, settings))
+        print(_outlook(config, cohort, encoder, settings, header))
         return DONE
     embeddings, errors = embed_cohort(
         cohort,
@@ -135,12 +146,13 @@ def _settings(config: Config) -> EmbeddingSettings:
         modalities=config.modalities or CHANNELS,
         pool=config.pool,
         stages=config.stage,
+        tokens=config.tokens,
         windows=config.windows,
         labels=parse_labels(config.label),
     )
 
 
-def _check(config: Config, cohort: Cohort, settings: EmbeddingSettings) -> None:
+def _check(config: Config, cohort: Cohort, settings: EmbeddingSettings) -> Header:
     """Refuses, before an image is read, what could not be embedded."""
     from encoders.channels import check_channels
     from encoders.cohort_embeddings import check_pool, check_settings
@@ -149,26 +161,36 @@ def _check(config: Config, cohort: Cohort, settings: EmbeddingSettings) -> None:
     if config.out.suffix != ".npz":
         raise InputError(f"{config.out}: embeddings are written as .npz")
     check_output(config.out, "--out")
+    check_output_name(config.output, config.encoder)
     if config.cache is not None:
         check_output(config.cache, "--cache", folder=True)
     check_channels(settings.modalities, cohort.cases, "--modalities")
     check_pool(settings, cohort)
     check_regions(list(settings.labels or {}), cohort, "--label")
-    header = check_encoder(config.encoder, "--encoder", partial=config.partial)
+    header = check_encoder(
+        config.encoder,
+        "--encoder",
+        partial=config.partial,
+        settings=settings,
+        output=config.output,
+    )
     check_settings(header.config, settings)
+    return header
 
 
 def _outlook(
-    config: Config, cohort: Cohort, encoder: Encoder, settings: EmbeddingSettings
+    config: Config,
+    cohort: Cohort,
+    encoder: Encoder | FunctionEncoder,
+    settings: EmbeddingSettings,
+    header: Header,
 ) -> Outlook:
     from encoders.cohort_embeddings import count_embedded
-    from encoders.encoder import parameters
     from experiments.common.outlook import FLOAT, Outlook, Step, amount, several
 
     total, done = len(cohort.cases), count_embedded(cohort, encoder, settings, parts(config))
-    width = sum(encoder.config.widths[stage - 1] for stage in config.stage)
-    width = width or encoder.config.features
-    weights = sum(prod(each.shape) for each in parameters(encoder).values())
+    width = sum(header.config.widths[stage - 1] for stage in config.stage)
+    width, weights = width or header.config.features, header.values
     batch = config.batch_size * prod(config.shape) * len(settings.modalities) * FLOAT
     return Outlook(
         steps=[Step("embed", done == total, f"{done} of {total} cases done before")],

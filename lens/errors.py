@@ -9,6 +9,18 @@ class InputError(ValueError):
     """A file or table cannot be used as it is; the message names it, the finding and the remedy."""
 
 
+class UserCodeError(InputError):
+    """Code that the user named failed; it is no part of this program.
+
+    Attributes:
+        details: lines to print below the message: the traceback of that code.
+    """
+
+    def __init__(self, message: str, details: str) -> None:
+        self.details = details
+        super().__init__(message)
+
+
 class CaseError(InputError):
     """One patient cannot be used; the cohort goes on without this patient.
 

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from lens.errors import InputError
+from lens.errors import InputError, UserCodeError
 
 REFUSED, INTERRUPTED = 1, 130
 
@@ -80,6 +80,8 @@ def explain(error: BaseException, job: str) -> tuple[str, int]:
     expected = _system(error) or _out_of_memory(error)
     if expected:
         return f"failed: {_one_line(expected)}", REFUSED
+    if isinstance(error, UserCodeError):
+        return f"refused: {_one_line(str(error))}\n{error.details}", REFUSED
     if isinstance(error, InputError):
         return f"refused: {_one_line(str(error))}", REFUSED
     log = _write_log(error, job)
