@@ -299,8 +299,9 @@ def _rows(
     if not reads:
         return []
     if isinstance(encoder, FunctionEncoder):
-        regions = None if settings.pool == "global" else np.stack([each.mask for each in reads])
-        return list(encoder.embed(np.stack([each.volume for each in reads]), regions))
+        regions = [read.mask for read in reads if read.mask is not None]
+        volumes = np.stack([read.volume for read in reads])
+        return list(encoder.embed(volumes, np.stack(regions) if regions else None))
     stages = settings.stages or None
     if settings.windows:
         return [

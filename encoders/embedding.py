@@ -197,7 +197,7 @@ def _mean_of_slices(
     tokens: Tokens | None,
 ) -> np.ndarray:
     """Mean over the slices of each volume, or over those that its region meets."""
-    met = np.ones(x.shape[:2], bool) if mask is None else mask.any(axis=(2, 3))
+    met = np.ones(x.shape[:2], bool) if mask is None else _met(mask)
     parts = [
         _whole(encoder, stages, images, tokens)[: len(rows)] for rows, images in _chunks(x, met)
     ]
@@ -208,12 +208,13 @@ def _region_of_slices(
     encoder: Encoder, stages: tuple[int, ...], x: np.ndarray, mask: np.ndarray
 ) -> np.ndarray:
     """Mean of the stages' maps over a region that reaches through slices."""
-    met = mask.any(axis=(2, 3))
+    met = _met(mask)
     regions = mask.reshape(-1, *mask.shape[2:])
     sums: list[list[np.ndarray]] = [[] for _ in stages]
     weights: list[list[np.ndarray]] = [[] for _ in stages]
     for rows, images in _chunks(x, met):
-        region = _filled([regions[row] for row in rows], SLICES, bool)
+        region = np.zeros((SLICES, *regions.shape[1:]), bool)
+        region[: len(rows)] = regions[rows]
         maps = encoder.stages(images)
         for index, stage in enumerate(stages):
             total, weight = jax.device_get(_roi_sum(maps[stage - 1], region))
@@ -227,6 +228,11 @@ def _region_of_slices(
         last = stage == len(encoder.config.widths)
         parts.append(np.asarray(encoder.normalise(jnp.asarray(mean))) if last else mean)
     return np.concatenate(parts, axis=-1)
+
+
+def _met(mask: np.ndarray) -> np.ndarray:
+    """Which slices of each volume its region meets, (n, D)."""
+    return np.asarray(mask.any(axis=(2, 3)))
 
 
 def _chunks(x: np.ndarray, met: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

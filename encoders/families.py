@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from encoders.architectures import architecture
+from encoders.architectures import ADAPTER, architecture, shows
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from encoders.convnext_weights import convert as convert_convnext
 from encoders.convnext_weights import recognises as is_convnext
@@ -113,17 +113,39 @@ def convert(
     Raises:
         InputError: no family recognises it, or it is not a full match while `partial` is False.
     """
+    if shows(ADAPTER, state):
+        raise _other(state)
     for family in FAMILIES.values():
         if family.recognises and family.convert and family.recognises(state):
             more = {"facts": facts} if family.wants_facts else {}
             return family.convert(state, partial=partial, **more)
+    raise _other(state)
+
+
+class OtherEncoderError(InputError):
+    """Weights of no known family.
+
+    Attributes:
+        page: of docs/export, for `encoders.ways_out.lines_for`.
+    """
+
+    def __init__(self, message: str, page: str) -> None:
+        self.page = page
+        super().__init__(message)
+
+
+def _other(state: State) -> OtherEncoderError:
     names = ", ".join(list(state)[:6]) + (", ..." if len(state) > 6 else "")
-    found = f"no parameter has a known name (it has {names or 'none'})"
-    if known := architecture(state):
-        found = f"these are weights of a {known[0]}, by the name {known[1]}"
-    raise InputError(
+    found, page = f"no parameter has a known name (it has {names or 'none'})", "torch"
+    volumes = any(np.ndim(array) == 5 for array in state.values())
+    if known := architecture(state, volumes=volumes):
+        found = f"these are weights of a {known.name}, by the name {known.example}"
+        page = known.page
+    return OtherEncoderError(
         f"no {' or '.join(FAMILIES)} encoder in it: {found}. Embed the images with its own code "
-        "and give the tables of embeddings (--pre, --ft), or add its family to encoders.families"
+        "and give the tables of embeddings (--pre, --ft), or give a function of your own that does "
+        "(file.py:function, docs/encoders.md)",
+        page,
     )
 
 

@@ -174,11 +174,12 @@ def user_failure(name: str, error: BaseException) -> UserCodeError:
     while place is not None and _is_ours(place):
         place = place.tb_next
     shown = traceback.format_exception(type(error), error, place, chain=False)
-    return UserCodeError(
+    failure = UserCodeError(
         f"{name}: your own code raised {first_line(error)}; it is no part of this program, look "
-        "for the cause there",
-        f"The traceback of your code:\n{''.join(shown).rstrip()}",
+        "for the cause there"
     )
+    failure.add_note(f"The traceback of your code:\n{''.join(shown).rstrip()}")
+    return failure
 
 
 def _is_ours(place: TracebackType) -> bool:

@@ -60,7 +60,7 @@ def open_onnx(path: Path, output: str | None = None) -> FunctionEncoder:
             not those of an encoder.
     """
     try:
-        import onnxruntime
+        import onnxruntime  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             f"{path}: ONNX files are run by ONNX Runtime, which is not installed; install the "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from encoders.torch_files import compressed, first_line, is_torch, read_torch, zeros
+from encoders.ways_out import lines_for
 from lens.errors import InputError
 from lens.files import file_hash
 
@@ -226,7 +227,10 @@ def _read_file(path: Path, head: bytes, shapes_only: bool) -> StateDict:
         return StateDict(*read_torch(path, head, shapes_only=shapes_only))
     for start, what, remedy in _FOREIGN:
         if head.lstrip().startswith(start):
-            raise InputError(f"{path}: {what}; {remedy}")
+            refusal = InputError(f"{path}: {what}; {remedy}")
+            if "HDF5" in what:
+                refusal.add_note(lines_for("keras", path))
+            raise refusal
     raise InputError(
         f"{path}: neither a PyTorch file nor safetensors (it starts with {head[:8]!r}); "
         "give the checkpoint itself"

@@ -10,15 +10,7 @@ class InputError(ValueError):
 
 
 class UserCodeError(InputError):
-    """Code that the user named failed; it is no part of this program.
-
-    Attributes:
-        details: lines to print below the message: the traceback of that code.
-    """
-
-    def __init__(self, message: str, details: str) -> None:
-        self.details = details
-        super().__init__(message)
+    """Code that the user named failed; it is no part of this program. Its traceback is a note."""
 
 
 class CaseError(InputError):

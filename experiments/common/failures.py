@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from lens.errors import InputError, UserCodeError
+from lens.errors import InputError
 
 REFUSED, INTERRUPTED = 1, 130
 
@@ -69,7 +69,7 @@ _BY_TEXT = {
 
 
 def explain(error: BaseException, job: str) -> tuple[str, int]:
-    """The line to print for an error, and the exit code.
+    """The line to print for an error, with the notes of a refusal below it, and the exit code.
 
     Args:
         error: what ended the job.
@@ -80,10 +80,9 @@ def explain(error: BaseException, job: str) -> tuple[str, int]:
     expected = _system(error) or _out_of_memory(error)
     if expected:
         return f"failed: {_one_line(expected)}", REFUSED
-    if isinstance(error, UserCodeError):
-        return f"refused: {_one_line(str(error))}\n{error.details}", REFUSED
     if isinstance(error, InputError):
-        return f"refused: {_one_line(str(error))}", REFUSED
+        notes = getattr(error, "__notes__", [])
+        return "\n".join([f"refused: {_one_line(str(error))}", *notes]), REFUSED
     log = _write_log(error, job)
     where = f"the details are in {log}" if log else "no log file could be written"
     what = _one_line(f"{type(error).__name__}: {error}")[:300]
