@@ -163,6 +163,10 @@ def _refuse_other_archives(path: Path, head: bytes) -> None:
             f"{path}: arrays of NumPy (.npz), not a PyTorch file; embeddings are given as tables "
             "(--pre, --ft), weights as .safetensors"
         )
+    if "model.weights.h5" in names:
+        refusal = InputError(f"{path}: a model of Keras, not a PyTorch file")
+        refusal.add_note(lines_for("keras", path))
+        raise refusal
     if "data.pkl" not in names:
         raise InputError(f"{path}: an archive, not a checkpoint; unpack it and give the file in it")
 
