@@ -53,7 +53,7 @@ def assert_same_blocks(encoder: ViT, model, x: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [(42, 42), (28, 70), (56, 84)], ids=str)
+@pytest.mark.parametrize("size", [(42, 42), (28, 70)], ids=str)
 def test_parity_on_all_blocks(kind, size):
     model = reference(**KINDS[kind])
     encoder, match = convert(arrays(model), facts=HEADS)
