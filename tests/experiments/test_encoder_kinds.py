@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,8 @@ def test_the_main_job_with_functions_goes_on_where_it_was(place, tmp_path, capsy
     assert (tmp_path / "run/report.html").is_file()
     capsys.readouterr()
     assert call(sweep, [*words, "--dry-run"]) == 0
-    assert "embed pre  done" in " ".join(capsys.readouterr().out.split(" ")).replace("   ", "  ")
+    said = capsys.readouterr().out
+    assert all(re.search(rf"embed {name} +done before, reused", said) for name in ("pre", "cls"))
 
 
 def test_what_the_main_job_refuses_of_functions(place, tmp_path, monkeypatch) -> None:
