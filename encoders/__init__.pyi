@@ -9,3 +9,5 @@ from .settings import HeadSettings as HeadSettings
 from .settings import MaskingSettings as MaskingSettings
 from .settings import TrainingSettings as TrainingSettings
 from .training import Tracking as Tracking
+from .vit import ViT as ViT
+from .vit import ViTConfig as ViTConfig

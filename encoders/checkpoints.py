@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -17,16 +18,18 @@ import numpy as np
 from flax import nnx
 
 from encoders.encoder import Encoder, parameters
-from encoders.families import convert, describe, from_description
+from encoders.families import OtherEncoderError, convert, describe, from_description
 from encoders.state_dicts import (
     Match,
     not_finite,
+    read_facts,
     read_json,
     read_state_dict,
     source_hash,
     weights_in,
 )
 from encoders.torch_files import first_line, is_averaged
+from encoders.ways_out import lines_for
 from lens.errors import InputError
 from lens.files import array_hash, write_json
 from lens.unfinished import unfinished
@@ -125,7 +128,7 @@ def read_description(path: Path) -> tuple[Encoder, dict[str, Any]]:
         InputError: not such a folder, or its description is not one.
     """
     if not (path / _DESCRIPTION).exists():
-        raise InputError(_no_checkpoint(path))
+        raise _no_checkpoint(path)
     try:
         description = read_json(path / _DESCRIPTION)
         return from_description(description), description
@@ -194,11 +197,15 @@ def load_foreign(
         partial: accept one that does not match fully.
         shapes_only: leave the values unread; the encoder's are zeros.
     """
+    _refuse_part(path)
     state = read_state_dict(path, shapes_only=shapes_only)
     try:
-        encoder, match = convert(state.arrays, partial=partial)
+        encoder, match = convert(state.arrays, partial=partial, facts=read_facts(path))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        refusal = InputError(f"{path}: {error}")
+        if isinstance(error, OtherEncoderError):
+            refusal.add_note(lines_for(error.page, path))
+        raise refusal from error
     match = replace(
         match,
         taken=".".join(filter(None, (state.taken, match.taken))),
@@ -268,13 +275,42 @@ def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def _no_checkpoint(path: Path) -> str:
+_FOLDERS = (
+    ("adapter_config.json", "a PEFT adapter, which changes another encoder", "adapter"),
+    ("configs/metadata.json", "a bundle of MONAI", "monai"),
+    ("plans.json", "a trained model of nnU-Net", "nnunet"),
+    ("fold_0", "a trained model of nnU-Net", "nnunet"),
+    ("config.json", "a folder of Hugging Face without its weights", "huggingface"),
+)
+"""A file in folders of other programs, what they are, and the page for them."""
+
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.")
+"""How the files of a checkpoint in several are numbered."""
+
+
+def _refuse_part(path: Path) -> None:
+    """Refuses one file of several, whose index or folder is to be given."""
+    if (found := _PART.search(path.name)) and int(found[1]) > 1:
+        raise InputError(
+            f"{path}: one of the {int(found[1])} files of a checkpoint; give their index "
+            "(.index.json) or their folder, which are read together"
+        )
+
+
+def _no_checkpoint(path: Path) -> InputError:
     """What a folder is that holds no description of an encoder, and what to give instead."""
+    for name, what, page in _FOLDERS:
+        if (path / name).exists():
+            refusal = InputError(f"{path}: {what}, not an encoder's checkpoint")
+            refusal.add_note(lines_for(page, path))
+            return refusal
     inside = [*path.glob(f"*/{_DESCRIPTION}"), *path.glob(f"*/*/{_DESCRIPTION}")]
     choices = [str(file.parent) for file in sorted(inside)]
     choices += [str(p) for p in sorted(path.iterdir()) if p.suffix in _SUFFIXES]
     remedy = f"give {' or '.join(choices[:4])}" if choices else "give the checkpoint itself"
-    return f"{path}: a folder without {_DESCRIPTION}, so no encoder's checkpoint; {remedy}"
+    return InputError(
+        f"{path}: a folder without {_DESCRIPTION}, so no encoder's checkpoint; {remedy}"
+    )
 
 
 def provenance(path: Path, match: Match) -> dict[str, Any]:

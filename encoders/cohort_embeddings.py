@@ -17,14 +17,16 @@ from encoders.case_cache import CaseCache
 from encoders.channels import check_channels
 from encoders.embedding import embed, embed_windows
 from encoders.encoder import Encoder, EncoderConfig, encoder_hash
-from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool
+from encoders.functions import FunctionConfig, FunctionEncoder
+from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, Tokens
+from encoders.vit import ViT, ViTConfig, grey
 from lens.cohort import Case, CaseFiles, Cohort, read_case, stack, stack_mask
 from lens.cohort.prostate import MODALITIES
 from lens.errors import CaseError, InputError
 from lens.files import write_arrays
 from lens.names import check_names
 
-CODE = (__name__, "encoders.families")
+CODE = (__name__, "encoders.families", "encoders.sources")
 """Modules behind an embedding: those of every family of encoders among them."""
 
 
@@ -60,6 +62,7 @@ class EmbeddingSettings:
         modalities: its channels; one that the cohort lacks, or ``none``, is all zeros.
         pool: average over the whole crop, or over this region.
         stages: stages of the encoder, from 1; none for the last.
+        tokens: of a ViT, as `encoders.embed` takes them.
         windows: cover images larger than `shape` by overlapping windows instead of cropping them.
         labels: region -> the mask values that make it; every value above zero by default.
     """
@@ -69,13 +72,14 @@ class EmbeddingSettings:
     modalities: tuple[str, ...] = MODALITIES
     pool: Pool = "global"
     stages: tuple[int, ...] = ()
+    tokens: Tokens | None = None
     windows: bool = False
     labels: Mapping[str, Sequence[int]] | None = None
 
 
 def embed_cohort(
     cohort: Cohort,
-    encoder: Encoder,
+    encoder: Encoder | FunctionEncoder,
     *,
     settings: EmbeddingSettings = EmbeddingSettings(),
     batch_size: int = 4,
@@ -86,7 +90,7 @@ def embed_cohort(
 
     Args:
         cohort: from `lens.cohort.read_manifest`.
-        encoder: the encoder.
+        encoder: the encoder, or a function from `encoders.sources.open_encoder`.
         settings: grid, channels and pooling.
         batch_size: volumes per pass.
         cache: folder of finished cases, keyed by ids, the content of images, encoder, settings and
@@ -102,6 +106,8 @@ def embed_cohort(
     check_settings(encoder.config, settings)
     check_channels(settings.modalities, cohort, "modalities")
     check_pool(settings, cohort)
+    if isinstance(encoder, ViT) and len(settings.modalities) == 1 < encoder.config.in_channels:
+        encoder = grey(encoder)
     kept = None if cache is None else _kept(encoder, settings, cache)
     rows: dict[int, np.ndarray] = {}
     errors = list(cohort.set_aside)
@@ -125,7 +131,7 @@ def embed_cohort(
 
 
 def count_embedded(
-    cohort: Cohort, encoder: Encoder, settings: EmbeddingSettings, cache: Path
+    cohort: Cohort, encoder: Encoder | FunctionEncoder, settings: EmbeddingSettings, cache: Path
 ) -> int:
     """Cases that `embed_cohort` would find in the cache; reads all files where there is a folder.
 
@@ -138,7 +144,11 @@ def count_embedded(
     return sum(kept.find(files) is not None for files in cohort.cases)
 
 
-def _kept(encoder: Encoder, settings: EmbeddingSettings, cache: Path) -> CaseCache:
+def _kept(
+    encoder: Encoder | FunctionEncoder, settings: EmbeddingSettings, cache: Path
+) -> CaseCache:
+    if isinstance(encoder, FunctionEncoder):
+        return CaseCache(cache, CODE, "function", settings, encoder.fingerprint)
     facts = (type(encoder).__qualname__, encoder.config, settings)
     return CaseCache(cache, CODE, *facts, encoder_hash(encoder))
 
@@ -149,9 +159,14 @@ def check_settings(config: EncoderConfig, settings: EmbeddingSettings) -> None:
     Raises:
         InputError: another number of channels, stages, pooling or sides than the encoder has.
     """
-    if len(settings.modalities) != config.in_channels:
+    given = len(settings.modalities)
+    if isinstance(config, FunctionConfig):
+        _check_function(settings)
+    # A ViT of colour images reads one modality as three alike.
+    grey_image = isinstance(config, ViTConfig) and given == 1
+    if config.in_channels and given != config.in_channels and not grey_image:
         raise InputError(
-            f"the encoder reads {config.in_channels} channels, and {len(settings.modalities)} "
+            f"the encoder reads {config.in_channels} channels, and {given} "
             f"modalities are given ({', '.join(settings.modalities)}); name one per channel, none "
             "for zeros"
         )
@@ -159,6 +174,10 @@ def check_settings(config: EncoderConfig, settings: EmbeddingSettings) -> None:
         raise InputError(f"stages {settings.stages}: the encoder has 1 to {len(config.widths)}")
     if config.dims == 2 and settings.windows:
         raise InputError("a 2D encoder reads slices; windows need a 3D encoder")
+    if settings.tokens and (settings.stages or not hasattr(config, "tokens")):
+        raise InputError(
+            f"tokens {settings.tokens}: of the last block of a ViT, without stages; leave it out"
+        )
     stride = config.total_strides[-1]
     sides = settings.shape[1:] if config.dims == 2 else settings.shape
     if any(side < stride or side % stride for side in sides):
@@ -168,6 +187,15 @@ def check_settings(config: EncoderConfig, settings: EmbeddingSettings) -> None:
         )
     if min(settings.spacing_mm) <= 0:
         raise InputError(f"spacing {settings.spacing_mm}: every spacing must be positive")
+
+
+def _check_function(settings: EmbeddingSettings) -> None:
+    asked = {"stages": settings.stages, "windows": settings.windows, "tokens": settings.tokens}
+    if named := [name for name, value in asked.items() if value]:
+        raise InputError(
+            f"{named[0]}: a function or ONNX file gives what it gives; leave it out, and choose in "
+            "your own code"
+        )
 
 
 def check_pool(settings: EmbeddingSettings, cohort: Cohort) -> None:
@@ -193,7 +221,7 @@ def _in_order(cohort: Cohort, rows: Mapping[int, np.ndarray]) -> CohortEmbedding
 
 def _embedded(
     todo: Sequence[tuple[int, CaseFiles]],
-    encoder: Encoder,
+    encoder: Encoder | FunctionEncoder,
     settings: EmbeddingSettings,
     batch_size: int,
 ) -> Iterator[tuple[int, np.ndarray | CaseError]]:
@@ -263,13 +291,17 @@ def _full_shape(case: Case, settings: EmbeddingSettings) -> tuple[int, int, int]
 
 
 def _rows(
-    encoder: Encoder,
+    encoder: Encoder | FunctionEncoder,
     reads: Sequence[_Read],
     settings: EmbeddingSettings,
     batch_size: int,
 ) -> Sequence[np.ndarray]:
     if not reads:
         return []
+    if isinstance(encoder, FunctionEncoder):
+        regions = [read.mask for read in reads if read.mask is not None]
+        volumes = np.stack([read.volume for read in reads])
+        return list(encoder.embed(volumes, np.stack(regions) if regions else None))
     stages = settings.stages or None
     if settings.windows:
         return [
@@ -280,7 +312,16 @@ def _rows(
     volumes = iter([read.volume for read in reads])
     masks = iter([read.mask for read in reads if read.mask is not None])
     regional = None if settings.pool == "global" else masks
-    return list(embed(encoder, volumes, masks=regional, stages=stages, batch_size=batch_size))
+    return list(
+        embed(
+            encoder,
+            volumes,
+            masks=regional,
+            stages=stages,
+            tokens=settings.tokens,
+            batch_size=batch_size,
+        )
+    )
 
 
 def _not_finite(files: CaseFiles) -> CaseError:

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from encoders.depthwise import depthwise
+from encoders.layers import PatchConv, initial, kept, layer_norm, linear
 
 Size = Literal["atto", "femto", "pico", "nano", "tiny", "base", "large", "huge"]
 
@@ -128,7 +128,7 @@ class ConvNeXtV2(nnx.Module):
             nnx.List(Block(width, config, rngs=rngs) for _ in range(depth))
             for depth, width in zip(config.depths, config.widths, strict=True)
         )
-        self.norm = _layer_norm(config.widths[-1], config, rngs)
+        self.norm = layer_norm(config.widths[-1], config, rngs)
 
     def __call__(
         self, x: Float[Array | np.ndarray, "n *spatial c"], *, key: PRNGKeyArray | None = None
@@ -175,11 +175,11 @@ class ConvNeXtV2(nnx.Module):
             shown = None if visible is None else enlarge(jnp.asarray(visible), maps.shape[1:-1])
             maps = _only(shown, maps)
             for index, block in enumerate(blocks):
-                kept = None
+                skip = None
                 if key is not None and keep[stage][index] < 1:
                     key, block_key = jax.random.split(key)
-                    kept = _kept(block_key, keep[stage][index], len(maps))
-                maps = _residual(*nnx.split(block), maps, shown, kept, remat=self.config.remat)
+                    skip = kept(block_key, keep[stage][index], len(maps))
+                maps = _residual(*nnx.split(block), maps, shown, skip, remat=self.config.remat)
             outputs.append(maps)
         return tuple(outputs)
 
@@ -222,40 +222,11 @@ class Downsample(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.stem = stem
-        self.norm = _layer_norm(outputs if stem else inputs, config, rngs)
+        self.norm = layer_norm(outputs if stem else inputs, config, rngs)
         self.conv = PatchConv(inputs, outputs, (stride,) * config.dims, config, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *coarser f"]:
         return self.norm(self.conv(x)) if self.stem else self.conv(self.norm(x))
-
-
-class PatchConv(nnx.Module):
-    """Convolution with kernel = stride and no padding: one matrix product over patches."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        size: tuple[int, ...],
-        config: ConvNeXtV2Config,
-        *,
-        rngs: nnx.Rngs,
-    ) -> None:
-        self.dtype = config.dtype
-        self.kernel = nnx.Param(initial(rngs.params(), (*size, inputs, outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs))
-
-    def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *coarser f"]:
-        *size, inputs, outputs = self.kernel.shape
-        kernel = self.kernel[...].astype(self.dtype).reshape(-1, outputs)
-        dims = len(size)
-        coarse = [extent // step for extent, step in zip(x.shape[1:-1], size, strict=True)]
-        x = x[:, *(slice(c * s) for c, s in zip(coarse, size, strict=True))]
-        split = [part for pair in zip(coarse, size, strict=True) for part in pair]
-        x = x.reshape(x.shape[0], *split, inputs)
-        grid, patch = range(1, 2 * dims, 2), range(2, 2 * dims + 1, 2)
-        x = x.transpose(0, *grid, *patch, 2 * dims + 1).reshape(x.shape[0], *coarse, -1)
-        return x @ kernel + self.bias[...].astype(self.dtype)
 
 
 class Block(nnx.Module):
@@ -263,10 +234,10 @@ class Block(nnx.Module):
 
     def __init__(self, width: int, config: ConvNeXtV2Config, *, rngs: nnx.Rngs) -> None:
         self.depthwise = DepthwiseConv(width, config, rngs=rngs)
-        self.norm = _layer_norm(width, config, rngs)
-        self.expand = _linear(width, 4 * width, config, rngs)
+        self.norm = layer_norm(width, config, rngs)
+        self.expand = linear(width, 4 * width, config, rngs)
         self.grn = ResponseNorm(4 * width)
-        self.project = _linear(4 * width, width, config, rngs)
+        self.project = linear(4 * width, width, config, rngs)
 
     def __call__(
         self,
@@ -312,39 +283,6 @@ class ResponseNorm(nnx.Module):
         return x * scale + self.beta[...].astype(x.dtype)
 
 
-@partial(jax.jit, static_argnums=1)
-def _noise(key: PRNGKeyArray, size: int) -> Float[Array, " size"]:
-    return 0.02 * jax.random.truncated_normal(key, -2, 2, (size,))
-
-
-def initial(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """A kernel's start, truncated normal with standard deviation 0.02.
-
-    Drawn in blocks of two sizes and joined by NumPy: XLA takes half a second to compile a
-    generator, and keeps the program of every shape it joins in memory.
-    """
-    size = prod(shape)
-    block = 1 << (20 if size > 1 << 19 else 16)
-    count = -(-size // block)
-    if isinstance(key, Tracer):
-        noise = jax.lax.map(lambda i: _noise(jax.random.fold_in(key, i), block), jnp.arange(count))
-        return noise.reshape(-1)[:size].reshape(shape).astype(dtype)
-    noise = np.concatenate([_noise(jax.random.fold_in(key, i), block) for i in range(count)])
-    return jnp.asarray(noise[:size].reshape(shape), dtype)
-
-
-def _layer_norm(width: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(
-        width, epsilon=1e-6, dtype=jnp.dtype(config.dtype), use_fast_variance=False, rngs=rngs
-    )
-
-
-def _linear(inputs: int, outputs: int, config: ConvNeXtV2Config, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
-        inputs, outputs, dtype=jnp.dtype(config.dtype), kernel_init=initial, rngs=rngs
-    )
-
-
 def enlarge(visible: Bool[Array, "n ..."], grid: tuple[int, ...]) -> Bool[Array, "n *spatial 1"]:
     """The patches' flags at every position of a finer grid."""
     for axis, (extent, patches) in enumerate(zip(grid, visible.shape[1:], strict=True), start=1):
@@ -366,11 +304,6 @@ def _keep_probabilities(config: ConvNeXtV2Config) -> list[list[float]]:
     total = sum(config.depths)
     keep = iter(1 - config.drop_path * i / max(total - 1, 1) for i in range(total))
     return [[next(keep) for _ in range(depth)] for depth in config.depths]
-
-
-def _kept(key: PRNGKeyArray, keep: float, samples: int) -> Float[Array, " n"]:
-    """Stochastic depth: 0 for samples that skip the branch, ``1 / keep`` for the others."""
-    return jax.random.bernoulli(key, keep, (samples,)) / keep
 
 
 @partial(jax.jit, static_argnames="graph")

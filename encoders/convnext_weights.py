@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from encoders.architectures import CONVNEXT_V1, shows
 from encoders.convnext import KERNEL, ConvNeXtV2, ConvNeXtV2Config
-from encoders.encoder import parameters
-from encoders.state_dicts import Match, not_finite
-from encoders.torch_files import is_averaged
+from encoders.renaming import Source, bare_name, build, rename
+from encoders.state_dicts import Match
 from lens.errors import InputError
 
 _INDEX = "([0-9]{1,3})"
@@ -58,40 +55,22 @@ _LEAVES = {
 }
 """What our modules call the parameters of theirs."""
 
-_WRAPPERS = re.compile(
-    r"(?:module|model|state_dict|encoder|backbone|convnextv2|student|teacher|_orig_mod)\."
-)
-"""Parts of a prefix that say nothing of what they wrap; any other names one encoder of the file."""
-
 _ROOT = re.compile(rf"((?:.+?\.)?){_BLOCK}(?:dwconv|conv_dw)\.(?:weight|kernel)")
 """A depthwise kernel: what stands before its own name is the prefix of the encoder."""
 
 _DEPTHWISE = re.compile(rf"blocks\.{_INDEX}\.{_INDEX}\.depthwise\.kernel")
 """The parameter that only this family has, with its stage and block."""
 
-_ENCODER_PARTS = ("downsample_layers.", "stages.", "stem.", "embeddings.", "norm.", "layernorm.")
+_ENCODER_PARTS = (
+    "downsample_layers.", "stages.", "stages_", "stem.", "stem_", "embeddings.", "norm.",
+    "layernorm.",
+)  # fmt: skip
 """A name that starts so belongs to an encoder; if the table lacks it, it is another encoder's."""
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A state dict under our names, its arrays still in their layout."""
-
-    arrays: dict[str, np.ndarray]
-    names: dict[str, str]
-    root: str = ""
-    others: tuple[str, ...] = ()
-    unexpected: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-
-    @property
-    def sparse(self) -> bool:
-        return any(name.endswith(".kernel") for name in self.names.values())
 
 
 def recognises(state: Mapping[str, np.ndarray]) -> bool:
     """Whether a depthwise kernel is there under any known name, and not that of a ConvNeXt V1."""
-    return any(_ROOT.fullmatch(_dotted(name)) for name in state) and not shows(CONVNEXT_V1, state)
+    return any(_root(name) is not None for name in state) and not shows(CONVNEXT_V1, state)
 
 
 def convert(state: Mapping[str, np.ndarray], *, partial: bool = False) -> tuple[ConvNeXtV2, Match]:
@@ -108,21 +87,17 @@ def convert(state: Mapping[str, np.ndarray], *, partial: bool = False) -> tuple[
     Raises:
         InputError: no encoder in it, or not a full match while `partial` is False.
     """
-    source = _rename(state)
+    source = rename(state, our_name, _root, _ENCODER_PARTS)
     config = _infer_config(source)
-    encoder = nnx.eval_shape(lambda: ConvNeXtV2(config, rngs=nnx.Rngs(0)))
-    match = _fill(encoder, source)
-    if not match.full and not partial:
-        raise InputError(
-            f"the file does not hold this encoder completely: {match}; give the whole file, or "
-            "accept that the rest starts at random (--partial)"
-        )
-    if len(match.matched) < len(parameters(encoder)):
-        started = parameters(ConvNeXtV2(config, rngs=nnx.Rngs(0)))
-        for name, parameter in parameters(encoder).items():
-            if name not in match.matched:
-                parameter.set_value(started[name][...])
-    return encoder, match
+    sparse = any(name.endswith(".kernel") for name in source.names.values())
+    return build(
+        lambda: ConvNeXtV2(config, rngs=nnx.Rngs(0)),
+        source,
+        lambda name, array: _layout(name, array, config.dims),
+        # The encoder of a masked autoencoder ends before the final norm; fine-tuning adds it.
+        defaulted=lambda name: sparse and name.startswith("norm."),
+        partial=partial,
+    )
 
 
 def our_name(name: str) -> str | None:
@@ -135,69 +110,14 @@ def our_name(name: str) -> str | None:
                     ours = at.expand(module)
                     leaf = _LEAVES[ours.rsplit(".", 1)[-1]].get(found["parameter"])
                     return f"{ours}.{leaf}" if leaf else None
-        wrapper = _WRAPPERS.match(name)
-        if wrapper is None:
+        if (inside := bare_name(name)) is None:
             return None
-        name = name[wrapper.end() :]
+        name = inside
 
 
-def _rename(state: Mapping[str, np.ndarray]) -> _Source:
-    root, others = _roots(state)
-    source = _Source({}, {}, root, others)
-    has_teacher = any("teacher" in _wrappers(name) for name in state)
-    for name, array in state.items():
-        # Of a self-distillation file the averaged teacher is the encoder people use.
-        left_out = has_teacher and "student" in _wrappers(name)
-        if left_out or not name.startswith(root) or (others and name.startswith(others)):
-            source.ignored.append(name)
-            continue
-        bare = _dotted(name.removeprefix(root))
-        ours = our_name(bare)
-        if ours is None:
-            bare = bare[sum(len(wrapper) + 1 for wrapper in _wrappers(bare)) :]
-            is_encoder = bare.startswith(_ENCODER_PARTS)
-            (source.unexpected if is_encoder else source.ignored).append(name)
-        elif ours in source.names:
-            raise InputError(
-                f"both {source.names[ours]} and {name} are {ours}; keep one encoder in the file"
-            )
-        else:
-            source.names[ours], source.arrays[ours] = name, array
-    return source
-
-
-def _roots(state: Mapping[str, np.ndarray]) -> tuple[str, tuple[str, ...]]:
-    """The prefix that names one encoder of the file, and the prefixes of those not taken.
-
-    Raises:
-        InputError: several, and their prefixes do not tell which one is meant.
-    """
-    found = [at[1] for name in state if (at := _ROOT.fullmatch(_dotted(name)))]
-    roots = list(dict.fromkeys(found))
-    best = roots
-    if any("teacher" in _wrappers(root) for root in roots):
-        best = [root for root in best if "student" not in _wrappers(root)]
-    best = [root for root in best if "teacher" in root or not is_averaged(root)] or best
-    fewest = min(map(_unknown_parts, best), default=0)
-    best = [root for root in best if _unknown_parts(root) == fewest]
-    named = sorted({_without_wrappers(root) for root in best})
-    if len(named) > 1:
-        raise InputError(
-            f"{len(named)} encoders in it, under {', '.join(named)}; keep one of them in the file"
-        )
-    return (named or [""])[0], tuple(root for root in roots if root not in best)
-
-
-def _unknown_parts(root: str) -> int:
-    return sum(not _WRAPPERS.fullmatch(f"{part}.") for part in root.split(".")[:-1])
-
-
-def _without_wrappers(root: str) -> str:
-    """The prefix up to its last part that is no wrapper: Hugging Face wraps only the stages."""
-    parts = root.split(".")[:-1]
-    while parts and _WRAPPERS.fullmatch(f"{parts[-1]}."):
-        parts.pop()
-    return "".join(f"{part}." for part in parts)
+def _root(name: str) -> str | None:
+    found = _ROOT.fullmatch(_dotted(name))
+    return found[1] if found else None
 
 
 def _dotted(name: str) -> str:
@@ -205,16 +125,7 @@ def _dotted(name: str) -> str:
     return re.sub(r"(^|\.)(stem|stages)_([0-9]{1,3})\.", r"\1\2.\3.", name)
 
 
-def _wrappers(name: str) -> list[str]:
-    """What wraps a name, from the outside: ``["teacher", "backbone"]``."""
-    found = []
-    while wrapper := _WRAPPERS.match(name):
-        found.append(wrapper[0][:-1])
-        name = name[wrapper.end() :]
-    return found
-
-
-def _infer_config(source: _Source) -> ConvNeXtV2Config:
+def _infer_config(source: Source) -> ConvNeXtV2Config:
     """Reads dimensions, depths, widths and strides off the shapes."""
     blocks = [_DEPTHWISE.fullmatch(name) for name in source.arrays]
     found = [(int(at[1]), int(at[2])) for at in blocks if at]
@@ -259,46 +170,6 @@ def _infer_config(source: _Source) -> ConvNeXtV2Config:
 def is_sparse_conv(shape: tuple[int, ...], dims: int) -> bool:
     """Sparse kernels are (positions, in, out) or, for one position, (in, out)."""
     return len(shape) < dims + 2
-
-
-def _fill(encoder: ConvNeXtV2, source: _Source) -> Match:
-    """Puts every array that fits into the encoder."""
-    dims, ours = encoder.config.dims, parameters(encoder)
-    matched, missing, mismatched, defaulted = {}, [], [], []
-    for name, parameter in ours.items():
-        if name not in source.arrays:
-            # The encoder of a masked autoencoder ends before the final norm; fine-tuning adds it.
-            absent = defaulted if source.sparse and name.startswith("norm.") else missing
-            absent.append(name)
-            continue
-        if not jnp.issubdtype(source.arrays[name].dtype, jnp.floating):
-            kind = source.arrays[name].dtype
-            raise InputError(
-                f"{source.names[name]} holds {kind} numbers; export the weights as float32"
-            )
-        array = _layout(name, source.arrays[name], dims)
-        if array.shape != parameter.shape:
-            theirs = source.arrays[name].shape
-            mismatched.append(f"{source.names[name]} {theirs} for {name} {parameter.shape}")
-            continue
-        if wrong := not_finite(array):
-            raise InputError(
-                f"{source.names[name]} is not finite ({wrong}); its training diverged or the file "
-                "is damaged: take an earlier checkpoint"
-            )
-        parameter.set_value(jnp.asarray(array))
-        matched[name] = source.names[name]
-    extra = [source.names[name] for name in source.names if name not in ours]
-    return Match(
-        matched,
-        tuple(missing),
-        tuple(source.unexpected + extra),
-        tuple(mismatched),
-        tuple(source.ignored),
-        tuple(defaulted),
-        source.root.rstrip("."),
-        tuple(other.rstrip(".") for other in source.others),
-    )
 
 
 def _layout(name: str, array: np.ndarray, dims: int) -> np.ndarray:

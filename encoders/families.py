@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from encoders.architectures import architecture
+from encoders.architectures import ADAPTER, architecture, shows
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from encoders.convnext_weights import convert as convert_convnext
 from encoders.convnext_weights import recognises as is_convnext
 from encoders.encoder import Encoder
 from encoders.state_dicts import Match
+from encoders.vit import ViT, ViTConfig
+from encoders.vit_weights import convert as convert_vit
+from encoders.vit_weights import recognises as is_vit
 from lens.errors import InputError
 
 State = Mapping[str, np.ndarray]
@@ -35,18 +38,22 @@ class Family:
         recognises: whether a state dict holds weights of this family; None if none can be read.
         convert: ``convert(state, partial=...)`` builds the encoder of a state dict that
             `recognises`, and reports the names.
+        wants_facts: ``convert`` also takes ``facts``, the ``config.json`` beside the weights.
     """
 
     config: type[Any]
     encoder: type[Any]
     recognises: Callable[[State], bool] | None = None
     convert: Callable[..., tuple[Any, Match]] | None = None
+    wants_facts: bool = False
 
 
 CONVNEXT = "ConvNeXt V2"
+VIT = "DINOv2 ViT"
 
 FAMILIES: dict[str, Family] = {
     CONVNEXT: Family(ConvNeXtV2Config, ConvNeXtV2, is_convnext, convert_convnext),
+    VIT: Family(ViTConfig, ViT, is_vit, convert_vit, wants_facts=True),
 }
 """Name, as checkpoints store it -> family."""
 
@@ -92,27 +99,53 @@ def from_description(description: Mapping[str, Any]) -> Encoder:
     return nnx.eval_shape(lambda: family.encoder(config, rngs=nnx.Rngs(0)))
 
 
-def convert(state: State, *, partial: bool = False) -> tuple[Encoder, Match]:
+def convert(
+    state: State, *, partial: bool = False, facts: Mapping[str, Any] | None = None
+) -> tuple[Encoder, Match]:
     """Builds the encoder that a state dict holds, of the first family that recognises it.
 
     Args:
         state: names and arrays, as they are stored.
         partial: accept a file that does not match fully; what it lacks keeps the initialisation
             with seed 0.
+        facts: of the ``config.json`` beside the file.
 
     Raises:
         InputError: no family recognises it, or it is not a full match while `partial` is False.
     """
+    if shows(ADAPTER, state):
+        raise _other(state)
     for family in FAMILIES.values():
         if family.recognises and family.convert and family.recognises(state):
-            return family.convert(state, partial=partial)
+            more = {"facts": facts} if family.wants_facts else {}
+            return family.convert(state, partial=partial, **more)
+    raise _other(state)
+
+
+class OtherEncoderError(InputError):
+    """Weights of no known family.
+
+    Attributes:
+        page: of docs/export, for `encoders.ways_out.lines_for`.
+    """
+
+    def __init__(self, message: str, page: str) -> None:
+        self.page = page
+        super().__init__(message)
+
+
+def _other(state: State) -> OtherEncoderError:
     names = ", ".join(list(state)[:6]) + (", ..." if len(state) > 6 else "")
-    found = f"no parameter has a known name (it has {names or 'none'})"
-    if known := architecture(state):
-        found = f"these are weights of a {known[0]}, by the name {known[1]}"
-    raise InputError(
+    found, page = f"no parameter has a known name (it has {names or 'none'})", "torch"
+    volumes = any(np.ndim(array) == 5 for array in state.values())
+    if known := architecture(state, volumes=volumes):
+        found = f"these are weights of a {known.name}, by the name {known.example}"
+        page = known.page
+    return OtherEncoderError(
         f"no {' or '.join(FAMILIES)} encoder in it: {found}. Embed the images with its own code "
-        "and give the tables of embeddings (--pre, --ft), or add its family to encoders.families"
+        "and give the tables of embeddings (--pre, --ft), or give a function of your own that does "
+        "(file.py:function, docs/encoders.md)",
+        page,
     )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from encoders.convnext import Block, ConvNeXtV2Config, PatchConv, enlarge, initial
+from encoders.convnext import Block, ConvNeXtV2Config, enlarge
 from encoders.encoder import Encoder, EncoderConfig
+from encoders.layers import PatchConv, initial
 
 # Added to the variance of a patch: a patch of one value, such as the padding, has target zero.
 EPSILON = 1e-6

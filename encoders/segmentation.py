@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from encoders.convnext import initial
+from encoders.layers import initial
 
 POOLINGS = (1, 2, 3, 6)
 

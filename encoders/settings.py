@@ -22,6 +22,8 @@ from lens.ranges import (
 
 Task = Literal["classification", "regression", "segmentation"]
 MaskLoss = Literal["dice", "dice-ce"]
+Tokens = Literal["class", "patches"]
+"""What the embedding of a ViT is: its class token, or the mean of its patches."""
 Pool = str
 """Over what feature maps are averaged: ``global``, or a region of the cohort."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from encoders.torch_files import compressed, first_line, is_torch, read_torch, zeros
+from encoders.ways_out import lines_for
 from lens.errors import InputError
 from lens.files import file_hash
 
@@ -124,17 +125,39 @@ def weights_in(folder: Path) -> Path | None:
     return next((folder / name for name in _IN_FOLDERS if (folder / name).is_file()), None)
 
 
+def facts_file(path: Path) -> Path | None:
+    """The ``config.json`` in a folder of weights, or beside a file of them; None without one."""
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    return file if file.is_file() and file != path else None
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What the ``config.json`` beside weights tells; empty where there is none, or no table.
+
+    Args:
+        path: of the weights, or their folder.
+    """
+    try:
+        file = facts_file(path)
+        content = read_json(file) if file else {}
+    except (InputError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def source_hash(path: Path) -> str:
-    """SHA-256 of all that an encoder is read from: with an index, also its shards.
+    """SHA-256 of all that an encoder is read from: with an index, its shards, and facts beside it.
 
     Raises:
         InputError: neither a file nor a folder, or an index whose files are not there.
     """
     if path.is_dir():
         return file_hash(path)
-    if not _is_text(_head(path)):
+    facts = facts_file(path) if read_facts(path) else None
+    shards = sorted(set(_weight_map(path).values())) if _is_text(_head(path)) else []
+    files = [path, *(path.parent / shard for shard in shards), *([facts] if facts else [])]
+    if len(files) == 1:
         return file_hash(path)
-    files = [path, *(path.parent / shard for shard in sorted(set(_weight_map(path).values())))]
     return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()
 
 
@@ -204,7 +227,10 @@ def _read_file(path: Path, head: bytes, shapes_only: bool) -> StateDict:
         return StateDict(*read_torch(path, head, shapes_only=shapes_only))
     for start, what, remedy in _FOREIGN:
         if head.lstrip().startswith(start):
-            raise InputError(f"{path}: {what}; {remedy}")
+            refusal = InputError(f"{path}: {what}; {remedy}")
+            if "HDF5" in what:
+                refusal.add_note(lines_for("keras", path))
+            raise refusal
     raise InputError(
         f"{path}: neither a PyTorch file nor safetensors (it starts with {head[:8]!r}); "
         "give the checkpoint itself"

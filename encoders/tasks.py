@@ -12,6 +12,7 @@ from encoders.encoder import Encoder, EncoderConfig
 from encoders.heads import ClassificationHead, RegressionHead
 from encoders.segmentation import UPerNet, dice_cross_entropy, dice_loss
 from encoders.settings import MaskLoss, Task
+from encoders.slices import embedding_of
 from encoders.steps import Batch, Learner
 
 __all__ = ["Classifier", "Embedded", "MaskLoss", "Regressor", "Segmenter", "Task"]
@@ -39,12 +40,14 @@ class Classifier(Learner):
         self.encoder, self.head = encoder, head
 
     def losses(self, batch: Batch, key: PRNGKeyArray, *, training: bool) -> Float[Array, " b"]:
-        logits = self.head(self.encoder(batch["volumes"], key=key if training else None))
+        logits = self.head(
+            embedding_of(self.encoder, batch["volumes"], key=key if training else None)
+        )
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
 
     def predict(self, volumes: Float[Array, "b ..."]) -> Float[Array, "b classes"]:
         """Probabilities."""
-        return jax.nn.softmax(self.head(self.encoder(volumes)))
+        return jax.nn.softmax(self.head(embedding_of(self.encoder, volumes)))
 
 
 class Regressor(Learner):
@@ -54,12 +57,12 @@ class Regressor(Learner):
         self.encoder, self.head = encoder, head
 
     def losses(self, batch: Batch, key: PRNGKeyArray, *, training: bool) -> Float[Array, " b"]:
-        out = self.head(self.encoder(batch["volumes"], key=key if training else None))
+        out = self.head(embedding_of(self.encoder, batch["volumes"], key=key if training else None))
         return jnp.square(out[:, 0] - batch["targets"])
 
     def predict(self, volumes: Float[Array, "b ..."]) -> Float[Array, " b"]:
         """The standardised label."""
-        return self.head(self.encoder(volumes))[:, 0]
+        return self.head(embedding_of(self.encoder, volumes))[:, 0]
 
 
 class Segmenter(Learner):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from encoders.ways_out import lines_for
 from lens.errors import InputError
 
 _MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
@@ -113,7 +114,10 @@ def read_torch(
                 path, map_location="meta" if shapes_only else "cpu", weights_only=True
             )
     except Exception as error:  # zip, pickle, storage: every layer has its own exceptions
-        raise InputError(f"{path}: {_problem(error)}") from error
+        refusal = InputError(f"{path}: {_problem(error)}")
+        if _is_lightning(path):
+            refusal.add_note(lines_for("lightning", path))
+        raise refusal from error
     try:
         tensors, taken, others = _choose(content, ())
     except InputError as error:
@@ -132,7 +136,7 @@ def is_averaged(name: str) -> bool:
     return _AVERAGED.search(name) is not None
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Kind of an error and the first line of its text, at most 200 characters."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
@@ -159,8 +163,22 @@ def _refuse_other_archives(path: Path, head: bytes) -> None:
             f"{path}: arrays of NumPy (.npz), not a PyTorch file; embeddings are given as tables "
             "(--pre, --ft), weights as .safetensors"
         )
+    if "model.weights.h5" in names:
+        refusal = InputError(f"{path}: a model of Keras, not a PyTorch file")
+        refusal.add_note(lines_for("keras", path))
+        raise refusal
     if "data.pkl" not in names:
         raise InputError(f"{path}: an archive, not a checkpoint; unpack it and give the file in it")
+
+
+def _is_lightning(path: Path) -> bool:
+    """Whether a file is PyTorch Lightning's, told from its words, which are not unpickled."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            return any(b"pytorch-lightning_version" in archive.read(name) for name in pickles)
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
 
 
 def _problem(error: Exception) -> str:

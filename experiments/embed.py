@@ -11,7 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, grid_problem
+from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, Tokens, grid_problem
+from encoders.source_names import check_output_name, named_file
 from experiments.common.anonymous import Hidden, private_cache
 from experiments.common.check_first import check_encoder, check_output, check_regions
 from experiments.common.cli import DONE, alone, list_set_aside, run
@@ -23,6 +24,8 @@ from lens.settings import NiftiForm
 if TYPE_CHECKING:
     from encoders.cohort_embeddings import EmbeddingSettings
     from encoders.encoder import Encoder
+    from encoders.functions import FunctionEncoder
+    from encoders.headers import Header
     from experiments.common.outlook import Outlook
     from lens.anonymise import Names
     from lens.cohort import Cohort
@@ -37,7 +40,8 @@ class Config:
     cohort: Path
     """The manifest, cohort.csv."""
     encoder: Path
-    """A checkpoint folder, a PyTorch file or .safetensors."""
+    """A checkpoint folder, a PyTorch file or .safetensors; module:function or file.py:function of
+    your own code, which is run; or .onnx."""
     out: Path
     """The .npz to write: patient_id (n,), embeddings (n, d), and study_id if the cohort has it."""
     shape: tuple[int, int, int] | None = None
@@ -66,6 +70,12 @@ class Config:
     """Average over the whole crop, or over this region."""
     stage: tuple[int, ...] = ()
     """Stages of the encoder, 1 to 4, side by side; the last one (the paper's) if not given."""
+    tokens: Tokens | None = None
+    """Of a ViT: its class token, or the mean of its patches. As its checkpoint says if not given,
+    else class; with a region, class averages the slices that the region meets, and the default is
+    the patches in it."""
+    output: str | None = None
+    """Of an .onnx file with several outputs, which to take."""
     windows: bool = False
     """Cover images larger than the shape by overlapping windows instead of cropping them."""
     batch_size: int = 4
@@ -91,15 +101,16 @@ def parts(config: Config) -> Path:
 
 def hidden(config: Config) -> Hidden:
     """What is asked to be hidden."""
-    inputs = {"--cohort": config.cohort, "--encoder": config.encoder}
+    file = named_file(config.encoder)
+    inputs = {"--cohort": config.cohort} | ({"--encoder": file} if file else {})
     return Hidden(config.anonymise, config.salt, config.out.parent, inputs)
 
 
 @alone(lambda config: of_file(config.out, parts(config)), hidden)
 def job(config: Config, names: Names) -> int:
     """Manifest to embeddings, under the names that may be written; gives the exit code."""
-    from encoders.checkpoints import load
     from encoders.cohort_embeddings import embed_cohort
+    from encoders.sources import open_encoder
     from experiments.common.cohorts import read_cohort
     from experiments.common.outlook import check_room
     from lens.errors import InputError
@@ -109,12 +120,12 @@ def job(config: Config, names: Names) -> int:
     manifest = read_cohort(config, label=config.label, only=False)
     settings = _settings(config, manifest)
     names, cohort = names.of_cohort(manifest), names.cohort(manifest)
-    _check(config, cohort, settings)
-    encoder = load(config.encoder, partial=config.partial)
+    header = _check(config, cohort, settings)
+    encoder = open_encoder(config.encoder, partial=config.partial, output=config.output)
     if config.dry_run:
-        print(_outlook(config, cohort, encoder, settings))
+        print(_outlook(config, cohort, encoder, settings, header))
         return DONE
-    need = _bytes(len(cohort.cases), _width(config, encoder))
+    need = _bytes(len(cohort.cases), _width(config, header))
     check_room([(parts(config), "--cache", need / 2), (config.out.parent, "--out", need / 2)])
     embeddings, errors = embed_cohort(
         cohort,
@@ -142,12 +153,13 @@ def _settings(config: Config, cohort: Cohort) -> EmbeddingSettings:
         modalities=config.modalities or cohort.channels,
         pool=config.pool,
         stages=config.stage,
+        tokens=config.tokens,
         windows=config.windows,
         labels=parse_labels(config.label),
     )
 
 
-def _check(config: Config, cohort: Cohort, settings: EmbeddingSettings) -> None:
+def _check(config: Config, cohort: Cohort, settings: EmbeddingSettings) -> Header:
     """Refuses, before an image is read, what could not be embedded."""
     from encoders.channels import check_channels
     from encoders.cohort_embeddings import check_pool, check_settings
@@ -156,25 +168,35 @@ def _check(config: Config, cohort: Cohort, settings: EmbeddingSettings) -> None:
     if config.out.suffix != ".npz":
         raise InputError(f"{config.out}: embeddings are written as .npz")
     check_output(config.out, "--out")
+    check_output_name(config.output, config.encoder)
     if config.cache is not None:
         check_output(config.cache, "--cache", folder=True)
     check_channels(settings.modalities, cohort, "--modalities")
     check_pool(settings, cohort)
     check_regions(list(settings.labels or {}), cohort, "--label")
-    header = check_encoder(config.encoder, "--encoder", partial=config.partial)
+    header = check_encoder(
+        config.encoder,
+        "--encoder",
+        partial=config.partial,
+        settings=settings,
+        output=config.output,
+    )
     check_settings(header.config, settings)
+    return header
 
 
 def _outlook(
-    config: Config, cohort: Cohort, encoder: Encoder, settings: EmbeddingSettings
+    config: Config,
+    cohort: Cohort,
+    encoder: Encoder | FunctionEncoder,
+    settings: EmbeddingSettings,
+    header: Header,
 ) -> Outlook:
     from encoders.cohort_embeddings import count_embedded
-    from encoders.encoder import parameters
     from experiments.common.outlook import FLOAT, Outlook, Step, amount, several
 
     total, done = len(cohort.cases), count_embedded(cohort, encoder, settings, parts(config))
-    width = _width(config, encoder)
-    weights = sum(prod(each.shape) for each in parameters(encoder).values())
+    width, weights = _width(config, header), header.values
     batch = config.batch_size * prod(settings.shape) * len(settings.modalities) * FLOAT
     return Outlook(
         steps=[Step("embed", done == total, f"{done} of {total} cases done before")],
@@ -190,10 +212,10 @@ def _outlook(
     )
 
 
-def _width(config: Config, encoder: Encoder) -> int:
+def _width(config: Config, header: Header) -> int:
     """Numbers of an embedding."""
-    chosen = sum(encoder.config.widths[stage - 1] for stage in config.stage)
-    return chosen or encoder.config.features
+    chosen = sum(header.config.widths[stage - 1] for stage in config.stage)
+    return chosen or header.config.features
 
 
 def _bytes(cases: int, width: int) -> float:

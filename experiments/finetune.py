@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tyro
 
-from encoders.settings import HeadSettings, Task
+from encoders.settings import HeadSettings, Task, Tokens
 from experiments.common.check_first import check_regions
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.common.training_flags import TrainingConfig
@@ -53,6 +53,9 @@ class Config(TrainingConfig):
     """Train the head alone (a linear probe of the encoder)."""
     layer_decay: float = 1.0
     """Factor of the rate from each block to the one before it."""
+    tokens: Tokens | None = None
+    """Of a ViT: what the head reads, the class token or the mean of the patches; as the encoder's
+    checkpoint says if not given, else class."""
     head: HeadSettings = field(default_factory=HeadSettings)
     """Head of a segmentation."""
     control: Literal["none", "permuted-labels"] = "none"

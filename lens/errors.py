@@ -9,6 +9,10 @@ class InputError(ValueError):
     """A file or table cannot be used as it is; the message names it, the finding and the remedy."""
 
 
+class UserCodeError(InputError):
+    """Code that the user named failed; it is no part of this program. Its traceback is a note."""
+
+
 class CaseError(InputError):
     """One patient cannot be used; the cohort goes on without this patient.
 

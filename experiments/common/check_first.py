@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lens.errors import InputError
 
 if TYPE_CHECKING:
+    from encoders.cohort_embeddings import EmbeddingSettings
     from encoders.headers import Header
     from lens.cohort import Cohort
     from lens.radiomics.parameters import Parameters
@@ -53,22 +54,46 @@ def check_regions(names: Sequence[str], cohort: Cohort, flag: str) -> None:
     check_names(names, there, "region", f"{flag}, {cohort.path}")
 
 
-def check_encoder(path: Path, flag: str, *, partial: bool = False) -> Header:
-    """What a checkpoint holds, without reading its values.
+def check_encoder(
+    path: Path,
+    flag: str,
+    *,
+    partial: bool = False,
+    settings: EmbeddingSettings | None = None,
+    output: str | None = None,
+) -> Header:
+    """What an encoder is, without reading the values of weights.
 
     Args:
-        path: of the checkpoint.
+        path: a checkpoint; with `settings` also a function or an ONNX file, which is tried out.
         flag: that names it.
         partial: accept a PyTorch file that does not match fully.
+        settings: what it will be shown; None where it is to be trained.
+        output: of an ONNX file, which.
 
     Raises:
         InputError: there is none, or it is not an encoder's.
     """
-    from encoders.headers import read_header
+    from encoders.source_names import is_called
+    from encoders.sources import exists, header_of
 
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{flag} {path}: no such file or folder; give an encoder's checkpoint")
-    return read_header(path, partial=partial)
+    if settings is None:
+        if is_called(path):
+            raise InputError(
+                f"{flag} {path}: a function or ONNX file can be embedded with, and not trained; "
+                "give a checkpoint"
+            )
+        return header_of(path, (1, 1, 1), 1, partial=partial)
+    return header_of(
+        path,
+        settings.shape,
+        len(settings.modalities),
+        partial=partial,
+        output=output,
+        regional=settings.pool != "global",
+    )
 
 
 def check_parameters(

@@ -73,7 +73,7 @@ Clean = Callable[[str], str]
 
 
 def explain(error: BaseException, job: str, clean: Clean = str) -> tuple[str, int]:
-    """The line to print for an error, and the exit code.
+    """The line to print for an error, with the notes of a refusal below it, and the exit code.
 
     Args:
         error: what ended the job.
@@ -86,7 +86,8 @@ def explain(error: BaseException, job: str, clean: Clean = str) -> tuple[str, in
     if expected:
         return f"failed: {_one_line(expected)}", REFUSED
     if isinstance(error, InputError):
-        return f"refused: {_one_line(clean(str(error)))}", REFUSED
+        notes = map(clean, getattr(error, "__notes__", []))
+        return "\n".join([f"refused: {_one_line(clean(str(error)))}", *notes]), REFUSED
     log = _write_log(error, job, clean)
     where = f"the details are in {clean(str(log))}" if log else "no log file could be written"
     what = _one_line(clean(f"{type(error).__name__}: {error}"))[:300]

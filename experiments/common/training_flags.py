@@ -168,15 +168,16 @@ class TrainingConfig:
 
         Raises:
             InputError: as `experiments.common.cohorts.read_cohort`; or its images are of a single
-                slice, of which no encoder is trained.
+                slice, on which no encoder is trained.
         """
         from experiments.common.cohorts import read_cohort
 
         cohort = read_cohort(self.images, label=self.region_labels, only=False, told=told)
         if cohort.flat:
             raise InputError(
-                f"{cohort.path}: its images are of a single slice, and training is of 3D encoders; "
-                "train a 2D encoder with its own code, and embed with it (experiments.embed)"
+                f"{cohort.path}: its images are of a single slice, and training reads volumes; "
+                "train an encoder of images with its own code, and embed with it "
+                "(experiments.embed)"
             )
         return cohort
 

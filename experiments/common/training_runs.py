@@ -48,6 +48,10 @@ def tracked(config: TrainingConfig, folder: Path) -> Iterator[Tracking]:
         writer.close()
 
 
+SLICE_TASKS = ("classification", "regression")
+"""Tasks on the embedding, which an encoder of images has of a volume's slices."""
+
+
 def initial_encoder(
     config: TrainingConfig, seed: int, channels: int, names: Names = OPEN
 ) -> tuple[Encoder, dict[str, Any]]:
@@ -78,10 +82,9 @@ def initial_encoder(
         encoder = load(path)
         origin = {"init": names.setting(str(path)), "init_sha256": source_hash(path)}
     check_input(config, encoder.config)
-    try:
-        reconfigure(encoder, remat=config.start.remat)
-    except ValueError as error:
-        raise InputError(f"--remat: {error}") from error
+    reconfigure(encoder, remat=config.start.remat)
+    if tokens := getattr(config, "tokens", None):
+        reconfigure(encoder, tokens=tokens)
     return encoder, origin
 
 
@@ -96,13 +99,18 @@ def check_input(config: TrainingConfig, encoder: EncoderConfig) -> None:
         InputError: as said.
     """
     stride, shape = encoder.total_strides[-1], config.images.shape
-    if any(side % stride for side in shape) or encoder.dims != 3:
+    by_slice = encoder.dims == 2 and getattr(config, "task", "") in SLICE_TASKS
+    sides = shape[1:] if by_slice else shape
+    if any(side % stride for side in sides) or not (encoder.dims == 3 or by_slice):
+        needs = "sides" if by_slice else "a 3D encoder and sides"
         raise InputError(
-            f"--shape {shape}: training needs a 3D encoder and sides that are multiples of "
-            f"{stride} voxels, its total stride"
+            f"--shape {shape}: training needs {needs} that are multiples of {stride} voxels, its "
+            f"total stride; a 2D encoder is trained for {' and '.join(SLICE_TASKS)}"
         )
     if config.start.remat and not hasattr(encoder, "remat"):
         raise InputError(f"--remat: {type(encoder).__name__} has no remat; leave it out")
+    if getattr(config, "tokens", None) and not hasattr(encoder, "tokens"):
+        raise InputError(f"--tokens: {type(encoder).__name__} has no class token; leave it out")
 
 
 def check_channel_count(config: TrainingConfig, encoder: EncoderConfig, channels: int) -> None:

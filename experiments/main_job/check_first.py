@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from encoders.channels import check_channels
+from encoders.source_names import check_output_name, is_called
 from experiments.common.check_first import (
     check_encoder,
     check_output,
@@ -19,6 +20,7 @@ from experiments.common.flags import common_and_own, pairs
 from experiments.main_job.images import (
     check_different_encoders,
     cohort_split,
+    embedding_settings,
     with_channels,
     with_rois,
 )
@@ -110,19 +112,19 @@ def _check_names(plan: Plan, cohort: Cohort) -> None:
 
 def _check_encoders(plan: Plan, cohort: Cohort) -> None:
     """All checkpoints fit the input and each other; then each is read once, values and all."""
-    from encoders.checkpoints import load
-    from encoders.cohort_embeddings import EmbeddingSettings, check_settings
+    from encoders.cohort_embeddings import check_settings
+    from encoders.sources import open_encoder
 
     flags = plan.config.images
     assert flags.encoder_pre is not None
     tuned = pairs(flags.encoder_ft, "--encoder-ft")
     named = {"--encoder-pre": flags.encoder_pre}
     named |= {f"--encoder-ft {task}": path for task, path in tuned.items()}
-    channels = plan.channels(cohort)
-    settings = EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing, modalities=channels)
+    check_output_name(flags.output, *named.values())
+    settings = embedding_settings(plan, cohort)
     widths = {}
     for flag, path in named.items():
-        header = check_encoder(path, flag)
+        header = check_encoder(path, flag, settings=settings, output=flags.output)
         widths[flag] = header.config.features
         try:
             check_settings(header.config, settings)
@@ -134,9 +136,10 @@ def _check_encoders(plan: Plan, cohort: Cohort) -> None:
                 f"{flags.encoder_pre} {widths['--encoder-pre']}; fine-tuning keeps the width"
             )
     if not plan.config.tables.identical:
-        check_different_encoders(flags.encoder_pre, tuned)
+        check_different_encoders(flags.encoder_pre, tuned, flags.output)
     for path in dict.fromkeys(named.values()):
-        load(path)
+        if not is_called(path):
+            open_encoder(path)
 
 
 def _check_phantoms(plan: Plan) -> None:

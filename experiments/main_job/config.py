@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from encoders.settings import Tokens
 from experiments.common.anonymous import PrivacyFlags
 from lens.settings import DoctorForm, NiftiForm, Settings
 
@@ -41,9 +42,15 @@ class ImageFlags:
     cohort: Path | None = None
     """Cohort manifest (cohort.csv) of images and masks."""
     encoder_pre: Path | None = None
-    """Checkpoint of the encoder before fine-tuning (with --cohort)."""
+    """The encoder before fine-tuning (with --cohort): a checkpoint; module:function or
+    file.py:function of your own code, which is run; or .onnx."""
     encoder_ft: Pairs = ()
-    """TASK=CHECKPOINT of a fine-tuned encoder (with --cohort); repeat for several tasks."""
+    """TASK=ENCODER after fine-tuning (with --cohort); repeat for several tasks."""
+    tokens: Tokens | None = None
+    """Of a ViT: its class token, or the mean of its patches; as its checkpoint says if not given,
+    else class (with --cohort)."""
+    output: str | None = None
+    """Of .onnx files with several outputs, which to take (with --cohort)."""
     modalities: tuple[str, ...] = ()
     """Columns with images, as the encoders' channels in order (none gives zeros); by default t2,
     dwi and adc, or those recognised as images (with --cohort)."""

@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from encoders.source_names import is_called
 from encoders.state_dicts import source_hash
 from experiments.common.anonymous import private_cache
 from experiments.common.cohorts import read_cohort
@@ -23,6 +25,9 @@ from lens.cohort.contents import image_stamp
 from lens.errors import CaseError, InputError
 from lens.files import file_hash, read_failures, write_failures, write_table
 from lens.study.split import split_patients
+
+if TYPE_CHECKING:
+    from encoders.cohort_embeddings import EmbeddingSettings
 
 
 def from_cohort(plan: Plan, record: RunRecord, names: Names = OPEN) -> Inputs:
@@ -146,23 +151,18 @@ class _Maker:
         self, name: str, checkpoint: Path, channels: tuple[str, ...]
     ) -> tuple[Path, list[CaseError]]:
         """An encoder's embeddings of the cohort, and the patients set aside."""
-        import encoders
-        from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
+        from encoders.cohort_embeddings import embed_cohort
+        from encoders.sources import content_hash, open_encoder
 
         plan, folder = self.plan, self.record.folder / "embeddings"
         table, failures = folder / f"{name}.npz", folder / f"{name}-failures.csv"
-        labels = parse_labels(plan.config.images.label)
-        settings = EmbeddingSettings(
-            shape=plan.shape,
-            spacing_mm=plan.spacing,
-            modalities=plan.channels(self.cohort),
-            labels=labels,
-        )
+        settings = embedding_settings(plan, self.cohort)
+        output = plan.config.images.output
 
         def work() -> None:
             rows, failed = embed_cohort(
                 with_channels(self.cohort, channels),
-                encoders.load(checkpoint),
+                open_encoder(checkpoint, output=output),
                 settings=settings,
                 cache=self._cache("embeddings-cache"),
                 progress=True,
@@ -170,8 +170,12 @@ class _Maker:
             rows.save(table)
             write_failures(self.names.errors(failed), failures)
 
-        depends = [self._images(), settings, self.record.content(checkpoint, source_hash), channels]
-        code = (__name__, "encoders.cohort_embeddings", "encoders.checkpoints")
+        if is_called(checkpoint):
+            content = content_hash(checkpoint, output)
+        else:
+            content = self.record.content(checkpoint, source_hash)
+        depends = [self._images(), settings, content, channels]
+        code = (__name__, "encoders.cohort_embeddings", "encoders.sources")
         self.record.stage(f"embed {name}", code, depends, [table, failures], work, lasting=True)
         return table, read_failures(failures)
 
@@ -193,18 +197,38 @@ class _Maker:
         ]
 
 
-def check_different_encoders(pre: Path, tuned: Mapping[str, Path]) -> None:
+def embedding_settings(plan: Plan, cohort: Cohort) -> EmbeddingSettings:
+    """How the run's encoders are shown the images of its cohort."""
+    from encoders.cohort_embeddings import EmbeddingSettings
+
+    flags = plan.config.images
+    return EmbeddingSettings(
+        shape=plan.shape,
+        spacing_mm=plan.spacing,
+        modalities=plan.channels(cohort),
+        tokens=flags.tokens,
+        labels=parse_labels(flags.label),
+    )
+
+
+def check_different_encoders(
+    pre: Path, tuned: Mapping[str, Path], output: str | None = None
+) -> None:
     """Refuses an encoder compared with itself.
 
     Args:
         pre: checkpoint before fine-tuning.
         tuned: task -> checkpoint after it.
+        output: of ONNX files, which.
 
     Raises:
-        InputError: two are the same file, by content.
+        InputError: two are the same file, or the same function, by content.
     """
+    from encoders.sources import content_hash
+
+    first = content_hash(pre, output)
     for task, checkpoint in tuned.items():
-        if source_hash(checkpoint) == source_hash(pre):
+        if content_hash(checkpoint, output) == first:
             raise InputError(
                 f"--encoder-pre {pre} and --encoder-ft {task}={checkpoint} are the same encoder; "
                 "check the files, or allow it (--identical)"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from encoders.settings import INPUT_SHAPE, SPACING_MM, grid_problem
+from encoders.source_names import named_file
 from experiments.common.flags import as_flag, entries, pairs
 from experiments.main_job.config import Config
 from lens.errors import InputError
@@ -150,7 +151,10 @@ def named_files(config: Config) -> dict[str, Path]:
             task, _, path = entry.rpartition("=")
             name = f"{flag} {task}".rstrip()
             found[f"{name} {number}" if name in found else name] = Path(path)
-    return found | {flag: path for flag, path in alone.items() if path is not None}
+    found |= {flag: path for flag, path in alone.items() if path is not None}
+    # A function of a module is no file that could be looked for.
+    files = {flag: named_file(path) for flag, path in found.items()}
+    return {flag: path for flag, path in files.items() if path is not None}
 
 
 def run_folder(config: Config) -> Path:

@@ -12,7 +12,7 @@ from experiments.common.check_first import check_encoder, check_parameters
 from experiments.common.flags import entries
 from experiments.common.outlook import FLOAT, amount, check_room, several
 from experiments.common.radiomics_outlook import EXTRACTION_BYTES, extraction_memory
-from experiments.main_job.images import with_rois
+from experiments.main_job.images import embedding_settings, with_rois
 from experiments.main_job.plan import PHANTOM_SCOPES, Plan
 from lens.cohort import CaseFiles, Cohort, parse_labels
 from lens.cohort.prostate import MODALITIES
@@ -83,7 +83,9 @@ def sizes_of_images(plan: Plan, cohort: Cohort) -> Sizes:
     flags, table = plan.config.images, plan.config.tables.radiomics
     tasks = len(entries(flags.encoder_ft, "--encoder-ft"))
     assert flags.encoder_pre is not None
-    width = check_encoder(flags.encoder_pre, "--encoder-pre").config.features
+    pre, shown = flags.encoder_pre, embedding_settings(plan, cohort)
+    header = check_encoder(pre, "--encoder-pre", settings=shown, output=flags.output)
+    width = header.config.features
     if table is not None:
         names = read_radiomics(table).columns.difference(list(ID_COLUMNS))
         return Sizes(len(cohort.cases), len(names), width, tasks)

@@ -34,7 +34,7 @@ PUBLISHED = {
 def test_architectures_are_called_by_name(name, prefix):
     state = {prefix + key: np.ones(2, np.float32) for key in PUBLISHED[name]}
     remedy = r"its own code and give the tables of embeddings \(--pre, --ft\)"
-    message = rf"no ConvNeXt V2 encoder in it: these are weights of a {name}.*{remedy}"
+    message = rf"no ConvNeXt V2 or DINOv2 ViT encoder in it: .* weights of a {name}.*{remedy}"
     for partial in (False, True):
         with pytest.raises(InputError, match=message):
             convert(state, partial=partial)

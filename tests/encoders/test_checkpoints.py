@@ -165,7 +165,7 @@ def of_another_size(path, reference):
         (truncated_safetensors, "not readable as safetensors"),
         (of_another_size, "1 mismatched: stages.1.0.pwconv1.weight"),
         (lambda path, _: torch.save([1, 2], path), "no named tensors"),
-        (lambda path, _: torch.save({"a": torch.zeros(2)}, path), "no ConvNeXt V2 encoder"),
+        (lambda path, _: torch.save({"a": torch.zeros(2)}, path), "no ConvNeXt V2 or DINOv2 ViT"),
         (lambda path, _: path.mkdir(), "a folder without encoder.json"),
     ],
 )

@@ -129,7 +129,7 @@ def test_an_absurd_index_is_refused_at_once(tiny, name, index):
     with pytest.raises(InputError, match="1 unexpected: stages"):
         convert(tiny | {name: np.ones((8, 1, 7, 7, 7), np.float32)})
     assert time.process_time() - start < 10
-    with pytest.raises(InputError, match="no ConvNeXt V2 encoder in it"):
+    with pytest.raises(InputError, match=r"no ConvNeXt V2.* encoder in it"):
         convert({name: np.ones((8, 1, 7, 7, 7), np.float32)})
 
 
@@ -216,5 +216,5 @@ def test_what_does_not_fit_is_refused(dense, change, message):
 
 
 def test_a_file_without_an_encoder_is_refused():
-    with pytest.raises(InputError, match="no ConvNeXt V2 encoder"):
+    with pytest.raises(InputError, match=r"no ConvNeXt V2.* encoder"):
         convert({"fc.weight": np.ones((2, 2), np.float32)})

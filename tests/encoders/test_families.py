@@ -174,7 +174,9 @@ def test_what_a_family_cannot_do_is_refused(family, net, tmp_path):
 
 
 def test_an_unknown_family_is_named(net, tmp_path):
-    with pytest.raises(InputError, match=r"ConvNet is of no known family \(known: ConvNeXt V2\)"):
+    with pytest.raises(
+        InputError, match=r"ConvNet is of no known family \(known: ConvNeXt V2, DINOv2 ViT\)"
+    ):
         encoders.save(tmp_path / "net", net)
     assert not list(tmp_path.iterdir())
     encoders.save(tmp_path / "encoder", small_encoder())

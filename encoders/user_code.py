@@ -1,0 +1,133 @@
+"""A function of the user's own code as an encoder: ``module:function``, ``file.py:function``.
+
+The code is run, with all rights of the user; only a flag that names it does so, and no file of
+weights. Its numbers are kept by a fingerprint of what is known about it: the content of the file
+that holds the function, and whatever the function names as its ``cache_key``. Other modules that it
+imports, and weights that it loads without naming them, are not noticed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import logging
+import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from encoders.functions import FunctionEncoder, user_failure
+from encoders.source_names import code_file
+from lens.cache import fingerprint
+from lens.errors import InputError
+from lens.files import file_hash
+
+log = logging.getLogger(__name__)
+
+
+def open_function(source: Path) -> FunctionEncoder:
+    """Imports the code and gives its function as an encoder.
+
+    A function without parameters, or a class, is called once, and what it gives is the encoder;
+    anything else that can be called is the encoder itself.
+
+    Raises:
+        InputError: there is no such module or function, it cannot be called, or the code fails.
+    """
+    name = str(source)
+    module_name, _, path = name.rpartition(":")
+    module = _imported(source, module_name)
+    found: Any = module
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            there = [key for key, value in vars(module).items() if callable(value)]
+            raise InputError(
+                f"{name}: {module_name} has no {path}; it has "
+                f"{', '.join(key for key in there if not key.startswith('_')) or 'no function'}"
+            ) from error
+    encoder = found
+    if _makes_one(found):
+        try:
+            encoder = found()
+        except (Exception, SystemExit) as error:
+            raise user_failure(name, error) from error
+    if not callable(encoder):
+        raise InputError(
+            f"{name}: {type(encoder).__name__} is no function; give one from volumes "
+            "(n, D, H, W, C) to embeddings (n, d) or maps (n, D', H', W', C')"
+        )
+    return FunctionEncoder(name, encoder, _fingerprint(name, module, path, encoder, found))
+
+
+def _imported(source: Path, module_name: str) -> ModuleType:
+    """The module; the current folder, or that of the file, can be imported from."""
+    file = code_file(source)
+    folder = str((file.parent if file else Path()).resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        if file is None:
+            return importlib.import_module(module_name)
+        if not file.is_file():
+            raise InputError(f"{source}: no such file {file}")
+        # By the whole path: two files may have one name.
+        own = f"{file.stem}_{sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
+        spec = importlib.util.spec_from_file_location(own, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[own] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except ModuleNotFoundError as error:
+        if file is None and error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise InputError(
+                f"{source}: no module {error.name}, neither in the current folder nor installed; "
+                "give file.py:function to name it by its path"
+            ) from error
+        raise user_failure(str(source), error) from error
+    except (Exception, SystemExit) as error:
+        raise user_failure(str(source), error) from error
+    return module
+
+
+def _makes_one(found: Any) -> bool:
+    """Whether it is called without a volume to make the encoder."""
+    if inspect.isclass(found):
+        return True
+    if not (inspect.isfunction(found) or inspect.ismethod(found)):
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD,
+             inspect.Parameter.VAR_POSITIONAL)  # fmt: skip
+    return not any(p.kind in kinds for p in inspect.signature(found).parameters.values())
+
+
+def _fingerprint(name: str, module: ModuleType, path: str, *holders: Any) -> str:
+    key = next((each for h in holders if (each := getattr(h, "cache_key", None)) is not None), None)
+    if key is None:
+        log.info(
+            "%s: has no cache_key; changed weights are not noticed while its file stays the same",
+            name,
+        )
+    file = getattr(module, "__file__", None)
+    try:
+        return fingerprint("function", path, file_hash(Path(file)) if file else name, _hashed(key))
+    except (TypeError, OSError) as error:
+        raise InputError(
+            f"{name}: its cache_key cannot be used ({error}); give text, numbers, arrays, lists of "
+            "them, or pathlib.Path, which counts with the content of its file"
+        ) from error
+
+
+def _hashed(key: Any) -> Any:
+    """With the content of files in place of their paths."""
+    if isinstance(key, Path):
+        return file_hash(key)
+    if isinstance(key, Mapping):
+        return {name: _hashed(value) for name, value in key.items()}
+    return [_hashed(value) for value in key] if isinstance(key, list | tuple) else key

@@ -1,0 +1,187 @@
+"""The vision transformer against Hugging Face's DINOv2, block by block."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from safetensors.numpy import save_file
+
+import encoders
+from encoders.encoder import Encoder, EncoderConfig, encoder_hash, parameters
+from encoders.positions import resampling
+from encoders.vit import ViT, ViTConfig, grey
+from encoders.vit_weights import convert
+from lens.errors import InputError
+from tests.encoders.reference_vit import (
+    arrays,
+    as_original,
+    as_published,
+    as_timm,
+    reference,
+    states,
+)
+
+HEADS = {"num_attention_heads": 3}
+KINDS = {
+    "plain": {},
+    "registers": {"registers": 4},
+    "swiglu": {"use_swiglu_ffn": True},
+    "registers and swiglu": {"registers": 2, "use_swiglu_ffn": True},
+}
+
+
+def images(height: int, width: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(2, height, width, channels)).astype(np.float32)
+
+
+def assert_same_blocks(encoder: ViT, model, x: np.ndarray) -> None:
+    """Every block's tokens and the final norm, to 1e-4 of their largest value."""
+    expected = states(model, x)
+    found = [np.asarray(tokens) for tokens in encoder.states(x)]
+    normed = np.asarray(encoder.norm(found[-1]))
+    assert len(found) + 1 == len(expected)
+    for number, (ours, theirs) in enumerate(zip([*found, normed], expected, strict=True), start=1):
+        worst = np.abs(ours - theirs).max() / np.abs(theirs).max()
+        assert worst < 1e-4, f"after block {number}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(42, 42), (28, 70)], ids=str)
+def test_parity_on_all_blocks(kind, size):
+    model = reference(**KINDS[kind])
+    encoder, match = convert(arrays(model), facts=HEADS)
+    assert match.full
+    assert set(match.ignored) == {"embeddings.mask_token"}
+    assert_same_blocks(encoder, model, images(*size))
+
+
+@pytest.mark.parametrize(("width", "registers"), [(384, 0), (768, 4)])
+def test_parity_at_the_published_widths(width, registers):
+    model = reference(
+        registers, hidden_size=width, num_attention_heads=width // 64, num_hidden_layers=2,
+        image_size=518,
+    )  # fmt: skip
+    encoder, _ = convert(arrays(model))
+    named = ViTConfig.named({384: "small", 768: "base"}[width])
+    assert (encoder.config.heads, encoder.config.hidden) == (named.heads, named.hidden)
+    assert_same_blocks(encoder, model, images(224, 224)[:1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_names_give_the_same_numbers(kind):
+    state = arrays(reference(**KINDS[kind]))
+    expected, _ = convert(state, facts=HEADS)
+    for other in (
+        as_published(state), as_original(state), as_original(state, chunk=2), as_timm(state),
+        {f"teacher.backbone.{name}": array for name, array in as_original(state).items()},
+        {f"dinov2.{name}": array for name, array in as_published(state).items()},
+        {f"student.backbone.{name}": array + 1 for name, array in as_original(state).items()}
+        | {f"teacher.backbone.{name}": array for name, array in as_original(state).items()},
+    ):  # fmt: skip
+        encoder, match = convert(other, facts=HEADS)
+        assert match.full, match
+        assert encoder.config == expected.config
+        assert encoder_hash(encoder) == encoder_hash(expected)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize(("old", "new"), [(37, 16), (16, 16), (5, 12), (3, 1)])
+def test_positions_are_interpolated_as_torch_does(antialias, old, new):
+    x = torch.eye(old)[:, None, :, None].expand(old, 1, old, 3)
+    resized = torch.nn.functional.interpolate(x, (new, 3), mode="bicubic", antialias=antialias)
+    ours = resampling(old, new, antialias=antialias)
+    np.testing.assert_allclose(ours, resized[:, 0, :, 0].numpy().T, atol=1e-6)
+
+
+def test_the_offset_is_that_of_a_scale_factor():
+    x = torch.eye(37)[:, None, :, None].expand(37, 1, 37, 37)
+    factor = (16 + 0.1) / 37
+    resized = torch.nn.functional.interpolate(x, scale_factor=(factor, factor), mode="bicubic")
+    np.testing.assert_allclose(resampling(37, 16, offset=0.1), resized[:, 0, :, 0].T, atol=5e-6)
+
+
+def test_the_protocol_and_its_embeddings():
+    encoder, _ = convert(arrays(reference(4)), facts=HEADS)
+    assert isinstance(encoder, Encoder)
+    assert isinstance(encoder.config, EncoderConfig)
+    x = images(56, 56)
+    maps = encoder.stages(x)
+    assert encoder.config.ends == (2, 3, 4, 5)
+    assert [features.shape for features in maps] == [(2, 4, 4, 48)] * 4
+    final = np.asarray(encoder.norm([*encoder.states(x)][-1]))
+    np.testing.assert_allclose(encoder(x), final[:, 0], atol=1e-5)
+    np.testing.assert_allclose(encoder.summary(x, "patches"), final[:, 5:].mean(1), atol=1e-5)
+    np.testing.assert_allclose(maps[-1].mean((1, 2)), final[:, 5:].mean(1), atol=1e-5)
+    assert encoder.layers_above(("blocks", 4, "scale1")) == 1
+    assert encoder.layers_above(("positions",)) == 6
+    with pytest.raises(ValueError, match="cannot leave patches out"):
+        encoder.stages(x, visible=np.ones((2, 4, 4), bool))
+    with pytest.raises(ValueError, match="expected images"):
+        encoder(x[..., :1])
+
+
+def test_one_channel_is_three_alike():
+    encoder, _ = convert(arrays(reference()), facts=HEADS)
+    x = images(42, 42, 1)
+    np.testing.assert_allclose(grey(encoder)(x), encoder(x.repeat(3, -1)), atol=1e-4)
+    assert encoder.config.in_channels == 3
+
+
+def test_stochastic_depth_and_recomputing_change_training_alone():
+    encoder, _ = convert(arrays(reference()), facts=HEADS)
+    x = images(42, 42)
+    plain = encoder(x)
+    encoder.config = dataclasses.replace(encoder.config, drop_path=0.9, remat=True)
+    np.testing.assert_array_equal(encoder(x), plain)
+    assert np.abs(encoder(x, key=jax.random.key(0)) - plain).max() > 0.1
+    gradient = nnx.grad(lambda model: model(x).sum())(encoder)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_a_checkpoint_keeps_it(tmp_path: Path):
+    state = arrays(reference(4))
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    save_file(as_published(state), folder / "model.safetensors")
+    with pytest.raises(InputError, match="how many heads there are"):
+        encoders.load(folder / "model.safetensors")
+    (folder / "config.json").write_text('{"num_attention_heads": 3, "layer_norm_eps": 1e-6}')
+    encoder = encoders.load(folder)
+    assert isinstance(encoder, ViT)
+    assert encoder.config.heads == 3
+    encoders.save(tmp_path / "ours", encoder)
+    again = encoders.load(tmp_path / "ours")
+    assert again.config == encoder.config
+    assert encoder_hash(again) == encoder_hash(encoder)
+    (folder / "config.json").write_text('{"num_attention_heads": 3, "layer_norm_eps": 1e-5}')
+    with pytest.raises(InputError, match="layer_norm_eps 1e-05"):
+        encoders.load(folder)
+
+
+def test_what_is_not_whole_is_refused():
+    state = as_timm(arrays(reference()))
+    call = partial(convert, facts=HEADS)
+    with pytest.raises(InputError, match=r"1 missing: blocks\.2\.attention\.out\.kernel"):
+        call({n: a for n, a in state.items() if n != "blocks.2.attn.proj.weight"})
+    with pytest.raises(InputError, match=r"1 unexpected: blocks\.0\.attn\.q_norm\.weight"):
+        call(state | {"blocks.0.attn.q_norm.weight": np.ones(16, np.float32)})
+    with pytest.raises(InputError, match="not finite"):
+        call(state | {"norm.bias": np.full(48, np.nan, np.float32)})
+    with pytest.raises(InputError, match="only square grids"):
+        call(state | {"pos_embed": np.ones((1, 8, 48), np.float32)})
+    encoder, match = call({n: a for n, a in state.items() if n != "norm.bias"}, partial=True)
+    assert match.missing == ("norm.bias",)
+    assert not np.any(parameters(encoder)["norm.bias"][...])
+
+
+def test_absurd_sizes_are_refused():
+    for changes in ({"depth": 999_999}, {"heads": 5}, {"tokens": "all"}, {"grid": (3,)}):
+        with pytest.raises(ValueError, match=r"whole numbers|heads|tokens|grid"):
+            ViTConfig(**changes)
