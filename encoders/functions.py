@@ -37,6 +37,8 @@ class FunctionConfig:
     Attributes:
         in_channels: that it reads; 0 where it does not say.
         features: numbers of an embedding; 0 where it has not been called.
+        dims: axes of what it is shown, always those of a volume.
+        dtype: of what it is shown and gives.
     """
 
     in_channels: int = 0
