@@ -104,7 +104,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Callable[[Any], int]]:
     return Config, job
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(60, func_only=True)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
