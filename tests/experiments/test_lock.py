@@ -14,7 +14,7 @@ import pytest
 
 from lens import lock as locks
 from lens.errors import InputError
-from lens.lock import held, of_file, of_folder
+from lens.lock import held, of_file, of_folder, release_all
 from lens.unfinished import unfinished
 
 
@@ -129,3 +129,14 @@ def test_what_a_dead_process_left_unfinished_goes_and_what_a_live_one_writes_sta
     (tmp_path / ".unfinished-business").touch()
     with unfinished(tmp_path / "ours.csv") as ours, held(of_folder(tmp_path)):
         assert set(tmp_path.rglob(".unfinished-*")) == {ours, tmp_path / ".unfinished-business"}
+
+
+def test_what_orbax_has_unfinished_goes_with_the_process_that_holds_the_folder(
+    tmp_path: Path,
+) -> None:
+    half_written = tmp_path / "checkpoints" / "1.orbax-checkpoint-tmp" / "arrays"
+    half_written.mkdir(parents=True)
+    with held(of_folder(tmp_path)):
+        assert half_written.exists(), "another thread may be writing it"
+        release_all([os.getpid()])
+    assert not half_written.parent.exists()
