@@ -145,7 +145,7 @@ def _client(address: str) -> Iterator[Client]:
     except (OSError, TimeoutError, ValueError, RuntimeError, AssertionError) as error:
         raise InputError(
             f"--scheduler {address}: no Dask scheduler answers there, or not with this "
-            f"certificate ({error or type(error).__name__}). Start one with 'dask scheduler' and "
+            f"certificate ({str(error) or type(error).__name__}). Start one with 'dask scheduler' and "
             "give the address that it prints (tls://HOST:8786, or tcp://HOST:8786 without TLS)"
         ) from error
     with client:
