@@ -143,9 +143,10 @@ def _client(address: str) -> Iterator[Client]:
         ) from error
     # An AssertionError is Dask's own where its event loop does not start within ten seconds.
     except (OSError, TimeoutError, ValueError, RuntimeError, AssertionError) as error:
+        why = str(error) or type(error).__name__
         raise InputError(
             f"--scheduler {address}: no Dask scheduler answers there, or not with this "
-            f"certificate ({str(error) or type(error).__name__}). Start one with 'dask scheduler' and "
+            f"certificate ({why}). Start one with 'dask scheduler' and "
             "give the address that it prints (tls://HOST:8786, or tcp://HOST:8786 without TLS)"
         ) from error
     with client:
