@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from encoders.checkpoints import forget_place
 from lens.errors import InputError
 from lens.files import array_hash
+from lens.unfinished import undisturbed
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ def save_training(folder: Path, state: PyTree, best: PyTree, record: TrainingRec
     import orbax.checkpoint as ocp
 
     named = _by_name((state, best))
-    with _manager(folder) as manager:
+    # A stop waits for it: Orbax has files of its own on the way, which no lock knows.
+    with undisturbed(), _manager(folder) as manager:
         manager.save(
             record.step,
             args=ocp.args.Composite(

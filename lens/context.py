@@ -129,7 +129,8 @@ def read_labels(
         if values.isna().all():
             raise InputError(f"{name}: column {column} is empty")
         count, patients = values.nunique(), ids["patient_id"].nunique()
-        if not pd.api.types.is_numeric_dtype(values) and count > MOST_NAMES * patients:
+        most = max(2, MOST_NAMES * patients)
+        if not pd.api.types.is_numeric_dtype(values) and count > most:
             raise InputError(
                 f"{name}: {column} has {count} different values in {patients} patients, the first "
                 f"is {values.dropna().iloc[0]!r}; names as many as patients group nobody. Give "

@@ -22,17 +22,21 @@ def special(path: Path) -> str | None:
 
     Links are followed. Nothing is opened: opening a pipe would wait for its writer.
     """
-    return _KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    return _kind_of(path.stat())
 
 
 def not_a_file(path: Path) -> str | None:
     """What stands where a file is to be read or written, in words; None for a file or nothing.
 
-    Nothing is opened.
+    Nothing is opened, and another process may remove it meanwhile.
     """
     if not path.exists():
         return None
-    return "a folder" if path.is_dir() else special(path)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return "a folder" if stat.S_ISDIR(found.st_mode) else _kind_of(found)
 
 
 def folder_fault(folder: Path) -> str | None:
@@ -61,3 +65,7 @@ def plain_files(folder: Path) -> int:
 def _kind(path: Path) -> str | None:
     """As `special`; None for a link that leads nowhere."""
     return special(path) if path.exists() else None
+
+
+def _kind_of(found: os.stat_result) -> str | None:
+    return _KINDS.get(stat.S_IFMT(found.st_mode))

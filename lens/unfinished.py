@@ -21,6 +21,10 @@ from pathlib import Path
 
 _NAME = re.compile(r"\.unfinished-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}")
 
+ORBAX = ".orbax-checkpoint-tmp"
+"""End of what Orbax has unfinished, which tells no process: it goes with the process that holds the
+folder, and what a killed one left is removed by Orbax itself."""
+
 FOREIGN_SECONDS = 24 * 3600
 """Age from which an unfinished file of another host counts as abandoned."""
 
@@ -149,6 +153,8 @@ def _host_mark() -> str:
 
 
 def _abandoned(path: Path, dead: Collection[int]) -> bool:
+    if path.name.endswith(ORBAX):
+        return os.getpid() in dead
     made = _NAME.match(path.name)
     if made is None or path in _ours:
         return False

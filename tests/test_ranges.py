@@ -101,12 +101,6 @@ def test_a_flag_of_a_training_is_named_before_the_cohort_is_read(
     ("kind", "values"),
     [
         (TrainingSettings, {"layer_decay": 0.0}),
-        (HeadSettings, {"decoder_width": 0}),
-        (HeadSettings, {"auxiliary_width": -1}),
-        (MaskingSettings, {"patch": (8, 0, 8)}),
-        (MaskingSettings, {"ratio": 1.0}),
-        (MaskingSettings, {"ratio": NAN}),
-        (MaskingSettings, {"width": 0}),
         (Augmentation, {"flip": 1.5}),
         (Augmentation, {"zoom": INF}),
     ],
@@ -114,6 +108,24 @@ def test_a_flag_of_a_training_is_named_before_the_cohort_is_read(
 def test_encoders_settings_refuse_when_made(kind: Any, values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(values))} is "):
         kind(**values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (HeadSettings, {"decoder_width": 0}),
+        (HeadSettings, {"auxiliary_width": -1}),
+        (MaskingSettings, {"patch": (8, 0, 8)}),
+        (MaskingSettings, {"ratio": 1.0}),
+        (MaskingSettings, {"ratio": NAN}),
+        (MaskingSettings, {"width": 0}),
+    ],
+)
+def test_settings_of_heads_and_masking_tell_their_problem(
+    kind: Any, values: dict[str, Any]
+) -> None:
+    assert kind(**values).problem().startswith(f"{next(iter(values))} is ")
+    assert not kind().problem()
 
 
 @pytest.mark.parametrize("spacing", [(0.5, 0.5, INF), (NAN, 1.0, 1.0), (1.0, 0.0, 1.0), (1e9,) * 3])

@@ -76,6 +76,8 @@ def _stop(number: int) -> None:
         text = f"\n{words}: what is finished is kept; the same command goes on from there\n"
         with suppress(OSError):
             os.write(2, text.encode())
+        # A library may have opened its file anew meanwhile.
+        remove_own()
     finally:
         os._exit(KILLED + number)
 

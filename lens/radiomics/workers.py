@@ -141,10 +141,12 @@ def _client(address: str) -> Iterator[Client]:
             "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, __CLIENT__CERT and __CLIENT__KEY, as "
             "docs/radiomics.md shows"
         ) from error
-    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+    # An AssertionError is Dask's own where its event loop does not start within ten seconds.
+    except (OSError, TimeoutError, ValueError, RuntimeError, AssertionError) as error:
+        why = str(error) or type(error).__name__
         raise InputError(
             f"--scheduler {address}: no Dask scheduler answers there, or not with this "
-            f"certificate ({error or type(error).__name__}). Start one with 'dask scheduler' and "
+            f"certificate ({why}). Start one with 'dask scheduler' and "
             "give the address that it prints (tls://HOST:8786, or tcp://HOST:8786 without TLS)"
         ) from error
     with client:

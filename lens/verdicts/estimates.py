@@ -40,7 +40,7 @@ need be.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +51,9 @@ from lens.intervals import LEVEL
 from lens.scratch import release
 from lens.verdicts.held_out import ProbeErrors
 from lens.verdicts.sign_flips import Alternative, Significance, influence_test, patient_sums
+
+Weighted = Sequence[tuple[float, ProbeErrors]]
+"""Errors of several probes, each with a weight."""
 
 _COLUMNS = 512
 """Features whose estimates are computed at once."""
@@ -104,16 +107,35 @@ def delta_r2(
 
     Exactly zero, interval and all, if both are the same. Arguments as in `r2_score`.
     """
+    return delta_of_sums([(1.0, before)], [(1.0, after)], baseline, groups)
+
+
+def delta_of_sums(
+    before: Weighted, after: Weighted, baseline: Float[np.ndarray, "n k"], groups: np.ndarray
+) -> Estimate:
+    """Change of a weighted sum of the held-out R2 of several probes.
+
+    Args:
+        before, after: weight and errors of each probe.
+        baseline, groups: as in `r2_score`.
+    """
+
+    def change(columns: slice, name: str) -> Float[np.ndarray, "n c"]:
+        one, other = (
+            sum(weight * getattr(errors, name)[:, columns] for weight, errors in side)
+            for side in (before, after)
+        )
+        return np.subtract(other, one)
+
     return _by_columns(
         lambda c: _estimate(
-            before.error[:, c] - after.error[:, c],
-            after.fitted_influence[:, c] - before.fitted_influence[:, c],
-            after.flipped_influence[:, c] - before.flipped_influence[:, c],
+            -change(c, "error"),
+            change(c, "fitted_influence"),
+            change(c, "flipped_influence"),
             baseline[:, c],
             groups,
         ),
-        before,
-        after,
+        *(errors for _, errors in (*before, *after)),
     )
 
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lens.verdicts.estimates import Estimate, delta_r2, mean_of
-from lens.verdicts.held_out import HALVED, PRE, HeldOutErrors, ProbeErrors
+from lens.verdicts.estimates import Estimate, delta_of_sums, mean_of
+from lens.verdicts.held_out import HALVED, PRE, HeldOutErrors
 
 VIEW = "one_scale"
 """The probe whose learning curve is looked at. It reads all of an embedding, and a rotation or a
@@ -65,11 +65,8 @@ def _change(
     """Change of a weighted sum of R2 with all and with half of the patients."""
     whole, halves = held_out.probes[VIEW], held_out.probes[HALVED[VIEW]]
 
-    def both(side: str) -> ProbeErrors:
-        pairs = zip(whole[side], halves[side], strict=True)
-        return ProbeErrors(*(all_patients * one + half * other for one, other in pairs))
-
-    return delta_r2(both(PRE), both(task), held_out.baseline, groups)
+    before, after = ([(all_patients, whole[side]), (half, halves[side])] for side in (PRE, task))
+    return delta_of_sums(before, after, held_out.baseline, groups)
 
 
 def needs_more(cost: Estimate, p: Float[np.ndarray, " 1"], level: float) -> int:

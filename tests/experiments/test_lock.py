@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from lens import lock as locks
 from lens.errors import InputError
-from lens.lock import held, of_file, of_folder
+from lens.lock import held, of_file, of_folder, release_all
 from lens.unfinished import unfinished
 
 
@@ -94,27 +95,37 @@ def test_of_another_host_nothing_is_known_and_the_remedy_says_so(tmp_path: Path)
 
 def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path: Path) -> None:
     gone = of_a_process_that_is_gone()
-    for turn in range(20):
-        stale = replace(locks._this_process(), process=gone, token=f"stale {turn}")
-        (tmp_path / "run.lock").write_text(json.dumps(asdict(stale)))
-        start, end, got = threading.Barrier(8), threading.Barrier(8), []
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # the threads change places between any two steps
+    try:
+        for turn in range(40):
+            stale = replace(locks._this_process(), process=gone, token=f"stale {turn}")
+            (tmp_path / "run.lock").write_text(json.dumps(asdict(stale)))
+            assert what_each_gets(tmp_path, 8) == ["lock"] + ["refused"] * 7
+    finally:
+        sys.setswitchinterval(before)
 
-        def attempt(start=start, end=end, got=got) -> None:
-            start.wait()
-            try:
-                with held(of_folder(tmp_path)):
-                    got.append("lock")
-                    end.wait()
-            except InputError:
-                got.append("refusal")
+
+def what_each_gets(folder: Path, runs: int) -> list[str]:
+    """Who gets the lock keeps it until all have tried; anything else that they meet is told."""
+    start, end = threading.Barrier(runs), threading.Barrier(runs)
+
+    def attempt() -> str:
+        start.wait()
+        try:
+            with held(of_folder(folder)):
                 end.wait()
+                return "lock"
+        except InputError:
+            end.wait()
+            return "refused"
+        except BaseException:
+            end.abort()
+            raise
 
-        threads = [threading.Thread(target=attempt) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(got) == ["lock"] + ["refusal"] * 7
+    with ThreadPoolExecutor(runs) as pool:
+        tried = [pool.submit(attempt) for _ in range(runs)]
+    return sorted(each.result() for each in tried)
 
 
 def test_what_a_dead_process_left_unfinished_goes_and_what_a_live_one_writes_stays(
@@ -129,3 +140,14 @@ def test_what_a_dead_process_left_unfinished_goes_and_what_a_live_one_writes_sta
     (tmp_path / ".unfinished-business").touch()
     with unfinished(tmp_path / "ours.csv") as ours, held(of_folder(tmp_path)):
         assert set(tmp_path.rglob(".unfinished-*")) == {ours, tmp_path / ".unfinished-business"}
+
+
+def test_what_orbax_has_unfinished_goes_with_the_process_that_holds_the_folder(
+    tmp_path: Path,
+) -> None:
+    half_written = tmp_path / "checkpoints" / "1.orbax-checkpoint-tmp" / "arrays"
+    half_written.mkdir(parents=True)
+    with held(of_folder(tmp_path)):
+        assert half_written.exists(), "another thread may be writing it"
+        release_all([os.getpid()])
+    assert not half_written.parent.exists()

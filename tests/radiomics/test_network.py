@@ -199,6 +199,15 @@ def test_a_foreign_certificate_is_refused_in_a_sentence(encrypted, tmp_path):
         list(each_in_workers(square, [(1,)], cluster=Cluster(None, address)))
 
 
+def test_a_client_whose_loop_does_not_start_in_time_is_told_in_a_sentence(monkeypatch):
+    def late(*_args, **_settings):
+        raise AssertionError
+
+    monkeypatch.setattr("distributed.Client", late)
+    with pytest.raises(InputError, match=r"no Dask scheduler answers there.*AssertionError"):
+        list(each_in_workers(square, [(1,)], cluster=Cluster(None, "tls://127.0.0.1:1")))
+
+
 def test_an_open_port_is_called_open(caplog):
     with pytest.raises(InputError):
         list(each_in_workers(square, [(1,)], cluster=Cluster(None, "tcp://127.0.0.1:1")))
