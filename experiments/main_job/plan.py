@@ -15,6 +15,8 @@ from lens.errors import InputError
 from lens.names import name_problem
 from lens.ranges import COUNT, Check, first_problem
 from lens.settings import Settings, changed, flat
+from lens.study.located import located, stored_files
+from lens.study.radiomic_tables import PART
 
 LONGEST_FOLDER = 180
 """Bytes of the name of a scope; its folder's name may have 255, and other names are added."""
@@ -116,8 +118,14 @@ class Plan:
         return self.scopes.get(task, Scope(rois=self.config.roi))
 
     def files(self) -> list[Path]:
-        """All files that flags name, by themselves or as ``TASK=FILE``."""
-        return list(named_files(self.config).values())
+        """All files that flags name, by themselves, as ``TASK=FILE`` or ``FILE:PART``."""
+        files = (file for path in named_files(self.config).values() for file in stored_files(path))
+        return list(dict.fromkeys(files))
+
+    @property
+    def radiomics(self) -> Path | dict[str, Path] | None:
+        """The radiomics table, or one for each modality and region."""
+        return radiomics_tables(self.config)
 
     def flags(self) -> dict[str, Any]:
         """The settled values by flag, for the run's record."""
@@ -130,10 +138,10 @@ def named_files(config: Config) -> dict[str, Path]:
         "--pre": config.tables.pre, "--ft": config.tables.ft,
         "--retrained": config.tables.retrained, "--encoder-ft": config.images.encoder_ft,
         "--parameters": config.images.parameters, "--exposure": config.context.exposure,
+        "--radiomics": sum(config.tables.radiomics, ()),
     }  # fmt: skip
     alone = {
-        "--radiomics": config.tables.radiomics, "--split": config.tables.split,
-        "--cohort": config.images.cohort, "--encoder-pre": config.images.encoder_pre,
+        "--split": config.tables.split, "--cohort": config.images.cohort, "--encoder-pre": config.images.encoder_pre,
         "--labels": config.context.labels, "--repeatability": config.context.repeatability,
     }  # fmt: skip
     found: dict[str, Path] = {}
@@ -142,7 +150,38 @@ def named_files(config: Config) -> dict[str, Path]:
             task, _, path = entry.rpartition("=")
             name = f"{flag} {task}".rstrip()
             found[f"{name} {number}" if name in found else name] = Path(path)
+    for name, path in list(found.items()):
+        # Of FILE:PART the file, and the ids beside an array.
+        others = [file for file in stored_files(path) if file != path]
+        found |= {f"{name} {place}": file for place, file in enumerate(others, start=1)}
     return found | {flag: path for flag, path in alone.items() if path is not None}
+
+
+def radiomics_tables(config: Config) -> Path | dict[str, Path] | None:
+    """The radiomics table, or one for each ``MODALITY.ROI``; None where no flag names any.
+
+    Raises:
+        InputError: several tables without a word on what each is about, or one of two that are
+            about the same.
+    """
+    given: tuple[str, ...] = sum(config.tables.radiomics, ())
+    parts: dict[str, Path] = {}
+    for entry in given:
+        part, equals, path = entry.partition("=")
+        if not (equals and path and PART.fullmatch(part)):
+            if len(given) > 1:
+                raise InputError(
+                    f"--radiomics {entry}: of several tables each is named by what it is about, "
+                    "MODALITY.ROI=FILE, as in t2.gland=t2.csv"
+                )
+            return Path(entry)
+        if part in parts:
+            raise InputError(f"--radiomics {entry}: {parts[part]} is given for {part}; join them")
+        for name in part.split("."):
+            if problem := name_problem(name):
+                raise InputError(f"--radiomics {entry}: {problem}")
+        parts[part] = Path(path)
+    return parts or None
 
 
 def run_folder(config: Config) -> Path:
@@ -150,7 +189,7 @@ def run_folder(config: Config) -> Path:
     if config.out is not None:
         return config.out
     if config.tables.pre:
-        return Path("runs") / Path(config.tables.pre[0].rpartition("=")[2]).stem
+        return Path("runs") / located(config.tables.pre[0].rpartition("=")[2]).path.stem
     if config.images.cohort is not None:
         return Path("runs") / config.images.cohort.resolve().parent.name
     return Path("runs") / PHANTOMS
@@ -163,6 +202,7 @@ def settle(config: Config) -> Plan:
         InputError: flags that do not belong together, one that is missing, or a value out of range.
     """
     _check_source(config)
+    radiomics_tables(config)
     phantom, quick = not config.tables.pre and config.images.cohort is None, config.phantom.quick
     analysis = config.analysis.settled(folds=3 if quick else 5, repeats=1 if phantom else 2)
     rois = PHANTOM_ROIS[: 1 if quick else 2] if phantom else ()
@@ -208,7 +248,7 @@ def _check_source(config: Config) -> None:
     if tables.pre:
         if images.cohort is not None:
             raise InputError("--pre brings embeddings, --cohort brings images: give one of them")
-        if tables.radiomics is None or not tables.ft:
+        if not tables.radiomics or not tables.ft:
             raise InputError("--pre also needs --ft TASK=FILE and --radiomics FILE")
         return
     if images.cohort is not None:
