@@ -196,8 +196,8 @@ def _check_header(what: str, header: Header, size: int) -> None:
         )
     if header.size != size:
         raise InputError(
-            f"{what}: its header declares {asas_bytes(header.size)}, the file holds "
-            f"{asas_bytes(size)}; it is damaged, save it again"
+            f"{what}: its header declares {as_bytes(header.size)}, the file holds "
+            f"{as_bytes(size)}; it is damaged, save it again"
         )
 
 

@@ -29,8 +29,8 @@ def read_lines(path: Path) -> pd.DataFrame:
         match = LINE.fullmatch(line)
         if match is None:
             raise InputError(
-                f"{path}: line {number} is not Case-<number>_<name>: <value>, as pyradiomics -f txt "
-                "writes; save tables as .csv, .tsv or .parquet"
+                f"{path}: line {number} is not Case-<number>_<name>: <value>, as pyradiomics -f "
+                "txt writes; save tables as .csv, .tsv or .parquet"
             )
         case = cases.setdefault(int(match["case"]), {})
         if match["name"] in case:

@@ -129,7 +129,7 @@ def _merged(one: pd.DataFrame, two: pd.DataFrame, keys: Sequence[str], name: str
         )
     if own or others:
         log.warning(
-            "%s: %d of its %d rows meet the %d of the tables before it%s; blanks are missing values",
+            "%s: %d of its %d rows meet the %d of the tables before it%s; the others get blanks",
             name, met, len(two), len(one), f" ({cause})" if cause else "",
         )  # fmt: skip
     return merged.drop(columns="_from")
