@@ -141,7 +141,8 @@ def named_files(config: Config) -> dict[str, Path]:
         "--radiomics": sum(config.tables.radiomics, ()),
     }  # fmt: skip
     alone = {
-        "--split": config.tables.split, "--cohort": config.images.cohort, "--encoder-pre": config.images.encoder_pre,
+        "--split": config.tables.split,
+        "--cohort": config.images.cohort, "--encoder-pre": config.images.encoder_pre,
         "--labels": config.context.labels, "--repeatability": config.context.repeatability,
     }  # fmt: skip
     found: dict[str, Path] = {}

@@ -183,8 +183,8 @@ def _check_member(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile
     _check_header(what, header, info.file_size)
     if info.file_size > MOST_DEFLATED * max(info.compress_size, 1):
         raise InputError(
-            f"{what}: {as_bytes(info.compress_size)} cannot hold the {as_bytes(info.file_size)} that "
-            "its header declares; it is damaged, save it again"
+            f"{what}: {as_bytes(info.compress_size)} cannot hold the {as_bytes(info.file_size)} "
+            "that its header declares; it is damaged, save it again"
         )
 
 
@@ -210,7 +210,7 @@ def _header(stream: Any) -> Header:
     return Header(dtype, shape, stream.tell())
 
 
-def as_bytes(size: float) -> str:
+def as_bytes(size: int | float) -> str:
     """A size in bytes, as people read it."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024:

@@ -111,7 +111,7 @@ def join_parts(parts: Mapping[str, pd.DataFrame], names: Mapping[str, str]) -> p
     joined = pd.DataFrame()
     for part, table in parts.items():
         joined = table if joined.empty else _merged(joined, table, keys, names[part])
-    return joined.sort_values(keys, ignore_index=True)
+    return joined
 
 
 def _merged(one: pd.DataFrame, two: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame:

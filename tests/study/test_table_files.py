@@ -76,9 +76,9 @@ def test_another_kind_of_text_is_named(tmp_path: Path, content: str | bytes, mes
 
 
 def test_other_files_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    for name, remedy in {"x.npy": "as embeddings come", "x.pkl": "never opened", "x.rds": "write.csv",
-                         "x.xls": "save it as .xlsx", "x.xml": "none of", "x": "this"
-                         }.items():  # fmt: skip
+    for name, remedy in {"x.npy": "as embeddings come", "x.pkl": "never opened",
+                         "x.rds": "write.csv", "x.xls": "save it as .xlsx", "x.xml": "none of",
+                         "x": "this"}.items():  # fmt: skip
         with pytest.raises(InputError, match=rf"{name}: expected .parquet, .csv.*{remedy}"):
             read_table(write(tmp_path, b"x", name))
     with pytest.raises(InputError, match="no such file"):
