@@ -17,7 +17,15 @@ from experiments.common.anonymous import Hidden
 from experiments.common.check_first import check_output
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from lens.lock import of_folder
-from lens.settings import DEFAULTS, PlantedSettings, Scores, SweepConfig, changed, flat
+from lens.settings import (
+    DEFAULTS,
+    PlantedSettings,
+    PoolTokens,
+    Scores,
+    SweepConfig,
+    changed,
+    flat,
+)
 
 if TYPE_CHECKING:
     from experiments.common.outlook import Outlook
@@ -72,6 +80,10 @@ class Config:
     any_columns: bool = False
     """Take every column of a table of embeddings as a dimension, also one whose name breaks the run
     of names (a label, say)."""
+    id_column: str | None = None
+    """Column of patients in tables that do not call it patient_id, such as Patient."""
+    pool_tokens: PoolTokens | None = None
+    """How embeddings of tokens (patients, tokens, dimensions) become one per patient."""
     out: Path = Path("runs/doctor")
     """Folder for the results."""
     dry_run: bool = False
@@ -88,7 +100,7 @@ def hidden(config: Config) -> Hidden:
     after = [entry.rpartition("=") for entry in config.ft]
     inputs = {"--pre": config.pre, "--radiomics": config.radiomics}
     inputs |= {f"--ft {task}": Path(path) for task, _, path in after}
-    return Hidden(config.anonymise, config.salt, config.out, inputs)
+    return Hidden(config.anonymise, config.salt, config.out, inputs, config.id_column)
 
 
 @alone(lambda config: of_folder(config.out), hidden)
@@ -115,6 +127,8 @@ def job(config: Config, names: Names) -> int:
         seed=config.seed,
         allow_partial=config.allow_partial,
         any_columns=config.any_columns,
+        id_column=config.id_column,
+        pool_tokens=config.pool_tokens,
         names=names,
     )
     plan = _plan(config, study, list(ft))

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 def hidden(config: Config) -> Hidden:
     """What is asked to be hidden."""
     return Hidden(
-        config.privacy.anonymise, config.privacy.salt, run_folder(config), named_files(config)
-    )
+        config.privacy.anonymise, config.privacy.salt, run_folder(config), named_files(config),
+        config.analysis.id_column,
+    )  # fmt: skip
 
 
 @alone(lambda config: of_folder(settle(config).out), hidden)

@@ -121,6 +121,7 @@ class Anonymiser(Names):
         paths: Mapping[Path, str] | None = None,
         tables: Iterable[Path] = (),
         ids: pd.DataFrame | None = None,
+        id_column: str | None = None,
     ) -> Anonymiser:
         """The same, with more to look for in sentences.
 
@@ -129,9 +130,10 @@ class Anonymiser(Names):
             tables: files whose ids are looked for, and the files that a manifest names, as far as
                 they can be read.
             ids: a table of ids.
+            id_column: column of patients in these files where it is not ``patient_id``.
         """
         tables = list(tables)
-        frames = [ids_of(path) for path in tables] + ([] if ids is None else [ids])
+        frames = [ids_of(path, id_column) for path in tables] + ([] if ids is None else [ids])
         files = {file: FILE for path in tables for file in files_of(path)}
         found = {
             column: frozenset(
@@ -304,27 +306,35 @@ class Anonymiser(Names):
         return hmac.new(self.salt, content, hashlib.sha256).hexdigest()
 
 
-def ids_of(path: Path) -> pd.DataFrame:
+def ids_of(path: Path, id_column: str | None = None) -> pd.DataFrame:
     """The id columns of a table of any kind, as text; none where it cannot be read.
 
     Whoever opens the table for its content says what is wrong with it.
     """
+    from lens.study.embedding_files import holds_arrays, read_arrays
+    from lens.study.table_files import read_table
+
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as content:
                 arrays = {c: content[c].astype(str) for c in (PATIENT, STUDY) if c in content}
             return pd.DataFrame(arrays)
-        if path.suffix == ".parquet":
+        if holds_arrays(path):
+            content = read_arrays(path, "first")
+            arrays = {
+                c: pd.Series(content[c]).astype(str) for c in (PATIENT, STUDY) if c in content
+            }
+            return pd.DataFrame(arrays)
+        if path.name.endswith("_ids.txt"):
+            return pd.DataFrame({PATIENT: path.read_text("utf-8-sig").splitlines()})
+        if path.suffix == ".parquet" and id_column is None:
             there = [name for name in read_schema(path).names if name in (PATIENT, STUDY)]
-            return pd.read_parquet(path, columns=there).astype(str)
-        if path.name.endswith((".csv", ".csv.gz")):
-            return read_csv(
-                path, dtype=str, keep_default_na=False, encoding="utf-8-sig",
-                usecols=lambda name: name in (PATIENT, STUDY),
-            )  # fmt: skip
+            if PATIENT in there:
+                return pd.read_parquet(path, columns=there).astype(str)
+        table = read_table(path, id_column)
+        return table[[name for name in (PATIENT, STUDY) if name in table]].astype(str)
     except Exception:
         return pd.DataFrame()
-    return pd.DataFrame()
 
 
 def files_of(path: Path) -> list[Path]:

@@ -277,7 +277,8 @@ def compare(
         study = load_study(
             pre, _by_task(ft), radiomics, split=split, rois=_several(rois),
             modalities=_several(modalities), seed=settings.seed, retrained=_by_seed(retrained),
-            allow_partial=settings.allow_partial, any_columns=settings.any_columns, names=names,
+            allow_partial=settings.allow_partial, any_columns=settings.any_columns,
+            id_column=settings.id_column, pool_tokens=settings.pool_tokens, names=names,
         )  # fmt: skip
     if not identical:
         check_different(study)

@@ -28,6 +28,8 @@ DoctorForm = Literal["short", "full", "off"]
 """What the doctor does: read off the verdicts, plant changes, or nothing."""
 NiftiForm = Literal["qform", "sform"]
 """Which of the two placements that a NIfTI header may hold is meant."""
+PoolTokens = Literal["mean", "first"]
+"""How the tokens of a patient become one embedding: their mean, or the first (a class token)."""
 
 FOLDS, REPEATS = 5, 2
 """What stands for none in `Settings.folds` and `Settings.repeats`."""
@@ -168,6 +170,10 @@ class Settings:
     any_columns: bool = False
     """Take every column of a table of embeddings as a dimension, also one whose name breaks the run
     of names (a label, say)."""
+    id_column: str | None = None
+    """Column of patients in tables that do not call it patient_id, such as Patient."""
+    pool_tokens: PoolTokens | None = None
+    """How embeddings of tokens (patients, tokens, dimensions) become one per patient."""
 
     @property
     def intercept(self) -> bool:

@@ -42,12 +42,14 @@ class Hidden(NamedTuple):
         out: folder of the results.
         inputs: what to call a file that a flag names -> the file; its ids, and the files that it
             names where it is a manifest, are looked for as well.
+        id_column: ``--id-column``.
     """
 
     asked: bool
     salt: Path | None
     out: Path
     inputs: Mapping[str, Path]
+    id_column: str | None = None
 
 
 @contextmanager
@@ -72,7 +74,9 @@ def anonymously(hidden: Hidden) -> Iterator[Names]:
 
     paths = {path: name for name, path in hidden.inputs.items()}
     names = Anonymiser(read_salt(hidden.salt, hidden.out)).knowing(
-        paths | {hidden.out: OUT, log_folder(): LOGS}, tables=hidden.inputs.values()
+        paths | {hidden.out: OUT, log_folder(): LOGS},
+        tables=hidden.inputs.values(),
+        id_column=hidden.id_column,
     )
     try:
         with _through(names):

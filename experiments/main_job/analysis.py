@@ -135,6 +135,8 @@ def prepare(plan: Plan, inputs: Inputs, part: Part) -> Prepared:
         retrained=again,
         allow_partial=plan.settings.allow_partial,
         any_columns=plan.settings.any_columns,
+        id_column=plan.settings.id_column,
+        pool_tokens=plan.settings.pool_tokens,
         names=inputs.names,
     )
     if not plan.config.tables.identical:

@@ -64,7 +64,7 @@ def check_first(plan: Plan) -> Cohort | None:
     cohort = read_cohort(images, label=images.label)
     _check_patients(plan, cohort)
     _check_names(plan, cohort)
-    if plan.config.tables.radiomics is None:
+    if plan.radiomics is None:
         analysed = with_rois(cohort, plan.config.roi)
         check_parameters(images.parameters, analysed, parse_labels(images.label))
     _check_context(plan, cohort)
@@ -92,14 +92,16 @@ def _check_patients(plan: Plan, cohort: Cohort) -> None:
 
 def _check_names(plan: Plan, cohort: Cohort) -> None:
     """Regions and modalities that flags name, against the masks and images, or the table."""
-    table = plan.config.tables.radiomics
+    table = plan.radiomics
     check_regions(list(parse_labels(plan.config.images.label)), cohort, "--label")
     if table is None:
         rois = list(dict.fromkeys(roi for files in cohort.cases for roi in files.masks))
         modalities = list(dict.fromkeys(name for files in cohort.cases for name in files.images))
         where = str(cohort.path)
     else:
-        names = read_radiomics(table).columns.difference(list(ID_COLUMNS), sort=False)
+        names = read_radiomics(table, id_column=plan.settings.id_column).columns.difference(
+            list(ID_COLUMNS), sort=False
+        )
         rois, modalities = ([*dict.fromkeys(name.split(".")[i] for name in names)] for i in (1, 0))
         where = str(table)
     check_names(plan.config.roi, rois, "region", f"--roi, {where}")

@@ -13,6 +13,7 @@ from experiments.common.anonymous import PrivacyFlags
 from lens.settings import DoctorForm, NiftiForm, Settings
 
 Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+Lists = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class TableFlags:
     """Tables of your own."""
 
     pre: Pairs = ()
-    """Embeddings before fine-tuning: .npz (patient_id, embeddings), .parquet or .csv. TASK=FILE
-    where a task starts from other ones (from T2 alone, say)."""
+    """Embeddings before fine-tuning: .npz (patient_id, embeddings), .parquet, .csv, and .npy, .pt,
+    .h5, .h5ad or a folder of a file per case (docs/tables.md). TASK=FILE where a task starts from
+    other ones (from T2 alone, say)."""
     ft: Pairs = ()
     """TASK=FILE, embeddings after fine-tuning; repeat the flag for several tasks."""
     retrained: Pairs = ()
@@ -29,8 +31,10 @@ class TableFlags:
     seed; repeat the flag (two or more). A change then counts only beyond the spread of seeds."""
     identical: bool = False
     """Allow embeddings after fine-tuning that are those before it, and copies in --retrained."""
-    radiomics: Path | None = None
-    """Radiomics table, .parquet or .csv; with --cohort it replaces the extraction."""
+    radiomics: Lists = ()
+    """Radiomics table, .parquet, .csv, .tsv or .xlsx; or one for each modality and region, whose
+    columns then need no prefix: t2.gland=T2.csv dwi.gland=DWI.csv. With --cohort it replaces the
+    extraction."""
     split: Path | None = None
     """Table of patient_id, split (train, val, test). Without it: the manifest's, or 7:1:2."""
 

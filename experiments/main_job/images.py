@@ -62,7 +62,7 @@ def from_images(
         names: under which the cohort's patients are written.
     """
     maker = _Maker(plan, record, cohort, names)
-    radiomics, lost = plan.config.tables.radiomics, list(cohort.set_aside)
+    radiomics, lost = plan.radiomics, list(cohort.set_aside)
     if radiomics is None:
         radiomics, failed = maker.radiomics()
         lost += failed

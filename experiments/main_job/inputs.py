@@ -13,6 +13,7 @@ from lens.anonymise import OPEN, Names
 from lens.errors import CaseError, InputError
 from lens.openable import not_a_file
 from lens.report.results import RUN_FILES, SCOPE_FILES, TASK_FILES
+from lens.study.located import stored_files
 
 PAGE = "report.html"
 
@@ -48,7 +49,7 @@ class Inputs:
     """
 
     tasks: dict[str, Embeddings]
-    radiomics: Path
+    radiomics: Path | dict[str, Path]
     split: Path | None = None
     set_aside: tuple[CaseError, ...] = ()
     notes: tuple[str, ...] = ()
@@ -56,10 +57,12 @@ class Inputs:
     names: Names = OPEN
 
     def files(self) -> list[Path]:
-        """All files, sorted."""
-        files = {path for pair in self.tasks.values() for path in pair}
-        files |= {path for path in (self.radiomics, self.split) if path is not None}
-        return sorted(files | {path for paths in self.retrained.values() for path in paths})
+        """All files, sorted; of ``FILE:PART`` the file, and the ids beside an array."""
+        tables = self.radiomics.values() if isinstance(self.radiomics, dict) else [self.radiomics]
+        paths = {path for pair in self.tasks.values() for path in pair} | {*tables}
+        paths |= {path for paths in self.retrained.values() for path in paths}
+        paths |= {self.split} if self.split is not None else set()
+        return sorted({file for path in paths for file in stored_files(path)})
 
 
 def check_inputs(plan: Plan) -> None:
@@ -105,10 +108,10 @@ def _check_places(plan: Plan) -> None:
 
 def from_tables(plan: Plan, names: Names = OPEN) -> Inputs:
     """The user's own tables; raises `InputError` as `table_tasks` does."""
-    flags = plan.config.tables
-    assert flags.radiomics is not None
+    flags, radiomics = plan.config.tables, plan.radiomics
+    assert radiomics is not None
     again = retrained_files(plan.config)
-    return Inputs(table_tasks(flags), flags.radiomics, flags.split, retrained=again, names=names)
+    return Inputs(table_tasks(flags), radiomics, flags.split, retrained=again, names=names)
 
 
 def table_tasks(flags: TableFlags) -> dict[str, Embeddings]:

@@ -17,6 +17,8 @@ from lens.errors import InputError
 from lens.names import name_problem
 from lens.ranges import COUNT, Check, first_problem
 from lens.settings import Settings, changed, flat
+from lens.study.located import located, stored_files
+from lens.study.radiomic_tables import PART
 
 if TYPE_CHECKING:
     from lens.cohort import Cohort
@@ -125,8 +127,13 @@ class Plan:
         return self.scopes.get(task, Scope(rois=self.config.roi))
 
     def files(self) -> list[Path]:
-        """All files that flags name, by themselves or as ``TASK=FILE``."""
-        return list(named_files(self.config).values())
+        """All files that flags name, by themselves, as ``TASK=FILE`` or ``FILE:PART``."""
+        return list(dict.fromkeys(named_files(self.config).values()))
+
+    @property
+    def radiomics(self) -> Path | dict[str, Path] | None:
+        """The radiomics table, or one for each modality and region."""
+        return radiomics_tables(self.config)
 
     def flags(self) -> dict[str, Any]:
         """The settled values by flag, for the run's record."""
@@ -139,9 +146,10 @@ def named_files(config: Config) -> dict[str, Path]:
         "--pre": config.tables.pre, "--ft": config.tables.ft,
         "--retrained": config.tables.retrained, "--encoder-ft": config.images.encoder_ft,
         "--parameters": config.images.parameters, "--exposure": config.context.exposure,
+        "--radiomics": sum(config.tables.radiomics, ()),
     }  # fmt: skip
     alone = {
-        "--radiomics": config.tables.radiomics, "--split": config.tables.split,
+        "--split": config.tables.split,
         "--cohort": config.images.cohort, "--encoder-pre": config.images.encoder_pre,
         "--labels": config.context.labels, "--repeatability": config.context.repeatability,
     }  # fmt: skip
@@ -152,9 +160,43 @@ def named_files(config: Config) -> dict[str, Path]:
             name = f"{flag} {task}".rstrip()
             found[f"{name} {number}" if name in found else name] = Path(path)
     found |= {flag: path for flag, path in alone.items() if path is not None}
-    # A function of a module is no file that could be looked for.
-    files = {flag: named_file(path) for flag, path in found.items()}
+    files: dict[str, Path | None] = {}
+    for flag, path in found.items():
+        if flag.startswith("--encoder"):
+            # A function of a module is no file that could be looked for.
+            files[flag] = named_file(path)
+            continue
+        # Of FILE:PART the file, and the ids beside an array.
+        for place, file in enumerate(stored_files(path)):
+            files[f"{flag} {place}" if place else flag] = file
     return {flag: path for flag, path in files.items() if path is not None}
+
+
+def radiomics_tables(config: Config) -> Path | dict[str, Path] | None:
+    """The radiomics table, or one for each ``MODALITY.ROI``; None where no flag names any.
+
+    Raises:
+        InputError: several tables without a word on what each is about, or one of two that are
+            about the same.
+    """
+    given: tuple[str, ...] = sum(config.tables.radiomics, ())
+    parts: dict[str, Path] = {}
+    for entry in given:
+        part, equals, path = entry.partition("=")
+        if not (equals and path and PART.fullmatch(part)):
+            if len(given) > 1:
+                raise InputError(
+                    f"--radiomics {entry}: of several tables each is named by what it is about, "
+                    "MODALITY.ROI=FILE, as in t2.gland=t2.csv"
+                )
+            return Path(entry)
+        if part in parts:
+            raise InputError(f"--radiomics {entry}: {parts[part]} is given for {part}; join them")
+        for name in part.split("."):
+            if problem := name_problem(name):
+                raise InputError(f"--radiomics {entry}: {problem}")
+        parts[part] = Path(path)
+    return parts or None
 
 
 def run_folder(config: Config) -> Path:
@@ -162,7 +204,7 @@ def run_folder(config: Config) -> Path:
     if config.out is not None:
         return config.out
     if config.tables.pre:
-        return Path("runs") / Path(config.tables.pre[0].rpartition("=")[2]).stem
+        return Path("runs") / located(config.tables.pre[0].rpartition("=")[2]).path.stem
     if config.images.cohort is not None:
         return Path("runs") / config.images.cohort.resolve().parent.name
     return Path("runs") / PHANTOMS
@@ -175,6 +217,7 @@ def settle(config: Config) -> Plan:
         InputError: flags that do not belong together, one that is missing, or a value out of range.
     """
     _check_source(config)
+    radiomics_tables(config)
     phantom, quick = not config.tables.pre and config.images.cohort is None, config.phantom.quick
     analysis = config.analysis.settled(folds=3 if quick else 5, repeats=1 if phantom else 2)
     spacing, shape = _default_grid(config)
@@ -236,7 +279,7 @@ def _check_source(config: Config) -> None:
     if tables.pre:
         if images.cohort is not None:
             raise InputError("--pre brings embeddings, --cohort brings images: give one of them")
-        if tables.radiomics is None or not tables.ft:
+        if not tables.radiomics or not tables.ft:
             raise InputError("--pre also needs --ft TASK=FILE and --radiomics FILE")
         return
     if images.cohort is not None:

@@ -80,14 +80,16 @@ def sizes_of_study(study: Study) -> Sizes:
 
 def sizes_of_images(plan: Plan, cohort: Cohort) -> Sizes:
     """Sizes if every patient of the cohort can be used."""
-    flags, table = plan.config.images, plan.config.tables.radiomics
+    flags, table = plan.config.images, plan.radiomics
     tasks = len(entries(flags.encoder_ft, "--encoder-ft"))
     assert flags.encoder_pre is not None
     pre, shown = flags.encoder_pre, embedding_settings(plan, cohort)
     header = check_encoder(pre, "--encoder-pre", settings=shown, output=flags.output)
     width = header.config.features
     if table is not None:
-        names = read_radiomics(table).columns.difference(list(ID_COLUMNS))
+        names = read_radiomics(table, id_column=plan.settings.id_column).columns.difference(
+            list(ID_COLUMNS)
+        )
         return Sizes(len(cohort.cases), len(names), width, tasks)
     files = parameter_files(flags.parameters)
     parameters = load_parameters(files, cohort.kinds, flat=cohort.flat)
@@ -113,7 +115,7 @@ def image_needs(
     plan: Plan, cohort: Cohort | None, sizes: Sizes
 ) -> tuple[list[str], dict[str, float]]:
     """Sentences on memory, and bytes on disk by what is written, before the tables are there."""
-    made = plan.config.tables.radiomics is None
+    made = plan.radiomics is None
     voxels = prod(plan.shape)
     channels = MODALITIES if cohort is None else plan.channels(cohort)
     volume = f"a volume {amount(voxels * len(channels) * FLOAT)}"
@@ -130,7 +132,7 @@ def image_needs(
 def disk_needs(plan: Plan, cohort: Cohort | None, sizes: Sizes) -> dict[str, float]:
     """Bytes on disk by what is written, before the tables are there."""
     disk = {"embeddings": 2.0 * sizes.rows * sizes.dimensions * (1 + sizes.tasks) * FLOAT}
-    if plan.config.tables.radiomics is None:
+    if plan.radiomics is None:
         disk["radiomics"] = float(sizes.rows * sizes.features * EXTRACTION_BYTES)
     if cohort is None:
         images = len(MODALITIES) * FLOAT + len(plan.config.roi) * MASK

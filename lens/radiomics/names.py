@@ -12,7 +12,7 @@ from lens.names import name_problem
 
 PATTERN = re.compile(
     r"(?P<modality>[^.\s]+)\.(?P<roi>[^.\s]+)\.(?P<image>[^._\s]+)"
-    r"_(?P<feature_class>firstorder|glcm|glrlm|glszm|ngtdm|gldm|shape|shape2D)"
+    r"_(?P<feature_class>firstorder|glcm|glrlm|glszm|ngtdm|gldm|shape|shape2D|gldzm|ih|ivh|loc|other)"
     r"_(?P<feature>[A-Za-z0-9]+)"
 )
 PARTS = ("modality", "roi", "image", "feature_class", "feature")
@@ -22,7 +22,9 @@ def parse_columns(columns: Sequence[str]) -> pd.DataFrame:
     """What each radiomic column measures, a row per column in the same order.
 
     ``t2.gland.wavelet-LLH_glcm_Idmn`` is feature ``Idmn`` of class ``glcm`` in the ROI ``gland`` of
-    the image ``wavelet-LLH`` made from modality ``t2``. All of PyRadiomics' images and classes fit.
+    the image ``wavelet-LLH`` made from modality ``t2``. All of PyRadiomics' images and classes fit,
+    and those of IBSI that it lacks: distance zones (``gldzm``), intensity histogram (``ih``),
+    intensity-volume histogram (``ivh``), local intensity (``loc``); ``other`` is for any other.
 
     Args:
         columns: names as in the radiomics table, without ``patient_id`` and ``study_id``.
@@ -41,7 +43,8 @@ def parse_columns(columns: Sequence[str]) -> pd.DataFrame:
         raise InputError(
             f"not the name of a radiomic feature: {', '.join(map(repr, misfits[:5]))}{more}. "
             "Expected <modality>.<roi>.<image>_<class>_<feature> with PyRadiomics' own names, "
-            "for example t2.gland.wavelet-LLH_glcm_Idmn; rename or drop these columns"
+            "for example t2.gland.wavelet-LLH_glcm_Idmn (t2.gland.original_other_Name for one that "
+            "none of the classes holds); rename or drop these columns"
         )
     used = {match[part]: part for match in matches if match for part in PARTS[:3]}
     for name, part in used.items():

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lens.errors import InputError
+from lens.settings import PoolTokens
 from lens.study.cells import ID_COLUMNS, as_text
 
 SAVE = "numpy.savez(path, patient_id=ids, embeddings=x)"
@@ -72,6 +73,24 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: not readable as .npz ({error})") from error
 
 
+def read_npy(path: Path) -> np.ndarray:
+    """The array of a ``.npy``; nothing is unpickled.
+
+    Raises:
+        InputError: damaged, of Python objects, or with a header that declares other bytes than are
+            there.
+    """
+    try:
+        with path.open("rb") as stream:
+            header = _header(stream)
+        _check_header(f"{path}: not readable as .npy", header, path.stat().st_size)
+        return np.load(path, allow_pickle=False)
+    except InputError:
+        raise
+    except Exception as error:  # NumPy raises many kinds on a damaged file
+        raise InputError(f"{path}: not readable as .npy ({error})") from error
+
+
 def to_array(values: Any, name: str) -> np.ndarray:
     """NumPy's form of an array, a tensor on any device, or nested lists."""
     if hasattr(values, "detach"):
@@ -90,15 +109,23 @@ def to_array(values: Any, name: str) -> np.ndarray:
         raise InputError(f"{name}: not an array ({error})") from error
 
 
-def from_arrays(arrays: Mapping[str, Any], name: str) -> pd.DataFrame:
+def from_arrays(
+    arrays: Mapping[str, Any], name: str, pool_tokens: PoolTokens | None = None
+) -> pd.DataFrame:
     """Ids as text and embeddings as columns ``e0, e1, ...`` of one table.
 
+    Args:
+        arrays: ``patient_id (n,)``, ``embeddings (n, d)`` or of tokens (n, tokens, d), and perhaps
+            ``study_id (n,)``.
+        name: what messages call them.
+        pool_tokens: how the tokens of a patient become one embedding.
+
     Raises:
-        InputError: no ids, other shapes than (n,) and (n, d), or no real numbers.
+        InputError: no ids, other shapes, tokens without a word on pooling, or no real numbers.
     """
     if "patient_id" not in arrays:
         raise InputError(f"{name}: embeddings without patient_id cannot be joined; add the ids")
-    x = to_array(arrays["embeddings"], name)
+    x = pooled(to_array(arrays["embeddings"], name), name, pool_tokens)
     ids = {c: to_array(arrays[c], name) for c in ID_COLUMNS if c in arrays}
     shapes = [values.shape for values in ids.values()]
     if x.ndim != 2 or any(shape != x.shape[:1] for shape in shapes):
@@ -110,6 +137,24 @@ def from_arrays(arrays: Mapping[str, Any], name: str) -> pd.DataFrame:
     for column in reversed(ids):
         frame.insert(0, column, as_text(pd.Series(ids[column]), name))
     return frame
+
+
+def pooled(x: np.ndarray, name: str, pool_tokens: PoolTokens | None) -> np.ndarray:
+    """Embeddings (n, d) of tokens (n, tokens, d); others, and arrays of other shapes, as they are.
+
+    Raises:
+        InputError: several tokens, and no word on pooling.
+    """
+    if x.ndim != 3:
+        return x
+    if pool_tokens is None and x.shape[1] != 1:
+        raise InputError(
+            f"{name}: embeddings {x.shape} are (patients, tokens, dimensions); say how tokens "
+            "become one embedding, by --pool-tokens mean, or first (a class token), in Python "
+            "pool_tokens='mean'"
+        )
+    # Half precision would overflow in the sum.
+    return _real(x, name).mean(axis=1, dtype=np.float64) if pool_tokens == "mean" else x[:, 0]
 
 
 def _read_members(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
@@ -135,20 +180,24 @@ def _check_member(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile
     what = f"{path}: array {name!r} is not readable"
     with archive.open(info) as stream:
         header = _header(stream)
+    _check_header(what, header, info.file_size)
+    if info.file_size > MOST_DEFLATED * max(info.compress_size, 1):
+        raise InputError(
+            f"{what}: {as_bytes(info.compress_size)} cannot hold the {as_bytes(info.file_size)} "
+            "that its header declares; it is damaged, save it again"
+        )
+
+
+def _check_header(what: str, header: Header, size: int) -> None:
     if header.dtype.hasobject:
         raise InputError(
             f"{what}: it holds Python objects, which are never unpickled; save text or numbers, as "
             "in numpy.array(ids, str)"
         )
-    if header.size != info.file_size:
+    if header.size != size:
         raise InputError(
-            f"{what}: its header declares {_bytes(header.size)}, the file holds "
-            f"{_bytes(info.file_size)}; it is damaged, save it again"
-        )
-    if info.file_size > MOST_DEFLATED * max(info.compress_size, 1):
-        raise InputError(
-            f"{what}: {_bytes(info.compress_size)} cannot hold the {_bytes(info.file_size)} that "
-            "its header declares; it is damaged, save it again"
+            f"{what}: its header declares {as_bytes(header.size)}, the file holds "
+            f"{as_bytes(size)}; it is damaged, save it again"
         )
 
 
@@ -161,11 +210,12 @@ def _header(stream: Any) -> Header:
     return Header(dtype, shape, stream.tell())
 
 
-def _bytes(size: int) -> str:
+def as_bytes(size: int | float) -> str:
+    """A size in bytes, as people read it."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.4g} {unit}"
-        size /= 1024  # type: ignore[assignment]
+        size /= 1024
     return f"{size:.4g} TiB"
 
 

@@ -11,8 +11,12 @@ import pandas as pd
 
 from lens.errors import InputError
 from lens.missing import is_missing
+from lens.names import same_word
 
 ID_COLUMNS = ("patient_id", "study_id")
+
+PATIENT_WORDS = ("patientid", "participantid")
+"""Other spellings of ``patient_id``, without case and marks: ``PatientID``, BIDS' participant."""
 
 DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
 
@@ -21,6 +25,18 @@ MOST = 0.5
 
 _LONGEST = 40
 """Characters of a cell that a message shows."""
+
+
+def id_name(column: str, id_column: str | None = None) -> str:
+    """Which of our columns of ids a user's column is; empty for any other column.
+
+    Args:
+        column: its name.
+        id_column: what the user says that the column of patients is called.
+    """
+    if column in ID_COLUMNS:
+        return column
+    return "patient_id" if column == id_column or same_word(column) in PATIENT_WORDS else ""
 
 
 def as_text(ids: pd.Series, name: str) -> pd.Series:

@@ -12,6 +12,7 @@ import numpy as np
 from lens.anonymise import OPEN, Names
 from lens.errors import InputError
 from lens.radiomics.findings import default_audit_file, read_findings
+from lens.settings import PoolTokens
 from lens.study.cleaning import (
     drop_constant,
     drop_missing,
@@ -29,6 +30,7 @@ from lens.study.split import read_split, split_patients
 from lens.study.study import Study
 from lens.study.tables import (
     EmbeddingSource,
+    RadiomicsSource,
     TableSource,
     has_names,
     is_table,
@@ -48,7 +50,7 @@ MIN_PATIENTS = 10
 def load_study(
     pre: EmbeddingSource,
     ft: Mapping[str, EmbeddingSource],
-    radiomics: TableSource,
+    radiomics: RadiomicsSource,
     *,
     split: TableSource | None = None,
     rois: Sequence[str] = (),
@@ -58,6 +60,8 @@ def load_study(
     retrained: Mapping[str, Sequence[EmbeddingSource]] | None = None,
     allow_partial: bool = False,
     any_columns: bool = False,
+    id_column: str | None = None,
+    pool_tokens: PoolTokens | None = None,
     names: Names = OPEN,
 ) -> Study:
     """Joins a user's tables on ``patient_id`` (and ``study_id`` where all tables carry it).
@@ -78,7 +82,8 @@ def load_study(
     Args:
         pre: embeddings before fine-tuning.
         ft: task name -> embeddings after fine-tuning.
-        radiomics: radiomic features, in their own units.
+        radiomics: radiomic features, in their own units; or ``<modality>.<roi>`` -> a table of
+            each, whose columns then need no such prefix.
         split: table with ``patient_id`` and ``split``; without it, 7:1:2 by patient from `seed`.
         rois: regions of interest to analyse; none means all. Patients who have features of other
             regions alone (no lesion, say) have no part in the study; a note counts them.
@@ -90,6 +95,8 @@ def load_study(
         allow_partial: go on where fewer than half of the patients are in all tables.
         any_columns: take every column of an embedding table as a dimension, also one that breaks
             the run of names (a label, say).
+        id_column: column of patients in embeddings and radiomics where it is not ``patient_id``.
+        pool_tokens: how embeddings of tokens (n, tokens, d) become one per patient.
         names: under which patients enter the study, see `lens.anonymise`.
 
     Raises:
@@ -99,11 +106,15 @@ def load_study(
     everything = given | {"radiomics": radiomics}
     sources = {n: n if names.hides else name_of(source, n) for n, source in everything.items()}
     tables = {
-        name: names.ids(read_embeddings(source, name, any_columns=any_columns))
+        name: names.ids(
+            read_embeddings(
+                source, name, any_columns=any_columns, id_column=id_column, pool_tokens=pool_tokens
+            )
+        )
         for name, source in given.items()
     }
     named = [name for name, source in given.items() if has_names(source)]
-    features = names.ids(read_radiomics(radiomics))
+    features = names.ids(read_radiomics(radiomics, id_column=id_column))
     joined = with_spelling(
         join(tables, features, sources, named=named, allow_partial=allow_partial)
     )
@@ -178,7 +189,7 @@ def _ft_name(task: str) -> str:
     return f"ft[{task!r}]"
 
 
-def _audit_file(audit: str | Path | None, radiomics: TableSource) -> Path | None:
+def _audit_file(audit: str | Path | None, radiomics: RadiomicsSource) -> Path | None:
     if audit is not None:
         return Path(audit)
     return default_audit_file(Path(radiomics)) if isinstance(radiomics, str | Path) else None

@@ -12,20 +12,25 @@ from numpy.typing import ArrayLike
 
 from lens.errors import InputError
 from lens.radiomics.names import parse_columns
-from lens.study.array_files import from_arrays, read_npz, to_array
+from lens.settings import PoolTokens
+from lens.study.array_files import from_arrays, to_array
 from lens.study.cells import ID_COLUMNS, as_numbers
 from lens.study.dimensions import check_named, check_run
+from lens.study.embedding_files import has_named_dimensions, holds_arrays, read_arrays
+from lens.study.radiomic_tables import is_parts, join_parts, named_features
 from lens.study.table_files import read_table, tidy
 
 if TYPE_CHECKING:
     TableSource = str | Path | pd.DataFrame | Mapping[str, Any]
     EmbeddingSource = TableSource | tuple[ArrayLike, ArrayLike]
+    RadiomicsSource = TableSource | Mapping[str, TableSource]
 else:
     # The readers refuse other types in a sentence; a check of types at run time takes a page.
-    TableSource = EmbeddingSource = Any
+    TableSource = EmbeddingSource = RadiomicsSource = Any
 """A path, a table with ``patient_id`` as a column or index, or a mapping of its columns. Embeddings
 also as ``(ids, array)`` or as a mapping of ``patient_id`` and ``embeddings`` (and ``study_id``),
-with ``array (n, d)`` of NumPy, of torch, or nested lists."""
+with ``array (n, d)`` of NumPy, of torch, or nested lists. Radiomics also as a mapping of
+``<modality>.<roi>`` to the table of each."""
 
 EMBEDDING_FORMS = (
     "a path, a pandas.DataFrame with patient_id, (ids, array), or "
@@ -44,63 +49,77 @@ def name_of(source: Any, name: str) -> str:
     return str(source) if isinstance(source, str | Path) else name
 
 
-def to_table(source: TableSource, name: str, forms: str = TABLE_FORMS) -> pd.DataFrame:
+def to_table(
+    source: TableSource, name: str, forms: str = TABLE_FORMS, id_column: str | None = None
+) -> pd.DataFrame:
     """A table of its own, with ids as text in columns; the user's object stays as it is.
 
     Args:
         source: a path as for `read_table`, or a table in memory.
         name: what messages call a table in memory, such as ``ft['cls']``.
         forms: what is welcome, for the refusal of anything else.
+        id_column: column of patients where it is not ``patient_id``.
 
     Raises:
         InputError: of another kind, unreadable, or without rows.
     """
     if isinstance(source, str | Path):
-        return read_table(Path(source))
+        return read_table(Path(source), id_column)
     if isinstance(source, Mapping):
-        return tidy(_from_columns(source, name), name)
+        return tidy(_from_columns(source, name), name, id_column)
     if isinstance(source, pd.DataFrame):
-        return tidy(source, name)
+        return tidy(source, name, id_column)
     raise InputError(f"{name}: {_kind(source)} is no table; welcome are {forms}")
 
 
 def has_names(source: EmbeddingSource) -> bool:
     """Whether the dimensions have names of their own: arrays have an order alone."""
     if isinstance(source, str | Path):
-        return Path(source).suffix.lower() != ".npz"
+        return has_named_dimensions(source)
     return isinstance(source, pd.DataFrame) or (
         isinstance(source, Mapping) and "embeddings" not in source
     )
 
 
 def read_embeddings(
-    source: EmbeddingSource, name: str = "embeddings", *, any_columns: bool = False
+    source: EmbeddingSource,
+    name: str = "embeddings",
+    *,
+    any_columns: bool = False,
+    id_column: str | None = None,
+    pool_tokens: PoolTokens | None = None,
 ) -> pd.DataFrame:
     """Embeddings as a table: id columns, then one float64 column per dimension.
 
     Args:
         source: ``.npz`` with ``patient_id (n,)`` and ``embeddings (n, d)`` (optionally
-            ``study_id``), a table with ``patient_id`` and numeric columns, or the same in memory.
+            ``study_id``), another file of arrays (`read_arrays`), a table with ``patient_id`` and
+            numeric columns, or the same in memory.
         name: what messages call a table in memory.
         any_columns: allow columns that break the run of names, see `lens.study.dimensions`.
+        id_column: column of patients where it is not ``patient_id``.
+        pool_tokens: how embeddings of tokens (n, tokens, d) become one per patient.
 
     Raises:
         InputError: unreadable, arrays missing or of other shapes, ids repeated, not numeric, a
             column without a name, or one that breaks the run of names.
     """
     name = name_of(source, name)
-    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".npz":
-        frame = from_arrays(read_npz(Path(source)), name)
+    if isinstance(source, str | Path) and holds_arrays(source):
+        arrays = read_arrays(source, pool_tokens)
+        frame = from_arrays(arrays, name, pool_tokens)
+        if "dimensions" in arrays:
+            frame.columns = [*frame.columns[: -len(arrays["dimensions"])], *arrays["dimensions"]]
     elif isinstance(source, tuple) and len(source) == 2:
-        frame = from_arrays({"patient_id": source[0], "embeddings": source[1]}, name)
+        frame = from_arrays({"patient_id": source[0], "embeddings": source[1]}, name, pool_tokens)
     elif isinstance(source, Mapping) and "embeddings" in source:
-        frame = from_arrays(source, name)
+        frame = from_arrays(source, name, pool_tokens)
     elif _is_array(source):
         raise InputError(
             f"{name}: an array without ids cannot be joined; give (ids, array), with an id per row"
         )
     else:
-        frame = to_table(source, name, EMBEDDING_FORMS)
+        frame = to_table(source, name, EMBEDDING_FORMS, id_column)
     _check_ids(frame, name)
     table = numeric(frame, name)
     if not any_columns:
@@ -113,24 +132,37 @@ def dimensions(table: pd.DataFrame) -> list[str]:
     return [column for column in table.columns if column not in ID_COLUMNS]
 
 
-def read_radiomics(source: TableSource, name: str = "radiomics") -> pd.DataFrame:
+def read_radiomics(
+    source: RadiomicsSource, name: str = "radiomics", *, id_column: str | None = None
+) -> pd.DataFrame:
     """A radiomics table: id columns, then ``<modality>.<roi>.<image>_<class>_<feature>`` columns.
 
     Args:
-        source: a file, or the table in memory.
+        source: a file, or the table in memory; or ``<modality>.<roi>`` -> such a table, whose
+            features then need no prefix.
         name: what messages call a table in memory.
+        id_column: column of patients where it is not ``patient_id``.
 
     Raises:
         InputError: unreadable, ids repeated, a column that is not numeric or not a feature's name.
     """
-    name = name_of(source, name)
+    if is_parts(source):
+        names = {part: name_of(each, f"{name}[{part!r}]") for part, each in source.items()}
+        read = {p: _features(each, names[p], id_column, p) for p, each in source.items()}
+        return join_parts(read, names)
+    return _features(source, name_of(source, name), id_column)
+
+
+def _features(source: Any, name: str, id_column: str | None, part: str = "") -> pd.DataFrame:
+    """Ids, and features under our names."""
     if _is_array(source):
         raise InputError(
             f"{name}: an array has neither ids nor names of features; give a pandas.DataFrame "
             "with patient_id and a column per feature"
         )
-    frame = to_table(source, name)
+    frame = to_table(source, name, id_column=id_column)
     _check_ids(frame, name)
+    frame = named_features(frame, name, part)
     check_feature_names([c for c in frame.columns if c not in ID_COLUMNS], name)
     return numeric(frame, name)
 
@@ -192,7 +224,7 @@ def _check_ids(frame: pd.DataFrame, name: str) -> None:
     if "patient_id" not in frame.columns:
         raise InputError(
             f"{name}: column patient_id is missing; found {list(frame.columns[:5])}. Name the "
-            "column of ids so"
+            "column of ids so, or say which it is (--id-column, in Python id_column)"
         )
     keys = [c for c in ID_COLUMNS if c in frame.columns]
     empty = frame[keys].isna().any(axis=1)

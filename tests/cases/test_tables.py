@@ -34,10 +34,10 @@ def cases() -> Path:
         ("ft_index.csv", r"ft_index.csv: column 'Unnamed: 0' has no name.*index=False"),
         ("e_label.csv", r"e_label.csv: column\(s\) 'label' break the run of names from 0 to 11"),
         ("e_complex.npz", "e_complex.npz: embeddings are complex numbers"),
-        ("e.h5ad", "AnnData"),
-        ("e.pt", r"torch tensors; save numpy.savez"),
-        ("e.h5", "HDF5"),
-        ("e.xlsx", "a workbook; save the sheet as 'CSV UTF-8"),
+        ("e.h5ad", "HDF5|pip install"),
+        ("e.pt", r"not readable as torch tensors, and Python objects are never unpickled"),
+        ("e.h5", "not readable as HDF5|pip install"),
+        ("e.xlsx", "not readable as a workbook .*save the sheet as 'CSV UTF-8|pip install"),
     ],
 )
 def test_what_is_no_embedding_is_refused_with_the_way_out(

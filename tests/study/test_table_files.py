@@ -52,10 +52,11 @@ def test_blanks_around_ids_names_and_a_byte_order_mark_are_no_part_of_them(tmp_p
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("patient_id;a\nP1;2,5\n", "separated by semicolons, not by commas"),
-        ("patient_id\ta\nP1\t2\n", "separated by tabs.*name it .tsv"),
-        ("patient_id,a\nP1,2\n".encode("utf-16"), "is UTF-16 or binary; save it as UTF-8"),
-        ("patient_id,a\nP1,2\n".encode("utf-16-le"), "is UTF-16 or binary"),
+        ("patient_id;a\nP1;1,500\nP2;2,500\n", "'1,500' .* every comma may part thousands"),
+        ("patient_id;a;b\nP1;1,5;2.5\n", "'1,5' .*decimal comma, beside '2.5'"),
+        ("patient_id;a\tb\nP1;1\t2\n", "has semicolons and tabs, so that it does not say"),
+        ("patient_id,a\nP1,2\n".encode("utf-16-le"), "is binary, or UTF-16 without"),
+        (b"\xff\xfea", "begins as UTF-16 and is none"),
         ("patient_id,a\nMüller,2\n".encode("latin-1"), "line 2 is not UTF-8 .byte 0xfc near 'M"),
         (b"patient_id,a\n" + b"P,1\n" * 30_000 + b"\xe9,2\n", "line 30002 is not UTF-8"),
         ("patient_id,a,a\nP1,1,2\n", "column 'a' appears twice"),
@@ -75,8 +76,9 @@ def test_another_kind_of_text_is_named(tmp_path: Path, content: str | bytes, mes
 
 
 def test_other_files_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    for name, remedy in {"x.npy": "savez", "x.pkl": "never opened", "x.json": "none of", "x": "th"
-                         }.items():  # fmt: skip
+    for name, remedy in {"x.npy": "as embeddings come", "x.pkl": "never opened",
+                         "x.rds": "write.csv", "x.xls": "save it as .xlsx", "x.xml": "none of",
+                         "x": "this"}.items():  # fmt: skip
         with pytest.raises(InputError, match=rf"{name}: expected .parquet, .csv.*{remedy}"):
             read_table(write(tmp_path, b"x", name))
     with pytest.raises(InputError, match="no such file"):
