@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from lens.cohort.dicom_frames import (
 )
 from lens.cohort.dicom_header import frame_count, is_dicom, read_header
 from lens.cohort.dicom_series import read_series, series_files
+from lens.cohort.dicom_structures import is_structures, on_grid, read_structures
 from lens.cohort.flat import (
     as_volume,
     gray,
@@ -182,8 +183,15 @@ def load_mask(
     nifti_form: NiftiForm | None = None,
     flat: bool = False,
     pixel_mm: float | None = None,
+    drawn_on: Mapping[str, sitk.Image] | None = None,
 ) -> Mask:
-    """As `read_mask`, which says whether a scale factor was undone too, and has notes."""
+    """As `read_mask`, which says whether a scale factor was undone too, and has notes.
+
+    With `drawn_on`, images by name, structures of a DICOM RTSTRUCT file are a mask on the grid of
+    the first whose slices hold them; their labels are the ROI numbers.
+    """
+    if drawn_on and is_structures(path):
+        return _of_structures(path, patient_id, labels, drawn_on)
     read = _read(path, patient_id, nifti_form, flat, pixel_mm)
     if isinstance(read, Segmentation):
         return _of_segments(read, path, patient_id, labels)
@@ -233,6 +241,8 @@ def is_flat(path: Path) -> bool | None:
 def looks_like_mask(path: Path) -> bool | None:
     """Whether the voxels of a file are the few whole numbers of a mask rather than an image's; None
     where it cannot be read."""
+    if is_structures(path):
+        return True
     try:
         read = _read(path, "", "qform", is_flat(path) or False, None)
     except CaseError:
@@ -288,6 +298,22 @@ def _of_segments(
     mask = sitk.GetImageFromArray(region.astype(np.uint8))
     mask.CopyInformation(found.grid)
     return Mask(mask, counts, False)
+
+
+def _of_structures(
+    path: Path,
+    patient_id: str,
+    labels: Sequence[int] | None,
+    drawn_on: Mapping[str, sitk.Image],
+) -> Mask:
+    """The union of the structures asked for; of the only one where none is."""
+    try:
+        structures = read_structures(path)
+        some = structures.names if labels is None or len(structures.names) < 2 else labels
+        segments, notes = on_grid(structures, some, drawn_on)
+    except HeaderFault as fault:
+        raise _fault(path, patient_id, fault.reason, fault.remedy) from fault
+    return _of_segments(segments, path, patient_id, labels)._replace(notes=notes)
 
 
 def _read(
