@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import pandas as pd
-
+from lens.cohort.bids_tables import LABELS, Study, read_tables, read_values, table_of
 from lens.cohort.dataset_json import column_name
 from lens.cohort.prepared import Note, Prepared, one_of, plain_id, walk
 from lens.errors import CaseError, InputError
-from lens.files import read_table
-from lens.missing import is_missing
-
-Study = tuple[str, str]
 
 MASKS = ("mask", "roi")
 """Suffixes of masks of one region, which the entity ``label`` or ``desc`` names."""
-
-LABELS = "dseg"
-"""Suffix of masks whose values are regions, named in a table beside them."""
 
 NATIVE = ("orig", "native", "individual", "scanner", "subject")
 """Spaces of masks on the grid of an image, in small letters; so is the suffix of that image."""
@@ -109,15 +100,17 @@ def prepare_bids(
             "of an image. Add derivatives, or say which files they are: --mask NAME=PATTERN"
         )
     if found.labelled and len(found.masks) > 1:
+        single = ", ".join(name for name in found.masks if name not in found.labelled)
+        several = next(iter(found.labelled))
         raise InputError(
-            f"{root}: masks of one region each ({', '.join(sorted(set(found.masks) - set(found.labelled)))}) and of "
-            f"several ({', '.join(found.labelled)}). Say which are meant: --mask "
-            f"{next(iter(found.labelled))}='*_{LABELS}'"
-        )  # fmt: skip
+            f"{root}: masks of one region each ({single}) and of several ({several}). Say which "
+            f"are meant: --mask {several}='*_{LABELS}'"
+        )
     flags, odd = _regions(root, found)
-    tables = _tables(root)
+    tables = read_tables(root)
     rows, set_aside = [], []
-    for study in sorted({s for columns in (found.images, found.masks) for of in columns.values() for s in of}):
+    columns = (*found.images.values(), *found.masks.values())
+    for study in sorted({study for of in columns for study in of}):
         try:
             if study in odd:
                 raise odd[study]
@@ -138,10 +131,9 @@ def prepare_bids(
         rows.append(row | labels)
     seen = {file.study[0] for file in files}
     for subject in sorted({subject for subject, _ in tables} - seen):
-        set_aside.append(
-            _fault((subject, ""), root / f"sub-{subject}", "a row of participants.tsv without images",
-                   "Download the subject, or remove the row.")
-        )  # fmt: skip
+        reason = "a row of participants.tsv without images"
+        remedy = "Download the subject, or remove the row."
+        set_aside.append(_fault((subject, ""), root / f"sub-{subject}", reason, remedy))
     return Prepared(tuple(rows), tuple(set_aside), tuple(found.notes), flags)
 
 
@@ -168,9 +160,7 @@ def _files(root: Path) -> list[Named]:
     return [file for file in every if file is not None]
 
 
-def _columns(
-    files: Sequence[Named], images: Mapping[str, str], masks: Mapping[str, str]
-) -> _Found:
+def _columns(files: Sequence[Named], images: Mapping[str, str], masks: Mapping[str, str]) -> _Found:
     """Which files belong to which column."""
     found = _Found()
     suffixes = {file.suffix.lower() for file in files}
@@ -192,13 +182,17 @@ def _columns(
                 found.labelled.setdefault(LABELS, []).append(file)
             else:
                 found.add(found.masks, file.region, file)
-        elif not file.is_mask and not images:
-            if file.datatype == "anat" and not file.place.startswith("derivatives/"):
-                found.add(found.images, column_name(file.suffix), file)
+        elif not file.is_mask and not images and _is_raw(file):
+            found.add(found.images, column_name(file.suffix), file)
     for name, pattern in (*images.items(), *masks.items()):
         if name not in found.images and name not in found.masks:
             raise InputError(f"nothing fits the pattern of {name}, {pattern!r}. Correct it")
     return found
+
+
+def _is_raw(file: Named) -> bool:
+    """Whether it is an anatomical image as it was acquired."""
+    return file.datatype == "anat" and file.place.startswith("sub-")
 
 
 def _asked(file: Named, patterns: Mapping[str, str]) -> list[str]:
@@ -240,12 +234,12 @@ def _regions(root: Path, found: _Found) -> tuple[tuple[str, ...], dict[Study, Ca
     source = Path()
     for column, files in found.labelled.items():
         for file in files:
-            table = _table_of(root, file)
+            table = table_of(root, file.path, file.entities)
             if table is None:
                 what = f"no table names the values of {file.place}"
                 found.notes.append(Note(*file.study, column, what, "name them: --label NAME=1"))
                 continue
-            regions = _read_values(table)
+            regions = read_values(table)
             if first is None:
                 first, source = regions, table
             elif regions != first:
@@ -258,74 +252,6 @@ def _regions(root: Path, found: _Found) -> tuple[tuple[str, ...], dict[Study, Ca
     if not first:
         return (), odd
     return ("--label", *(f"{name}={value}" for name, value in first.items())), odd
-
-
-def _table_of(root: Path, file: Named) -> Path | None:
-    """The nearest ``_dseg.tsv`` with no entity that the file lacks, from its folder upwards."""
-    folder = file.path.parent
-    while True:
-        fitting = []
-        for table in sorted(folder.glob(f"*{LABELS}.tsv")):
-            pairs = table.name.removesuffix(f"{LABELS}.tsv").rstrip("_").split("_")
-            entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
-            if entities.items() <= file.entities.items():
-                fitting.append((len(entities), table))
-        if fitting:
-            return max(fitting)[1]
-        if folder in (root, folder.parent):
-            return None
-        folder = folder.parent
-
-
-def _read_values(path: Path) -> dict[str, int]:
-    table = _read(path, ("index", "name"))
-    regions: dict[str, int] = {}
-    for index, name in zip(table["index"], table["name"], strict=True):
-        if not re.fullmatch(r"\d+", index):
-            raise InputError(f"{path}: index {index!r}, where a whole number is needed")
-        roi = column_name(name)
-        if roi in regions or not roi:
-            raise InputError(f"{path}: name {name!r} of index {index}: give each a name of its own")
-        if int(index) > 0:
-            regions[roi] = int(index)
-    return regions
-
-
-def _tables(root: Path) -> dict[Study, dict[str, str]]:
-    """(subject, session) -> labels; of all sessions of a subject under an empty session."""
-    labels: dict[Study, dict[str, str]] = {}
-    participants = root / "participants.tsv"
-    if participants.is_file():
-        for subject, row in _by_id(participants, "participant_id", "sub-"):
-            labels[subject, ""] = row
-    for path in sorted(root.glob("sub-*/sub-*_sessions.tsv")):
-        subject = plain_id(path.parent.name.removeprefix("sub-"))
-        for session, row in _by_id(path, "session_id", "ses-"):
-            labels[subject, session] = row
-    return labels
-
-
-def _by_id(path: Path, column: str, prefix: str) -> list[tuple[str, dict[str, str]]]:
-    table = _read(path, (column,))
-    ids = [plain_id(text).removeprefix(prefix) for text in table[column]]
-    if twice := sorted({name for name in ids if ids.count(name) > 1}):
-        raise InputError(f"{path}: {', '.join(twice)} listed twice. Remove a row")
-    others = [name for name in table.columns if name != column]
-    cells = table[others].to_dict("records")
-    return [
-        (name, {str(k): v.strip() for k, v in row.items() if not is_missing(v)})
-        for name, row in zip(ids, cells, strict=True)
-    ]
-
-
-def _read(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    table = read_table(path)
-    if missing := [name for name in needed if name not in table]:
-        raise InputError(
-            f"{path}: no column {' and no '.join(missing)} (found: "
-            f"{', '.join(map(str, table.columns))}). Add or rename it"
-        )
-    return table.astype(object).where(table.notna(), "").astype(str)
 
 
 def _folder(root: Path, study: Study) -> Path:

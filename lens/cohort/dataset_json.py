@@ -151,4 +151,4 @@ def _values(path: Path, key: str, values: object) -> Iterable[int]:
             raise InputError(
                 f"{path}: labels: {key!r} has the value {value!r}, where whole numbers are needed"
             )
-        yield int(value)
+        yield int(str(value))

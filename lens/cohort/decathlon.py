@@ -147,7 +147,7 @@ def _channels(case: str, image: Path, dataset: Dataset, volumes: Path) -> dict[s
             f"needed ({', '.join(names)})",
             remedy=f"Correct modality in {NAME}, or export the image again.",
         )
-    files = {name: volumes / case / f"{name}.nii.gz" for name in names}
+    files = {name: volumes / case / f"{name}.mha" for name in names}
     newest = image.stat().st_mtime
     if not all(f.is_file() and f.stat().st_mtime >= newest for f in files.values()):
         try:
@@ -159,5 +159,5 @@ def _channels(case: str, image: Path, dataset: Dataset, volumes: Path) -> dict[s
             ) from error
         for number, file in enumerate(files.values()):
             with atomic(file) as partial:
-                sitk.WriteImage(whole[:, :, :, number], str(partial))
+                sitk.WriteImage(whole[:, :, :, number], str(partial), useCompression=True)
     return files

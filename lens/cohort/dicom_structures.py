@@ -1,4 +1,4 @@
-"""DICOM RTSTRUCT: structures drawn as contours, as masks on the grid of the image they belong to."""
+"""DICOM RTSTRUCT: structures drawn as contours, as masks on the grid of their image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OFF_SLICE = 0.1
 """Largest distance of a contour's points from a slice of the image, in slices."""
 
 OFF_IMAGE = 0.5
-"""Largest distance of a contour's points from the centres of the image's outer voxels, in voxels."""
+"""Largest distance of a contour's points from the centres of the outer voxels, in voxels."""
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 """Kinds of contours that hold an area."""
@@ -55,7 +55,7 @@ def is_structures(path: Path) -> bool:
         warnings.simplefilter("ignore")
         try:
             header = pydicom.dcmread(path, force=True, specific_tags=["Modality"])
-        except Exception:  # noqa: BLE001, a damaged file raises anything, and is told by its reader
+        except Exception:
             return False
     return header.get("Modality") == "RTSTRUCT"
 

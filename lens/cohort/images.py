@@ -106,9 +106,7 @@ def read_image(
             sheared, not 3D, colour, non-finite or constant, or DICOM that is not one complete,
             evenly spaced volume.
     """
-    return load_image(
-        path, patient_id, nifti_form=nifti_form, flat=flat, pixel_mm=pixel_mm
-    ).image
+    return load_image(path, patient_id, nifti_form=nifti_form, flat=flat, pixel_mm=pixel_mm).image
 
 
 def load_image(
@@ -364,9 +362,7 @@ def _read_dicom(path: Path, flat: bool, pixel_mm: float | None) -> Loaded | Segm
     return Loaded(*read_series(files))
 
 
-def _read_file(
-    path: Path, form: NiftiForm | None, flat: bool, pixel_mm: float | None
-) -> Loaded:
+def _read_file(path: Path, form: NiftiForm | None, flat: bool, pixel_mm: float | None) -> Loaded:
     header = _header(path, form)
     if header.form == "picture" and not flat:
         raise HeaderFault(f"unreadable image ({picture(_begin(path))})", FORMATS)

@@ -13,8 +13,8 @@ import SimpleITK as sitk
 
 import lens.cohort.geometry as geometry
 from lens.cohort.images import Mask, load_mask
-from lens.cohort.prostate import REQUIRED
 from lens.cohort.placement import Placement, listed, verdict
+from lens.cohort.prostate import REQUIRED
 from lens.errors import CaseError, InputError
 from lens.settings import NiftiForm
 
@@ -25,6 +25,7 @@ less than 2 x 2 x 2, or 2 x 2 in a single slice, has no texture."""
 MIN_DICE = 0.7
 """Least overlap of a region with itself before and after sampling it on the case's grid. Two
 readers of a lesion agree about so far; less is another region."""
+
 
 class Region(NamedTuple):
     """A region: uint8 0/1 on the final grid (None for an empty mask), how it came there, and
