@@ -59,12 +59,12 @@ def test_the_first_version_of_nnunet(tmp_path: Path) -> None:
     assert (prepared.flags, prepared.notes) == ((), ())
 
 
-def test_an_incomplete_nnunet_is_listed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_incomplete_nnunet_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = nnunet(tmp_path / "raw")
     (root / "labelsTr" / "BRATS_002.nii.gz").unlink()
-    (root / "imagesTr" / "BRATS_001_0000.nii.gz").rename(root / "imagesTr" / "BRATS_004_0000.nii.gz")
+    (root / "imagesTr" / "BRATS_001_0000.nii.gz").rename(
+        root / "imagesTr" / "BRATS_004_0000.nii.gz"
+    )
     touch(root / "labelsTr" / "BRATS_005.nii.gz")
     for file in ("imagesTr/BRATS_006_0000.nii.gz", "imagesTr/BRATS_006_0001.nii.gz"):
         touch(root / file)
@@ -124,9 +124,7 @@ def hippocampus(root: Path, cases: tuple[str, ...] = ("h_1", "h_2")) -> Path:
         for folder in ("imagesTr", "labelsTr"):
             touch(root / folder / f"{case}.nii.gz")
             touch(root / folder / f"._{case}.nii.gz")
-        pairs.append(
-            {"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"}
-        )
+        pairs.append({"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"})
     content = {
         "name": "Hippocampus", "modality": {"0": "MRI"}, "numTraining": 2, "numTest": 1,
         "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
@@ -236,8 +234,7 @@ def test_sessions_and_tables_of_bids(tmp_path: Path) -> None:
     prepared = prepare_bids(bids(tmp_path))
     assert prepared.set_aside == ()
     labels = [
-        {name: cell for name, cell in row.items() if isinstance(cell, str)}
-        for row in prepared.rows
+        {name: cell for name, cell in row.items() if isinstance(cell, str)} for row in prepared.rows
     ]
     assert labels == [
         {"patient_id": "01", "study_id": "post", "age": "034", "grade": "II"},
