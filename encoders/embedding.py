@@ -176,9 +176,7 @@ def _mean(features: Float[Array, "n *grid c"], mask: Array | None) -> Float[Arra
     return roi_mean(features, mask)
 
 
-def _check_stages(
-    encoder: Encoder, stages: Sequence[int] | None
-) -> tuple[int, ...]:
+def _check_stages(encoder: Encoder, stages: Sequence[int] | None) -> tuple[int, ...]:
     count = len(encoder.config.widths)
     chosen = tuple(stages or (count,))
     if not set(chosen) <= set(range(1, count + 1)):

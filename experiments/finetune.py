@@ -22,8 +22,8 @@ from lens.lock import of_folder
 from lens.settings import flat
 
 if TYPE_CHECKING:
-    from lens.cohort import Cohort
     from experiments.common.training_checks import Checked
+    from lens.cohort import Cohort
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,9 @@ def _check(config: Config) -> Checked:
     masks = config.task == "segmentation"
     config.training.settings(config.run.seed, freeze=config.freeze, layer_decay=config.layer_decay)
     checked = check_training(config, None if masks else config.label)
-    check_channels(config.channels or config.channels_of(checked.cohort), checked.cohort, "--channels")
+    check_channels(
+        config.channels or config.channels_of(checked.cohort), checked.cohort, "--channels"
+    )
     if masks:
         check_regions([config.target], checked.cohort, "--label")
     else:

@@ -158,7 +158,7 @@ def _extract(config: Config, names: Names) -> int:
     if config.perturb and len({files.patient_id for files in cohort.cases}) < 2:
         raise InputError(
             f"--perturb {config.perturb}: {config.cohort} has one patient, and how well a feature "
-            "repeats is told against the differences between patients. Leave it out, or add patients"
+            "repeats is told against the differences between patients. Leave it out"
         )
     parameters = check_parameters(config.parameters, cohort, labels)
     if config.dry_run:

@@ -26,15 +26,29 @@ class CohortFlags(Protocol):
     """Flags of every job that takes a cohort."""
 
     @property
-    def cohort(self) -> Path | None: ...
+    def cohort(self) -> Path | None:
+        """The manifest."""
+        ...
+
     @property
-    def modalities(self) -> tuple[str, ...]: ...
+    def modalities(self) -> tuple[str, ...]:
+        """Columns with images."""
+        ...
+
     @property
-    def rois(self) -> tuple[str, ...]: ...
+    def rois(self) -> tuple[str, ...]:
+        """Columns with masks."""
+        ...
+
     @property
-    def kind(self) -> tuple[str, ...]: ...
+    def kind(self) -> tuple[str, ...]:
+        """``NAME=KIND``: what the numbers of a modality mean."""
+        ...
+
     @property
-    def nifti_form(self) -> NiftiForm | None: ...
+    def nifti_form(self) -> NiftiForm | None:
+        """Which placement of a NIfTI header to use."""
+        ...
 
 
 def read_cohort(

@@ -39,9 +39,7 @@ class Checked(NamedTuple):
     header: Header
 
 
-def check_training(
-    config: TrainingConfig, label: str | None = None
-) -> Checked:
+def check_training(config: TrainingConfig, label: str | None = None) -> Checked:
     """Reads manifest and header, and refuses what could not be trained.
 
     Args:

@@ -119,9 +119,7 @@ def _check_encoders(plan: Plan, cohort: Cohort) -> None:
     named = {"--encoder-pre": flags.encoder_pre}
     named |= {f"--encoder-ft {task}": path for task, path in tuned.items()}
     channels = plan.channels(cohort)
-    settings = EmbeddingSettings(
-        shape=plan.shape, spacing_mm=plan.spacing, modalities=channels
-    )
+    settings = EmbeddingSettings(shape=plan.shape, spacing_mm=plan.spacing, modalities=channels)
     widths = {}
     for flag, path in named.items():
         header = check_encoder(path, flag)

@@ -223,7 +223,7 @@ def _check_contrast(
 
 
 def _in_order(image: sitk.Image) -> sitk.Image:
-    """A volume with its axes in LPS order; a single slice as it is, for its axes are the plane's."""
+    """A volume with its axes in LPS order; a single slice as it is, in its plane."""
     return image if image.GetSize()[2] == 1 else sitk.DICOMOrient(image, "LPS")
 
 

@@ -236,9 +236,7 @@ def _regions(
     return rois, dict.fromkeys(made, column)
 
 
-def _kind(
-    path: Path, rows: Sequence[Mapping[str, str]], name: str, declared: Declared
-) -> Kind:
+def _kind(path: Path, rows: Sequence[Mapping[str, str]], name: str, declared: Declared) -> Kind:
     if name in declared.kinds:
         return declared.kinds[name]
     if name.lower() in KINDS:
@@ -329,4 +327,3 @@ def _name_problem(name: str) -> str:
     if "." in name or " " in name:
         return f"{name!r}: no dot and no blank may be part of the name of a modality or region"
     return name_problem(name)
-

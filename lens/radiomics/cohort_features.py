@@ -166,9 +166,7 @@ def extract_perturbed(
     return table
 
 
-def _check(
-    workers: int | None, labels: Mapping[str, Sequence[int]] | None, cohort: Cohort
-) -> None:
+def _check(workers: int | None, labels: Mapping[str, Sequence[int]] | None, cohort: Cohort) -> None:
     if workers is not None and workers < 1:
         raise InputError(f"workers {workers}: at least one is needed")
     check_labels(labels or {})

@@ -158,8 +158,8 @@ def _check_in_plane(parameters: Parameters) -> None:
         raise InputError(f"{parameters.file}: Wavelet has force2D: false; take it out")
     if "shape" in parameters.classes:
         raise InputError(
-            f"{parameters.file}: shape is of volumes, and the images are of a single slice. Ask for "
-            "shape2D"
+            f"{parameters.file}: shape is of volumes, and the images are of a single slice. Ask "
+            "for shape2D"
         )
 
 

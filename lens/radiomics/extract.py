@@ -144,9 +144,7 @@ def intensity_scaling(image: sitk.Image, parameters: Parameters) -> Scaling | No
     return Scaling(statistics.GetMean(), statistics.GetSigma())
 
 
-def normalise(
-    image: sitk.Image, parameters: Parameters, scaling: Scaling | None
-) -> sitk.Image:
+def normalise(image: sitk.Image, parameters: Parameters, scaling: Scaling | None) -> sitk.Image:
     """`image`, which may be a part of the whole, normalised as PyRadiomics does (64-bit)."""
     if scaling is None:
         return image

@@ -83,9 +83,9 @@ def repeatability(table: pd.DataFrame, *, form: Form = "1", level: float = 0.95)
     patients = table["patient_id"].nunique()
     if patients < 2:
         raise InputError(
-            f"repeatability needs two or more patients, and the table has {patients}: an intraclass "
-            "correlation compares repeats with the differences between patients. Studies of one "
-            "patient are no further subjects"
+            f"repeatability needs two or more patients, and the table has {patients}: an "
+            "intraclass correlation compares repeats with the differences between patients. "
+            "Studies of one patient are no further subjects"
         )
     table = _one_study_each(table)
     subject = table.groupby("patient_id", sort=False, dropna=False).ngroup().to_numpy()

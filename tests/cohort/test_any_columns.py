@@ -49,7 +49,7 @@ def test_what_is_declared_holds(tmp_path: Path) -> None:
     declared = Declared(modalities=("pet", "ct"), rois=("node",), kinds={"pet": "units"})
     cohort = read_manifest(path, declared=declared)
     assert (cohort.modalities, cohort.rois) == (("pet", "ct"), ("node",))
-    with pytest.raises(InputError, match="--rois, .*no column 'nodes'; did you mean node"):
+    with pytest.raises(InputError, match=r"--rois, .*no column 'nodes'; did you mean node"):
         read_manifest(path, declared=Declared(rois=("nodes",)))
 
 

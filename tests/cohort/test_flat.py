@@ -12,8 +12,8 @@ from lens.cohort import read_case, read_image, read_manifest
 from lens.errors import CaseError
 from lens.radiomics.extract import extract_case
 from lens.radiomics.parameters import load_parameters
-from tests.cohort.builders import noise, write_series
 from tests.cohort.builders import image as volume
+from tests.cohort.builders import noise, write_series
 
 GRAY = np.random.default_rng(0).integers(0, 256, (40, 50)).astype(np.uint8)
 DISC = (np.hypot(*(np.indices(GRAY.shape) - np.array([[[20]], [[25]]]))) < 10).astype(np.uint8)
@@ -64,7 +64,7 @@ def test_gray_in_colour_is_gray_and_colour_is_refused(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(path, "P", flat=True))[0], GRAY)
     red = np.repeat(GRAY[..., None], 3, -1)
     red[:5, :5, 0] = 255 - red[:5, :5, 0]
-    with pytest.raises(CaseError, match="a colour picture: 25 of 2000|a colour picture: 2"):
+    with pytest.raises(CaseError, match="a colour picture: 2"):
         read_image(picture(red, tmp_path / "red.png", colour=True), "P", flat=True)
 
 

@@ -193,9 +193,10 @@ def test_cached_volumes_are_those_of_the_cases(manifest, shared, tmp_path):
 
 def test_permuted_labels_stay_on_their_side(manifest, shared, tmp_path):
     """Train and val patients exchange labels, test patients keep theirs; seeds differ."""
-    cases = read_manifest(manifest).cases
+    cohort = read_manifest(manifest)
+    cases = cohort.cases
     split = np.array(["train"] * 6 + ["test"] * 3 + ["val"] * 2)
-    data = TrainingData(CachedCohort(cases, ()), split, ())
+    data = TrainingData(CachedCohort(cases, (), cohort), split, ())
     config = flags(
         cohort=manifest, out=tmp_path, task="regression", label="volume_ml",
         control="permuted-labels",

@@ -143,7 +143,7 @@ def test_breast_ultrasound_pictures(real_data: Path, tmp_path: Path) -> None:
     agree(ours, "image.mask", theirs, original=True)
     end_to_end(
         tmp_path, path, flags={}, columns=["image.mask"], flat=True,
-        grid={"spacing": (1.0, 1.0, 1.0), "shape": (1, 64, 64)},
+        grid={"spacing": (1.0, 1.0, 1.0), "shape": (1, 256, 256)},
     )  # fmt: skip
 
 
