@@ -64,7 +64,7 @@ def read_structures(path: Path) -> Structures:
     """The structures of an RTSTRUCT file.
 
     Raises:
-        HeaderFault: unreadable, or contours whose numbers are no points.
+        HeaderFault: unreadable, without structures, or contours whose numbers are no points.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -81,6 +81,11 @@ def _structures(header: Dataset) -> Structures:
         int(item.ROINumber): str(item.get("ROIName", ""))
         for item in header.get("StructureSetROISequence") or []
     }
+    if not names:
+        raise HeaderFault(
+            "an RTSTRUCT without a structure",
+            "Export the structures again, or leave the cell blank.",
+        )
     contours: dict[int, list[np.ndarray]] = {number: [] for number in names}
     passed_over = dict.fromkeys(names, 0)
     for item in header.get("ROIContourSequence") or []:

@@ -204,7 +204,8 @@ def test_modalities_on_the_fourth_axis_become_volumes(tmp_path: Path) -> None:
     both = sitk.JoinSeries(grid, image(adc))
     truth = ball() + ball(radius=3)
     content = {
-        "modality": {"0": "T2", "1": "FLAIR"}, "labels": {"0": "background", "1": "rim", "2": "core"},
+        "modality": {"0": "T2", "1": "FLAIR"}, 
+        "labels": {"0": "background", "1": "rim", "2": "core"},
         "training": [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"}
                      for c in ("p_1", "p_2")],
     }  # fmt: skip

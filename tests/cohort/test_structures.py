@@ -122,10 +122,10 @@ def test_contours_without_an_area_are_refused(tmp_path: Path) -> None:
         mask_of(path, on)
     tilted = physical(on, np.array([[10, 10, 3], [20, 10, 5], [20, 20, 5], [10, 20, 3.0]]))
     path = write_structures(tmp_path / "tilted.dcm", {"GTV": [("CLOSED_PLANAR", tilted)]})
-    with pytest.raises(CaseError, match="crosses 2.0 slices"):
+    with pytest.raises(CaseError, match=r"crosses 2\.0 slices"):
         mask_of(path, on)
-    path.write_bytes(path.read_bytes()[:700])
-    with pytest.raises(CaseError):
+    write_structures(path, {})
+    with pytest.raises(CaseError, match="an RTSTRUCT without a structure"):
         mask_of(path, on)
 
 
