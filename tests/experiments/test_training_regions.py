@@ -15,17 +15,17 @@ from experiments.pretrain import Config as PretrainConfig
 from lens.errors import InputError
 from tests.cohort.builders import ball, image, noise, write
 
-SIZE = (16, 32, 32)
-COMMON = ("--shape", "16", "32", "32", "--spacing", "1", "1", "2", "--label")
+SIZE = (12, 24, 24)
+COMMON = ("--shape", "12", "24", "24", "--spacing", "1", "1", "2", "--label")
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve patients with one mask of two values, and a class."""
+    """Six patients with one mask of two values, and a class."""
     folder = tmp_path_factory.mktemp("two")
     values = ball(SIZE, 10) + ball(SIZE, 6)
     rows = []
-    for number in range(12):
+    for number in range(6):
         write(image(noise(SIZE, number)), folder / f"{number}.mha")
         write(image(values.astype(np.uint8)), folder / f"{number}-mask.mha")
         cells = {"t1w": f"{number}.mha", "mask": f"{number}-mask.mha", "grade": "ab"[number % 2]}
@@ -44,7 +44,8 @@ def masks(config: PretrainConfig | FinetuneConfig, *regions: str) -> list[int]:
 def test_labels_make_the_regions_of_every_training_job(manifest: Path, tmp_path: Path) -> None:
     inner = int(ball(SIZE, 6).sum())
     rim = int(ball(SIZE, 10).sum()) - inner
-    here = ("--cohort", str(manifest), "--out", str(tmp_path), *COMMON)
+    cache = ("--cache", str(tmp_path / "volumes"))
+    here = ("--cohort", str(manifest), "--out", str(tmp_path), *cache, *COMMON)
     two = ("rim=1", "core=2")
     config = tyro.cli(PretrainConfig, args=[*here, *two])
     assert masks(config, "rim", "core") == [rim, inner]
