@@ -46,6 +46,9 @@ class Config(TrainingConfig):
     label: str
     """Column of the manifest: a class, a number (its unit is that of the metrics), or a region,
     which may be made of mask values: anterior=1."""
+    mask_labels: tuple[str, ...] = ()
+    """Mask values that make regions, such as gland=1,2 lesion=3; --label of the other jobs, for
+    here that is what is learnt."""
     channels: tuple[str, ...] = ()
     """Modalities that are given, all by default; the others are zeros. The paper's volume
     regression: t2."""
@@ -64,12 +67,13 @@ class Config(TrainingConfig):
     @property
     def target(self) -> str:
         """The column, or the region, that is learnt."""
-        return self.label.partition("=")[0] if self.region_labels else self.label
+        return self.label.partition("=")[0] if self.task == "segmentation" else self.label
 
     @property
     def region_labels(self) -> tuple[str, ...]:
-        """``REGION=VALUES``: mask values that make the region of a segmentation."""
-        return (self.label,) if self.task == "segmentation" and "=" in self.label else ()
+        """``REGION=VALUES``: mask values that make regions, that of a segmentation among them."""
+        own = (self.label,) if self.task == "segmentation" and "=" in self.label else ()
+        return (*own, *self.mask_labels)
 
     def shown(self, cohort: Cohort) -> tuple[str, ...]:
         """Channels of the encoder, empty text for one that is zeros."""

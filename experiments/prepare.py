@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import tyro
 
 from experiments.common.cli import DONE, SET_ASIDE, alone, run
+from experiments.common.layouts import LAYOUTS
 from lens.lock import of_file
 from lens.ranges import EDGE_MM, SEED, first_problem
 from lens.settings import NiftiForm
@@ -109,7 +110,7 @@ class ProstateX:
 
 @dataclass(frozen=True)
 class Glob:
-    """Finds the studies of a folder whose files follow a naming rule, such as BIDS.
+    """Finds the studies of a folder whose files follow a naming rule of their own.
 
     {patient} and {study} stand for a part of a name; *, ?, [abc] and ** are as in a shell:
     --t2 'sub-{patient}/ses-{study}/anat/*_T2w.nii.gz'. Quote the patterns. Where several files fit
@@ -166,7 +167,7 @@ class Glob:
         return _labelled(prepare_patterns(self.root, images | masks), self.table)
 
 
-ARCHIVES = {"picai": PiCai, "prostatex": ProstateX, "glob": Glob}
+ARCHIVES = {"picai": PiCai, "prostatex": ProstateX, "glob": Glob} | LAYOUTS
 """Command -> how an archive is found: its flags, ``out`` among them, and ``find()``."""
 
 
@@ -305,6 +306,8 @@ def _report(prepared: Prepared, out: Path) -> int:
     from lens.cohort.prepared import notes_path
 
     print(f"{_studies(len(prepared.rows))}: {out}")
+    if prepared.flags:
+        print(f"for the jobs that read it: {' '.join(prepared.flags)}")
     if prepared.notes:
         _list(f"{len(prepared.notes)} note(s)", prepared.notes, notes_path(out))
     return _set_aside(prepared.set_aside, out)

@@ -36,8 +36,16 @@ class Config(TrainingConfig):
     TensorBoard's event files, and OUT/patients.csv.
     """
 
+    label: tuple[str, ...] = ()
+    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by default.
+    Images are standardised about the regions."""
     masking: MaskingSettings = field(default_factory=MaskingSettings)
     """Masked autoencoder."""
+
+    @property
+    def region_labels(self) -> tuple[str, ...]:
+        """``REGION=VALUES``: mask values that make a region."""
+        return self.label
 
 
 @alone(lambda config: of_folder(config.run.out, config.volumes), Config.hidden)

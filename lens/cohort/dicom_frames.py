@@ -187,7 +187,10 @@ def _slices(header: Dataset, planes: Sequence[Plane]) -> tuple[np.ndarray, int, 
     stated = [value(header, name, 0, default=None)
               for name in ("SpacingBetweenSlices", "SliceThickness")]  # fmt: skip
     candidates = [abs(float(mm)) for mm in stated if mm is not None]
-    candidates += [float(gaps.min())] if gaps.size else []
+    nearest = [float(gaps.min())] if gaps.size else []
+    # Of two sizes that are stated, copied from the image's slices, the one that frames keep holds.
+    kept = [mm for mm in candidates if nearest and abs(mm - nearest[0]) <= OFF_GRID * nearest[0]]
+    candidates = [*kept, *candidates, *nearest]
     first = int(along.argmin())
     for step in candidates:
         if step <= 0 or not np.isfinite(step):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lens.cohort.dicom_frames import Segmentation
+from lens.cohort.dicom_structures import is_structures, on_grid, read_structures
 from lens.cohort.reading import Loaded, fault, is_flat, read, told
 from lens.errors import CaseError
 from lens.settings import NiftiForm
@@ -134,8 +135,16 @@ def load_mask(
     nifti_form: NiftiForm | None = None,
     flat: bool = False,
     pixel_mm: float | None = None,
+    drawn_on: Mapping[str, sitk.Image] | None = None,
 ) -> Mask:
-    """As `read_mask`, which says whether a scale factor was undone too, and has notes."""
+    """As `read_mask`, which says whether a scale factor was undone too, and has notes.
+
+    With `drawn_on`, images by name, structures of a DICOM RTSTRUCT file are a mask on the grid of
+    the first whose slices hold them; their labels are the ROI numbers.
+    """
+    if drawn_on and is_structures(path):
+        with told(path, patient_id):
+            return _of_structures(path, patient_id, labels, drawn_on)
     found = read(path, patient_id, nifti_form, flat=flat, pixel_mm=pixel_mm)
     with told(path, patient_id):
         if isinstance(found, Segmentation):
@@ -186,6 +195,8 @@ def _of_values(read: Loaded, path: Path, patient_id: str, labels: Sequence[int] 
 def looks_like_mask(path: Path) -> bool | None:
     """Whether the voxels of a file are the few whole numbers of a mask rather than an image's; None
     where it cannot be read."""
+    if is_structures(path):
+        return True
     try:
         found = read(path, "", "qform", flat=is_flat(path) or False)
     except CaseError:
@@ -246,6 +257,19 @@ def _of_segments(
     mask = sitk.GetImageFromArray(region.astype(np.uint8))
     mask.CopyInformation(found.grid)
     return Mask(mask, counts, False)
+
+
+def _of_structures(
+    path: Path,
+    patient_id: str,
+    labels: Sequence[int] | None,
+    drawn_on: Mapping[str, sitk.Image],
+) -> Mask:
+    """The union of the structures asked for; of the only one where none is."""
+    structures = read_structures(path)
+    some = structures.names if labels is None or len(structures.names) < 2 else labels
+    segments, notes = on_grid(structures, some, drawn_on)
+    return _of_segments(segments, path, patient_id, labels)._replace(notes=notes)
 
 
 def _check_finite(voxels: np.ndarray, path: Path, patient_id: str) -> None:

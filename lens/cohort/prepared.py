@@ -27,7 +27,7 @@ class Note(NamedTuple):
     """A cell that was not taken as it stood, or a choice made between files.
 
     Attributes:
-        patient_id, study_id: whose cell; the latter may be empty.
+        patient_id, study_id: whose cell; the latter may be empty, both where it is no patient's.
         column: of the manifest.
         found: what there was.
         taken: what the manifest has.
@@ -41,7 +41,8 @@ class Note(NamedTuple):
 
     def __str__(self) -> str:
         study = f", study {self.study_id}" if self.study_id else ""
-        return f"patient {self.patient_id}{study}, {self.column}: {self.found}; {self.taken}"
+        patient = f"patient {self.patient_id}{study}, " if self.patient_id else ""
+        return f"{patient}{self.column}: {self.found}; {self.taken}"
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,13 @@ class Prepared:
             there is, and labels as text (blank cells left out).
         set_aside: one error per study that cannot be used.
         notes: what was not taken as it stood.
+        flags: what the jobs that read the manifest must be told, such as ``--label tumour=2``.
     """
 
     rows: tuple[dict[str, str | Path], ...]
     set_aside: tuple[CaseError, ...]
     notes: tuple[Note, ...]
+    flags: tuple[str, ...] = ()
 
 
 def manifest_table(prepared: Prepared, path: Path) -> pd.DataFrame:
@@ -127,7 +130,9 @@ def join_labels(prepared: Prepared, path: Path) -> Prepared:
     if "patient_id" not in table:
         found = ", ".join(map(str, table.columns))
         raise InputError(f"{path}: no column patient_id (found: {found}). Add or rename it")
-    clash = [name for name in FILE_COLUMNS if name in table]
+    files = {name for row in prepared.rows for name in row if isinstance(row[name], Path)}
+    clash = [name for name in (*FILE_COLUMNS, *sorted(files)) if name in table]
+    clash = list(dict.fromkeys(clash))
     if clash:
         raise InputError(f"{path}: column(s) {', '.join(clash)} name files. Leave them out")
     known = _label_rows(table.astype(object).where(table.notna(), "").astype(str), path)
@@ -171,6 +176,11 @@ def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
             continue
         seen.add(real)
         yield Path(folder), [Path(folder, n) for n in sorted(files) if not n.startswith(".")]
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, in order of names, without hidden files (``._`` of macOS)."""
+    return sorted(file for file in folder.iterdir() if not file.name.startswith("."))
 
 
 def plain_id(text: str) -> str:

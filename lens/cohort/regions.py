@@ -79,7 +79,13 @@ def read_region(
             every case needs, tiny, or changed too much by the sampling.
     """
     mask = load_mask(
-        path, patient_id, labels=labels, nifti_form=nifti_form, flat=flat, pixel_mm=pixel_mm
+        path,
+        patient_id,
+        labels=labels,
+        nifti_form=nifti_form,
+        flat=flat,
+        pixel_mm=pixel_mm,
+        drawn_on=images,
     )
     place = _place(roi, path, patient_id, mask.image, images)
     taken = tuple(v for v in mask.labels if (v > 0 if labels is None else v in labels))

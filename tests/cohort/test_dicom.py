@@ -282,6 +282,23 @@ def test_segments_are_masks_of_their_own(tmp_path: Path) -> None:
     refused(path, "a segmentation (1 prostate, 2 lesion), no image")
 
 
+def test_segments_lie_as_far_apart_as_their_frames(tmp_path: Path) -> None:
+    """Of two sizes in the header, one of them wrong, the frames tell which is right."""
+
+    def one(frame: Dataset, k: int) -> None:
+        frame.SegmentIdentificationSequence = [group(ReferencedSegmentNumber=1)]
+
+    pixels = np.ones((4, 8, 9), bool)
+    path = frames(tmp_path / "seg.dcm", (0, 2, 4, 6), pixels, one, segments=("organ",))
+    made = pydicom.dcmread(path)
+    measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    for between, thickness in ((1, 2), (2, 1)):
+        measures.SpacingBetweenSlices, measures.SliceThickness = between, thickness
+        made.save_as(path)
+        mask, _ = read_mask(path, "P-07")
+        assert (mask.GetSize()[2], mask.GetSpacing()[2]) == (4, 2)
+
+
 def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     made = pydicom.dcmread(frames(tmp_path / "x.dcm", (0, 3, 6, 9, 12), VOXELS))
     for name in ("Rows", "Columns", "PixelData", "NumberOfFrames"):
