@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import pandas as pd
 
@@ -37,7 +37,7 @@ COMBAT = "combat_"
 _PREFIX = re.compile(r"(?P<part>[^.\s]+\.[^.\s]+)\.(?P<feature>.+)")
 
 
-def is_parts(source: Any) -> bool:
+def is_parts(source: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether this maps ``<modality>.<roi>`` to tables: a table is by columns with two dots."""
     return (
         isinstance(source, Mapping)

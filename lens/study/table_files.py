@@ -63,7 +63,7 @@ def read_table(path: Path, id_column: str | None = None) -> pd.DataFrame:
     if not file.is_file():
         found = "is no regular file" if file.exists() else "no such file"
         raise InputError(f"{path}: {found}")
-    is_id = partial(id_name, id_column=id_column)
+    is_id = partial(_is_id, id_column=id_column)
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".parquet": pd.read_parquet,
         ".csv": lambda path: read_text(path, ",", is_id),
