@@ -129,5 +129,6 @@ def test_it_is_fine_tuned_on_volumes(task, freeze):
     )  # fmt: skip
     assert np.isfinite(history.loss).all()
     assert history.predict(tuned, x.astype(np.float32)).shape[0] == 16
+    assert isinstance(tuned, ViT)
     moved = np.abs(np.asarray(tuned.positions[...] - VIT.positions[...])).max()
     assert (moved == 0) == freeze

@@ -203,6 +203,7 @@ def test_a_cohort_is_embedded_kept_and_goes_on(code, tmp_path: Path):
     header = header_of(source, settings.shape, 3, regional=True)
     assert header.config.features == 5
     encoder = open_encoder(source)
+    assert isinstance(encoder, FunctionEncoder)
     assert encoder.fingerprint == content_hash(source)
     calls = __import__(name).calls
     calls.clear()
