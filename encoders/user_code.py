@@ -14,7 +14,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -122,7 +122,7 @@ def _fingerprint(name: str, module: ModuleType, path: str, *holders: Any) -> str
         ) from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def _note_no_key(name: str) -> None:
     """Says so, once: a job opens an encoder for its checks and again for its work."""
     log.info(

@@ -16,8 +16,34 @@ WORDS = ("firstorder", "shape", "shape2D")
 """Feature classes that are no acronyms."""
 
 ACRONYMS = frozenset(
-    "t1 t1w t1c t1ce t1gd t1n t2 t2w t2f flair pd swi dwi hbv adc dce mr mri ct cect ldct cbct pet suv "
-    "us cxr".split()
+    [
+        "t1",
+        "t1w",
+        "t1c",
+        "t1ce",
+        "t1gd",
+        "t1n",
+        "t2",
+        "t2w",
+        "t2f",
+        "flair",
+        "pd",
+        "swi",
+        "dwi",
+        "hbv",
+        "adc",
+        "dce",
+        "mr",
+        "mri",
+        "ct",
+        "cect",
+        "ldct",
+        "cbct",
+        "pet",
+        "suv",
+        "us",
+        "cxr",
+    ]
 )
 """Modalities that are written in capitals."""
 
@@ -45,7 +71,7 @@ def short(text: object) -> str:
 
 
 def modality_name(name: str) -> str:
-    """A modality as it is written in the clinic, ``T2`` for t2; a name of one's own as it stands."""
+    """A modality as it is written in the clinic, ``T2`` for t2; other names as they stand."""
     return name.upper() if name.lower() in ACRONYMS else name
 
 

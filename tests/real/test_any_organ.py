@@ -45,7 +45,7 @@ import torch
 def network(seed, channels=1, flat=False):
     torch.manual_seed(seed)
     size = (1, 8, 8) if flat else (4, 8, 8)
-    net = torch.nn.Sequential(torch.nn.Conv3d(channels, 6, size, stride=size), torch.nn.GELU())
+    net = torch.nn.Sequential(torch.nn.Conv3d(channels, 8, size, stride=size), torch.nn.GELU())
 
     def encode(volumes):  # (n, D, H, W, C)
         return net.eval()(torch.from_numpy(volumes).movedim(-1, 1)).movedim(1, -1)
@@ -114,10 +114,14 @@ class User:
     def features(self) -> pd.DataFrame:
         """The radiomics table of all patients, of few features, from a checked cohort."""
         report = self.folder / "checked" / "geometry.csv"
-        assert self.job(prepare, "check", "--cohort", self.cohort, "--out", report, *self.flags) == 0
+        assert (
+            self.job(prepare, "check", "--cohort", self.cohort, "--out", report, *self.flags) == 0
+        )
         assert not pd.read_csv(report)["verdict"].eq("refused").any()
         few, out = self.folder / "few.yaml", self.folder / "R.csv"
-        few.write_text(FEW.replace("  binCount", "  force2D: true\n  binCount") if self.flat else FEW)
+        few.write_text(
+            FEW.replace("  binCount", "  force2D: true\n  binCount") if self.flat else FEW
+        )
         images = ["--cohort", self.cohort, "--workers", 1, *self.flags]
         assert self.job(radiomics, *images, "--parameters", few, "--out", out) == 0
         return pd.read_csv(out, index_col="patient_id", dtype={"patient_id": str})
@@ -259,7 +263,8 @@ def test_breast_ultrasound_pictures(
         return [sitk.JoinSeries(each) for each in (picture, outline)]
 
     for patient in table.index[[0, -1]]:
-        agree(table.loc[patient], "image.mask", direct(*slices(patient), tmp_path / "few.yaml"), at_least=7)
+        theirs = direct(*slices(patient), tmp_path / "few.yaml")
+        agree(table.loc[patient], "image.mask", theirs, at_least=7)
     theirs = direct(*slices(str(one.name)), Path(str(files("lens.radiomics") / "8-bit-2d.yaml")))
     assert any("_shape2D_" in name for name in theirs)
     agree(one, "image.mask", theirs, at_least=100)
@@ -301,7 +306,9 @@ def test_a_ct_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             for name in ("ct", "liver", "tumour")
         )
         for roi, mask in zip(("liver", "tumour"), masks, strict=True):
-            agree(found, f"ct.{roi}", direct(ct, mask, file), at_least=7 if found is not one else 90)
+            agree(
+                found, f"ct.{roi}", direct(ct, mask, file), at_least=7 if found is not one else 90
+            )
     # The planted contrast, in Hounsfield units.
     assert np.polyfit(range(PATIENTS), table["ct.tumour.original_firstorder_Mean"], 1)[0] == (
         pytest.approx(5, abs=1)
@@ -332,12 +339,18 @@ def test_prostate_mr_from_images_to_the_report(
     assert user.job(prepare, "phantoms", "--cohort", masks, "--spacing", 2, *out) == 0
     code = user.code()
     (tmp_path / "few.yaml").write_text(FEW)
-    words = ["--cohort", tmp_path / "phantoms" / "cohort.csv", "--parameters", tmp_path / "few.yaml"]
+    words = [
+        "--cohort",
+        tmp_path / "phantoms" / "cohort.csv",
+        "--parameters",
+        tmp_path / "few.yaml",
+    ]
     words += ["--encoder-pre", f"{code}:three_pre", "--encoder-ft", f"cls={code}:three_ft"]
-    words += ["--spacing", 2, 2, 3, "--shape", *user.shape, "--roi", "gland", "--workers", 1]
+    words += ["--spacing", 2, 2, 3, "--shape", *user.shape, "--rois", "gland", "--workers", 1]
     run = tmp_path / "run"
     assert user.job(sweep, *words, *SMALL, "--out", run) == 0
     features = pd.read_parquet(run / "cls" / "features.parquet")
     assert set(features["modality"]) == {"t2", "dwi", "adc"}
     assert set(features["roi"]) == {"gland"}
-    assert "t2 gland" in text_of(run)
+    assert len(np.load(run / "embeddings" / "cls.npz")["patient_id"]) == PATIENTS
+    assert all(f"{name} glcm" in text_of(run) for name in ("t2", "dwi", "adc"))

@@ -85,5 +85,7 @@ def test_a_median_below_the_axis_is_an_arrow_at_its_end() -> None:
 
 
 def test_modalities_are_named_as_they_are_written() -> None:
-    figure = modality_dumbbells(rows("liver", {("ct", "all"): (0.1, 0.2), ("image", "all"): (0, 0)}))
+    figure = modality_dumbbells(
+        rows("liver", {("ct", "all"): (0.1, 0.2), ("image", "all"): (0, 0)})
+    )
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["CT", "image"]
