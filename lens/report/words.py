@@ -16,35 +16,9 @@ WORDS = ("firstorder", "shape", "shape2D")
 """Feature classes that are no acronyms."""
 
 ACRONYMS = frozenset(
-    [
-        "t1",
-        "t1w",
-        "t1c",
-        "t1ce",
-        "t1gd",
-        "t1n",
-        "t2",
-        "t2w",
-        "t2f",
-        "flair",
-        "pd",
-        "swi",
-        "dwi",
-        "hbv",
-        "adc",
-        "dce",
-        "mr",
-        "mri",
-        "ct",
-        "cect",
-        "ldct",
-        "cbct",
-        "pet",
-        "suv",
-        "us",
-        "cxr",
-    ]
-)
+    ["t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "pd", "swi", "dwi",
+     "hbv", "adc", "dce", "mr", "mri", "ct", "cect", "ldct", "cbct", "pet", "suv", "us", "cxr"]
+)  # fmt: skip
 """Modalities that are written in capitals."""
 
 LONGEST = 60
