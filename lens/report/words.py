@@ -15,11 +15,11 @@ UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 WORDS = ("firstorder", "shape", "shape2D")
 """Feature classes that are no acronyms."""
 
-ACRONYMS = frozenset(
-    ["t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "pd", "swi", "dwi",
-     "hbv", "adc", "dce", "mr", "mri", "ct", "cect", "ldct", "cbct", "pet", "suv", "us", "cxr"]
-)  # fmt: skip
-"""Modalities that are written in capitals."""
+ACRONYM = 4
+"""Characters of the longest modality that is written in capitals, but for `EXCEPTIONS`."""
+
+EXCEPTIONS = ("flair", "xray")
+"""An acronym that is longer, and a word that is not."""
 
 LONGEST = 60
 """Characters of a name that a figure has room for."""
@@ -46,7 +46,7 @@ def short(text: object) -> str:
 
 def modality_name(name: str) -> str:
     """A modality as it is written in the clinic, ``T2`` for t2; other names as they stand."""
-    return name.upper() if name.lower() in ACRONYMS else name
+    return name.upper() if (len(name) <= ACRONYM) != (name in EXCEPTIONS) else name
 
 
 def label(row: Mapping[Hashable, Any]) -> str:
