@@ -14,6 +14,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -110,10 +111,7 @@ def _makes_one(found: Any) -> bool:
 def _fingerprint(name: str, module: ModuleType, path: str, *holders: Any) -> str:
     key = next((each for h in holders if (each := getattr(h, "cache_key", None)) is not None), None)
     if key is None:
-        log.info(
-            "%s: has no cache_key; changed weights are not noticed while its file stays the same",
-            name,
-        )
+        _note_no_key(name)
     file = getattr(module, "__file__", None)
     try:
         return fingerprint("function", path, file_hash(Path(file)) if file else name, _hashed(key))
@@ -122,6 +120,14 @@ def _fingerprint(name: str, module: ModuleType, path: str, *holders: Any) -> str
             f"{name}: its cache_key cannot be used ({error}); give text, numbers, arrays, lists of "
             "them, or pathlib.Path, which counts with the content of its file"
         ) from error
+
+
+@cache
+def _note_no_key(name: str) -> None:
+    """Says so, once: a job opens an encoder for its checks and again for its work."""
+    log.info(
+        "%s: has no cache_key; changed weights are not noticed while its file stays the same", name
+    )
 
 
 def _hashed(key: Any) -> Any:

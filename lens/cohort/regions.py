@@ -252,7 +252,8 @@ def _check_size(mask: sitk.Image, roi: str, path: Path, patient_id: str) -> None
             reason=f"the {roi} mask is too small: {len(where)} voxel(s), "
             f"{' x '.join(map(str, extent))} (x, y, z), at {geometry.spacing(mask)}",
             remedy=f"Texture in {axes}D needs at least {MIN_EDGE**axes} voxels and two along each "
-            "axis: correct the mask, or choose a finer spacing.",
+            "axis: correct the mask, choose a finer spacing, or leave the region out (--rois names "
+            "the others).",
         )
 
 

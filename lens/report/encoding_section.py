@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from lens.report.figures import COLOURS, STAGE_NAMES, STYLE
 from lens.report.rows import by_stage
 from lens.report.section import Need, Report, Section
-from lens.report.words import short
+from lens.report.words import modality_name, short
 from lens.verdicts.encoding import MAX_ROWS
 
 
 def render(report: Report) -> Markup:
     """A figure and a table of one task."""
     (task,) = report.tasks
-    encoding = task.tables.encoding
+    encoding = named(task.tables.encoding)
     return report.fill(
         "encoding_section.html",
         task=task,
@@ -29,6 +29,12 @@ def render(report: Report) -> Markup:
 
 
 SECTION = Section("encoding", (Need("encoding"),), render)
+
+
+def named(encoding: pd.DataFrame) -> pd.DataFrame:
+    """With groups by modality as they are read: ``T2 gland`` for ``t2 gland``."""
+    read = encoding["group"].str.replace(r"^\S+", lambda m: modality_name(m.group()), regex=True)
+    return encoding.assign(group=read.where(encoding["grouping"] == "modality", encoding["group"]))
 
 
 def encoding_figure(encoding: pd.DataFrame) -> Figure:

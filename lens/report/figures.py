@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lens.files import atomic
-from lens.report.words import short
+from lens.report.words import number, short
 
 # Okabe and Ito's palette: distinct with any colour vision.
 COLOURS = {
@@ -67,14 +67,15 @@ def stage_panels(table: pd.DataFrame, rows: str, panels: str, title: str) -> Fig
         all_axes = figure.subplots(
             len(names), 1, sharex=True, squeeze=False, height_ratios=heights
         )[:, 0]
-        for axes, name in zip(all_axes, names, strict=True):
-            _dumbbells(axes, table[table[panels] == name], rows)
-            axes.set_title(short(name))
-        all_axes[-1].set_xlabel(f"{title}, with 95% interval")
         shown = table[table["stage"] != "delta"]
         # Scores far below zero mean "absent" and would squeeze the rest of the axis.
         low = max(float(np.nanmin(shown["r2_median_low"], initial=0.0)), -0.5)
         high = float(np.nanmax(shown["r2_median_high"], initial=0.1))
+        for axes, name in zip(all_axes, names, strict=True):
+            _dumbbells(axes, table[table[panels] == name], rows, low)
+            axes.set_title(short(name))
+        beyond = f"; arrows: below {number(low, 1)}" if (shown["r2_median"] < low).any() else ""
+        all_axes[-1].set_xlabel(f"{title}, with 95% interval{beyond}")
         all_axes[-1].set_xlim(low - 0.02, high + 0.02)
         handles = [
             Line2D([], [], marker="o", color=COLOURS[stage], lw=2, label=text)
@@ -87,7 +88,8 @@ def stage_panels(table: pd.DataFrame, rows: str, panels: str, title: str) -> Fig
     return figure
 
 
-def _dumbbells(axes: Axes, table: pd.DataFrame, rows: str) -> None:
+def _dumbbells(axes: Axes, table: pd.DataFrame, rows: str, low: float) -> None:
+    """A row per name; a median below `low`, where the axis ends, is an arrow there."""
     names: Sequence[str] = list(dict.fromkeys(table[rows]))
     for position, name in enumerate(names):
         for stage, offset in (("pre", -0.14), ("ft", 0.14)):
@@ -95,7 +97,9 @@ def _dumbbells(axes: Axes, table: pd.DataFrame, rows: str) -> None:
             y = position + offset
             span = [row["r2_median_low"], row["r2_median_high"]]
             axes.plot(span, [y, y], color=COLOURS[stage], lw=2, alpha=0.6)
-            axes.plot(row["r2_median"], y, "o", color=COLOURS[stage], ms=5)
+            median = row["r2_median"]
+            marker = "<" if median < low else "o"
+            axes.plot(max(median, low), y, marker, color=COLOURS[stage], ms=5)
     axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x", color="#dddddd", lw=0.6)

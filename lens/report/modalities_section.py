@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from lens.report.figures import stage_panels
 from lens.report.section import Need, Report, Section
+from lens.report.words import modality_name
 
 
 def render(report: Report) -> Markup:
@@ -22,6 +23,7 @@ SECTION = Section("modalities", (Need("modalities"),), render)
 
 def modality_dumbbells(modalities: pd.DataFrame) -> Figure:
     """Median R2 by modality before and after: all features, and `best_class` of each ROI."""
+    modalities = modalities.assign(modality=modalities["modality"].map(modality_name))
     panels = []
     for roi, rows in modalities.groupby("roi", sort=False):
         panels.append(rows[rows["group"] == "all"].assign(panel=f"{roi}: all features"))

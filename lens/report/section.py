@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from lens.report.figures import save
 from lens.report.results import Results, TaskTables
-from lens.report.words import interval, literal, number
+from lens.report.words import interval, literal, modality_name, number
 
 
 class Need(NamedTuple):
@@ -171,5 +171,6 @@ def _environment() -> jinja2.Environment:
         finalize=_shown,
     )
     environment.filters["number"] = number
+    environment.filters["modality_name"] = modality_name
     environment.globals["interval"] = interval
     return environment

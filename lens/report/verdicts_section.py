@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from lens.report.figures import STYLE
 from lens.report.section import Need, Report, Section
-from lens.report.words import label, number, short
+from lens.report.words import label, modality_name, number, short
 from lens.verdicts.power import POWER
 from lens.verdicts.retraining import MIN_ENCODERS
 from lens.verdicts.rules import NO_CHANGE, VERDICTS
@@ -212,7 +212,7 @@ def group_verdicts(levels: pd.DataFrame) -> dict[str, Any]:
         cells = {row["group"]: row for row in part.to_dict("records")}
         rows.append(
             {
-                "name": str(modality).upper() + (f" {roi}" if several else ""),
+                "name": modality_name(str(modality)) + (f" {roi}" if several else ""),
                 "cells": [cells.get(name) for name in names],
             }
         )
@@ -286,14 +286,14 @@ def _legend(axes: Any, count: pd.Series) -> None:
 
 def _rows(features: pd.DataFrame) -> pd.Series:
     several = features["roi"].nunique() > 1
-    where = features["modality"].str.upper() + (" " + features["roi"] if several else "")
+    where = features["modality"].map(modality_name) + (" " + features["roi"] if several else "")
     return where + " " + features["feature_class"]
 
 
 def _counts(features: pd.DataFrame) -> list[dict[str, Any]]:
     """Features of each verdict: all, by modality and ROI, by class."""
     blocks = [("all features", np.ones(len(features), bool))]
-    where = features["modality"].str.upper() + " " + features["roi"]
+    where = features["modality"].map(modality_name) + " " + features["roi"]
     for values in (where, features["feature_class"]):
         blocks += [(str(name), (values == name).to_numpy()) for name in dict.fromkeys(values)]
     rows = []

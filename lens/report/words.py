@@ -12,6 +12,15 @@ from markupsafe import Markup
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode categories of what is not drawn: controls, format marks, surrogates, unassigned."""
 
+WORDS = ("firstorder", "shape", "shape2D")
+"""Feature classes that are no acronyms."""
+
+ACRONYM = 4
+"""Characters of the longest modality that is written in capitals, but for `EXCEPTIONS`."""
+
+EXCEPTIONS = ("flair", "xray")
+"""An acronym that is longer, and a word that is not."""
+
 LONGEST = 60
 """Characters of a name that a figure has room for."""
 
@@ -35,11 +44,17 @@ def short(text: object) -> str:
     return shown if len(shown) <= LONGEST else f"{shown[: half - 1]}…{shown[-half:]}"
 
 
+def modality_name(name: str) -> str:
+    """A modality as it is written in the clinic, ``T2`` for t2; other names as they stand."""
+    return name.upper() if (len(name) <= ACRONYM) != (name in EXCEPTIONS) else name
+
+
 def label(row: Mapping[Hashable, Any]) -> str:
     """A feature's name as a radiologist reads it: ``T2 gland, wavelet-LLH GLCM Idmn``."""
     feature_class = row["feature_class"]
-    pretty = feature_class if feature_class in ("firstorder", "shape") else feature_class.upper()
-    return f"{row['modality'].upper()} {row['roi']}, {row['image']} {pretty} {row['feature']}"
+    pretty = feature_class if feature_class in WORDS else feature_class.upper()
+    where = f"{modality_name(row['modality'])} {row['roi']}"
+    return f"{where}, {row['image']} {pretty} {row['feature']}"
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -172,9 +172,12 @@ def test_the_key_is_of_the_file_and_what_it_names(code, tmp_path: Path, caplog):
     source = "from pathlib import Path\ndef f(v):\n    return v.mean((1, 2, 3))\n"
     keyed = source + f"f.cache_key = ['a', 1, Path({str(weights)!r})]\n"
     caplog.set_level("INFO")
-    plain = open_function(Path(f"{code(source)[0]}:f")).fingerprint
+    unkeyed = Path(f"{code(source)[0]}:f")
+    plain = open_function(unkeyed).fingerprint
     assert "no cache_key; changed weights are not noticed" in caplog.text
     caplog.clear()
+    assert open_function(unkeyed).fingerprint == plain
+    assert "no cache_key" not in caplog.text, "said once"
     file, _ = code(keyed)
     first = open_function(Path(f"{file}:f")).fingerprint
     assert "no cache_key" not in caplog.text

@@ -70,3 +70,22 @@ def test_rows_without_features_are_not_drawn() -> None:
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["all", "glrlm", "ngtdm"]
     assert np.isfinite(axes.get_xlim()).all()
+
+
+def test_a_median_below_the_axis_is_an_arrow_at_its_end() -> None:
+    table = rows("liver", {("ct", "glcm"): (-3.0, 0.2), ("ct", "glrlm"): (-0.4, 0.1)})
+    (axes,) = stage_panels(table, "group", "roi", "R2").axes
+    points = [line for line in axes.lines if line.get_marker() in ("<", "o")]
+    drawn = [(line.get_marker(), float(line.get_xdata()[0])) for line in points]
+    assert drawn == [("<", -0.5), ("o", 0.2), ("o", -0.4), ("o", 0.1)]
+    assert axes.get_xlim()[0] < -0.5
+    assert axes.get_xlabel() == "R2, with 95% interval; arrows: below −0.5"
+    (axes,) = stage_panels(rows("liver", {("ct", "all"): (0.1, 0.2)}), "group", "roi", "R2").axes
+    assert axes.get_xlabel() == "R2, with 95% interval"
+
+
+def test_modalities_are_named_as_they_are_written() -> None:
+    figure = modality_dumbbells(
+        rows("liver", {("ct", "all"): (0.1, 0.2), ("image", "all"): (0, 0)})
+    )
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["CT", "image"]

@@ -7,7 +7,8 @@ import math
 import pytest
 from markupsafe import Markup
 
-from lens.report.words import interval, label, number
+from lens.cohort.intensities import KINDS
+from lens.report.words import interval, label, modality_name, number
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,11 @@ def test_classes_are_written_as_radiologists_do() -> None:
     row = {"modality": "t2", "roi": "gland", "image": "wavelet-LLH", "feature": "Idmn"}
     assert label(row | {"feature_class": "glcm"}) == "T2 gland, wavelet-LLH GLCM Idmn"
     assert label(row | {"feature_class": "shape"}) == "T2 gland, wavelet-LLH shape Idmn"
+    assert label(row | {"feature_class": "shape2D"}) == "T2 gland, wavelet-LLH shape2D Idmn"
+
+
+def test_acronyms_of_modalities_are_in_capitals_and_words_are_not() -> None:
+    words = {"ultrasound", "xray", "mammogram", "t1map", "t2map"}
+    for name in KINDS:
+        assert modality_name(name) == (name if name in words else name.upper())
+    assert [modality_name(name) for name in ("image", "venous", "CT")] == ["image", "venous", "CT"]
