@@ -14,6 +14,9 @@ LONGEST = 64
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 """Names that Windows has for devices, so that no folder can have them."""
 
+PART = re.compile(r"[^.\s=]+\.[^.\s=]+")
+"""``<modality>.<roi>``, what a radiomics table whose columns do not say it is about."""
+
 ALIKE = 0.6
 """Similarity from which a name is suggested, by `difflib.SequenceMatcher.ratio`."""
 

@@ -120,7 +120,7 @@ def table_run(planted: Planted, folder: Path) -> dict[str, object]:
     return {
         "pre": (str(paths["pre"]),),
         "ft": (f"cls={paths['ft']}",),
-        "radiomics": paths["radiomics"],
+        "radiomics": ((str(paths["radiomics"]),),),
         "labels": folder / "labels.csv",
         "split": folder / "labels.csv",
         "adjust": ("volume_ml",),
@@ -138,7 +138,8 @@ def test_a_run_from_tables_leaks_nothing(
 ) -> None:
     flags = table_run(planted, home / "study of prostates")
     out = home / "study of prostates" / "run"
-    assert started(experiments.sweep, monkeypatch, "--anonymise", salt=salt, **flags) == 3
+    words = flags | {"radiomics": flags["radiomics"][0]}
+    assert started(experiments.sweep, monkeypatch, "--anonymise", salt=salt, **words) == 3
     assert not list(out.rglob("*.lock"))
     printed = capfd.readouterr()
     found = [*written(out), (Path("terminal"), printed.out + printed.err)]
@@ -390,7 +391,7 @@ def test_a_salt_that_protects_nothing_is_refused(home: Path, flags: dict, messag
     asked = {"anonymise": True, "out": home / "run"} | flags
     if "salt" in flags:
         asked |= {"salt": home / flags["salt"], "pre": ("x.npz",), "ft": ("a=y.npz",)}
-        asked |= {"radiomics": Path("r.csv")}
+        asked |= {"radiomics": (("r.csv",),)}
     with pytest.raises(InputError, match=message):
         experiments.sweep.job(changed(Config(), **asked))
 

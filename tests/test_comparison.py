@@ -131,7 +131,8 @@ def test_the_main_job_writes_the_same_numbers(
     labels.to_csv(tmp_path / "labels.csv", index=False)
     config = Config(
         tables=TableFlags(
-            pre=(str(tables["pre"]),), ft=(f"cls={tables['ft']}",), radiomics=tables["radiomics"]
+            pre=(str(tables["pre"]),), ft=(f"cls={tables['ft']}",),
+            radiomics=((str(tables["radiomics"]),),),
         ),
         context=ContextFlags(
             labels=tmp_path / "labels.csv", adjust=("age",), site="site",

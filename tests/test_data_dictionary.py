@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             retrained=tuple(
                 f"cls={embeddings(f'seed{number}.npz', x)}" for number, x in enumerate(seeds)
             ),
-            radiomics=folder / "radiomics.csv",
+            radiomics=((str(folder / "radiomics.csv"),),),
         ),
         context=ContextFlags(
             labels=folder / "labels.csv", adjust=("age",), site="site",

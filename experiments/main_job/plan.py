@@ -14,11 +14,10 @@ from encoders.source_names import named_file
 from experiments.common.flags import as_flag, entries, pairs
 from experiments.main_job.config import Config
 from lens.errors import InputError
-from lens.names import name_problem
+from lens.names import PART, name_problem
 from lens.ranges import COUNT, Check, first_problem
 from lens.settings import Settings, changed, flat
 from lens.study.located import located, stored_files
-from lens.study.radiomic_tables import PART
 
 if TYPE_CHECKING:
     from lens.cohort import Cohort
@@ -146,19 +145,19 @@ def named_files(config: Config) -> dict[str, Path]:
         "--pre": config.tables.pre, "--ft": config.tables.ft,
         "--retrained": config.tables.retrained, "--encoder-ft": config.images.encoder_ft,
         "--parameters": config.images.parameters, "--exposure": config.context.exposure,
-        "--radiomics": sum(config.tables.radiomics, ()),
     }  # fmt: skip
     alone = {
         "--split": config.tables.split,
         "--cohort": config.images.cohort, "--encoder-pre": config.images.encoder_pre,
         "--labels": config.context.labels, "--repeatability": config.context.repeatability,
     }  # fmt: skip
+    named = {flag: [_task_and_path(entry) for entry in of] for flag, of in entries.items()}
+    named["--radiomics"] = [_part_and_path(entry) for entry in _radiomics_entries(config)]
     found: dict[str, Path] = {}
-    for flag, values in entries.items():
-        for number, entry in enumerate(values):
-            task, _, path = entry.rpartition("=")
-            name = f"{flag} {task}".rstrip()
-            found[f"{name} {number}" if name in found else name] = Path(path)
+    for flag, values in named.items():
+        for number, (of, path) in enumerate(values):
+            name = f"{flag} {of}".rstrip()
+            found[f"{name} {number}" if name in found else name] = path
     found |= {flag: path for flag, path in alone.items() if path is not None}
     files: dict[str, Path | None] = {}
     for flag, path in found.items():
@@ -179,24 +178,41 @@ def radiomics_tables(config: Config) -> Path | dict[str, Path] | None:
         InputError: several tables without a word on what each is about, or one of two that are
             about the same.
     """
-    given: tuple[str, ...] = sum(config.tables.radiomics, ())
+    given = _radiomics_entries(config)
     parts: dict[str, Path] = {}
     for entry in given:
-        part, equals, path = entry.partition("=")
-        if not (equals and path and PART.fullmatch(part)):
+        part, path = _part_and_path(entry)
+        if not part:
             if len(given) > 1:
                 raise InputError(
                     f"--radiomics {entry}: of several tables each is named by what it is about, "
                     "MODALITY.ROI=FILE, as in t2.gland=t2.csv"
                 )
-            return Path(entry)
+            return path
         if part in parts:
             raise InputError(f"--radiomics {entry}: {parts[part]} is given for {part}; join them")
         for name in part.split("."):
             if problem := name_problem(name):
                 raise InputError(f"--radiomics {entry}: {problem}")
-        parts[part] = Path(path)
+        parts[part] = path
     return parts or None
+
+
+def _radiomics_entries(config: Config) -> tuple[str, ...]:
+    """What ``--radiomics`` was given, however often the flag was."""
+    return tuple(entry for entries in config.tables.radiomics for entry in entries)
+
+
+def _task_and_path(entry: str) -> tuple[str, Path]:
+    """``TASK=FILE`` in its parts; of a file alone, an empty task."""
+    task, _, path = entry.rpartition("=")
+    return task, Path(path)
+
+
+def _part_and_path(entry: str) -> tuple[str, Path]:
+    """``MODALITY.ROI`` and file; of an entry that names no part, an empty one."""
+    part, equals, path = entry.partition("=")
+    return (part, Path(path)) if equals and path and PART.fullmatch(part) else ("", Path(entry))
 
 
 def run_folder(config: Config) -> Path:

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 import pandas as pd
 
 from lens.errors import InputError
+from lens.names import PART
 from lens.radiomics.ibsi import as_pyradiomics
 from lens.radiomics.names import PATTERN
 from lens.study.cells import ID_COLUMNS
@@ -21,9 +22,6 @@ from lens.study.dimensions import listed
 from lens.study.id_causes import probable_cause, same_but_for_writing
 
 log = logging.getLogger(__name__)
-
-PART = re.compile(r"[^.\s=]+\.[^.\s=]+")
-"""``<modality>.<roi>``, what a table without such prefixes is about."""
 
 DIAGNOSTICS = re.compile(r"([^.\s]+\.[^.\s]+\.)?(diagnostics|general_info)_.+")
 """Columns in which PyRadiomics says how a case was done; they are no features."""

@@ -6,6 +6,7 @@ import codecs
 import csv
 import gzip
 import io
+import itertools
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -41,6 +42,9 @@ _MAGIC = {
     b"\x93NUMPY": "a NumPy array",
 }
 
+_DECLARATION = re.compile(r'"?sep=([;,\t])"?\1*', re.IGNORECASE)
+"""A line by which spreadsheets say, before the header, what separates columns."""
+
 _POINT = re.compile(r"\s*[-+]?\d*\.\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
 _THOUSANDS = re.compile(r"\s*[-+]?[1-9]\d{0,2}(,\d{3})+\s*")
 
@@ -52,11 +56,13 @@ class _Form(NamedTuple):
         header: names of the columns, stripped; empty where a column has none.
         separator: between cells.
         encoding: as Python calls it.
+        above: lines before the header, 1 where the first declares the separator.
     """
 
     header: list[str]
     separator: str
     encoding: str
+    above: int
 
 
 def is_gzip(path: Path) -> bool:
@@ -67,9 +73,10 @@ def is_gzip(path: Path) -> bool:
 def read_text(path: Path, separator: str, is_id: Callable[[str], bool]) -> pd.DataFrame:
     """A table from text, in UTF-8, or in UTF-16 with its byte-order mark.
 
-    A header without the separator that the file's name stands for, but with another one, is read
-    with that one. Decimal commas are read where columns are not separated by commas and no cell
-    says otherwise. Both are logged.
+    A first line such as ``sep=;`` says what separates columns. A header without that separator, or
+    the one that the file's name stands for, but with another one, is read with that one. Decimal
+    commas are read where columns are not separated by commas and no cell says otherwise. Both are
+    logged.
 
     Args:
         path: the file, perhaps compressed (``.gz``).
@@ -101,9 +108,9 @@ def _parse(
     blank = sorted(MISSING)
     try:
         return read_csv(
-            path, sep=form.separator, encoding=form.encoding, header=0, names=names,
-            index_col=False, dtype=dict.fromkeys(ids, str), keep_default_na=False, decimal=decimal,
-            na_values={name: blank for name in names if name not in ids},
+            path, sep=form.separator, encoding=form.encoding, skiprows=form.above, header=0,
+            names=names, index_col=False, dtype=dict.fromkeys(ids, str), keep_default_na=False,
+            decimal=decimal, na_values={name: blank for name in names if name not in ids},
         )  # fmt: skip
     except UnicodeDecodeError:
         raise InputError(_not_decoded(path, form.encoding)) from None
@@ -119,8 +126,8 @@ def _has_decimal_commas(path: Path, read: pd.DataFrame, form: _Form, names: list
         return False
     # Numbers without commas were parsed already; how they are written is in the text alone.
     written = read_csv(
-        path, sep=form.separator, encoding=form.encoding, header=0, names=names, index_col=False,
-        dtype=str, usecols=list(read.columns),
+        path, sep=form.separator, encoding=form.encoding, skiprows=form.above, header=0,
+        names=names, index_col=False, dtype=str, usecols=list(read.columns),
     )  # fmt: skip
     points = [c for name in written for c in written[name].dropna() if _POINT.fullmatch(c)]
     if points or groups or all(_THOUSANDS.fullmatch(cell) for cell in commas):
@@ -156,7 +163,10 @@ def _form(path: Path, separator: str) -> _Form:
             f"{path}: is binary, or UTF-16 without a byte-order mark; save it as UTF-8 text"
         )
     encoding = WIDE_ENCODING if wide else ENCODING
-    header = _first_lines(path, separator, encoding)[0]
+    declared = _declared(path, encoding)
+    above = 1 if declared else 0
+    separator = declared or separator
+    header = _first_lines(path, separator, encoding, above)[0]
     others = [s for s in NAMES if s != separator and header and s in header[0]]
     if len(header) == 1 and len(others) > 1:
         raise InputError(
@@ -165,18 +175,31 @@ def _form(path: Path, separator: str) -> _Form:
         )
     if len(header) == 1 and others:
         separator = others[0]
-    header, first = _first_lines(path, separator, encoding)
+    header, first = _first_lines(path, separator, encoding, above)
     if not header:
         raise InputError(f"{path}: the table has no rows")
     _check_header(path, header, first)
-    return _Form(header, separator, encoding)
+    return _Form(header, separator, encoding, above)
 
 
-def _first_lines(path: Path, separator: str, encoding: str) -> tuple[list[str], list[str]]:
+def _declared(path: Path, encoding: str) -> str | None:
+    """The separator that a first line declares, as ``sep=;`` does."""
+    with _opened(path, encoding) as stream:
+        try:
+            found = _DECLARATION.fullmatch(stream.readline(HEAD).rstrip("\r\n"))
+        except UnicodeDecodeError:
+            raise InputError(_not_decoded(path, encoding)) from None
+    return found[1] if found else None
+
+
+def _first_lines(
+    path: Path, separator: str, encoding: str, above: int
+) -> tuple[list[str], list[str]]:
     """Names of the columns, stripped, and the cells of the first row."""
     with _opened(path, encoding) as stream:
         try:
-            lines = (line for line in csv.reader(stream, delimiter=separator) if line)
+            below = itertools.islice(stream, above, None)
+            lines = (line for line in csv.reader(below, delimiter=separator) if line)
             header = [unguarded(name.strip()) for name in next(lines, [])]
             return header, next(lines, [])
         except UnicodeDecodeError:
@@ -204,7 +227,9 @@ def _check_lines(path: Path, form: _Form) -> None:
     """Refuses a line that ends early, as in a file that was cut."""
     cells = len(form.header)
     with _opened(path, form.encoding) as stream:
-        for number, line in enumerate(csv.reader(stream, delimiter=form.separator), start=1):
+        below = itertools.islice(stream, form.above, None)
+        lines = csv.reader(below, delimiter=form.separator)
+        for number, line in enumerate(lines, start=1 + form.above):
             if any(line) and len(line) < cells:
                 raise InputError(
                     f"{path}: row {number} has {len(line)} cells, the header {cells}; the file may "

@@ -61,7 +61,7 @@ def config(tables: Path, out: Path, **options: Any) -> Config:
         tables=TableFlags(
             pre=(str(tables / "pre.npz"),),
             ft=(f"cls={tables / 'ft.npz'}", f"reg={tables / 'reg.npz'}"),
-            radiomics=tables / "radiomics.csv",
+            radiomics=((str(tables / "radiomics.csv"),),),
         ),
         context=ContextFlags(exposure=(f"cls={tables / 'patients.csv'}",)),
         out=out,

@@ -290,7 +290,8 @@ def test_few_patients_may_be_meant(paths: dict[str, Path]) -> None:
     [
         ({"embeddings": np.ones((3, 2))}, "pre.npz: array 'patient_id' is missing"),
         ({"patient_id": ["a"], "embeddings": np.ones((3, 2))}, r"found \(1,\) and \(3, 2\)"),
-        ({"patient_id": ["a", "b"], "embeddings": np.ones((2, 2, 2))}, r"\(n, d\)"),
+        ({"patient_id": ["a", "b"], "embeddings": np.ones((2, 2, 2))}, "--pool-tokens mean"),
+        ({"patient_id": ["a", "b"], "embeddings": np.ones((2, 2, 2, 2))}, r"\(n, d\)"),
         ({"patient_id": ["a", "b"], "embeddings": [["x"], ["y"]]}, "not numbers"),
         ({"patient_id": ["a", "a"], "embeddings": np.ones((2, 2))}, "1 duplicate"),
         ({"patient_id": np.array(["a", 1], object), "embeddings": np.ones((2, 2))}, "not readable"),

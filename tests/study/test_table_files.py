@@ -190,11 +190,39 @@ def test_ends_of_names_may_be_capital(tmp_path: Path, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("line", ["sep=,", "sep=;", "# made by hand"])
+@pytest.mark.parametrize("line", ["sep=|", "sep=", "# made by hand"])
 def test_a_line_before_the_header_is_named(tmp_path: Path, line: str) -> None:
     path = write(tmp_path, f"{line}\npatient_id,a\nP1,2\n")
     with pytest.raises(InputError, match=r"the first line is .* delete that line"):
         read_embeddings(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\npatient_id;a;b\nNA;0,5;1\n07;2;,25\n",
+        'SEP=;\r\npatient_id;a;b\r\nNA;"0,5";1\r\n07;2;0,25\r\n',
+        '"sep=;";;\n\npatient_id;a;b\nNA;0.5;1\n07;2;.25\n',
+        "sep=,\npatient_id,a,b\nNA,0.5,1\n07,2,.25\n",
+        "sep=\t\npatient_id\ta\tb\nNA\t0,5\t1\n07\t2\t0,25\n",
+    ],
+)
+def test_a_line_that_declares_the_separator_is_read(
+    tmp_path: Path, text: str, encoding: str
+) -> None:
+    """As spreadsheets write it."""
+    (tmp_path / "x.csv").write_bytes(text.encode(encoding))
+    read = read_embeddings(tmp_path / "x.csv")
+    expected = pd.DataFrame({"patient_id": ["NA", "07"], "a": [0.5, 2.0], "b": [1, 0.25]})
+    pd.testing.assert_frame_equal(read, expected, check_dtype=False)
+
+
+def test_below_a_declared_separator_lines_are_still_checked(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="row 4 has 2 cells, the header 3"):
+        read_embeddings(write(tmp_path, "sep=;\npatient_id;a;b\nP1;2;3\nP2;2\n"))
+    with pytest.raises(InputError, match="column 'a' appears twice"):
+        read_embeddings(write(tmp_path, "sep=;\npatient_id;a;a\nP1;2;3\n"))
 
 
 def test_an_accent_apart_is_the_same_letter(tmp_path: Path) -> None:
