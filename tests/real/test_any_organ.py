@@ -296,7 +296,7 @@ def test_a_ct_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     user = User(tmp_path, monkeypatch, (16, 32, 32), ("--spacing", 1, 1, 2))
     pd.DataFrame(rows).to_csv(user.cohort, index=False)
     table, one = user.features(), user.packaged_features()
-    assert {c.rsplit(".", 1)[0] for c in table} == {"ct.liver", "ct.tumour"}
+    assert {str(c).rsplit(".", 1)[0] for c in table} == {"ct.liver", "ct.tumour"}
     for patient, found, file in [
         (table.index[3], table.iloc[3], tmp_path / "few.yaml"),
         (one.name, one, Path(str(files("lens.radiomics") / "ct.yaml"))),
