@@ -215,7 +215,7 @@ def test_brain_mr_with_two_regions_in_one_label_file(
 
     regions = {"anterior": 1, "posterior": 2}
     table, one = user.features(), user.packaged_features()
-    assert {c.rsplit(".", 1)[0] for c in table} == {"mr.anterior", "mr.posterior"}
+    assert {str(c).rsplit(".", 1)[0] for c in table} == {"mr.anterior", "mr.posterior"}
     for patient in table.index[[0, -1]]:
         image = sitk.ReadImage(str(source / "images" / f"{patient}.nii.gz"))
         labels = sitk.ReadImage(str(source / "labels" / f"{patient}.nii.gz"))
