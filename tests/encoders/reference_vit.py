@@ -9,7 +9,8 @@ import numpy as np
 import torch
 import transformers
 
-SMALL = {"hidden_size": 48, "num_hidden_layers": 5, "num_attention_heads": 3, "image_size": 42}
+SMALL = {"hidden_size": 48, "num_hidden_layers": 5, "num_attention_heads": 3, "image_size": 42,
+         "patch_size": 14}  # fmt: skip
 
 
 def reference(registers: int = 0, **sizes: Any) -> Any:

@@ -201,7 +201,7 @@ def test_tasks_can_be_read_against_parts_of_the_table(
     with np.load(own / "projection.npz") as content:
         assert len(content["r_min"]) == len(features)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert f"Read against {len(features)} features of t2 in gland" in page
+    assert f"Read against {len(features)} features of T2 in gland" in page
 
 
 def test_second_run_reuses_the_work_and_a_changed_flag_redoes_it(
