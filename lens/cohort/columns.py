@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lens.cohort import prostate
+import lens.cohort.prostate as prostate
 from lens.cohort.images import looks_like_mask
 from lens.cohort.intensities import KINDS, Kind
 from lens.cohort.reading import PICTURE_SUFFIXES, is_flat

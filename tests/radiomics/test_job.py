@@ -52,8 +52,9 @@ def test_a_refused_parameter_file_ends_with_one_line(tmp_path, quick):
     quick.write_text("setting: {binwidth: 50}\n")
     done = command("--cohort", manifest, "--out", tmp_path / "R.csv", "--parameters", f"t2={quick}")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"refused: {quick}: not a valid PyRadiomics parameter file")
-    assert done.stderr.count("\n") == 1
+    cohort, refused = done.stderr.splitlines()
+    assert cohort == "cohort: images: t2 (mr); regions: gland"
+    assert refused.startswith(f"refused: {quick}: not a valid PyRadiomics parameter file")
 
 
 def test_all_is_well(tmp_path, quick, capsys):
