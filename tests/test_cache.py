@@ -67,6 +67,8 @@ def test_every_setting_is_part_of_the_key(name: str) -> None:
         "l2": (0.5,),
         "memory": 1.0,
         "level": 0.1,
+        "id_column": "Patient",
+        "pool_tokens": "mean",
     }
     value = flat(DEFAULTS)[name]
     if name in others:
