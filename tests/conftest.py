@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from jaxtyping import install_import_hook
 
 # Before any module of ours is imported, so that every annotated shape is checked while testing.
 install_import_hook(["lens", "encoders"], "beartype.beartype")
+
+# Keras reads it once, whichever test imports it first; its default, TensorFlow, is not needed here.
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

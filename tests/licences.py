@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, metadata
+from importlib.metadata import PackageNotFoundError, distribution, metadata
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,14 @@ def licence(name: str) -> str | None:
     if told and len(told) <= LONGEST and "\n" not in told:
         return told
     named = [entry for entry in classifiers if entry != "OSI Approved"]
-    return ", ".join(named) or (told.splitlines()[0].strip() if told else "not stated")
+    return ", ".join(named) or (told.splitlines()[0].strip() if told else _in_its_file(name))
+
+
+def _in_its_file(name: str) -> str:
+    """The licence that the file of a distribution names, where its metadata name none."""
+    text = distribution(name).read_text("licenses/LICENSE") or ""
+    found = re.search(r"(Apache|MIT|BSD|Mozilla Public) License(, Version [0-9.]+)?", text)
+    return found[0] if found else "not stated"
 
 
 def page() -> str:

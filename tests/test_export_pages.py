@@ -126,7 +126,6 @@ def test_every_page_is_run_and_listed() -> None:
 @pytest.mark.parametrize("page", PREPARED)
 def test_the_snippet_gives_embeddings(page: str, tmp_path: Path, monkeypatch) -> None:
     library, prepare, width, maps = PREPARED[page]
-    monkeypatch.setenv("KERAS_BACKEND", "jax")  # TensorFlow, its own default, is not needed here
     try:
         importlib.import_module(library)
     except Exception as error:  # a library may be there and not fit the others
