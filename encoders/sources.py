@@ -11,7 +11,7 @@ from encoders.encoder import Encoder
 from encoders.functions import FunctionEncoder
 from encoders.headers import Header, read_header
 from encoders.onnx_files import open_onnx
-from encoders.source_names import is_called, is_function, is_onnx
+from encoders.source_names import is_called, is_function, is_onnx, named_file
 from encoders.state_dicts import source_hash
 from encoders.user_code import open_function
 
@@ -74,18 +74,39 @@ def header_of(
     return Header(config, 0)
 
 
-@lru_cache(maxsize=1)
 def _called(source: Path, output: str | None) -> FunctionEncoder:
+    return _opened(source, output, _file_as_it_is(source))
+
+
+def _width(
+    source: Path, output: str | None, shape: tuple[int, int, int], channels: int, regional: bool
+) -> int:
+    return _tried(source, output, _file_as_it_is(source), shape, channels, regional)
+
+
+@lru_cache(maxsize=1)
+def _opened(source: Path, output: str | None, _: tuple[str | int, ...]) -> FunctionEncoder:
     """Kept for the next question, so that a large model is read once; only the last one."""
     return open_onnx(source, output) if is_onnx(source) else open_function(source)
 
 
 @lru_cache
-def _width(
+def _tried(
     source: Path,
     output: str | None,
+    file: tuple[str | int, ...],
     shape: tuple[int, int, int],
     channels: int,
     regional: bool,
 ) -> int:
-    return _called(source, output).try_out(shape, channels, regional=regional)
+    return _opened(source, output, file).try_out(shape, channels, regional=regional)
+
+
+def _file_as_it_is(source: Path) -> tuple[str | int, ...]:
+    """Tells a file from another of its name and from itself once it is changed; of a module of the
+    user's own, the folder that it is looked for in."""
+    file = named_file(source)
+    if file is None or not file.exists():
+        return (str(Path.cwd()),)
+    facts = file.stat()
+    return (str(file.resolve()), facts.st_mtime_ns, facts.st_size)

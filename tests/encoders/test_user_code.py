@@ -222,3 +222,23 @@ def test_a_cohort_is_embedded_kept_and_goes_on(code, tmp_path: Path):
     nan = FunctionEncoder("nan", lambda v: np.where(v.mean((1, 2, 3)) > 9, 0, np.nan), "1" * 64)
     with pytest.raises(InputError, match="the embedding is not finite"):
         embed_cohort(cohort, nan, settings=EmbeddingSettings(shape=(8, 16, 16)))
+
+
+def test_an_edited_file_is_another_encoder(tmp_path, monkeypatch):
+    """In one process, as in a notebook: neither the encoder nor its width is remembered."""
+    monkeypatch.chdir(tmp_path)
+    source, shape = Path("edited.py:encode"), (4, 8, 8)
+    for width in (3, 5):
+        Path("edited.py").write_text(
+            f"import numpy as np\ndef encode(x):\n    return x.mean((1, 2, 3)) + np.ones({width})"
+        )
+        assert header_of(source, shape, 1).config.features == width
+        assert open_encoder(source).embed(np.ones((1, *shape, 1), np.float32), None).shape == (
+            1,
+            width,
+        )  # type: ignore[union-attr]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "edited.py").write_text(Path("edited.py").read_text().replace("5", "7"))
+    monkeypatch.chdir(elsewhere)
+    assert header_of(source, shape, 1).config.features == 7
