@@ -27,9 +27,7 @@ def started(
         values = value if isinstance(value, tuple) else (value,)
         words += [f"--{name.replace('_', '-')}", *map(str, values)]
     monkeypatch.setattr(sys, "argv", words)
-    # The signals and the compiled programs of this process are not the job's.
-    monkeypatch.setattr(experiments.common.cli, "stop_tidily", lambda: None)
-    monkeypatch.setattr(experiments.common.cli, "_keep_compiled_programs", lambda: None)
+    leave_the_process_alone(monkeypatch)
     handler = logging.StreamHandler(sys.stderr)
     logging.getLogger().addHandler(handler)
     before = logging.getLogger().level
@@ -42,3 +40,9 @@ def started(
         logging.getLogger().setLevel(before)
     assert isinstance(ended.value.code, int)
     return ended.value.code
+
+
+def leave_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signals and the compiled programs of the tests' process are not the job's."""
+    monkeypatch.setattr(experiments.common.cli, "stop_tidily", lambda: None)
+    monkeypatch.setattr(experiments.common.cli, "_keep_compiled_programs", lambda: None)

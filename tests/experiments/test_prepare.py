@@ -14,10 +14,12 @@ from experiments.common.cli import run
 from experiments.prepare import Config, job
 from tests.cohort.archives import picai, touch
 from tests.cohort.builders import ball, image, noise, write
+from tests.command_line import leave_the_process_alone
 
 
 def prepare(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(SystemExit) as ended:
+        leave_the_process_alone(monkeypatch)
         run(Config, job, args=[str(argument) for argument in arguments])
     assert isinstance(ended.value.code, int)
     return ended.value.code
