@@ -18,9 +18,10 @@ from tests.command_line import leave_the_process_alone
 
 
 def prepare(*arguments: object) -> int:
-    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(SystemExit) as ended:
+    with pytest.MonkeyPatch.context() as monkeypatch:
         leave_the_process_alone(monkeypatch)
-        run(Config, job, args=[str(argument) for argument in arguments])
+        with pytest.raises(SystemExit) as ended:
+            run(Config, job, args=[str(argument) for argument in arguments])
     assert isinstance(ended.value.code, int)
     return ended.value.code
 
