@@ -111,8 +111,8 @@ def decide(
 
     Columns that `declared` names are what it says. The names of `lens.cohort.prostate` are known.
     Any other column whose cells are paths of image files holds images if it is called like a kind
-    of image, and is recognised by its first files if not: masks hold few whole numbers. In a manifest of prostate MRI, whose names are all known,
-    others are only named.
+    of image, and else is recognised by its first files: masks hold few whole numbers, images do
+    not. In a manifest of prostate MRI, whose names are all known, others are only named.
 
     Args:
         path: the manifest.

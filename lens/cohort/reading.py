@@ -110,10 +110,10 @@ def read(
 
 def is_flat(path: Path) -> bool | None:
     """Whether a file or folder holds a single slice; None where it cannot be read."""
-    # A pipe or a device is never opened.
-    if special(path):
-        return None
     try:
+        # A pipe or a device is never opened.
+        if special(path):
+            return None
         if path.is_dir():
             return len(series_files(path)) == 1
         if is_dicom(path):
