@@ -10,11 +10,13 @@ import numpy as np
 import SimpleITK as sitk
 
 import lens.cohort.geometry as geometry
+from lens.cohort.flat import lay_on
 from lens.cohort.images import load_image
 from lens.cohort.intensities import AIR_HU, Kind, kind_of, notes_on
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement, verdict
 from lens.cohort.prostate import check_regions_fit, standardise_maps
+from lens.cohort.reading import Loaded
 from lens.cohort.regions import Region, check_labels, read_region
 from lens.errors import CaseError, InputError
 
@@ -92,15 +94,16 @@ def read_case(
         )
         for name, path in files.images.items()
     }
-    images = {name: read.image for name, read in loaded.items()}
+    laid = _laid(loaded, files)
+    images = {name: read.image for name, read in laid.items()}
     first = next(iter(images))
     reference = _in_order(images[first])
-    notes = [f"{name}: {note}" for name, read in loaded.items() for note in read.notes]
+    notes = [f"{name}: {note}" for name, read in laid.items() for note in read.notes]
     notes += _orientation_notes(first, images[first], reference)
     placements = [_placement(name, images, files) for name in images]
     images[first] = reference
     grid = geometry.target_grid(reference, spacing_mm)
-    regions = _read_regions(files, images, grid, labels or {})
+    regions = _read_regions(files, images, grid, labels or {}, placed=laid[first].placed)
     masks = {roi: region.mask for roi, region in regions.items() if region.mask is not None}
     notes += [note for region in regions.values() for note in region.notes]
     placements += [region.placement for region in regions.values()]
@@ -141,6 +144,8 @@ def _read_regions(
     images: Mapping[str, sitk.Image],
     grid: sitk.Image,
     labels: Mapping[str, Sequence[int]],
+    *,
+    placed: bool,
 ) -> dict[str, Region]:
     """The region of each mask on the grid of the case."""
     return {
@@ -154,9 +159,29 @@ def _read_regions(
             nifti_form=files.nifti_form,
             flat=files.flat,
             pixel_mm=files.pixel_mm,
+            placed=placed,
         )
         for roi, path in files.masks.items()
     }
+
+
+def _laid(loaded: Mapping[str, Loaded], files: CaseFiles) -> dict[str, Loaded]:
+    """The images as read; where one or the first has no place in space, pixel on pixel."""
+    first, reference = next(iter(loaded.items()))
+    out = dict(loaded)
+    for name, read in loaded.items():
+        if name == first or (read.placed and reference.placed):
+            continue
+        image, notes = lay_on(
+            read.image,
+            reference.image,
+            name=name,
+            onto=first,
+            path=files.images[name],
+            patient_id=files.patient_id,
+        )
+        out[name] = read._replace(image=image, notes=(*read.notes, *notes))
+    return out
 
 
 def _check_names(files: CaseFiles) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import lens.cohort.prostate as prostate
 from lens.cohort.images import looks_like_mask
 from lens.cohort.intensities import KINDS, Kind
 from lens.cohort.reading import PICTURE_SUFFIXES, is_flat
-from lens.errors import InputError
+from lens.errors import CaseError, InputError
 from lens.missing import is_missing
 from lens.names import check_names, closest, either, name_problem, same_word
 
@@ -109,9 +110,9 @@ def decide(
     """Which columns of a manifest hold images, and which masks.
 
     Columns that `declared` names are what it says. The names of `lens.cohort.prostate` are known.
-    Any other column whose cells are paths of image files is recognised by its first files: masks
-    hold few whole numbers, images do not. In a manifest of prostate MRI, whose names are all known,
-    others are only named.
+    Any other column whose cells are paths of image files holds images if it is called like a kind
+    of image, and else is recognised by its first files: masks hold few whole numbers, images do
+    not. In a manifest of prostate MRI, whose names are all known, others are only named.
 
     Args:
         path: the manifest.
@@ -198,24 +199,33 @@ def _recognised(
     for name in header:
         cells = _filled(rows, name)
         if name not in known and _holds_paths(path, cells):
-            found[_is_mask(path, name, cells)].append(name)
+            mask = name.lower() not in KINDS and _is_mask(path, name, cells)
+            found[mask].append(name)
     return found
 
 
 def _is_mask(path: Path, name: str, cells: Sequence[str]) -> bool:
     """Whether a column holds masks rather than images."""
-    opinions = {}
+    opinions: dict[Path, bool] = {}
+    faults: list[str] = []
     for file in (path.parent / cell for cell in cells):
-        if file.exists() and (opinion := looks_like_mask(file)) is not None:
-            opinions[file] = opinion
+        try:
+            opinions[file] = looks_like_mask(file)
+        except CaseError as error:
+            faults.append(f"{file.name}: {error.reason}. {error.remedy}")
         if len(opinions) == OPENED:
             break
     if len(set(opinions.values())) == 1:
         return next(iter(opinions.values()))
+    if not opinions:
+        raise InputError(
+            f"{path}: column {name!r} holds paths, and none of its files can be read, so that it "
+            f"could be of images or of masks. The first: {faults[0]}"
+        )
     told = "; ".join(
         f"{file.name} looks like {'a mask' if opinion else 'an image'}"
         for file, opinion in opinions.items()
-    ) or "none of its files can be read"  # fmt: skip
+    )
     raise InputError(
         f"{path}: column {name!r} holds paths, of images or of masks ({told}). Say which: "
         f"--modalities {name} ..., or --rois {name} ..."
@@ -330,5 +340,8 @@ def _is_path(folder: Path, cell: str) -> bool:
 def _name_problem(name: str) -> str:
     """As `name_problem`; and neither dots, which part the names of radiomic columns, nor blanks."""
     if "." in name or " " in name:
-        return f"{name!r}: no dot and no blank may be part of the name of a modality or region"
+        return (
+            f"{name!r}: no dot and no blank may be part of the name of a modality or region; "
+            f"rename it, such as {re.sub(r'[. ]+', '_', name.strip('. '))}"
+        )
     return name_problem(name)

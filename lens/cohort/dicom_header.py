@@ -22,6 +22,9 @@ SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 UNDEFINED = 0xFFFFFFFF
 """Length of compressed pixel data, which end with a delimiter instead."""
 
+SAMPLES = {"YBR_FULL_422": 2.0, "YBR_PARTIAL_422": 2.0, "YBR_PARTIAL_420": 1.5}
+"""Samples per pixel of colours that are stored less often than brightness."""
+
 GROUPS = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
@@ -69,8 +72,12 @@ class Scale(NamedTuple):
     padding: tuple[int, int] | None
 
 
-def read_header(path: Path) -> Dataset:
+def read_header(path: Path, *, colour: bool = False) -> Dataset:
     """Everything of a DICOM file but its pixels, which are held to the length that it announces.
+
+    Args:
+        path: the file.
+        colour: pixels of several components, or of a palette, pass: they may all be gray.
 
     Raises:
         HeaderFault: unreadable, no image of gray levels, inverted, huge, or cut off.
@@ -81,7 +88,7 @@ def read_header(path: Path) -> Dataset:
             header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
         except Exception as error:  # a damaged file raises anything
             raise HeaderFault(f"unreadable DICOM header ({error})", COPY) from error
-        check_kind(header)
+        check_kind(header, colour=colour)
         check_length_of_pixels(header, stream, path.stat().st_size)
     return header
 
@@ -104,8 +111,8 @@ def frame_count(header: Dataset) -> int:
     return int(header.get("NumberOfFrames") or 1)
 
 
-def check_kind(header: Dataset) -> None:
-    """Refuses what is no image of gray levels.
+def check_kind(header: Dataset, *, colour: bool = False) -> None:
+    """Refuses what is no image of gray levels; with `colour`, not what may be gray saved in colour.
 
     Raises:
         HeaderFault: contours, a report or another object without pixels, a display-inverted or a
@@ -126,15 +133,25 @@ def check_kind(header: Dataset) -> None:
             f"a DICOM file without pixels (modality {modality})",
             "Name the file or folder with the image.",
         )
-    photometric = str(header.get("PhotometricInterpretation", ""))
+    photometric = _photometric(header)
     if photometric == "MONOCHROME1":
         raise HeaderFault(
             "MONOCHROME1: stored inverted, small values are bright",
             "Export it as MONOCHROME2, so that large values are bright as in other images.",
         )
-    if int(header.get("SamplesPerPixel") or 1) > 1 or photometric.startswith("PALETTE"):
+    if in_colour(header) and not colour:
         raise HeaderFault(f"a colour image ({photometric})", "Give a grayscale image.")
     check_voxels((int(columns), int(rows), frame_count(header)))
+
+
+def in_colour(header: Dataset) -> bool:
+    """Whether pixels are of several components or of a palette, gray or not."""
+    several = int(header.get("SamplesPerPixel") or 1) > 1
+    return several or _photometric(header).startswith("PALETTE")
+
+
+def _photometric(header: Dataset) -> str:
+    return str(header.get("PhotometricInterpretation", ""))
 
 
 def check_length_of_pixels(header: Dataset, stream: BinaryIO, size: int) -> None:
@@ -165,7 +182,8 @@ def check_length_of_pixels(header: Dataset, stream: BinaryIO, size: int) -> None
         return
     bits = int(header.get("BitsAllocated") or 16)
     voxels = int(header.Rows) * int(header.Columns) * frame_count(header)
-    announced = (voxels * bits + 7) // 8
+    samples = SAMPLES.get(_photometric(header), int(header.get("SamplesPerPixel") or 1))
+    announced = int(voxels * samples * bits + 7) // 8
     check_length(min(length, size - stream.tell()), announced)
 
 

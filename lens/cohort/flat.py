@@ -9,8 +9,10 @@ import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
-from lens.cohort.dicom_header import plane, scale, value, without_padding
+import lens.cohort.geometry as geometry
+from lens.cohort.dicom_header import in_colour, plane, scale, value, without_padding
 from lens.cohort.headers import COPY, Header, HeaderFault
+from lens.errors import CaseError
 
 PICTURES = {b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture"}
 """First bytes -> what a file is."""
@@ -20,6 +22,12 @@ ENDS = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
 
 NEARLY_GRAY = 2
 """Largest difference between the colours of a pixel that counts as gray: JPEG rounds."""
+
+GRAY_ALPHA = 4
+"""Colour type of a PNG of gray values with a transparency, which ITK does not read."""
+
+CENTIMETRES = 3
+"""Unit of an ultrasound region whose pixels have a length."""
 
 NO_SPACING = "no pixel size in the file: 1 pixel counts as 1 mm, so that lengths are in pixels"
 
@@ -54,19 +62,53 @@ def picture_header(path: Path) -> Header:
     end = next(end for first, end in ENDS.items() if content.startswith(first))
     if end not in content[-64:]:
         raise HeaderFault("unreadable image (the picture is cut off before its end)", COPY)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    if _gray_alpha(content) is not None:
+        size = tuple(int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    else:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        size = tuple(reader.GetSize())
     return Header(
         form="picture",
-        size=tuple(reader.GetSize()),
+        size=size,
         voxel_bytes=None,
-        spacing=(1.0,) * reader.GetDimension(),
+        spacing=(1.0,) * len(size),
         unit="",
         axes=None,
         data=(path,),
         notes=(NO_SPACING,),
     )
+
+
+def read_picture(path: Path) -> sitk.Image:
+    """A picture as `gray` values, a pixel being 1 mm.
+
+    Raises:
+        HeaderFault: as in `gray`, or transparency beside 16-bit gray values.
+        RuntimeError: it cannot be read.
+    """
+    bits = _gray_alpha(path.read_bytes()[:26])
+    if bits is None:
+        image = sitk.ReadImage(str(path))
+        image.SetSpacing([1.0] * image.GetDimension())
+        return gray(image)
+    if bits != 8:
+        raise HeaderFault(
+            f"a picture of {bits}-bit gray values with a transparency",
+            "Save it without the transparency (alpha channel).",
+        )
+    # Here, since it takes long to import and few pictures need it.
+    from matplotlib.image import imread
+
+    values = np.rint(imread(path) * 255).astype(np.uint8)
+    return gray(sitk.GetImageFromArray(values, isVector=True))
+
+
+def _gray_alpha(begin: bytes) -> int | None:
+    """Bits per value of a PNG of gray values with a transparency; None of any other file."""
+    png = begin.startswith(b"\x89PNG") and len(begin) > 25
+    return begin[24] if png and begin[25] == GRAY_ALPHA else None
 
 
 def gray(image: sitk.Image) -> sitk.Image:
@@ -99,18 +141,20 @@ def gray(image: sitk.Image) -> sitk.Image:
 
 def read_slice(
     path: Path, header: Dataset, pixel_mm: float | None
-) -> tuple[sitk.Image, tuple[str, ...]]:
-    """A DICOM file of one slice, and notes.
+) -> tuple[sitk.Image, tuple[str, ...], bool]:
+    """A DICOM file of one slice, notes, and whether it has a place in space.
 
-    The values are those of its slope and intercept. A file without a place in space, as of X-ray
-    and ultrasound, lies at zero, with the pixel size that its header knows.
+    The values are those of its slope and intercept, those of colours as in `gray`. A file without a
+    place, as of X-ray and ultrasound, lies at zero, with the pixel size that its header knows.
 
     Args:
         path: the file.
         header: of it, from `read_header`.
         pixel_mm: edge of a pixel, where the header has none.
     """
-    stored = sitk.ReadImage(str(path), sitk.sitkFloat32)
+    # ITK makes luminance of colours that are read as real numbers, without a word.
+    kind = sitk.sitkUnknown if in_colour(header) else sitk.sitkFloat32
+    stored = sitk.Cast(gray(sitk.ReadImage(str(path), kind)), sitk.sitkFloat32)
     voxels, notes = without_padding(sitk.GetArrayViewFromImage(stored), [scale(header)])
     image = sitk.GetImageFromArray(voxels)
     placed = value(header, "ImagePositionPatient", None, default=None) is not None
@@ -120,14 +164,74 @@ def read_slice(
         image.SetSpacing((*where.spacing, across))
         image.SetDirection(np.column_stack([where.axes, where.normal]).ravel().tolist())
         image.SetOrigin(where.position.tolist())
-        return image, notes
+        return image, notes, True
     edges = next(
         (found for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-         if (found := value(header, keyword, None, default=None)) is not None), None
+         if (found := value(header, keyword, None, default=None)) is not None),
+        _ultrasound_edges(header),
     )  # fmt: skip
     if edges is None and pixel_mm is None:
-        return image, (*notes, NO_SPACING)
+        return image, (*notes, NO_SPACING), False
     across = pixel_mm or 1.0
     rows, columns = (float(edges[0]), float(edges[1])) if edges is not None else (across, across)
     image.SetSpacing((columns, rows, 1.0))
-    return image, notes
+    return image, notes, False
+
+
+def _ultrasound_edges(header: Dataset) -> tuple[float, float] | None:
+    """mm between rows and between columns, where all regions of an ultrasound image whose pixels
+    have a length agree on it."""
+    found = {
+        (round(abs(float(region.PhysicalDeltaY)) * 10, 6),
+         round(abs(float(region.PhysicalDeltaX)) * 10, 6))
+        for region in header.get("SequenceOfUltrasoundRegions") or []
+        if region.get("PhysicalUnitsXDirection") == CENTIMETRES
+        and region.get("PhysicalUnitsYDirection") == CENTIMETRES
+        and region.get("PhysicalDeltaX") and region.get("PhysicalDeltaY")
+    }  # fmt: skip
+    return found.pop() if len(found) == 1 else None
+
+
+def lay_on(
+    image: sitk.Image,
+    reference: sitk.Image,
+    *,
+    name: str,
+    onto: str,
+    path: Path,
+    patient_id: str,
+) -> tuple[sitk.Image, tuple[str, ...]]:
+    """A single slice on the grid of another, pixel by pixel, where either has no place in space.
+
+    Args:
+        image, reference: (x, y, 1).
+        name, onto: what they are, for messages.
+        path, patient_id: of `image`, for messages.
+
+    Returns:
+        The image, and a note where its header says another grid.
+
+    Raises:
+        CaseError: other sizes or axes, so that no pixel is known to lie on another.
+    """
+    size = " x ".join(map(str, reference.GetSize()[:2]))
+    turned = not np.allclose(image.GetDirection(), reference.GetDirection(), atol=1e-3)
+    if image.GetSize() != reference.GetSize() or turned:
+        differs = geometry.mismatch(image, reference)
+        raise CaseError(
+            patient_id,
+            path,
+            stage="geometry",
+            reason=f"{name} cannot be laid on {onto} pixel by pixel ({differs}), and pictures have "
+            "no position",
+            remedy=f"Scale or crop {name} to the {size} pixels of {onto}, as a picture.",
+        )
+    laid = sitk.Image(image)
+    laid.CopyInformation(reference)
+    alike = (np.allclose(getattr(image, get)(), getattr(reference, get)(), atol=1e-3)
+             for get in ("GetSpacing", "GetOrigin"))  # fmt: skip
+    if all(alike):
+        return laid, ()
+    differs = geometry.mismatch(image, reference)
+    note = f"laid on {onto} pixel by pixel, since pictures have no position (its header: {differs})"
+    return laid, (note,)

@@ -12,7 +12,6 @@ import SimpleITK as sitk
 from lens.cohort.dicom_frames import Segmentation
 from lens.cohort.dicom_structures import is_structures, on_grid, read_structures
 from lens.cohort.reading import Loaded, fault, is_flat, read, told
-from lens.errors import CaseError
 from lens.settings import NiftiForm
 
 MAX_LABELS = 20
@@ -24,12 +23,13 @@ NEAR_WHOLE = 1e-3
 
 class Mask(NamedTuple):
     """A mask as read: uint8 0/1, the voxel count of each non-zero value, whether those are whole
-    numbers only after a scale factor of the header was undone, and notes as in `Loaded`."""
+    numbers only after a scale factor of the header was undone, and the rest as in `Loaded`."""
 
     image: sitk.Image
     labels: dict[int, int]
     scaled: bool
     notes: tuple[str, ...] = ()
+    placed: bool = True
 
 
 def read_image(
@@ -91,7 +91,7 @@ def load_image(
             f"constant image: every voxel is {low:g}",
             "Export the image again, or leave out this patient.",
         )
-    return Loaded(image, found.notes)
+    return found._replace(image=image)
 
 
 def read_mask(
@@ -189,18 +189,18 @@ def _of_values(read: Loaded, path: Path, patient_id: str, labels: Sequence[int] 
     region = voxels > 0.5 if labels is None else np.isin(np.rint(voxels), list(labels))
     mask = sitk.GetImageFromArray(region.astype(np.uint8))
     mask.CopyInformation(read.image)
-    return Mask(mask, found, scaled, (*read.notes, *rounded))
+    return Mask(mask, found, scaled, (*read.notes, *rounded), read.placed)
 
 
-def looks_like_mask(path: Path) -> bool | None:
-    """Whether the voxels of a file are the few whole numbers of a mask rather than an image's; None
-    where it cannot be read."""
+def looks_like_mask(path: Path) -> bool:
+    """Whether the voxels of a file are the few whole numbers of a mask rather than an image's.
+
+    Raises:
+        CaseError: it cannot be read.
+    """
     if is_structures(path):
         return True
-    try:
-        found = read(path, "", "qform", flat=is_flat(path) or False)
-    except CaseError:
-        return None
+    found = read(path, "", "qform", flat=is_flat(path) or False)
     if isinstance(found, Segmentation):
         return True
     values = np.unique(sitk.GetArrayViewFromImage(found.image))

@@ -35,6 +35,12 @@ MARGIN_MM = 10.0
 AIR_HU = -1024.0
 """Hounsfield units of air as scanners store it; what is no higher is padding."""
 
+NO_AIR_HU = -150.0
+"""Hounsfield units that no soft tissue and no fat is below; what lies there is lung or air."""
+
+BONE_HU = 500.0
+"""Hounsfield units that no soft tissue is above; what is windowed for it ends lower."""
+
 WINDOW_HU = (-1000.0, 1000.0)
 """Hounsfield units between which an encoder sees differences: from air to cortical bone."""
 
@@ -155,7 +161,12 @@ def notes_on(image: sitk.Image, modality: str, kind: Kind) -> list[str]:
         raise ValueError(
             f"{modality} holds values from {low:g} to {high:g}, and gray values go from 0 to 255"
         )
-    if kind == "ct" and low >= 0:
-        return [f"{modality}: no value below 0, where Hounsfield units of air and fat lie; check "
-                "that slope and intercept were applied"]  # fmt: skip
+    if kind == "ct":
+        # Padding is no measurement, however far below air it is set.
+        lowest = float(voxels.min(where=voxels > AIR_HU, initial=np.inf))
+        if lowest >= 0 or (lowest > NO_AIR_HU and high > BONE_HU):
+            beside = f" beside padding of {low:g}" if low <= AIR_HU else ""
+            missed = 0 if lowest >= 0 else NO_AIR_HU
+            return [f"{modality}: no value below {missed:g}{beside}, where Hounsfield units of air "
+                    "and fat lie; check that slope and intercept were applied"]  # fmt: skip
     return []

@@ -23,9 +23,9 @@ from lens.cohort.dicom_header import frame_count, is_dicom, read_header
 from lens.cohort.dicom_series import read_series, series_files
 from lens.cohort.flat import (
     as_volume,
-    gray,
     picture,
     picture_header,
+    read_picture,
     read_slice,
     single_slice,
 )
@@ -44,6 +44,13 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 FORMATS = "Give NIfTI-1, MHA/MHD or NRRD, a multi-frame DICOM file, or a folder with one series."
 
+IN_VOLUMES = (
+    "a single slice where a 3D volume is needed",
+    "Keep volumes and single slices in cohorts of their own; the first files of the first image "
+    "column say which a cohort is of.",
+)
+"""What is said of a single slice in a cohort of volumes: reason and remedy."""
+
 OTHER_KINDS = {
     b"II*\0": "a TIFF picture",
     b"MM\0*": "a TIFF picture",
@@ -57,10 +64,12 @@ OTHER_KINDS = {
 
 
 class Loaded(NamedTuple):
-    """An image as read, and what the user must know about it, a sentence each."""
+    """An image as read, what the user must know about it, a sentence each, and whether its file
+    says where in space it lies, as pictures do not."""
 
     image: sitk.Image
     notes: tuple[str, ...]
+    placed: bool = True
 
 
 def read(
@@ -101,14 +110,14 @@ def read(
 
 def is_flat(path: Path) -> bool | None:
     """Whether a file or folder holds a single slice; None where it cannot be read."""
-    # A pipe or a device is never opened.
-    if special(path):
-        return None
     try:
+        # A pipe or a device is never opened.
+        if special(path):
+            return None
         if path.is_dir():
             return len(series_files(path)) == 1
         if is_dicom(path):
-            header = read_header(path)
+            header = read_header(path, colour=True)
             return not is_segmentation(header) and frame_count(header) == 1
         return single_slice(_header(path, "qform").size)
     except (HeaderFault, RuntimeError, OSError):
@@ -153,7 +162,7 @@ def quiet() -> Iterator[None]:
 def _read_dicom(path: Path, flat: bool, pixel_mm: float | None) -> Loaded | Segmentation:
     files = series_files(path) if path.is_dir() else [path]
     if len(files) == 1:
-        header = read_header(files[0])
+        header = read_header(files[0], colour=flat)
         if is_segmentation(header):
             return read_segmentation(files[0], header)
         if frame_count(header) > 1:
@@ -171,13 +180,14 @@ def _read_dicom(path: Path, flat: bool, pixel_mm: float | None) -> Loaded | Segm
 def _read_file(path: Path, form: NiftiForm | None, flat: bool, pixel_mm: float | None) -> Loaded:
     header = _header(path, form)
     if header.form == "picture" and not flat:
-        raise HeaderFault(f"unreadable image ({picture(_begin(path))})", FORMATS)
+        raise HeaderFault(f"{picture(_begin(path))}, {IN_VOLUMES[0]}", IN_VOLUMES[1])
     check_header(header)
+    if header.form == "picture":
+        image = read_picture(path)
+        image.SetSpacing([pixel_mm or 1.0] * image.GetDimension())
+        return Loaded(image, () if pixel_mm else header.notes, placed=False)
     with _rounding_axes() if needs_rounding(header) else nullcontext():
         image = sitk.ReadImage(str(path))
-    if header.form == "picture":
-        image.SetSpacing([pixel_mm or 1.0] * image.GetDimension())
-        return Loaded(gray(image), () if pixel_mm else header.notes)
     if header.form == "NIfTI" and image.GetDimension() == 3:
         image = placed(image, path, form)
     if header.scale != (1, 0) and image.GetNumberOfComponentsPerPixel() == 1:
@@ -224,7 +234,7 @@ def _check_packing(path: Path, begin: bytes) -> None:
 
 def _checked(read: Loaded, flat: bool) -> Loaded:
     """One volume, or one slice as a volume, of numbers in mm, whatever the format, or refused."""
-    image, notes = read
+    image, notes = read.image, read.notes
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
     if "complex" in image.GetPixelIDTypeAsString():
@@ -244,6 +254,8 @@ def _checked(read: Loaded, flat: bool) -> Loaded:
                 "Keep volumes and single slices in cohorts of their own.",
             )
         image = as_volume(image)
+    elif single_slice(image.GetSize()):
+        raise HeaderFault(f"{size} voxels, {IN_VOLUMES[0]}", IN_VOLUMES[1])
     elif image.GetDimension() != 3 or min(image.GetSize()) < 2:
         raise HeaderFault(
             f"{size} voxels, where a 3D volume of at least two slices is needed",
@@ -259,7 +271,7 @@ def _checked(read: Loaded, flat: bool) -> Loaded:
     if not flat and _is_identity(image):
         notes = ("the affine is the identity (1 x 1 x 1 mm, at zero): voxel size and place may be "
                  "lost",)  # fmt: skip
-    return Loaded(image, notes)
+    return read._replace(image=image, notes=notes)
 
 
 def _is_identity(image: sitk.Image) -> bool:

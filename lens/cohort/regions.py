@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 import lens.cohort.geometry as geometry
+from lens.cohort.flat import lay_on
 from lens.cohort.images import Mask, listed, load_mask
 from lens.cohort.placement import Placement, verdict
 from lens.cohort.prostate import REQUIRED
@@ -59,6 +60,7 @@ def read_region(
     nifti_form: NiftiForm | None = None,
     flat: bool = False,
     pixel_mm: float | None = None,
+    placed: bool = True,
 ) -> Region:
     """Reads a mask and puts it on the grid of the case.
 
@@ -70,6 +72,8 @@ def read_region(
         grid: the final grid, with the axes of the reference.
         labels: the values that make the region; every value above zero by default.
         nifti_form, flat, pixel_mm: as in `read_image`.
+        placed: the reference has a place in space, as pictures do not. Without one, or where the
+            mask has none, the mask is laid on the reference pixel by pixel.
 
     Returns:
         The region.
@@ -87,6 +91,17 @@ def read_region(
         pixel_mm=pixel_mm,
         drawn_on=images,
     )
+    if not (placed and mask.placed):
+        name, reference = next(iter(images.items()))
+        laid, laying = lay_on(
+            mask.image,
+            reference,
+            name=f"the {roi} mask",
+            onto=name,
+            path=path,
+            patient_id=patient_id,
+        )
+        mask = mask._replace(image=laid, notes=(*mask.notes, *laying))
     place = _place(roi, path, patient_id, mask.image, images)
     taken = tuple(v for v in mask.labels if (v > 0 if labels is None else v in labels))
     placement = replace(place.placement, labels=tuple(mask.labels.items()), taken=taken)

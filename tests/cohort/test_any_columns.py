@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from lens.cohort import read_case, read_manifest
 from lens.cohort.columns import Declared
-from lens.errors import InputError
+from lens.errors import CaseError, InputError
 from tests.cohort.builders import ball, image, noise, write
 
 
@@ -66,6 +67,41 @@ def test_a_column_of_both_is_refused_with_the_flag(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"column 'organ' holds paths.*--rois organ"):
         read_manifest(path)
     assert read_manifest(path, declared=Declared(rois=("organ",))).rois == ("organ",)
+
+
+@pytest.fixture
+def coloured(tmp_path: Path) -> Path:
+    """A cohort whose images, in the column that the test names, are all in colour."""
+    red = np.zeros((20, 20, 3), np.uint8)
+    red[:9, :9, 0] = 200
+    sitk.WriteImage(sitk.GetImageFromArray(red, isVector=True), str(tmp_path / "red.png"))
+    sitk.WriteImage(sitk.GetImageFromArray(ball()[5]), str(tmp_path / "mass.png"))
+    return tmp_path / "cohort.csv"
+
+
+def test_a_column_called_like_a_kind_of_image_holds_images(coloured: Path) -> None:
+    coloured.write_text("patient_id,US,mass\nP,red.png,mass.png\n")
+    cohort = read_manifest(coloured)
+    assert (cohort.modalities, cohort.rois, cohort.flat) == (("US",), ("mass",), True)
+    with pytest.raises(CaseError, match="a colour picture: 81"):
+        read_case(cohort.cases[0])
+
+
+def test_a_column_that_cannot_be_read_is_told_why(coloured: Path) -> None:
+    coloured.write_text("patient_id,echo,mass\nP,red.png,mass.png\n")
+    with pytest.raises(InputError, match=r"column 'echo'.*red\.png: a colour picture: 81") as told:
+        read_manifest(coloured)
+    assert "Save it as gray values" in str(told.value)
+    coloured.write_text("patient_id,echo,mass\nP,gone.png,mass.png\n")
+    with pytest.raises(InputError, match=r"column 'echo'.*gone\.png: no such file"):
+        read_manifest(coloured)
+
+
+def test_a_name_with_a_blank_is_refused_with_one_that_may_be(tmp_path: Path) -> None:
+    path = manifest(tmp_path, {"CT Venous": "image"})
+    declared = Declared(modalities=("CT Venous",))
+    with pytest.raises(InputError, match=r"'CT Venous'.*such as CT_Venous"):
+        read_manifest(path, declared=declared)
 
 
 def test_regions_are_labels_of_the_only_mask_column(tmp_path: Path) -> None:

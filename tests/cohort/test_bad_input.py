@@ -301,7 +301,7 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "a picture",
         with_t2("t2.png", lambda p: write(sitk.GetImageFromArray(ball()[5]), p)),
-        "unreadable image (a PNG picture)",
+        "a PNG picture, a single slice where a 3D volume is needed",
     ),
     ("a single slice", with_images(t2=image(noise((1, 20, 20)))), "20 x 20 x 1 voxels"),
     ("NaN", with_images(t2=image(at(np.nan))), "1 voxel(s) are NaN or infinite"),

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
 
-from lens.cohort import read_case, read_image, read_manifest
+from lens.cohort import Case, read_case, read_image, read_manifest
 from lens.errors import CaseError
 from lens.radiomics.extract import extract_case
 from lens.radiomics.parameters import load_parameters
@@ -103,3 +106,130 @@ def test_volumes_and_slices_are_not_mixed(tmp_path: Path) -> None:
     sitk.WriteImage(volume(noise()), str(path))
     with pytest.raises(CaseError, match="where the cohort is of single slices"):
         read_image(path, "P", flat=True)
+
+
+def on(folder: Path, mask: sitk.Image, picture: sitk.Image | None = None, **files: str) -> Case:
+    """The case of an image, by default a picture, and a mask written under these names."""
+    names = {"us": "us.png", "mass": "mass.png"} | files
+    sitk.WriteImage(picture or sitk.GetImageFromArray(GRAY), str(folder / names["us"]))
+    sitk.WriteImage(mask, str(folder / names["mass"]))
+    path = folder / "cohort.csv"
+    path.write_text(f"patient_id,us,mass\nP,{names['us']},{names['mass']}\n")
+    return read_case(read_manifest(path).cases[0], spacing_mm=(1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("other", ["larger", "turned", "one row more"])
+def test_a_mask_of_another_size_is_not_laid_on_a_picture(tmp_path: Path, other: str) -> None:
+    shape = {"larger": (80, 100), "turned": GRAY.T.shape, "one row more": (41, 50)}[other]
+    drawn = np.zeros(shape, np.uint8)
+    drawn[10:30, 12:30] = 1
+    with pytest.raises(CaseError, match="pictures have no position") as caught:
+        on(tmp_path, sitk.GetImageFromArray(drawn))
+    assert "to the 50 x 40 pixels of us" in str(caught.value)
+    assert caught.value.file.endswith("mass.png")
+
+
+def test_a_second_picture_of_another_size_is_set_aside(tmp_path: Path) -> None:
+    picture(GRAY, tmp_path / "us.png")
+    picture(np.kron(GRAY, np.ones((2, 2), np.uint8)), tmp_path / "cxr.png")
+    path = tmp_path / "cohort.csv"
+    path.write_text("patient_id,us,cxr\nP,us.png,cxr.png\n")
+    with pytest.raises(CaseError, match="cxr cannot be laid on us pixel by pixel"):
+        read_case(read_manifest(path).cases[0])
+
+
+def slice_of(array: np.ndarray, spacing: float, sign: float = 1.0) -> sitk.Image:
+    direction = np.diag([sign, sign, 1.0])
+    return volume(array[None], spacing=(spacing, spacing, 1.0), direction=direction)
+
+
+def test_a_picture_takes_the_place_of_what_has_one_pixel_by_pixel(tmp_path: Path) -> None:
+    case = on(tmp_path, slice_of(DISC, 0.3), mass="mass.nii.gz")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(case.masks["mass"])[0], DISC)
+    assert any("mass: laid on us pixel by pixel" in note for note in case.notes)
+    image = slice_of(GRAY.astype(np.float32), 1.0)
+    case = on(tmp_path, sitk.GetImageFromArray(DISC), image, us="us.nii.gz")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(case.masks["mass"])[0], DISC)
+    turned = slice_of(DISC, 1.0, -1.0)
+    with pytest.raises(CaseError, match="cannot be laid on us"):
+        on(tmp_path, turned, mass="turned.nii.gz")
+
+
+def test_a_gray_picture_with_a_transparency_is_gray(tmp_path: Path) -> None:
+    from PIL import Image
+
+    alpha = np.full_like(GRAY, 255)
+    path = tmp_path / "la.png"
+    Image.fromarray(np.dstack([GRAY, alpha])).save(path)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(path, "P", flat=True))[0], GRAY)
+    alpha[:10] = 0
+    Image.fromarray(np.dstack([GRAY, alpha])).save(path)
+    with pytest.raises(CaseError, match="a picture that is transparent in places"):
+        read_image(path, "P", flat=True)
+    content = bytearray(path.read_bytes())
+    content[24] = 16
+    path.write_bytes(content)
+    with pytest.raises(CaseError, match="16-bit gray values with a transparency"):
+        read_image(path, "P", flat=True)
+
+
+def ultrasound(path: Path, colours: np.ndarray, how: str) -> Path:
+    """A DICOM file of (y, x, 3) pixels, with a pixel size in its ultrasound region alone."""
+    header = Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.SOPClassUID = UltrasoundImageStorage
+    header.SOPInstanceUID = generate_uid()
+    header.StudyInstanceUID, header.SeriesInstanceUID = generate_uid(), generate_uid()
+    header.Modality, header.PatientID = "US", "P"
+    header.Rows, header.Columns = colours.shape[:2]
+    header.BitsAllocated, header.BitsStored, header.HighBit = 8, 8, 7
+    header.PixelRepresentation = 0
+    header.SamplesPerPixel, header.PlanarConfiguration = 3, int(how == "planes")
+    header.PhotometricInterpretation = "YBR_FULL" if how == "YBR_FULL" else "RGB"
+    stored = colours
+    if how == "YBR_FULL":
+        stored = np.dstack([colours[..., 0], *[np.full(colours.shape[:2], 128)] * 2])
+    stored = stored.transpose(2, 0, 1) if how == "planes" else stored
+    header.PixelData = stored.astype(np.uint8).tobytes()
+    region = Dataset()
+    region.PhysicalUnitsXDirection = region.PhysicalUnitsYDirection = 3
+    region.PhysicalDeltaX, region.PhysicalDeltaY = 0.02, -0.03
+    header.SequenceOfUltrasoundRegions = [region]
+    header.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("how", ["pixels", "planes", "YBR_FULL"])
+def test_gray_dicom_in_colour_is_gray_and_colour_is_refused(tmp_path: Path, how: str) -> None:
+    colours = np.repeat(GRAY[..., None], 3, -1)
+    path = ultrasound(tmp_path / "us.dcm", colours, how)
+    read = read_image(path, "P", flat=True)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read)[0], GRAY)
+    assert read.GetSpacing()[:2] == pytest.approx((0.2, 0.3)), "of its ultrasound region, in mm"
+    header = pydicom.dcmread(path)
+    header.SequenceOfUltrasoundRegions.append(Dataset())
+    other = header.SequenceOfUltrasoundRegions[1]
+    other.PhysicalUnitsXDirection = other.PhysicalUnitsYDirection = 3
+    other.PhysicalDeltaX = other.PhysicalDeltaY = 0.01
+    header.save_as(path)
+    assert read_image(path, "P", flat=True).GetSpacing()[:2] == (1, 1), "regions that disagree"
+    with pytest.raises(CaseError, match="a colour image"):
+        read_image(path, "P")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CaseError, match=r"cut off|truncated|bytes"):
+        read_image(path, "P", flat=True)
+    if how != "YBR_FULL":
+        colours[:5, :5, 0] = 255 - colours[:5, :5, 0]
+        with pytest.raises(CaseError, match="a colour picture: 2"):
+            read_image(ultrasound(tmp_path / "red.dcm", colours, how), "P", flat=True)
+
+
+def test_a_single_slice_among_volumes_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "slice.nii.gz"
+    sitk.WriteImage(slice_of(GRAY.astype(np.float32), 1.0), str(path))
+    for file in (path, picture(GRAY, tmp_path / "us.png")):
+        with pytest.raises(CaseError, match="a single slice where a 3D volume") as caught:
+            read_image(file, "P")
+        assert "cohorts of their own" in caught.value.remedy
+        assert "4D" not in str(caught.value)

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from lens.cohort import Case, read_case, read_manifest, stack
 from lens.cohort.columns import Declared
 from lens.cohort.geometry import sample
-from lens.cohort.intensities import encoder_input, kind_of, parse_kinds, scaling
+from lens.cohort.intensities import encoder_input, kind_of, notes_on, parse_kinds, scaling
 from lens.errors import CaseError, InputError
 from lens.radiomics.extract import extract_case
 from lens.radiomics.parameters import load_parameters
@@ -120,3 +120,23 @@ def test_values_that_are_not_of_their_kind_are_refused(tmp_path: Path) -> None:
         read_case(read_manifest(path).cases[0])
     assert "--kind xray=mr" in str(caught.value)
     read_case(read_manifest(path, declared=Declared(kinds={"xray": "mr"})).cases[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "noted"),
+    [
+        ([24, 1064, 1100, 2000], True),
+        ([-2000, 24, 1064, 2000], True),
+        ([-1024, 24, 1064, 2000], True),
+        ([-3024, -40, 1064, 2000], True),
+        ([-1000, -100, 40, 1200], False),
+        ([-2000, -1000, 40, 1200], False),
+        ([-100, 40, 100, 240], False),
+    ],
+    ids=["plain", "padded", "padded at -1024", "resampled", "CT", "padded CT", "windowed"],
+)
+def test_a_ct_without_its_intercept_is_noted_whatever_its_padding(values, noted) -> None:
+    ct = image(np.zeros((2, 2, 4), np.float32) + np.array(values, np.float32))
+    notes = notes_on(ct, "ct", "ct")
+    assert bool(notes) is noted
+    assert all("check that slope and intercept were applied" in note for note in notes)
