@@ -6,10 +6,13 @@ Such a function takes volumes (n, D, H, W, C), float32 NumPy, and gives embeddin
 
 from __future__ import annotations
 
+import inspect
+import logging
+import os
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +25,8 @@ from jaxtyping import Bool, Float
 from encoders.segmentation import adaptive_average
 from encoders.torch_files import first_line
 from lens.errors import InputError, UserCodeError
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = 0.02
 """Largest change of an embedding, relative to its largest number, that another batch may make."""
@@ -83,8 +88,9 @@ class FunctionEncoder:
         """
         own = np.array(volumes, np.float32, order="C")
         try:
-            with _without_gradients():
-                made = as_array(self.call(own))
+            with _without_gradients(), kept_folder() as left:
+                given = self.call(own)
+                made = as_array(given)
         except InputError:
             raise
         except (Exception, SystemExit) as error:
@@ -93,11 +99,17 @@ class FunctionEncoder:
             if self.users:
                 raise user_failure(self.name, error) from error
             raise InputError(f"{self.name}: {first_line(error)}") from error
+        if left:
+            # Images are read meanwhile, by paths that may be relative to it.
+            raise InputError(
+                f"{self.name}: changes the current folder to {left[0]} (os.chdir), which the paths "
+                "of this job are relative to; use whole paths in your code instead"
+            )
         n = len(volumes)
         if made is None or made.ndim not in (2, MAPS) or len(made) != n or not made.size:
             raise InputError(
-                f"{self.name}: gives {_described(made)} for volumes of {volumes.shape}; expected "
-                f"embeddings ({n}, d) or maps ({n}, D', H', W', C'), channels last"
+                f"{self.name}: gives {_described(given, made)} for volumes of {volumes.shape}; "
+                f"expected embeddings ({n}, d) or maps ({n}, D', H', W', C'), channels last"
             )
         return made
 
@@ -112,7 +124,9 @@ class FunctionEncoder:
         Raises:
             InputError: as `__call__`, or there are masks and no maps.
         """
-        made = self(volumes)
+        return self._pooled(self(volumes), masks)
+
+    def _pooled(self, made: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
         if masks is None:
             return made if made.ndim == 2 else made.mean(axis=(1, 2, 3))
         if made.ndim == 2:
@@ -137,11 +151,16 @@ class FunctionEncoder:
             regional: whether regions are to be pooled over.
 
         Raises:
-            InputError: it fails, gives NaN, or other numbers for the same volume in another batch.
+            InputError: it fails, gives NaN, maps whose channels come first, or other numbers for
+                the same volume in another batch.
         """
         noise = np.random.default_rng(0).normal(size=(2, *shape, channels)).astype(np.float32)
         masks = np.ones(noise.shape[:-1], bool) if regional else None
-        both = self.embed(noise, masks)
+        if (given := self(noise)).ndim == MAPS:
+            _check_axes(self.name, given.shape, shape)
+            *sides, width = given.shape[1:]
+            log.info("%s: maps %s, %d channels", self.name, _by(sides), width)
+        both = self._pooled(given, masks)
         alone = self.embed(noise[:1], None if masks is None else masks[:1])
         for made in (both, alone):
             if wrong := int((~np.isfinite(made)).sum()):
@@ -160,8 +179,10 @@ class FunctionEncoder:
 
 
 def as_array(value: Any) -> np.ndarray | None:
-    """An array of NumPy, PyTorch or JAX as float32 NumPy; None for something else."""
+    """Real numbers of NumPy, PyTorch or JAX as a float32 NumPy array; None for something else."""
     if hasattr(value, "detach"):
+        if value.is_complex():
+            return None
         value = value.detach().to("cpu").float().numpy()
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return None
@@ -194,5 +215,81 @@ def _without_gradients() -> AbstractContextManager[Any]:
     return torch.no_grad() if torch is not None else nullcontext()
 
 
-def _described(made: np.ndarray | None) -> str:
-    return "no array of numbers" if made is None else f"an array {made.shape}"
+@contextmanager
+def kept_folder() -> Iterator[list[Path]]:
+    """Goes back to the current folder where the user's code has left it, for the list of it."""
+    here, left = Path.cwd(), []
+    try:
+        yield left
+    finally:
+        if (there := _current()) != here:
+            left.append(there or Path())
+            os.chdir(here)
+
+
+def _current() -> Path | None:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
+
+
+def _check_axes(name: str, made: Sequence[int], shape: Sequence[int]) -> None:
+    """Refuses maps whose axes 1 to 3 are not depth, height and width, as far as that can be told.
+
+    A network's strides divide the volume evenly, and its maps are no larger than the volume.
+    """
+    sides, channels_first = tuple(made[1:4]), tuple(made[2:5])
+    what = f"{name}: gives maps {tuple(made)} for volumes of {_by(shape)} voxels"
+    first = (
+        f"{what}; channels come last, and here they seem to come first: return them with "
+        "movedim(1, -1) in PyTorch, moveaxis(maps, 1, -1) in NumPy and JAX"
+    )
+    if _divides(channels_first, shape) and not _divides(sides, shape):
+        raise InputError(first)
+    if any(side > whole for side, whole in zip(sides, shape, strict=True)):
+        if all(side <= whole for side, whole in zip(channels_first, shape, strict=True)):
+            raise InputError(first)
+        raise InputError(
+            f"{what}, larger than those; return feature maps (n, D', H', W', C') of the volume's "
+            "axes in their order, or embeddings (n, d)"
+        )
+
+
+def _by(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides))
+
+
+def _divides(sides: Sequence[int], shape: Sequence[int]) -> bool:
+    return all(whole % side == 0 for side, whole in zip(sides, shape, strict=True))
+
+
+def _described(given: Any, made: np.ndarray | None) -> str:
+    """What was given in place of numbers, and how to give them."""
+    if made is not None:
+        return f"an array {made.shape}"
+    kind = type(given).__name__
+    if given is None:
+        return "nothing (None; does it end with return?)"
+    if hasattr(given, "shape"):
+        if "complex" in str(getattr(given, "dtype", "")):
+            return (
+                f"complex numbers ({kind} of {given.dtype}; return magnitudes, or real and "
+                "imaginary part side by side)"
+            )
+        return f"no array of numbers ({kind} of {getattr(given, 'dtype', 'no type')})"
+    if isinstance(given, Mapping):
+        keys = ", ".join(repr(key) for key in list(given)[:6])
+        return f"no array of numbers but a {kind} with the keys {keys} (return one of its arrays)"
+    if isinstance(given, tuple | list) and any(hasattr(each, "shape") for each in given):
+        return f"no array of numbers but a {kind} of {len(given)} (return one of them, or stack)"
+    if isinstance(given, tuple | list):
+        return f"no array of numbers but a {kind} (return numpy.asarray of it)"
+    if callable(given):
+        return (
+            f"no array of numbers but a {kind} (what makes an encoder is called once where it has "
+            "no parameters at all; leave its parameters out, also those with defaults)"
+        )
+    if inspect.isgenerator(given) or inspect.isawaitable(given):
+        return f"no array of numbers but a {kind} (return them, without yield and async)"
+    return f"no array of numbers but a {kind}"

@@ -17,6 +17,15 @@ def is_function(source: Path) -> bool:
     return bool(module and colon and dotted.isidentifier()) and not source.exists()
 
 
+def meant_function(source: Path) -> str | None:
+    """``module:function`` for what was written ``module.function``; None where no module is so."""
+    module, dot, function = str(source).rpartition(".")
+    if not (dot and function.isidentifier() and module.replace(".", "").isidentifier()):
+        return None
+    place = Path(*module.split("."))
+    return f"{module}:{function}" if place.with_suffix(".py").is_file() else None
+
+
 def is_onnx(source: Path) -> bool:
     """Whether a path names an ONNX file."""
     return source.suffix.lower() == ONNX_SUFFIX and not is_function(source)

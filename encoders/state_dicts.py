@@ -223,6 +223,10 @@ def _is_text(head: bytes) -> bool:
 def _read_file(path: Path, head: bytes, shapes_only: bool) -> StateDict:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _SAFETENSORS_LIMIT:
         return StateDict(_read_safetensors(path, shapes_only))
+    if path.suffix == ".py":
+        raise InputError(
+            f"{path}: code, not weights; name the function in it, as in {path}:FUNCTION"
+        )
     if is_torch(head):
         return StateDict(*read_torch(path, head, shapes_only=shapes_only))
     for start, what, remedy in _FOREIGN:

@@ -20,13 +20,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from encoders.functions import FunctionEncoder, user_failure
+from encoders.functions import FunctionEncoder, kept_folder, user_failure
 from encoders.source_names import code_file
+from encoders.torch_files import first_line
 from lens.cache import fingerprint
 from lens.errors import InputError
 from lens.files import file_hash
 
 log = logging.getLogger(__name__)
+
+OURS = ("lens", "encoders", "experiments")
+"""Names of the packages of this program, which a user's modules cannot have."""
 
 
 def open_function(source: Path) -> FunctionEncoder:
@@ -38,6 +42,17 @@ def open_function(source: Path) -> FunctionEncoder:
     Raises:
         InputError: there is no such module or function, it cannot be called, or the code fails.
     """
+    with kept_folder() as left:
+        made = _made(source)
+    if left:
+        log.warning(
+            "%s: changes the current folder to %s (os.chdir) when it is opened; it is put back, "
+            "for the paths of this job are relative to it", source, left[0],
+        )  # fmt: skip
+    return made
+
+
+def _made(source: Path) -> FunctionEncoder:
     name = str(source)
     module_name, _, path = name.rpartition(":")
     module = _imported(source, module_name)
@@ -91,10 +106,45 @@ def _imported(source: Path, module_name: str) -> ModuleType:
                 f"{source}: no module {error.name}, neither in the current folder nor installed; "
                 "give file.py:function to name it by its path"
             ) from error
-        raise user_failure(str(source), error) from error
+        raise _taken_name(source, folder, error) or user_failure(str(source), error) from error
+    except ImportError as error:
+        raise (
+            _taken_name(source, folder, error)
+            or _of_package(source, file, error)
+            or user_failure(str(source), error)
+        ) from error
     except (Exception, SystemExit) as error:
         raise user_failure(str(source), error) from error
     return module
+
+
+def _taken_name(source: Path, folder: str, error: ImportError) -> InputError | None:
+    """About a folder of the user's that is called like one of this program's, which is found."""
+    first = (error.name or "").partition(".")[0]
+    if first not in OURS:
+        return None
+    there = next((p for p in (Path(folder, first), Path(folder, f"{first}.py")) if p.exists()), None)
+    where = f"{there} is" if there else "what your code means by it is"
+    return InputError(
+        f"{source}: your code imports from {first} ({first_line(error)}), which is the name of a "
+        f"package of this program and already stands for it; {where} not reached. Rename it, or "
+        f"put it into a folder of another name and import from that, as in my_code.{first}"
+    )
+
+
+def _of_package(source: Path, file: Path | None, error: ImportError) -> InputError | None:
+    """About a file that imports relative to its package, and was named by its path."""
+    if file is None or "relative import" not in str(error):
+        return None
+    place = file.resolve().with_suffix("")
+    depth = 2
+    while depth < len(place.parts) - 1 and (place.parents[depth - 1] / "__init__.py").is_file():
+        depth += 1
+    dotted = ".".join(place.parts[-depth:])
+    return InputError(
+        f"{source}: {file.name} is a part of a package, and imports relative to it; start the "
+        f"command in {place.parents[depth - 1]} and give {dotted}:{str(source).rpartition(':')[2]}"
+    )
 
 
 def _makes_one(found: Any) -> bool:

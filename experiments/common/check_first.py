@@ -74,11 +74,15 @@ def check_encoder(
     Raises:
         InputError: there is none, or it is not an encoder's.
     """
-    from encoders.source_names import is_called
+    from encoders.source_names import is_called, meant_function
     from encoders.sources import exists, header_of
 
     if not exists(path):
-        raise InputError(f"{flag} {path}: no such file or folder; give an encoder's checkpoint")
+        meant = meant_function(path)
+        raise InputError(
+            f"{flag} {path}: no such file or folder; "
+            + (f"did you mean the function {meant}?" if meant else "give an encoder's checkpoint")
+        )
     if settings is None:
         if is_called(path):
             raise InputError(

@@ -24,6 +24,12 @@ from lens.errors import InputError
 
 REFUSED, INTERRUPTED = 1, 130
 
+OURS = ("lens", "encoders", "experiments")
+"""Names of the packages of this program."""
+
+_PROGRAM = Path(__file__).resolve().parents[2]
+"""Where they lie."""
+
 _AGAIN = "then start the same command again: what is finished is kept"
 _ELSEWHERE = "name another place (--out, --cache)"
 
@@ -88,6 +94,8 @@ def explain(error: BaseException, job: str, clean: Clean = str) -> tuple[str, in
     if isinstance(error, InputError):
         notes = map(clean, getattr(error, "__notes__", []))
         return "\n".join([f"refused: {_one_line(clean(str(error)))}", *notes]), REFUSED
+    if taken := _taken_name(error):
+        return f"refused: {_one_line(clean(taken))}", REFUSED
     log = _write_log(error, job, clean)
     where = f"the details are in {clean(str(log))}" if log else "no log file could be written"
     what = _one_line(clean(f"{type(error).__name__}: {error}"))[:300]
@@ -118,6 +126,25 @@ def _system(error: BaseException, clean: Clean) -> str:
         if number in (errno.ENOSPC, errno.EDQUOT):
             remedy = _room(name) + remedy
         return f"{where}{what}; {remedy}"
+    return ""
+
+
+def _taken_name(error: BaseException) -> str:
+    """Which folder of the user's was found in place of a package of this program; else empty."""
+    for each in _chain(error):
+        name = (getattr(each, "name", None) or "").partition(".")[0]
+        if not isinstance(each, ImportError) or name not in OURS:
+            continue
+        found = getattr(sys.modules.get(name), "__path__", None) or [
+            getattr(sys.modules.get(name), "__file__", None) or ""
+        ]
+        place = Path(next(iter(found), ""))
+        if _PROGRAM not in place.resolve().parents:
+            return (
+                f"{place}: has the name of a package of this program, {name}, and was found first; "
+                "start the command in another folder or rename that one, or start it as "
+                "radiomic-lens JOB, which does not search the current folder"
+            )
     return ""
 
 

@@ -33,6 +33,15 @@ MAX_COLUMNS = 0.2
 """A patient who is absurd in a larger share of the columns is to blame, and no column is."""
 
 
+FAR = 3.0
+"""Times the range of all other values by which a value that repeats lies outside them, and then
+seems to stand for a missing one."""
+
+NINES = (-99.0, -999.0, -9999.0, -99999.0)
+"""What stands for a missing value in many programs; nothing else of a column that is nowhere else
+negative."""
+
+
 class Blame(NamedTuple):
     """Where absurd values come from.
 
@@ -83,6 +92,30 @@ def absurd_embeddings(values: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, "n d
     known = usual_magnitudes(values)
     known = known[~np.isnan(known)]
     return _beyond(values, np.full(values.shape[1], known.max() if known.size else np.inf))
+
+
+def sentinels(values: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, "n k"]:
+    """Whether each value seems to stand for a missing one, as -999 does.
+
+    It is the least or the largest of its column and of two patients or more, but of fewer than
+    half, and lies `FAR` ranges of all others outside them; or it is one of `NINES`, and no other
+    value is negative. Columns with fewer than `FEWEST_VALUES` different others are not judged.
+    """
+    found = np.zeros(values.shape, bool)
+    known = np.isfinite(values)
+    for least in (True, False):
+        ends = np.where(known, values, np.inf if least else -np.inf)
+        end = ends.min(axis=0, initial=np.inf) if least else ends.max(axis=0, initial=-np.inf)
+        at = known & (values == end)
+        count = at.sum(axis=0)
+        for column in np.flatnonzero((count > 1) & (2 * count < known.sum(axis=0))):
+            others = np.unique(values[known[:, column] & ~at[:, column], column])
+            if len(others) < FEWEST_VALUES:
+                continue
+            gap = others[0] - end[column] if least else end[column] - others[-1]
+            far = gap > FAR * (others[-1] - others[0])
+            found[:, column] |= at[:, column] & (far or (end[column] in NINES and others[0] >= 0))
+    return found
 
 
 def blame(absurd: Bool[np.ndarray, "n k"]) -> Blame:

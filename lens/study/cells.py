@@ -20,6 +20,9 @@ PATIENT_WORDS = ("patientid", "participantid")
 
 DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
 
+DIAGNOSTICS = re.compile(r"([^.\s]+\.[^.\s]+\.)?(diagnostics|general_info)_.+")
+"""Columns in which PyRadiomics says how a case was done; they are no features."""
+
 MOST = 0.5
 """A column in which more of the values are numbers is a column of numbers."""
 

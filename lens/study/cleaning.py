@@ -18,6 +18,7 @@ from lens.study.absurd import (
     absurd_embeddings,
     absurd_features,
     blame,
+    sentinels,
     usual_magnitudes,
 )
 from lens.study.join import Rows
@@ -54,9 +55,19 @@ def select(rows: Rows, *, rois: Sequence[str] = (), modalities: Sequence[str] = 
 def with_spelling(rows: Rows) -> Rows:
     """With a note on regions or modalities whose names are the same but for upper and lower case.
 
-    They are analysed as two, which is seldom meant.
+    They are analysed as two, which is seldom meant. Likewise features of a modality and region.
     """
     notes = []
+    parts = rows.features
+    folded = pd.concat([parts[["modality", "roi"]], parts["column"].str.casefold()], axis=1)
+    if (twice := folded.duplicated(keep=False)).any():
+        same = folded["column"] == folded.loc[twice.idxmax(), "column"]
+        names = parts["column"][twice & same].tolist()
+        notes.append(
+            f"{rows.sources['radiomics']}: {twice.sum()} columns have names that are the same but "
+            f"for upper and lower case, such as {' and '.join(map(repr, names))}; are they meant "
+            "to be one?"
+        )
     for what in ("modality", "roi"):
         names = rows.features[what].unique().tolist()
         alike = [name for name in names if [n.casefold() for n in names].count(name.casefold()) > 1]
@@ -65,6 +76,22 @@ def with_spelling(rows: Rows) -> Rows:
                 f"{rows.sources['radiomics']}: {what} {' and '.join(map(repr, alike))} are taken "
                 "as different ones; are they meant to be one?"
             )
+    return replace(rows, notes=(*rows.notes, *notes))
+
+
+def with_sentinels(rows: Rows) -> Rows:
+    """With a note on a value that seems to stand for a missing one, -999 for instance."""
+    found = sentinels(rows.r)
+    notes = []
+    for value in np.unique(rows.r[found]):
+        these = found & (rows.r == value)
+        patients, columns = np.flatnonzero(these.any(axis=1)), np.flatnonzero(these.any(axis=0))
+        notes.append(
+            f"{rows.sources['radiomics']}: {value:.6g} is the value of {len(patients)} patients in "
+            f"{len(columns)} column(s), and far from all others, such as "
+            f"{rows.columns[columns[0]]} of patient {'/'.join(rows.ids.iloc[patients[0]])}; where "
+            "it stands for a missing value, leave the cell blank"
+        )
     return replace(rows, notes=(*rows.notes, *notes))
 
 

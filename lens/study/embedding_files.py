@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lens.errors import InputError
+from lens.names import same_word
 from lens.settings import PoolTokens
 from lens.study.array_files import pooled, read_npy, read_npz, to_array
 from lens.study.cells import ID_COLUMNS
@@ -28,6 +30,12 @@ Arrays = Mapping[str, Any]
 
 SUFFIXES = (".npz", ".npy", ".pt", ".pth", ".h5", ".hdf5", ".h5ad")
 """Ends of the names of files of arrays."""
+
+NAMES = ("ids", "names", "features", "feats", "embedding", "coords", "labels")
+"""What people call ids and embeddings of all cases together, without case and marks."""
+
+FEWEST_CASES = 6
+"""Fewer keys are not of a case each where one of them is such a name."""
 
 SAVE = "torch.save({'patient_id': ids, 'embeddings': x}, path)"
 
@@ -55,7 +63,8 @@ def read_arrays(source: str | Path, pool_tokens: PoolTokens | None = None) -> Ar
     - ``.h5``: ``patient_id`` and ``embeddings``, or a dataset (or group) per id; ``FILE.h5:NAME``
       names another dataset than ``embeddings``, or the group of the ids.
     - ``.h5ad``: ``X``, or an ``obsm`` by ``FILE.h5ad:KEY``; ids are ``obs_names``.
-    - a folder of ``<id>.h5`` (dataset ``y_hat``, or the only one), ``<id>.npy`` or ``<id>.pt``.
+    - a folder of ``<id>.h5`` (dataset ``y_hat``, or the only one, or by ``FOLDER:NAME`` another),
+      ``<id>.npy`` or ``<id>.pt``.
 
     Args:
         source: path, or ``FILE:PART``.
@@ -68,7 +77,7 @@ def read_arrays(source: str | Path, pool_tokens: PoolTokens | None = None) -> Ar
     """
     path, part = located(source)
     if path.is_dir():
-        return _stacked(_folder(path), str(path), pool_tokens)
+        return _stacked(_folder(path, part), str(path), pool_tokens)
     if not path.is_file():
         raise InputError(f"{source}: no such file")
     suffix = path.suffix.lower()
@@ -88,7 +97,21 @@ def read_arrays(source: str | Path, pool_tokens: PoolTokens | None = None) -> Ar
                 "embeddings"
             )
         return content
+    _check_keys(content, path)
     return _stacked(content, str(path), pool_tokens)
+
+
+def _check_keys(content: Mapping[Any, Any], path: Path) -> None:
+    """Refuses what is no id -> embedding: text, or all embeddings under a name of their own."""
+    text = any(not hasattr(v, "detach") and np.asarray(v).dtype.kind in "OSU"
+               for v in content.values())  # fmt: skip
+    named = len(content) < FEWEST_CASES and any(same_word(str(key)) in NAMES for key in content)
+    if text or named:
+        raise InputError(
+            f"{path}: holds the keys {', '.join(map(str, list(content)[:5]))}; expected patient_id "
+            "and embeddings, or a key per patient with the array of each. Save "
+            f"numpy.savez('x.npz', patient_id=ids, embeddings=x), or as .pt {SAVE}"
+        )
 
 
 def _with_ids(x: Any, path: Path) -> Arrays:
@@ -140,10 +163,11 @@ def _stacked(cases: Mapping[Any, Any], name: str, pool_tokens: PoolTokens | None
     return {"patient_id": list(rows), "embeddings": np.stack(list(rows.values()))}
 
 
-def _folder(path: Path) -> dict[str, Any]:
-    """Case -> embedding, from a file per case."""
+def _folder(path: Path, part: str | None = None) -> dict[str, Any]:
+    """Case -> embedding, from a file per case; `part` names the dataset in each HDF5."""
+    of_hdf5 = partial(read_case, part=part)
     readers: dict[str, Callable[[Path], Any]] = {
-        ".h5": read_case, ".hdf5": read_case, ".npy": read_npy, ".pt": _tensors, ".pth": _tensors,
+        ".h5": of_hdf5, ".hdf5": of_hdf5, ".npy": read_npy, ".pt": _tensors, ".pth": _tensors,
     }  # fmt: skip
     files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     of_cases = [file for file in files if file.suffix.lower() in readers]
@@ -153,6 +177,10 @@ def _folder(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: a folder of embeddings holds a file per case, all <id>.h5, <id>.npy or "
             f"<id>.pt; found {found}"
+        )
+    if part is not None and not kinds <= {".h5", ".hdf5"}:
+        raise InputError(
+            f"{path}:{part}: its files are {kinds.pop()}, which have no named parts; give {path}"
         )
     if others := [file.name for file in files if file not in of_cases]:
         log.warning("%s: passed over %d other file(s), such as %s", path, len(others), others[0])

@@ -43,10 +43,17 @@ def read_hdf5(path: Path, part: str | None = None) -> dict[str, Any]:
         return {name: _of_case(_member(group, name, path), path) for name in group}
 
 
-def read_case(path: Path) -> np.ndarray:
-    """The embedding in a file of one case: dataset ``y_hat``, or the only one."""
+def read_case(path: Path, part: str | None = None) -> np.ndarray:
+    """The embedding in a file of one case: dataset `part`, else ``y_hat``, or the only one.
+
+    Raises:
+        InputError: as `read_hdf5`, or several datasets and no word on which.
+    """
     with _opened(path) as file:
-        return _of_case(file, path)
+        if part is not None:
+            return _values(_member(file, part, path), path)
+        remedy = f"; name the one to take, as in {path.parent}:{{}}"
+        return _of_case(file, path, remedy)
 
 
 def read_anndata(path: Path, key: str | None = None) -> dict[str, Any]:
@@ -110,13 +117,14 @@ def _member(group: Any, name: str, path: Path) -> Any:
     return group
 
 
-def _of_case(item: Any, path: Path) -> np.ndarray:
+def _of_case(item: Any, path: Path, remedy: str = "; save each alone") -> np.ndarray:
     if _is_dataset(item):
         return _values(item, path)
     names = [CASE] if CASE in item else list(item)
     if len(names) != 1 or not _is_dataset(_member(item, names[0], path)):
         raise InputError(
             f"{path}: {item.name} holds {names[:5]}, where dataset {CASE!r}, or one alone, belongs"
+            + remedy.format("features" if "features" in names else "NAME")
         )
     return _values(_member(item, names[0], path), path)
 

@@ -22,6 +22,7 @@ from lens.study.cleaning import (
     select,
     set_aside_absurd,
     set_aside_incomplete,
+    with_sentinels,
     with_spelling,
 )
 from lens.study.embedding_checks import check_finite, check_usable
@@ -115,9 +116,8 @@ def load_study(
     }
     named = [name for name, source in given.items() if has_names(source)]
     features = names.ids(read_radiomics(radiomics, id_column=id_column))
-    joined = with_spelling(
-        join(tables, features, sources, named=named, allow_partial=allow_partial)
-    )
+    joined = join(tables, features, sources, named=named, allow_partial=allow_partial)
+    joined = with_sentinels(with_spelling(joined))
     for note in joined.notes:
         log.warning("%s", note)
     for name, x in joined.x.items():

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 PARTED = re.compile(r"(?P<path>.+\.(?:xlsx|xlsm|h5|hdf5|h5ad)):(?P<part>[^:]+)", re.IGNORECASE)
-"""``FILE:PART``: a sheet of a workbook, a dataset of HDF5, an ``obsm`` of AnnData."""
+"""``FILE:PART``: a sheet of a workbook, a dataset of HDF5, an ``obsm`` of AnnData. ``FOLDER:PART``
+is a dataset of every HDF5 in a folder."""
 
 IDS = ("_ids.csv", "_ids.txt")
 """Ends of the names of files of ids, beside the arrays that they belong to."""
@@ -22,10 +23,14 @@ class Located(NamedTuple):
 
 def located(source: str | Path) -> Located:
     """What ``FILE:PART`` means; a file that is called so itself is one."""
-    match = PARTED.fullmatch(str(source))
-    if match is None or Path(source).exists():
+    if Path(source).exists():
         return Located(Path(source))
-    return Located(Path(match["path"]), match["part"])
+    if match := PARTED.fullmatch(str(source)):
+        return Located(Path(match["path"]), match["part"])
+    folder, colon, part = str(source).rpartition(":")
+    if colon and part and Path(folder).is_dir():
+        return Located(Path(folder), part)
+    return Located(Path(source))
 
 
 def ids_beside(path: Path) -> list[Path]:

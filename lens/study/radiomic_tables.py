@@ -17,20 +17,18 @@ from lens.errors import InputError
 from lens.names import PART
 from lens.radiomics.ibsi import as_pyradiomics
 from lens.radiomics.names import PATTERN
-from lens.study.cells import ID_COLUMNS
+from lens.study.cells import DIAGNOSTICS, ID_COLUMNS
 from lens.study.dimensions import listed
 from lens.study.id_causes import probable_cause, same_but_for_writing
 
 log = logging.getLogger(__name__)
 
-DIAGNOSTICS = re.compile(r"([^.\s]+\.[^.\s]+\.)?(diagnostics|general_info)_.+")
-"""Columns in which PyRadiomics says how a case was done; they are no features."""
-
 BATCH = ("Image", "Mask")
-"""Columns that every output of PyRadiomics' command line begins with, those of its input."""
+"""Columns that every output of PyRadiomics' command line begins with, those of its input; one of
+them may be the column of ids."""
 
-COMBAT = "combat_"
-"""Prefix by which some scripts mark values that were harmonised between sites."""
+_COMBAT = re.compile(r"^(?:combat_)|(?:_combat)$")
+"""How some scripts mark values that were harmonised between sites."""
 
 _PREFIX = re.compile(r"(?P<part>[^.\s]+\.[^.\s]+)\.(?P<feature>.+)")
 
@@ -61,7 +59,7 @@ def named_features(table: pd.DataFrame, name: str, part: str = "") -> pd.DataFra
     table = _without_diagnostics(table, name)
     columns = [c for c in table.columns if c not in ID_COLUMNS]
     called = {column: _called(column, part) for column in columns}
-    plain = [c for c in columns if called[c] is None and as_feature(c.removeprefix(COMBAT))]
+    plain = [c for c in columns if called[c] is None and as_feature(_plain(c))]
     if plain and not part:
         raise InputError(
             f"{name}: {listed(plain)} name no modality and region; say which the table is about, "
@@ -136,7 +134,7 @@ def _merged(one: pd.DataFrame, two: pd.DataFrame, keys: Sequence[str], name: str
 def _without_diagnostics(table: pd.DataFrame, name: str) -> pd.DataFrame:
     columns = [c for c in table.columns if c not in ID_COLUMNS]
     over = [c for c in columns if DIAGNOSTICS.fullmatch(c)]
-    if set(BATCH) <= set(columns):
+    if set(BATCH) & set(columns):
         # What the batch's own list had comes first, then diagnostics and features.
         known = [bool(DIAGNOSTICS.fullmatch(c)) or as_feature(c) is not None for c in columns]
         first = known.index(True) if True in known else len(columns)
@@ -149,7 +147,7 @@ def _without_diagnostics(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _called(column: str, part: str) -> str | None:
     """The column in our form; None where it is no feature's name."""
-    column = column.removeprefix(COMBAT)
+    column = _plain(column)
     prefix = f"{part}." if part else ""
     if prefix and column.startswith(prefix):
         column = column.removeprefix(prefix)
@@ -158,5 +156,10 @@ def _called(column: str, part: str) -> str | None:
         if found is None:
             return None
         prefix, column = f"{found['part']}.", found["feature"]
-    feature = as_feature(column)
+    feature = as_feature(_plain(column))
     return None if feature is None else prefix + feature
+
+
+def _plain(column: str) -> str:
+    """The name without the word for harmonised values."""
+    return _COMBAT.sub("", column)

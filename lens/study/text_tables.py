@@ -18,7 +18,7 @@ import pandas as pd
 from lens.errors import InputError
 from lens.formulas import read_csv, unguarded
 from lens.missing import MISSING
-from lens.study.cells import DECIMAL_COMMA
+from lens.study.cells import DECIMAL_COMMA, DIAGNOSTICS
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,8 @@ def _parse(
 
 def _has_decimal_commas(path: Path, read: pd.DataFrame, form: _Form, names: list[str]) -> bool:
     """Whether commas in cells are decimal ones; refused where cells could mean something else."""
+    # How PyRadiomics says that a case was done, a version for instance, is no number.
+    read = read[[c for c in read.columns if not DIAGNOSTICS.fullmatch(c)]]
     text = [str(c) for c, kind in read.dtypes.items() if getattr(kind, "kind", "O") not in "iufb"]
     cells = [cell for column in text for cell in read[column] if isinstance(cell, str)]
     commas = [cell for cell in cells if DECIMAL_COMMA.fullmatch(cell)]

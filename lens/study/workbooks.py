@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,10 @@ from lens.study.array_files import MOST_DEFLATED
 from lens.study.extras import needed
 
 
+_MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?ref="([A-Z]+\d+:[A-Z]+(\d+))"')
+"""A block of merged cells in the text of a sheet, with its last row."""
+
+
 def read_workbook(path: Path, sheet: str | None = None) -> pd.DataFrame:
     """A sheet: names of columns in the first row that is not blank, then a row per patient.
 
@@ -23,7 +28,7 @@ def read_workbook(path: Path, sheet: str | None = None) -> pd.DataFrame:
 
     Raises:
         InputError: openpyxl is not installed, no such sheet, cells without a name above them, a
-            name twice, or a formula that was never calculated.
+            name twice, merged cells, or a formula that was never calculated.
     """
     openpyxl = needed("openpyxl", "tables", path)
     _check_sizes(path)
@@ -41,6 +46,7 @@ def read_workbook(path: Path, sheet: str | None = None) -> pd.DataFrame:
     table = table.map(lambda cell: None if isinstance(cell, str) and cell.strip() == "" else cell)
     if table.isna().to_numpy().any():
         _check_calculated(openpyxl, path, sheet)
+        _check_merged(openpyxl, path, sheet, rows.index(header) + 1)
     blank = [c for c, name in zip(columns, names, strict=True) if not name]
     return table.drop(columns=[c for c in blank if table[c].isna().all()])
 
@@ -74,6 +80,26 @@ def _check_calculated(openpyxl: Any, path: Path, sheet: str | None) -> None:
                     "without its value; open and save the workbook in a spreadsheet, or write "
                     "values"
                 )
+
+
+def _check_merged(openpyxl: Any, path: Path, sheet: str | None, header: int) -> None:
+    """Refuses cells of the header (row `header`, from 1) or below that were merged into one.
+
+    A file keeps the value of the first alone; which of the others it is meant for, nobody knows.
+    """
+    with path.open("rb") as stream:
+        book = openpyxl.load_workbook(stream, read_only=True, keep_links=False)
+        chosen = book.worksheets[0] if sheet is None else book[sheet]
+        # The sheet's own text: read whole by the library it would take minutes, and gigabytes.
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read(chosen._worksheet_path)
+    merged = [found[1].decode() for found in _MERGED.finditer(text) if int(found[2]) >= header]
+    if merged:
+        raise InputError(
+            f"{path}: {len(merged)} block(s) of merged cells, such as {merged[0]}, of which the "
+            "first cell alone holds the value; unmerge them, and write the value of every patient "
+            "into a cell of its own"
+        )
 
 
 def _check_sizes(path: Path) -> None:
