@@ -13,7 +13,6 @@ from lens.cohort import CaseFiles
 from lens.cohort.contents import image_hash
 from lens.files import write_arrays
 
-
 NOTES = "notes"
 """Name of the array with the notes on a case (`lens.cohort.Case.notes`)."""
 

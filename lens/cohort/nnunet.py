@@ -130,8 +130,7 @@ def _row(
             case,
             masks / f"{case}{dataset.ending}",
             stage="read",
-            reason="an image without its mask"
-            + _meant(case, masks, drawn.keys() - found.keys()),
+            reason="an image without its mask" + _meant(case, masks, drawn.keys() - found.keys()),
             remedy="Add the mask, or remove the image.",
         )
     return row | {dataset.mask: file}

@@ -49,6 +49,7 @@ from lens.radiomics.workers import Cluster, each_in_workers
 
 log = logging.getLogger(__name__)
 
+
 def extract_cohort(
     cohort: Cohort,
     parameters: Mapping[str, Parameters],
@@ -318,7 +319,11 @@ def _warn_of_absent(
             continue
         rows = [row for part in parts for row in part["geometry"] if row["name"] == roi]
         values = sorted({int(value) for row in rows for value, _ in row["labels"]})
-        held = f"their masks hold {', '.join(map(str, values)) or 'nothing'}" if rows else "no mask"
+        held = (
+            f"their masks hold {', '.join(map(str, values)) or 'nothing'}"
+            if rows
+            else "no cell names one"
+        )
         log.warning(
             "region %s: none of the %d patients has it (%s), so that the table has no column of "
             "it. Correct its masks or --label, or leave it out: --rois names the others",

@@ -135,7 +135,9 @@ def test_a_missing_or_binary_manifest_is_refused(folder: Path) -> None:
 def test_a_manifest_in_latin_1_is_refused_with_the_place_and_the_remedy(folder: Path) -> None:
     path = folder / "cohort.csv"
     path.write_text("patient_id,t2,gland\nP1,a,b\nMüller,a,b\n", encoding="latin-1")
-    with pytest.raises(InputError, match=r"cohort.csv, line 3: .*\(byte 0xfc near .*M\?ller.*CSV UTF"):
+    with pytest.raises(
+        InputError, match=r"cohort.csv, line 3: .*\(byte 0xfc near .*M\?ller.*CSV UTF"
+    ):
         read_manifest(path)
 
 
