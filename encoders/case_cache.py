@@ -13,6 +13,15 @@ from lens.cohort import CaseFiles
 from lens.cohort.contents import image_hash
 from lens.files import write_arrays
 
+NOTES = "notes"
+"""Name of the array with the notes on a case (`lens.cohort.Case.notes`)."""
+
+
+def kept_notes(path: Path) -> tuple[str, ...]:
+    """The notes on a case, of a file that `CaseCache.keep` wrote."""
+    with np.load(path) as arrays:
+        return tuple(map(str, arrays[NOTES]))
+
 
 class CaseCache:
     """A folder with a file per case, named after the key of all that determines its content.
@@ -40,11 +49,11 @@ class CaseCache:
         path = self._path(own)
         return path if finished(path, own) else None
 
-    def keep(self, files: CaseFiles, **arrays: np.ndarray) -> Path:
-        """Writes the arrays of a case as ``.npz``; gives its path."""
+    def keep(self, files: CaseFiles, notes: Sequence[str], **arrays: np.ndarray) -> Path:
+        """Writes the arrays of a case as ``.npz`` with the notes on it; gives its path."""
         own = self._key(files)
         path = self._path(own)
-        write_arrays(path, **arrays)
+        write_arrays(path, **arrays, **{NOTES: np.array(notes, dtype=np.str_)})
         finish(path, own)
         return path
 

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from jaxtyping import Bool, Float, Float32
 from tqdm import tqdm
 
-from encoders.case_cache import CaseCache
+from encoders.case_cache import CaseCache, kept_notes
 from encoders.channels import check_channels
 from encoders.embedding import embed, embed_windows
 from encoders.encoder import Encoder, EncoderConfig, encoder_hash
@@ -21,6 +21,7 @@ from encoders.functions import FunctionConfig, FunctionEncoder
 from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, Tokens
 from encoders.vit import ViT, ViTConfig, grey
 from lens.cohort import Case, CaseFiles, Cohort, read_case, stack, stack_mask
+from lens.cohort.case_notes import log_notes
 from lens.cohort.prostate import MODALITIES
 from lens.errors import CaseError, InputError
 from lens.files import write_arrays
@@ -85,6 +86,7 @@ def embed_cohort(
     batch_size: int = 4,
     cache: Path | None = None,
     progress: bool = False,
+    told: bool = True,
 ) -> tuple[CohortEmbeddings, tuple[CaseError, ...]]:
     """Embeddings of every case of a cohort that can be read.
 
@@ -96,6 +98,7 @@ def embed_cohort(
         cache: folder of finished cases, keyed by ids, the content of images, encoder, settings and
             code; a second run reads them from there, an interrupted one goes on.
         progress: show a progress bar.
+        told: log the notes on the cases, those that the cache has as well.
 
     Returns:
         The embeddings, and an error for every case set aside (the manifest's own among them).
@@ -110,23 +113,26 @@ def embed_cohort(
         encoder = grey(encoder)
     kept = None if cache is None else _kept(encoder, settings, cache)
     rows: dict[int, np.ndarray] = {}
+    notes: dict[int, Sequence[str]] = {}
     errors = list(cohort.set_aside)
     with tqdm(total=len(cohort.cases), desc="embed", unit="case", disable=not progress) as bar:
         for index, files in enumerate(cohort.cases):
             if kept and (path := kept.find(files)):
-                rows[index] = np.load(path)["embedding"]
+                rows[index], notes[index] = np.load(path)["embedding"], kept_notes(path)
                 bar.update()
         todo = [pair for pair in enumerate(cohort.cases) if pair[0] not in rows]
         for index, made in _embedded(todo, encoder, settings, batch_size):
             if isinstance(made, CaseError):
                 errors.append(made)
             else:
-                rows[index] = made
+                rows[index], notes[index] = made
                 if kept:
-                    kept.keep(cohort.cases[index], embedding=made)
+                    kept.keep(cohort.cases[index], notes[index], embedding=rows[index])
             bar.update()
     if not rows:
         raise InputError(f"{cohort.path}: no case could be embedded; the first: {errors[0]}")
+    if told:
+        log_notes((cohort.cases[index].patient_id, notes[index]) for index in sorted(notes))
     return _in_order(cohort, rows), tuple(errors)
 
 
@@ -224,8 +230,8 @@ def _embedded(
     encoder: Encoder | FunctionEncoder,
     settings: EmbeddingSettings,
     batch_size: int,
-) -> Iterator[tuple[int, np.ndarray | CaseError]]:
-    """The embedding of each case, or why there is none."""
+) -> Iterator[tuple[int, tuple[np.ndarray, Sequence[str]] | CaseError]]:
+    """The embedding of each case with the notes on it, or why there is none."""
     cases = dict(todo)
     members = _read_ahead(todo, settings)
     while batch := list(islice(members, batch_size)):
@@ -236,14 +242,16 @@ def _embedded(
             else:
                 yield index, read
         rows = _rows(encoder, [read for _, read in good], settings, batch_size)
-        for (index, _), row in zip(good, rows, strict=True):
-            yield index, row if np.isfinite(row).all() else _not_finite(cases[index])
+        for (index, read), row in zip(good, rows, strict=True):
+            finite = bool(np.isfinite(row).all())
+            yield index, (row, read.notes) if finite else _not_finite(cases[index])
 
 
 @dataclass(frozen=True)
 class _Read:
     volume: Float[np.ndarray, "d h w c"]
     mask: Bool[np.ndarray, "d h w"] | None
+    notes: tuple[str, ...]
 
 
 def _read_ahead(
@@ -267,7 +275,7 @@ def _read(files: CaseFiles, settings: EmbeddingSettings) -> _Read | CaseError:
         shape = _full_shape(case, settings) if settings.windows else settings.shape
         volume = stack(case, shape=shape, modalities=settings.modalities)
         if settings.pool == "global":
-            return _Read(volume, None)
+            return _Read(volume, None, case.notes)
         mask = stack_mask(case, settings.pool, shape=shape)
         if not mask.any():
             raise CaseError(
@@ -277,7 +285,7 @@ def _read(files: CaseFiles, settings: EmbeddingSettings) -> _Read | CaseError:
                 reason=f"no voxel of the {settings.pool} lies in the crop of {shape} voxels",
                 remedy="Draw the region, enlarge the shape, or pool over another one.",
             )
-        return _Read(volume, mask)
+        return _Read(volume, mask, case.notes)
     except CaseError as error:
         return error
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from encoders.case_cache import CaseCache
+from encoders.case_cache import CaseCache, kept_notes
 from encoders.channels import check_channels
 from encoders.rows import Rows
 from lens.cohort import CaseFiles, Cohort, read_case, stack, stack_mask
+from lens.cohort.case_notes import log_notes
 from lens.errors import CaseError, InputError
 
 IN_MEMORY = 4 << 30
@@ -65,6 +66,7 @@ def cache_cohort(
     spacing_mm: tuple[float, float, float],
     labels: Mapping[str, Sequence[int]] | None = None,
     progress: bool = True,
+    told: bool = True,
 ) -> tuple[CachedCohort, tuple[CaseError, ...]]:
     """Volumes and masks of every case; what is not in the cache yet is read into it.
 
@@ -76,6 +78,7 @@ def cache_cohort(
         spacing_mm: (x, y, z).
         labels: region -> the mask values that make it; every value above zero by default.
         progress: show a progress bar.
+        told: log the notes on the cases, those that the cache has as well.
 
     Returns:
         The cases that can be used, and an error for every other one (the manifest's own among
@@ -102,14 +105,12 @@ def cache_cohort(
     if not good:
         raise InputError(f"{cohort.path}: no case can be used; the first: {errors[0]}")
     cases = tuple(cohort.cases[i] for i in good)
-    return (
-        CachedCohort(
-            cases,
-            tuple(r for r in results if isinstance(r, Path)),
-            replace(cohort, cases=cases),
-        ),
-        errors,
-    )
+    paths = tuple(r for r in results if isinstance(r, Path))
+    if told:
+        log_notes(
+            (files.patient_id, kept_notes(path)) for files, path in zip(cases, paths, strict=True)
+        )
+    return CachedCohort(cases, paths, replace(cohort, cases=cases)), errors
 
 
 def count_cached(
@@ -184,4 +185,4 @@ def _read(
     except CaseError as error:
         return error
     masks = {f"mask-{roi}": stack_mask(case, roi, shape=shape) for roi in cohort.rois}
-    return kept.keep(files, volume=volume, **masks)
+    return kept.keep(files, case.notes, volume=volume, **masks)

@@ -166,6 +166,8 @@ class _Maker:
                 settings=settings,
                 cache=self._cache("embeddings-cache"),
                 progress=True,
+                # The radiomics of this run tell them, or else the first of the encoders.
+                told=plan.radiomics is not None and checkpoint == plan.config.images.encoder_pre,
             )
             rows.save(table)
             write_failures(self.names.errors(failed), failures)

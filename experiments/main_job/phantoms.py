@@ -89,7 +89,11 @@ def from_phantoms(plan: Plan, record: RunRecord) -> Inputs:
         """Read when the first training needs them."""
         if not cached:
             ready, failed = cache_cohort(
-                cohort, folder / "volumes", shape=plan.shape, spacing_mm=plan.spacing
+                cohort,
+                folder / "volumes",
+                shape=plan.shape,
+                spacing_mm=plan.spacing,
+                told=False,
             )
             if failed:
                 raise InputError(f"{manifest}: damaged ({failed[0]}); delete {folder / 'cohort'}")

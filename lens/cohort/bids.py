@@ -9,7 +9,15 @@ from pathlib import Path
 
 from lens.cohort.bids_tables import LABELS, Study, read_tables, read_values, table_of
 from lens.cohort.dataset_json import column_name
-from lens.cohort.prepared import Note, Prepared, one_of, plain_id, walk
+from lens.cohort.prepared import (
+    Note,
+    Prepared,
+    check_columns,
+    one_of,
+    plain_id,
+    walk,
+    written_otherwise,
+)
 from lens.errors import CaseError, InputError
 
 MASKS = ("mask", "roi")
@@ -107,7 +115,11 @@ def prepare_bids(
             f"are meant: --mask {several}='*_{LABELS}'"
         )
     flags, odd = _regions(root, found)
+    regions = (flag.partition("=")[0] for flag in flags[1:])
+    remedy = "Give other names: --image NAME=PATTERN, --mask NAME=PATTERN"
+    check_columns(root, found.images, found.masks, regions, remedy=remedy)
     tables = read_tables(root)
+    listed, seen = {subject for subject, _ in tables}, {file.study[0] for file in files}
     rows, set_aside = [], []
     columns = (*found.images.values(), *found.masks.values())
     for study in sorted({study for of in columns for study in of}):
@@ -120,7 +132,7 @@ def prepare_bids(
             continue
         labels = tables.get((study[0], ""), {}) | tables.get(study, {})
         if tables and not labels:
-            what = "no row in participants.tsv"
+            what = "no row in participants.tsv" + _meant(study[0], listed - seen, "it has")
             found.notes.append(Note(*study, "labels", what, "no labels"))
         clash = sorted(set(labels) & {*row, *found.images, *found.masks})
         if clash:
@@ -129,9 +141,9 @@ def prepare_bids(
                 "Rename them, or the images: --image NAME=PATTERN"
             )
         rows.append(row | labels)
-    seen = {file.study[0] for file in files}
-    for subject in sorted({subject for subject, _ in tables} - seen):
+    for subject in sorted(listed - seen):
         reason = "a row of participants.tsv without images"
+        reason += _meant(subject, seen - listed, "there is a folder")
         remedy = "Download the subject, or remove the row."
         set_aside.append(_fault((subject, ""), root / f"sub-{subject}", reason, remedy))
     return Prepared(tuple(rows), tuple(set_aside), tuple(found.notes), flags)
@@ -203,6 +215,8 @@ def _row(root: Path, study: Study, found: _Found) -> dict[str, str | Path]:
     subject, session = study
     row: dict[str, str | Path] = {"patient_id": subject}
     row |= {"study_id": session} if session else {}
+    pictured, drawn = ({s for of in each.values() for s, _ in of} for each in
+                       (found.images, found.masks))  # fmt: skip
     for flag, columns in (("--image", found.images), ("--mask", found.masks)):
         for name, of in columns.items():
             remedy = f"Say which is meant: {flag} {name}='*_run-01_*', by a part of its name."
@@ -214,13 +228,14 @@ def _row(root: Path, study: Study, found: _Found) -> dict[str, str | Path]:
                 raise _fault(
                     study,
                     _folder(root, study),
-                    f"no {name} image{what}",
+                    f"no {name} image{what}" + _meant(subject, pictured - drawn, "there is"),
                     "Add it, or say which images are meant: --image NAME=PATTERN.",
                 )
     missing = [name for name in found.masks if name not in row]
     if len(missing) == len(found.masks):
         listed = ", ".join(found.masks)
         reason = f"no mask ({listed})" + (f" of session {session}" if session else "")
+        reason += _meant(subject, drawn - pictured, "there is one of")
         raise _fault(study, _folder(root, study), reason, "Add one, or leave out the images.")
     for name in missing:
         found.notes.append(Note(*study, name, "no mask", "left blank"))
@@ -252,6 +267,12 @@ def _regions(root: Path, found: _Found) -> tuple[tuple[str, ...], dict[Study, Ca
     if not first:
         return (), odd
     return ("--label", *(f"{name}={value}" for name, value in first.items())), odd
+
+
+def _meant(subject: str, others: set[str], where: str) -> str:
+    """Names the subject that is likely meant."""
+    other = written_otherwise(subject, others)
+    return f"; {where} sub-{other}" if other else ""
 
 
 def _folder(root: Path, study: Study) -> Path:

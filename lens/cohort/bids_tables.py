@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lens.cohort.dataset_json import column_name
 from lens.cohort.prepared import plain_id
+from lens.cohort.utf8 import AS_TEXT, read_utf8
 from lens.errors import InputError
 from lens.missing import is_missing
 
@@ -94,14 +96,16 @@ def _by_id(path: Path, column: str, prefix: str) -> list[tuple[str, dict[str, st
 def _read(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     """Rows of a tab-separated table; cells stay as they are written."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            lines = [
-                [cell.strip() for cell in line]
-                for line in csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-                if any(cell.strip() for cell in line)
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not readable as UTF-8 tab-separated text ({error})") from error
+        stream = io.StringIO(read_utf8(path, AS_TEXT), newline="")
+        lines = [
+            [cell.strip() for cell in line]
+            for line in csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if any(cell.strip() for cell in line)
+        ]
+    except csv.Error as error:
+        raise InputError(
+            f"{path}: not readable as tab-separated text ({error}). {AS_TEXT}"
+        ) from error
     header = lines[0] if lines else []
     if missing := [name for name in needed if name not in header]:
         raise InputError(

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lens.cohort.prepared import check_columns
 from lens.cohort.regions import parse_labels
+from lens.cohort.utf8 import AS_TEXT, read_utf8
 from lens.errors import InputError
 
 NAME = "dataset.json"
@@ -44,9 +46,10 @@ class Dataset:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What the jobs that read masks must be told: ``--label anterior=1 posterior=2``."""
-        if len(self.regions) == 1 and set(self.regions.values()) == {(1,)}:
-            return ()
+        """What the jobs that read masks must be told: ``--label anterior=1 posterior=2``.
+
+        Of a single region, too: masks may hold values that are none, such as those of ``ignore``.
+        """
         values = (f"{roi}={','.join(map(str, v))}" for roi, v in self.regions.items())
         return ("--label", *values)
 
@@ -62,13 +65,14 @@ def read_dataset(
         labels: ``REGION=VALUES``, in place of those in the file. With both, the file may be absent.
 
     Raises:
-        InputError: no folder, no file, or one that does not say what is needed (names the key).
+        InputError: no folder, no file, or one that does not say what is needed (names the key); a
+            name of a channel or region that cannot be a column.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     path = root / NAME
     if not path.is_file() and modalities and labels:
-        return Dataset(tuple(modalities), parse_labels(labels), ".nii.gz", {})
+        return _checked(root, Dataset(tuple(modalities), parse_labels(labels), ".nii.gz", {}))
     if not path.is_file():
         below = sorted(p.parent.name for p in root.glob(f"*/{NAME}"))
         raise InputError(
@@ -77,8 +81,8 @@ def read_dataset(
                "it, or say what it would: --modalities mr --label anterior=1 posterior=2")
         )  # fmt: skip
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = json.loads(read_utf8(path, AS_TEXT))
+    except json.JSONDecodeError as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: no JSON object with labels and channel_names or modality")
@@ -92,7 +96,19 @@ def read_dataset(
             f"{', '.join(channels)}. Give a name for each, in this order"
         )
     found = Dataset(tuple(modalities) or channels, {}, ending, content)
-    return replace(found, regions=parse_labels(labels) if labels else _regions(path, content))
+    regions = parse_labels(labels) if labels else _regions(path, content)
+    return _checked(path, replace(found, regions=regions))
+
+
+def _checked(where: Path, dataset: Dataset) -> Dataset:
+    check_columns(
+        where,
+        dataset.channels,
+        [dataset.mask],
+        dataset.regions,
+        remedy="Name the channels, in order, or the regions otherwise: --modalities, --label",
+    )
+    return dataset
 
 
 def column_name(text: str) -> str:

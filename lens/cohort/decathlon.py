@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from lens.cohort.dataset_json import NAME, Dataset, read_dataset
 from lens.cohort.headers import HeaderFault, check_header
 from lens.cohort.nifti_header import nifti_header
-from lens.cohort.prepared import Note, Prepared, one_of, visible
+from lens.cohort.prepared import Note, Prepared, one_of, visible, written_otherwise
 from lens.errors import CaseError, InputError
 from lens.files import atomic
 
@@ -121,6 +121,9 @@ def _unlisted(root: Path, pairs: Mapping[str, tuple[Path, Path]]) -> Iterable[Pa
 
 def _there(case: str, file: Path, reason: str, remedy: str) -> None:
     if not file.exists() and not file.is_symlink():
+        beside = visible(file.parent) if file.parent.is_dir() else []
+        if other := written_otherwise(file.name, (each.name for each in beside)):
+            reason += f"; {file.parent.name} has {other}"
         raise CaseError(case, file, stage="read", reason=reason, remedy=remedy)
     one_of([file], case, "file")
 

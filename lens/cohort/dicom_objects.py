@@ -21,7 +21,7 @@ from lens.cohort.dicom_header import is_dicom, read_header
 from lens.cohort.dicom_structures import on_grid, read_structures
 from lens.cohort.headers import HeaderFault
 from lens.cohort.images import read_image
-from lens.cohort.prepared import Note, Prepared, plain_id, walk
+from lens.cohort.prepared import Note, Prepared, check_columns, plain_id, walk
 from lens.errors import CaseError, InputError
 from lens.files import atomic
 
@@ -115,6 +115,8 @@ def prepare_objects(
         except CaseError as error:
             set_aside.append(error)
             continue
+        remedy = "Give other names: --image NAME=PATTERN, --region NAME=PATTERN"
+        check_columns(root, columns, masks, remedy=remedy)
         places = {name: _place(series) for name, series in chosen.items()}
         date = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", members[0].text("StudyDate"))
         row: dict[str, str | Path] = {"patient_id": patient, "study_id": study, **places, **masks}

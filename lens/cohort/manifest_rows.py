@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from lens.cohort.utf8 import AS_TABLE, read_utf8
 from lens.errors import InputError
 from lens.formulas import unguarded
 from lens.names import either
@@ -47,11 +49,12 @@ def _cells(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give the path of a cohort manifest (.csv)")
     try:
-        # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            lines = [[_cell(text) for text in line] for line in csv.reader(stream)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not readable as UTF-8 comma-separated text ({error})") from error
+        stream = io.StringIO(read_utf8(path), newline="")
+        lines = [[_cell(text) for text in line] for line in csv.reader(stream)]
+    except csv.Error as error:
+        raise InputError(
+            f"{path}: not readable as comma-separated text ({error}). {AS_TABLE}"
+        ) from error
     if not lines or not any(lines[0]):
         raise InputError(f"{path}: empty, where a header with patient_id was expected")
     width = max(len(line) for line in lines)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from lens.cohort.dataset_json import NAME, Dataset, read_dataset
-from lens.cohort.prepared import Note, Prepared, one_of, visible
+from lens.cohort.prepared import Note, Prepared, one_of, visible, written_otherwise
 from lens.errors import CaseError, InputError
 
 
@@ -27,7 +28,7 @@ def prepare_nnunet(
         otherwise ``mask``, of whose values ``flags`` makes the regions.
 
     Raises:
-        InputError: as `read_dataset`, or no training images.
+        InputError: as `read_dataset`, no training images, or a case of both parts.
     """
     dataset = read_dataset(root, modalities=modalities, labels=labels)
     if not (root / "imagesTr").is_dir():
@@ -41,11 +42,25 @@ def prepare_nnunet(
     if (root / "imagesTs").is_dir():
         tested, refused, more = _part(root, "Ts", dataset)
         notes += more
+        _check_parts(root, rows, tested)
         if tested:
             rows = [row | {"split": "train"} for row in rows]
             rows += [row | {"split": "test"} for row in tested]
         set_aside += refused
     return Prepared(tuple(rows), tuple(set_aside), tuple(notes), dataset.flags)
+
+
+def _check_parts(
+    root: Path, rows: list[dict[str, str | Path]], tested: list[dict[str, str | Path]]
+) -> None:
+    """Refuses a name that a training and a test case share: ids of a manifest are of one case."""
+    trained = {row["patient_id"] for row in rows}
+    if both := [str(row["patient_id"]) for row in tested if row["patient_id"] in trained]:
+        raise InputError(
+            f"{root}: {len(both)} case(s) are in both imagesTr and imagesTs, with masks, such as "
+            f"{both[0]}. Rename those of one folder if they are other patients, or move labelsTs "
+            "elsewhere, without which test cases are left out"
+        )
 
 
 def _part(
@@ -77,10 +92,11 @@ def _part(
     for case in sorted({*found, *drawn}):
         if part == "Ts" and case not in drawn:
             what = f"a test image without a mask in {masks.name}"
+            what += _meant(case, masks, drawn.keys() - found.keys())
             notes.append(Note(case, "", dataset.mask, what, "left out"))
             continue
         try:
-            rows.append(_row(case, found.get(case, {}), drawn.get(case), images, masks, dataset))
+            rows.append(_row(case, found, drawn, images, masks, dataset))
         except CaseError as error:
             set_aside.append(error)
     return rows, set_aside, notes
@@ -88,31 +104,39 @@ def _part(
 
 def _row(
     case: str,
-    found: dict[int, Path],
-    mask: Path | None,
+    found: dict[str, dict[int, Path]],
+    drawn: dict[str, Path],
     images: Path,
     masks: Path,
     dataset: Dataset,
 ) -> dict[str, str | Path]:
     row: dict[str, str | Path] = {"patient_id": case}
+    own = found.get(case, {})
     for number, name in enumerate(dataset.channels):
-        file = one_of([found[number]] if number in found else [], case, name)
+        file = one_of([own[number]] if number in own else [], case, name)
         if file is None:
+            lone = {other for other in found.keys() - drawn.keys() if number in found[other]}
             raise CaseError(
                 case,
                 images / f"{case}_{number:04}{dataset.ending}",
                 stage="read",
-                reason=f"no {name} image (channel {number})",
+                reason=f"no {name} image (channel {number})" + _meant(case, images, lone),
                 remedy="Add the file, or remove the other files of this case.",
             )
         row[name] = file
-    file = one_of([] if mask is None else [mask], case, dataset.mask)
+    file = one_of([drawn[case]] if case in drawn else [], case, dataset.mask)
     if file is None:
         raise CaseError(
             case,
             masks / f"{case}{dataset.ending}",
             stage="read",
-            reason="an image without its mask",
+            reason="an image without its mask" + _meant(case, masks, drawn.keys() - found.keys()),
             remedy="Add the mask, or remove the image.",
         )
     return row | {dataset.mask: file}
+
+
+def _meant(case: str, folder: Path, others: Iterable[str]) -> str:
+    """Names the case that is likely meant by a file without its partner."""
+    other = written_otherwise(case, others)
+    return f"; {folder.name} has {other}" if other else ""

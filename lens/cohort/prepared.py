@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from lens.cohort.prostate import MODALITIES
+from lens.cohort.prostate import MODALITIES, REGIONS, ZONES
 from lens.errors import CaseError, InputError
 from lens.files import read_table, write_table
-from lens.study.id_causes import probable_cause
+from lens.study.id_causes import RULES, probable_cause
 
 FILE_COLUMNS = (*MODALITIES, "gland", "zones", "lesion")
 """Columns of the manifest that name a file or the folder of a DICOM series."""
+
+OWN_COLUMNS = ("patient_id", "study_id", "split")
+"""Columns that are what their names say in every manifest."""
 
 SUFFIXES = (".mha", ".mhd", ".nii.gz", ".nii", ".nrrd")
 """Of image files, as they follow the name in an archive."""
@@ -154,6 +158,62 @@ def join_labels(prepared: Prepared, path: Path) -> Prepared:
             "have them"
         )
     return replace(prepared, rows=tuple(rows), notes=tuple(notes))
+
+
+def check_columns(
+    where: Path,
+    images: Iterable[str],
+    masks: Iterable[str],
+    regions: Iterable[str] = (),
+    *,
+    remedy: str,
+) -> None:
+    """Refuses names of images and masks with which a manifest would not say what it should.
+
+    Args:
+        where: the names come from.
+        images, masks: columns.
+        regions: those that values of a mask make.
+        remedy: how other names are given, a sentence without its full stop.
+
+    Raises:
+        InputError: a name is one of `OWN_COLUMNS`, is that of two things, or is one by which masks
+            (images) of prostate MRI are known and is given to an image (a mask).
+    """
+    images, masks = list(images), list(masks)
+    used = Counter([*images, *masks, *(set(regions) - set(masks))])
+    own = [name for name in used if name in OWN_COLUMNS]
+    twice = [name for name, times in used.items() if times > 1]
+    as_mask = [name for name in images if name in (*REGIONS, ZONES)]
+    as_image = [name for name in masks if name in MODALITIES]
+    if own:
+        problem = f"an image or region is called {own[0]}, as a column of every manifest"
+    elif twice:
+        problem = f"two images or regions are called {twice[0]}, and one would replace the other"
+    elif as_mask:
+        problem = f"an image is called {as_mask[0]}, by which jobs know a mask"
+    elif as_image:
+        problem = f"a mask is called {as_image[0]}, by which jobs know an image"
+    else:
+        return
+    raise InputError(f"{where}: {problem}. {remedy}")
+
+
+def written_otherwise(name: str, others: Iterable[str]) -> str | None:
+    """The id that is `name` but for how it is written, with the difference; None without one.
+
+    ``Case_005 (upper and lower case)``, for `name` ``case_005``.
+
+    Args:
+        name: an id without a partner.
+        others: ids among which it should have been.
+    """
+    others = sorted(set(others) - {name})
+    for cause, rule in RULES.items():
+        alike = [other for other in others if rule(other) == rule(name)]
+        if len(alike) == 1:
+            return f"{alike[0]} ({cause})"
+    return None
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:

@@ -10,7 +10,6 @@ example a worker that ran out of memory, is tried again in every run.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from lens.anonymise import OPEN, Names
+from lens.cohort.case_notes import log_notes
 from lens.cohort.manifest import CaseFiles, Cohort
 from lens.cohort.placement import geometry_table
 from lens.cohort.regions import check_labels
@@ -48,8 +48,6 @@ from lens.radiomics.processes import WorkerDied
 from lens.radiomics.workers import Cluster, each_in_workers
 
 log = logging.getLogger(__name__)
-
-NUMBER = re.compile(r"\d[\d.e-]*")
 
 
 def extract_cohort(
@@ -112,12 +110,14 @@ def extract_cohort(
     failed |= {missing[position]: error for position, error in errors.items()}
     done = [i for i in range(len(parts)) if i not in failed]
     cases, contents = [cohort.cases[i] for i in done], [parts[i].read() for i in done]
-    _log_notes(cases, contents)
+    names_of = (files.patient_id for files in cases)
+    log_notes(zip(names_of, (part["notes"] for part in contents), strict=True))
     if geometry_file is not None:
         write_table(names.table(_geometry(cohort.cases, parts)), geometry_file)
     table = _audited(cases, contents, audit_file, gray_level_file)
     if cases and set(table.columns) <= set(audit.KEYS):
         raise InputError("the parameter files ask for no feature; name classes in featureClass")
+    _warn_of_absent(cohort, cases, contents)
     return table, [*cohort.set_aside, *(failed[i] for i in sorted(failed))]
 
 
@@ -305,16 +305,27 @@ def _ordered(features: Sequence[dict[str, float]]) -> list[str]:
     return sorted(columns, key=lambda column: rank[region[column]])
 
 
-def _log_notes(cases: Sequence[CaseFiles], parts: Sequence[dict[str, Any]]) -> None:
-    """Logs what was done to geometry and labels.
+def _warn_of_absent(
+    cohort: Cohort, cases: Sequence[CaseFiles], parts: Sequence[dict[str, Any]]
+) -> None:
+    """Names the regions that no case has, of which the table has no column.
 
-    One line per kind of note with the first patient's words, for cohorts have a thousand patients.
+    A blank cell or an empty mask is the answer for one patient; for all of them it is rather a
+    wrong label or an empty column.
     """
-    by_kind: dict[str, list[tuple[str, str]]] = {}
-    for files, part in zip(cases, parts, strict=True):
-        for note in part["notes"]:
-            by_kind.setdefault(NUMBER.sub("#", note), []).append((files.patient_id, note))
-    for mentions in by_kind.values():
-        patient_id, note = mentions[0]
-        others = f" (likewise {len(mentions) - 1} more)" if mentions[1:] else ""
-        log.info("patient %s: %s%s", patient_id, note, others)
+    measured = {region.rpartition(".")[2] for part in parts for region in part["voxels"]}
+    for roi in cohort.rois if cases else ():
+        if roi in measured:
+            continue
+        rows = [row for part in parts for row in part["geometry"] if row["name"] == roi]
+        values = sorted({int(value) for row in rows for value, _ in row["labels"]})
+        held = (
+            f"their masks hold {', '.join(map(str, values)) or 'nothing'}"
+            if rows
+            else "no cell names one"
+        )
+        log.warning(
+            "region %s: none of the %d patients has it (%s), so that the table has no column of "
+            "it. Correct its masks or --label, or leave it out: --rois names the others",
+            roi, len(cases), held,
+        )  # fmt: skip

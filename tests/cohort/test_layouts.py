@@ -56,7 +56,142 @@ def test_the_first_version_of_nnunet(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps(old))
     prepared = prepare_nnunet(tmp_path)
     assert [list(row) for row in prepared.rows] == [["patient_id", "ct", "liver"]] * 2
-    assert (prepared.flags, prepared.notes) == ((), ())
+    assert (prepared.flags, prepared.notes) == (("--label", "liver=1"), ())
+
+
+def test_values_that_make_no_region_are_not_measured(tmp_path: Path) -> None:
+    """The flags take what ``dataset.json`` lists, and neither ``ignore`` nor a value beyond it."""
+    content = {
+        "channel_names": {"0": "CT"}, "file_ending": ".nii.gz",
+        "labels": {"background": 0, "Liver": 1, "ignore": 2},
+    }  # fmt: skip
+    liver = ball(radius=3).astype(np.uint8)
+    stored = 2 * ball().astype(np.uint8)
+    stored[liver > 0] = 1
+    stored[:, :2] = 7
+    write(image(noise()), tmp_path / "imagesTr" / "p_0000.nii.gz")
+    write(image(stored), tmp_path / "labelsTr" / "p.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    out = tmp_path / "cohort.csv"
+    prepared = prepare_nnunet(tmp_path)
+    write_manifest(prepared, out)
+    assert prepared.flags == ("--label", "liver=1")
+    flags = Check(cohort=out, out=tmp_path / "g.csv", label=prepared.flags[1:])
+    (files,) = read_cohort(flags, label=flags.label).cases
+    spacing = image(liver).GetSpacing()
+    case = read_case(files, spacing_mm=spacing, labels=parse_labels(flags.label))
+    assert np.array_equal(sitk.GetArrayFromImage(case.masks["liver"]), liver)
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        ({"channel_names": {"0": "T1w", "1": "Mask"}}, {}, "two images or regions are called mask"),
+        ({"channel_names": {"0": "patient ID", "1": "T1"}}, {}, "called patient_id, as a column"),
+        ({"channel_names": {"0": "T1w", "1": "split"}}, {}, "called split, as a column of every"),
+        ({"channel_names": {"0": "T1w", "1": "Gland"}}, {}, "an image is called gland"),
+        ({"labels": {"background": 0, "FLAIR": 1}}, {}, "two images or regions are called flair"),
+        ({"labels": {"flair": 1, "b": 2}}, {}, "two images or regions are called flair"),
+        ({"labels": {"study_id": 1, "b": 2}}, {}, "called study_id, as a column"),
+        ({"labels": {"ADC": 1}}, {}, "a mask is called adc"),
+        ({}, {"modalities": ("t1", "t1")}, "two images or regions are called t1"),
+        ({}, {"labels": ("split=1",)}, "called split, as a column"),
+    ],
+)
+def test_no_channel_takes_the_place_of_a_column(
+    tmp_path: Path, content: dict[str, Any], flags: dict[str, Any], message: str
+) -> None:
+    nnunet(tmp_path, BRAIN | content)
+    with pytest.raises(InputError, match=rf"{message}.*: --modalities, --label$"):
+        prepare_nnunet(tmp_path, **flags)
+
+
+def test_a_case_of_both_parts_is_refused(tmp_path: Path) -> None:
+    nnunet(tmp_path)
+    for channel in ("0000", "0001"):
+        touch(tmp_path / "imagesTs" / f"BRATS_002_{channel}.nii.gz")
+    assert len(prepare_nnunet(tmp_path).rows) == 2, "test cases without masks are left out"
+    touch(tmp_path / "labelsTs" / "BRATS_002.nii.gz")
+    with pytest.raises(InputError, match=r"1 case.s. are in both imagesTr and imagesTs.*BRATS_002"):
+        prepare_nnunet(tmp_path)
+
+
+def test_names_that_differ_in_case_alone_are_named(tmp_path: Path) -> None:
+    root = nnunet(tmp_path / "raw")
+    (root / "labelsTr" / "BRATS_002.nii.gz").rename(root / "labelsTr" / "Brats_002.nii.gz")
+    touch(root / "labelsTs" / "brats_003.nii.gz")
+    prepared = prepare_nnunet(root)
+    assert [(error.patient_id, error.reason) for error in prepared.set_aside] == [
+        ("BRATS_002", "an image without its mask; labelsTr has Brats_002 (upper and lower case)"),
+        (
+            "Brats_002",
+            "no t1w image (channel 0); imagesTr has BRATS_002 (upper and lower case)",
+        ),
+        (
+            "brats_003",
+            "no t1w image (channel 0); imagesTs has BRATS_003 (upper and lower case)",
+        ),
+    ]
+    assert prepared.notes[-1].found.endswith("; labelsTs has brats_003 (upper and lower case)")
+
+
+def test_subjects_that_differ_in_case_alone_are_named(tmp_path: Path) -> None:
+    root = bids(tmp_path)
+    table = root / "participants.tsv"
+    table.write_text(table.read_text().replace("sub-02", "sub-A1") + "sub-9\t3\tI\n")
+    (root / "sub-02").rename(root / "sub-a1")
+    for file in (root / "sub-a1/ses-pre/anat").iterdir():
+        file.rename(file.with_name(file.name.replace("sub-02", "sub-a1")))
+    prepared = prepare_bids(root)
+    reasons = {error.patient_id: error.reason for error in prepared.set_aside}
+    assert reasons == {
+        "02": "no flair image of session pre",
+        "a1": "no mask (lesion) of session pre",
+        "A1": "a row of participants.tsv without images; there is a folder sub-a1 (upper and lower "
+        "case)",
+        "9": "a row of participants.tsv without images",
+    }
+    mask = root / "derivatives/manual/sub-02/ses-pre/anat/"
+    (mask / "sub-02_ses-pre_space-T1w_desc-lesion_mask.nii.gz").rename(
+        mask / "sub-A1_ses-pre_space-T1w_desc-lesion_mask.nii.gz"
+    )
+    reasons = {error.patient_id: error.reason for error in prepare_bids(root).set_aside}
+    assert reasons["a1"].endswith("; there is one of sub-A1 (upper and lower case)")
+    assert reasons["A1"].endswith("; there is sub-a1 (upper and lower case)")
+
+
+def test_a_file_of_the_decathlon_in_other_letters_is_named(tmp_path: Path) -> None:
+    root = hippocampus(tmp_path)
+    (root / "labelsTr" / "h_1.nii.gz").rename(root / "labelsTr" / "H_1.nii.gz")
+    (error,) = prepare_decathlon(root, tmp_path / "volumes").set_aside
+    assert error.reason == (
+        "no mask of the image h_1.nii.gz; labelsTr has H_1.nii.gz (upper and lower case)"
+    )
+
+
+def test_a_name_of_two_columns_of_bids_is_refused(tmp_path: Path) -> None:
+    root = bids(tmp_path)
+    patterns = {"lesion": "*_T1w"}, {"lesion": "*manual*_mask"}
+    with pytest.raises(InputError, match=r"called lesion, and one.*--image NAME=PATTERN, --mask"):
+        prepare_bids(root, images=patterns[0], masks=patterns[1])
+    with pytest.raises(InputError, match="called split"):
+        prepare_bids(root, images={"split": "*_T1w"})
+
+
+def test_latin_1_is_refused_with_the_place_and_the_remedy(tmp_path: Path) -> None:
+    place = r"json, line 2: not readable as UTF-8 \(byte 0xfc near '.*M\?ller.*'\)\. Save it as UTF"
+    root = nnunet(tmp_path / "raw")
+    text = '{\n"by": "Müller",' + json.dumps(BRAIN)[1:]
+    (root / "dataset.json").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=place):
+        prepare_nnunet(root)
+    (root / "dataset.json").write_text(text, encoding="utf-8-sig")
+    assert len(prepare_nnunet(root).rows) == 2
+    root = bids(tmp_path / "bids")
+    rows = "participant_id\tby\nsub-01\tMüller\n"
+    (root / "participants.tsv").write_text(rows, encoding="latin-1")
+    with pytest.raises(InputError, match=r"tsv, line 2: not readable as UTF-8 \(byte 0xfc near"):
+        prepare_bids(root)
 
 
 def test_an_incomplete_nnunet_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

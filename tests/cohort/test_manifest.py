@@ -132,6 +132,15 @@ def test_a_missing_or_binary_manifest_is_refused(folder: Path) -> None:
         read_manifest(folder / "cohort.csv")
 
 
+def test_a_manifest_in_latin_1_is_refused_with_the_place_and_the_remedy(folder: Path) -> None:
+    path = folder / "cohort.csv"
+    path.write_text("patient_id,t2,gland\nP1,a,b\nMüller,a,b\n", encoding="latin-1")
+    with pytest.raises(
+        InputError, match=r"cohort.csv, line 3: .*\(byte 0xfc near .*M\?ller.*CSV UTF"
+    ):
+        read_manifest(path)
+
+
 def test_masks_and_labels_can_be_read_alone(folder: Path) -> None:
     (folder / "img" / "a_zones.mha").touch()
     path = manifest(

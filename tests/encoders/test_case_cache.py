@@ -93,6 +93,27 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("make", [embeddings, volumes])
+def test_notes_on_cases_are_told_as_radiomics_tells_them(make, cohort, tmp_path, caplog):
+    for files in cohort.cases[:2]:
+        mask = sitk.ReadImage(str(files.masks["gland"]))
+        sitk.WriteImage(mask * 3, str(files.masks["gland"]), useCompression=True)
+    caplog.set_level("INFO")
+
+    def told() -> list[str]:
+        caplog.clear()
+        make(cohort, tmp_path / "cache")
+        return caplog.messages
+
+    first = told()
+    patient, other = (files.patient_id for files in cohort.cases[:2])
+    (line,) = [line for line in first if "every value above 0 is taken as gland" in line]
+    assert line.startswith(f"patient {patient}: gland: mask values 3 (")
+    assert line.endswith("taken as gland (likewise 1 more)")
+    assert not any(other in line for line in first), "a line per kind, with the first patient"
+    assert told() == first, "the cache keeps them"
+
+
+@pytest.mark.parametrize("make", [embeddings, volumes])
 @pytest.mark.parametrize("damage", list(DAMAGES))
 def test_a_damaged_file_is_made_again(make, damage, cohort, tmp_path):
     fresh = make(cohort, tmp_path / "fresh")

@@ -242,6 +242,26 @@ def test_labels_choose_the_region(tmp_path, parameters):
         extract(manifest, parameters, labels={"prostate": (1,)})
 
 
+def test_a_region_that_nobody_has_is_named(tmp_path, parameters, caplog):
+    manifest = write_cohort(tmp_path, ["a", "b"], lesions=("a",))
+    lesion = image(3 * ellipsoid((10, 12, 12), (2, 3, 3)))
+    sitk.WriteImage(lesion, tmp_path / "a_lesion.nii.gz")
+    with caplog.at_level("WARNING"):
+        extract(manifest, parameters, labels={"lesion": (3,)})
+    assert "none of the" not in caplog.text
+    for _ in range(2):  # the second run reads what the first one kept
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            table, errors = extract(manifest, parameters, labels={"lesion": (1,)})
+        assert not errors
+        assert not any(".lesion." in column for column in table)
+        (record,) = [r for r in caplog.records if "none of the" in r.message]
+        assert record.message.startswith(
+            "region lesion: none of the 2 patients has it (their masks hold 3), so that the table "
+            "has no column of it. Correct its masks or --label"
+        )
+
+
 def test_the_geometry_report_survives_a_second_run(tmp_path, parameters, extracted):
     """Identical, snapped, resampled and refused; a refusal of the numbers keeps its geometry."""
     patients = ["same", "rounded", "finer", "empty", "wide"]
