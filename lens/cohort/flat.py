@@ -214,10 +214,10 @@ def lay_on(
     Raises:
         CaseError: other sizes or axes, so that no pixel is known to lie on another.
     """
-    size = " x ".join(map(str, reference.GetSize()[:2]))
+    own, size = (" x ".join(map(str, each.GetSize()[:2])) for each in (image, reference))
     turned = not np.allclose(image.GetDirection(), reference.GetDirection(), atol=1e-3)
-    if image.GetSize() != reference.GetSize() or turned:
-        differs = geometry.mismatch(image, reference)
+    if own != size or turned:
+        differs = "turned axes" if own == size else f"{own} pixels against {size}"
         raise CaseError(
             patient_id,
             path,
