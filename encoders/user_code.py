@@ -26,11 +26,9 @@ from encoders.torch_files import first_line
 from lens.cache import fingerprint
 from lens.errors import InputError
 from lens.files import file_hash
+from lens.names import PACKAGES
 
 log = logging.getLogger(__name__)
-
-OURS = ("lens", "encoders", "experiments")
-"""Names of the packages of this program, which a user's modules cannot have."""
 
 
 def open_function(source: Path) -> FunctionEncoder:
@@ -121,14 +119,14 @@ def _imported(source: Path, module_name: str) -> ModuleType:
 def _taken_name(source: Path, folder: str, error: ImportError) -> InputError | None:
     """About a folder of the user's that is called like one of this program's, which is found."""
     first = (error.name or "").partition(".")[0]
-    if first not in OURS:
+    if first not in PACKAGES:
         return None
-    there = next((p for p in (Path(folder, first), Path(folder, f"{first}.py")) if p.exists()), None)
-    where = f"{there} is" if there else "what your code means by it is"
-    return InputError(
+    places = (Path(folder, first), Path(folder, f"{first}.py"))
+    there = next((place for place in places if place.exists()), None)
+    return there and InputError(
         f"{source}: your code imports from {first} ({first_line(error)}), which is the name of a "
-        f"package of this program and already stands for it; {where} not reached. Rename it, or "
-        f"put it into a folder of another name and import from that, as in my_code.{first}"
+        f"package of this program and stands for that; {there} is not reached. Rename it, or put "
+        f"it into a folder of another name and import from that, as in my_code.{first}"
     )
 
 

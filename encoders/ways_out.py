@@ -6,7 +6,10 @@ in short. Nothing is imported or run by what is said here.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+_UNKNOWN = "THE ENCODER IT ADAPTS"
 
 _SLICES = """\
 def encode(volumes):  # (n, D, H, W, 3), as this program prepares them; slices are averaged
@@ -18,6 +21,9 @@ def encode(volumes):  # (n, D, H, W, C), as this program prepares them
     return {call}.movedim(1, -1)"""
 
 _TIMM = 'net = timm.create_model("ITS NAME", num_classes=0, checkpoint_path="{file}").eval()'
+_CONFIG = 'config = transformers.AutoConfig.from_pretrained("ITS NAME")  # or its config.json'
+_FROM_CONFIG = "net = transformers.AutoModel.from_config(config)"
+_STATE = 'net.load_state_dict(torch.load("{file}")); net.eval()'
 _LINES = {
     "timm": ("import timm, torch", _TIMM, _SLICES.format(call="net(x.flatten(0, 1))")),
     "huggingface": (
@@ -28,6 +34,14 @@ _LINES = {
     "huggingface-pooled": (
         "import torch, transformers",
         'net = transformers.AutoModel.from_pretrained("{folder}").eval()',
+        _SLICES.format(call="net(x.flatten(0, 1)).pooler_output"),
+    ),
+    "huggingface-alone": (
+        "import torch, transformers", _CONFIG, _FROM_CONFIG, _STATE,
+        _SLICES.format(call="net(x.flatten(0, 1)).last_hidden_state[:, 0]"),
+    ),
+    "huggingface-pooled-alone": (
+        "import torch, transformers", _CONFIG, _FROM_CONFIG, _STATE,
         _SLICES.format(call="net(x.flatten(0, 1)).pooler_output"),
     ),
     "open_clip": (
@@ -43,7 +57,7 @@ _LINES = {
     "monai": (
         "import monai, torch",
         "net = monai.networks.nets.ITS_NAME(...)  # with the arguments of its training",
-        'net.load_state_dict(torch.load("{file}")); net.eval()',
+        _STATE,
         _VOLUMES.format(call="features(net, torch.from_numpy(volumes).movedim(-1, 1))"),
     ),
     "nnunet": (
@@ -59,15 +73,27 @@ _LINES = {
         "def encode(volumes):  # (n, D, H, W, C), as this program prepares them",
         "    return net.predict(volumes, verbose=0)",
     ),
-}
+}  # fmt: skip
 
 _ADAPTER = """\
 Merge the adapter into its encoder, once:
     import peft, transformers
-    base = transformers.AutoModel.from_pretrained("THE ENCODER IT ADAPTS")
+    base = transformers.AutoModel.from_pretrained("{base}")
     whole = peft.PeftModel.from_pretrained(base, "{folder}").merge_and_unload()
     whole.save_pretrained("merged")
 then give merged, or see docs/export/huggingface.md for what is not DINOv2 or ConvNeXt V2"""
+
+_ADAPTER_ALONE = """\
+Merge the adapter into its encoder, once. A file without the encoder's own weights needs them first
+(state = torch.load(THE ENCODER) | state, with names alike), or give the folder that PEFT wrote:
+    import torch
+    state, scale = torch.load("{file}"), ALPHA / R  # lora_alpha and r of its training
+    for a in [name for name in state if ".lora_A." in name]:
+        at, _, end = a.partition(".lora_A.")
+        own = f"{{at}}.base_layer.weight" if f"{{at}}.base_layer.weight" in state else f"{{at}}.weight"
+        state[f"{{at}}.weight"] = state.pop(own) + scale * state.pop(f"{{at}}.lora_B.{{end}}") @ state.pop(a)
+    torch.save({{name.replace(".base_layer", ""): w for name, w in state.items()}}, "weights.pth")
+then give weights.pth, or see docs/export/huggingface.md for what is not DINOv2 or ConvNeXt V2"""  # noqa: E501
 
 _LIGHTNING = """\
 Save its weights alone, once; this runs what is in the file, so only with one that you trust:
@@ -85,13 +111,42 @@ def lines_for(page: str, path: Path) -> str:
         page: of docs/export, without its ending, or ``adapter`` or ``lightning``.
         path: of the weights.
     """
-    names = {"file": str(path), "folder": str(path if path.is_dir() else path.parent)}
+    folder = path if path.is_dir() else path.parent
+    names = {"file": str(path), "folder": str(folder), "base": _adapted(folder)}
+    alone = not path.is_dir()
+    if page == "adapter" and alone and not (folder / "adapter_config.json").is_file():
+        return _loading(_ADAPTER_ALONE, path).format(**names)
     if page in ("adapter", "lightning"):
         return {"adapter": _ADAPTER, "lightning": _LIGHTNING}[page].format(**names)
-    code = "\n".join(_LINES[page]).replace("{file}", names["file"])
+    if page.startswith("huggingface") and alone and not _of_a_hub(path):
+        page += "-alone"
+    code = _loading("\n".join(_LINES[page]), path).replace("{file}", names["file"])
     code = code.replace("{folder}", names["folder"])
     indented = "\n".join(f"    {line}" for line in code.splitlines())
     return (
         f"Write encode.py, and give encode.py:encode in its place "
         f"(docs/export/{page.partition('-')[0]}.md):\n{indented}"
     )
+
+
+def _loading(code: str, path: Path) -> str:
+    """The lines, with the reader that the file needs."""
+    if path.suffix != ".safetensors" or "torch.load(" not in code:
+        return code
+    code = code.replace('torch.load("{file}")', 'load_file("{file}")')
+    return code.replace("import torch", "from safetensors.torch import load_file; import torch", 1)
+
+
+def _of_a_hub(path: Path) -> bool:
+    """Whether Hugging Face's libraries find a file by its folder."""
+    named = path.stem.partition(".")[0] in ("model", "pytorch_model")
+    return named and (path.parent / "config.json").is_file()
+
+
+def _adapted(folder: Path) -> str:
+    """The encoder that an adapter's folder names."""
+    try:
+        content = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(content["base_model_name_or_path"] or _UNKNOWN)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return _UNKNOWN

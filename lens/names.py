@@ -14,6 +14,9 @@ LONGEST = 64
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 """Names that Windows has for devices, so that no folder can have them."""
 
+PACKAGES = ("lens", "encoders", "experiments")
+"""Names of the packages of this program, which no module of a user's can have."""
+
 PART = re.compile(r"[^.\s=]+\.[^.\s=]+")
 """``<modality>.<roi>``, what a radiomics table whose columns do not say it is about."""
 

@@ -21,14 +21,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lens.errors import InputError
+from lens.names import PACKAGES
 
 REFUSED, INTERRUPTED = 1, 130
 
-OURS = ("lens", "encoders", "experiments")
-"""Names of the packages of this program."""
-
 _PROGRAM = Path(__file__).resolve().parents[2]
-"""Where they lie."""
+"""Where the packages of this program lie."""
 
 _AGAIN = "then start the same command again: what is finished is kept"
 _ELSEWHERE = "name another place (--out, --cache)"
@@ -133,7 +131,7 @@ def _taken_name(error: BaseException) -> str:
     """Which folder of the user's was found in place of a package of this program; else empty."""
     for each in _chain(error):
         name = (getattr(each, "name", None) or "").partition(".")[0]
-        if not isinstance(each, ImportError) or name not in OURS:
+        if not isinstance(each, ImportError) or name not in PACKAGES:
             continue
         found = getattr(sys.modules.get(name), "__path__", None) or [
             getattr(sys.modules.get(name), "__file__", None) or ""

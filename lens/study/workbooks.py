@@ -14,7 +14,6 @@ from lens.errors import InputError
 from lens.study.array_files import MOST_DEFLATED
 from lens.study.extras import needed
 
-
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?ref="([A-Z]+\d+:[A-Z]+(\d+))"')
 """A block of merged cells in the text of a sheet, with its last row."""
 

@@ -15,6 +15,7 @@ from encoders.functions import FunctionEncoder
 from encoders.source_names import is_function, is_onnx, named_file
 from encoders.sources import content_hash, header_of, open_encoder
 from encoders.user_code import open_function
+from experiments.common.check_first import check_encoder
 from experiments.common.failures import explain
 from lens.cohort import read_manifest, write_phantoms
 from lens.errors import InputError, UserCodeError
@@ -116,8 +117,15 @@ def test_arrays_of_every_kind(convert):
     [
         (lambda v: v.mean((1, 2)), r"gives an array \(2, 12, 3\) for volumes of \(2, 8, 12, 12"),
         (lambda v: v[:1].mean((1, 2, 3)), r"gives an array \(1, 3\)"),
-        (lambda v: {"out": v}, "gives no array of numbers"),
-        (lambda v: None, "gives no array of numbers"),
+        (lambda v: {"out": v}, "gives no array of numbers but a dict with the keys 'out'"),
+        (lambda v: (v, v), r"but a tuple of 2 \(return one"),
+        (lambda v: v.mean((1, 2, 3)).tolist(), r"but a list \(return numpy.asarray"),
+        (lambda v: (row for row in v), r"but a generator \(return them, without yield"),
+        (lambda v: len, "but a builtin_function_or_method .*once where it has no parameters"),
+        (lambda v: None, r"gives nothing \(None; does it end with return"),
+        (lambda v: torch.from_numpy(v.mean((1, 2, 3))) * 1j, r"complex numbers .*complex64"),
+        (lambda v: v.mean((1, 2, 3)) * 1j, r"complex numbers .*complex64"),
+        (lambda v: jnp.asarray(v.mean((1, 2, 3))) * 1j, r"complex numbers .*complex64"),
         (lambda v: v.mean((1, 2, 3)) * np.nan, "6 of 6 numbers are NaN"),
         (lambda v: v.mean((1, 2, 3)) - v.mean(), "other numbers for the same volume in another"),
     ],
@@ -125,6 +133,36 @@ def test_arrays_of_every_kind(convert):
 def test_what_is_no_embedding_is_named(call, message):
     with pytest.raises(InputError, match=message):
         function(call).try_out((8, 12, 12), 3, regional=False)
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        ((6, 8, 12, 12), r"maps \(2, 6, 8, 12, 12\) for volumes of 8 x 12 x 12 .*movedim\(1, -1\)"),
+        ((40, 4, 6, 6), r"maps \(2, 40, 4, 6, 6\) .*seem to come first"),
+        ((8, 12, 24, 5), r"larger than those; return feature maps"),
+        ((4, 6, 6, 40), None),
+        ((5, 5, 5, 7), None),
+        ((1, 1, 1, 3), None),
+    ],
+)
+def test_channels_that_come_first_are_not_read_as_depth(sides, message, caplog):
+    caplog.set_level("INFO")
+    encoder = function(lambda v: np.broadcast_to(v.mean((1, 2, 3, 4)).reshape(-1, 1, 1, 1, 1),
+                                                 (len(v), *sides)))  # fmt: skip
+    if message:
+        with pytest.raises(InputError, match=message):
+            encoder.try_out((8, 12, 12), 3, regional=False)
+        return
+    assert encoder.try_out((8, 12, 12), 3, regional=True) == sides[-1]
+    assert f"mine: maps {' x '.join(map(str, sides[:3]))}, {sides[3]} channels" in caplog.text
+
+
+def test_a_map_is_called_for_once_per_batch():
+    calls = []
+    encoder = function(lambda v: calls.append(len(v)) or v[:, ::2, ::2, ::2])
+    encoder.try_out((8, 12, 12), 3, regional=True)
+    assert calls == [2, 1]
 
 
 def test_dropout_is_found_and_evaluation_mode_passes():
@@ -152,6 +190,62 @@ def test_errors_of_the_code_are_shown_as_its_own(code):
         for named in code(source):
             with pytest.raises(UserCodeError, match=f"your own code raised {kind}"):
                 open_function(Path(f"{named}:f"))
+
+
+@pytest.mark.parametrize("named", ["encoders", "lens"])
+def test_a_folder_called_like_a_package_of_ours_is_named(tmp_path, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / named).mkdir()
+    (tmp_path / named / "net.py").write_text("class Net: ...")
+    for line in (f"from {named}.net import Net", f"from {named} import Net"):
+        file = tmp_path / "enc.py"
+        file.write_text(f"{line}\ndef f(v): return v")
+        for source in (f"{file}:f", "enc:f"):
+            message = f"name of a package of this program .*{named} is not reached. Rename it"
+            with pytest.raises(InputError, match=message) as found:
+                open_function(Path(source))
+            assert not isinstance(found.value, UserCodeError)
+    (tmp_path / "other").mkdir()
+    own = tmp_path / "other" / "enc.py"
+    own.write_text(f"from {named}.nowhere import Net")
+    with pytest.raises(UserCodeError, match="your own code raised ModuleNotFoundError"):
+        open_function(Path(f"{own}:f"))
+
+
+def test_a_file_of_a_package_is_named_as_its_module(tmp_path, monkeypatch):
+    inner = tmp_path / "one" / "two"
+    inner.mkdir(parents=True)
+    for folder in (tmp_path / "one", inner):
+        (folder / "__init__.py").write_text("")
+    (inner / "net.py").write_text("from . import __name__ as name\ndef f(v): return v")
+    with pytest.raises(
+        InputError, match=rf"start the command in {tmp_path} and give one.two.net:f"
+    ):
+        open_function(inner / "net.py:f")
+
+
+def test_the_current_folder_stays(code, tmp_path, caplog):
+    (tmp_path / "away").mkdir()
+    moves = "import os\nos.chdir('away')\ndef f(v): return v.mean((1, 2, 3))\n"
+    file, _ = code(moves)
+    encoder = open_function(Path(f"{file}:f"))
+    assert Path.cwd() == tmp_path
+    assert f"changes the current folder to {tmp_path / 'away'} (os.chdir)" in caplog.text
+    assert encoder.try_out((2, 4, 4), 3, regional=False) == 3
+    _, name = code("import os\ndef f(v):\n    os.chdir('away')\n    return v.mean((1, 2, 3))\n")
+    with pytest.raises(InputError, match=r"away \(os.chdir\), which the paths of this job"):
+        open_function(Path(f"{name}:f")).try_out((2, 4, 4), 3, regional=False)
+    assert Path.cwd() == tmp_path
+
+
+def test_what_was_meant_by_a_name_is_suggested(code, tmp_path):
+    file, name = code(NETWORK)
+    with pytest.raises(InputError, match=f"did you mean the function {name}:maps"):
+        check_encoder(Path(f"{name}.maps"), "--encoder", settings=EmbeddingSettings())
+    with pytest.raises(InputError, match="give an encoder's checkpoint"):
+        check_encoder(Path("weights.pth"), "--encoder", settings=EmbeddingSettings())
+    with pytest.raises(InputError, match=f"code, not weights; .*{file}:FUNCTION"):
+        check_encoder(file, "--encoder", settings=EmbeddingSettings())
 
 
 def test_what_is_not_there_is_named(code):

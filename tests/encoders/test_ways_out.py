@@ -71,6 +71,59 @@ def test_a_resnet_of_volumes_is_not_of_timm():
     assert (flat.page, deep.page, deep.name) == ("timm", "monai", "ResNet in 3D")
 
 
+@pytest.mark.parametrize("end", ["pth", "safetensors"])
+def test_a_file_alone_gets_lines_that_need_no_folder(tmp_path, end):
+    transformers = pytest.importorskip("transformers")
+    settings = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1], "num_heads": [1]}
+    config = transformers.SwinConfig(**settings)
+    torch.manual_seed(0)
+    net = transformers.SwinModel(config).eval()
+    file = tmp_path / f"swin.{end}"
+    if end == "pth":
+        torch.save(net.state_dict(), file)
+    else:
+        save_file({name: value.numpy() for name, value in net.state_dict().items()}, file)
+    code = code_in(refusal(file))
+    config.save_pretrained(tmp_path / "config")
+    namespace: dict = {}
+    exec(code.replace("ITS NAME", str(tmp_path / "config")), namespace)
+    volumes = np.random.default_rng(0).normal(size=(2, 3, 32, 32, 3)).astype(np.float32)
+    with torch.no_grad():
+        found = namespace["encode"](volumes)
+        slices = torch.from_numpy(volumes).movedim(-1, 2).flatten(0, 1)
+        expected = net(slices).pooler_output.reshape(2, 3, -1).mean(1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_lora_file_alone_is_merged_by_its_lines(tmp_path):
+    torch.manual_seed(0)
+    a, b, whole, other = torch.randn(2, 5), torch.randn(3, 2), torch.randn(3, 5), torch.randn(3, 5)
+    state = {
+        "layer.0.query.base_layer.weight": whole, "layer.0.query.base_layer.bias": torch.ones(3),
+        "layer.0.query.lora_A.default.weight": a, "layer.0.query.lora_B.default.weight": b,
+        "layer.1.query.weight": other,
+        "layer.1.query.lora_A.weight": a, "layer.1.query.lora_B.weight": b,
+    }  # fmt: skip
+    file, out = tmp_path / "lora.pth", tmp_path / "weights.pth"
+    torch.save(state, file)
+    code = code_in(refusal(file)).replace('"weights.pth"', repr(str(out)))
+    exec(code.replace("ALPHA / R", "8 / 2"), {})
+    made = torch.load(out)
+    assert sorted(made) == ["layer.0.query.bias", "layer.0.query.weight", "layer.1.query.weight"]
+    torch.testing.assert_close(made["layer.0.query.weight"], whole + 4 * b @ a)
+    torch.testing.assert_close(made["layer.1.query.weight"], other + 4 * b @ a)
+
+
+def test_the_encoder_that_an_adapter_names_is_in_the_lines(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "lab/encoder"}')
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({name: np.ones((2, 2), np.float32) for name in KINDS["adapter"]}, file)
+    for given in (tmp_path, file):
+        code = code_in(refusal(given))
+        assert 'AutoModel.from_pretrained("lab/encoder")' in code
+        assert str(tmp_path) in code
+
+
 class Settings:
     """Hyper-parameters as people keep them."""
 

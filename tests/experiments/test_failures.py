@@ -53,6 +53,35 @@ run(Config, job)
 """
 
 
+@pytest.mark.parametrize("line", ["import lens.cohort", "from lens import cohort"])
+def test_another_folder_of_our_name_is_called_so(tmp_path: Path, line: str) -> None:
+    (tmp_path / "lens").mkdir()
+    (tmp_path / "lens" / "__init__.py").write_text("")
+    code = f"""
+import sys
+from experiments.common.failures import explain
+for name in [name for name in sys.modules if name.partition(".")[0] == "lens"]:
+    del sys.modules[name]
+# What an editable installation finds by itself, a wheel does not.
+sys.meta_path = [each for each in sys.meta_path if "Editable" not in getattr(each, "__name__", "")]
+sys.path.insert(0, {str(tmp_path)!r})
+try:
+    {line}
+except ImportError as error:
+    print(*explain(error, "embed"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"refused: {tmp_path / 'lens'}: has the name of a package of")
+    assert "radiomic-lens JOB" in done.stdout
+    assert done.stdout.rstrip().endswith(" 1")
+
+
+def test_a_module_of_ours_that_is_gone_is_a_fault(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    error = ModuleNotFoundError("No module named 'lens.gone'", name="lens.gone")
+    assert explain(error, "embed")[0].startswith("unexpected failure (ModuleNotFoundError")
+
+
 def start(out: Path, what: str = "write", **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", JOB, "--out", str(out), "--what", what]
     options["env"] = (

@@ -12,7 +12,13 @@ import pandas as pd
 import pytest
 
 from lens.errors import InputError
-from lens.study.absurd import absurd_embeddings, absurd_features, blame, usual_magnitudes
+from lens.study.absurd import (
+    absurd_embeddings,
+    absurd_features,
+    blame,
+    sentinels,
+    usual_magnitudes,
+)
 from lens.study.load import load_study
 from tests.planted import Planted, plant
 
@@ -164,6 +170,50 @@ def test_the_papers_size_takes_well_under_a_second() -> None:
     assert time.perf_counter() - start < 1.5
 
 
+def test_a_value_that_stands_for_a_missing_one_is_noted(planted: Planted, caplog) -> None:
+    planted.radiomics.loc[[4, 9, 11], COLUMN] = -999.0
+    study = load(planted)
+    (note,) = [note for note in study.notes if "-999" in note]
+    assert note == (
+        f"radiomics: -999 is the value of 3 patients in 1 column(s), and far from all others, such "
+        f"as {COLUMN} of patient P0004; where it stands for a missing value, leave the cell blank"
+    )
+    assert note in caplog.text
+    assert len(study.ids) == 60, "nobody is set aside for it"
+
+
+@pytest.mark.parametrize(
+    ("rest", "value", "count", "expected"),
+    [
+        ("normal", -999.0, 3, True), ("normal", 1e5, 2, True), ("normal", -999.0, 1, False),
+        ("normal", 7.0, 3, False), ("large", -999.0, 3, True), ("large", -7.0, 3, False),
+        ("negative", -999.0, 3, False), ("normal", -999.0, 31, False),
+        ("grades", 99.0, 3, False),
+    ],
+)  # fmt: skip
+def test_which_values_stand_for_missing_ones(
+    rest: str, value: float, count: int, expected: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    column = {
+        "normal": rng.normal(size=60), "large": rng.uniform(5e3, 5e4, 60),
+        "negative": rng.uniform(-5e4, 5e4, 60), "grades": rng.integers(0, 3, 60).astype(float),
+    }[rest]  # fmt: skip
+    column[:count] = value
+    found = sentinels(np.c_[rng.normal(size=60), column])
+    assert not found[:, 0].any()
+    assert np.flatnonzero(found[:, 1]).tolist() == (list(range(count)) if expected else [])
+
+
+def test_features_that_differ_in_case_alone_are_noted(planted: Planted) -> None:
+    planted.radiomics[COLUMN.replace("_F0", "_f0")] = planted.radiomics[COLUMN] ** 2
+    notes = [note for note in load(planted).notes if "upper and lower case" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith("radiomics: 2 columns have names that are the same but for")
+    assert "_F0'" in notes[0]
+    assert "_f0'" in notes[0]
+
+
 def test_no_real_value_is_absurd(real_data: Path) -> None:
     tables = real_data / "tables"
     for name, separator in (
@@ -171,3 +221,4 @@ def test_no_real_value_is_absurd(real_data: Path) -> None:
     ):  # fmt: skip
         table = pd.read_csv(tables / name, sep=separator).select_dtypes("number")
         assert not absurd_features(table.to_numpy(np.float64)).any()
+        assert not sentinels(table.to_numpy(np.float64)).any()

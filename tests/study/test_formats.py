@@ -79,6 +79,29 @@ def test_a_workbook_is_read_by_its_sheet(tmp_path: Path) -> None:
         read_embeddings(tmp_path / "index.xlsx")
 
 
+def test_merged_cells_are_refused(tmp_path: Path) -> None:
+    openpyxl = library("openpyxl")
+    table = pd.DataFrame({"patient_id": ["a", "b", "c"], "e0": [1.0, 2, 3], "e1": [4.0, 5, 6]})
+    path = tmp_path / "t.xlsx"
+    table.to_excel(path, index=False, startrow=1)
+    book = openpyxl.load_workbook(path)
+    book.active["A1"] = "Cohort A, taken in 2020"
+    book.active.merge_cells("A1:C1")
+    book.active.delete_rows(1)
+    book.active.merged_cells.ranges.clear()
+    book.active.merge_cells("B2:B4")
+    book.save(path)
+    with pytest.raises(InputError, match=r"1 block\(s\) of merged cells, such as B2:B4, .*unmerge"):
+        read_embeddings(path)
+    book.active.unmerge_cells("B2:B4")
+    book.active.insert_rows(1, 2)
+    book.active.merge_cells("A1:C1")
+    book.active["B4"], book.active["B5"], book.active["B6"] = 1, None, 3
+    book.save(path)
+    read = read_embeddings(path)
+    np.testing.assert_array_equal(read["e0"], [1, np.nan, 3])
+
+
 def test_an_array_has_its_ids_beside_it(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X.astype(np.float16))
     with pytest.raises(InputError, match=r"x_ids.csv .*x_ids.txt .*there is neither"):
@@ -121,6 +144,9 @@ def test_tensors_are_read_and_nothing_is_unpickled(tmp_path: Path) -> None:
         ({"a": x[0], "b": x[0, :2]}, "case a has 4 numbers, case b 2"),
         ({"conv.weight": torch.zeros(2, 3, 3, 3)}, "weights of an encoder"),
         ({"embeddings": x}, "needs both patient_id and embeddings"),
+        ({"ids": IDS, "features": x}, "holds the keys ids, features; expected patient_id and emb"),
+        ({"ids": [1, 2, 3], "features": x}, "holds the keys ids, features; expected patient_id"),
+        ({"names": IDS, "z": x}, "holds the keys names, z; expected patient_id and embeddings"),
     ]
     for content, message in refused:
         torch.save(content, path)
@@ -158,6 +184,25 @@ def test_hdf5_is_read_from_one_file_or_one_per_case(tmp_path: Path) -> None:
     same(read_embeddings(f"{tmp_path}/x.h5:by id"))
     with pytest.raises(InputError, match="nothing is called 'none'; there are"):
         read_embeddings(f"{tmp_path}/x.h5:none")
+
+
+def test_a_dataset_of_every_file_of_a_folder_is_named(tmp_path: Path) -> None:
+    h5py = library("h5py")
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    for case, row in zip(IDS, X, strict=True):
+        with h5py.File(folder / f"{case}.h5", "w") as file:
+            file["features"], file["coords"] = np.stack([row, row + 2]), np.zeros((2, 2))
+    with pytest.raises(InputError, match=r"name the one to take, as in .*slides:features"):
+        read_embeddings(folder, pool_tokens="mean")
+    same(read_embeddings(f"{folder}:features", pool_tokens="mean"), X + 1)
+    with pytest.raises(InputError, match="nothing is called 'feats'; there are"):
+        read_embeddings(f"{folder}:feats")
+    other = tmp_path / "arrays"
+    other.mkdir()
+    np.save(other / "a.npy", X[0])
+    with pytest.raises(InputError, match=r"its files are .npy, which have no named parts"):
+        read_embeddings(f"{other}:features")
 
 
 def test_hdf5_that_reaches_out_or_declares_more_is_refused(tmp_path: Path) -> None:

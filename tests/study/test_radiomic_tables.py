@@ -71,6 +71,39 @@ def test_the_output_of_the_command_line_is_read(
         read_radiomics({"t2.gland": path})
 
 
+@pytest.mark.parametrize("column", ["Image", "Mask"])
+def test_the_plainest_output_has_its_ids_in_the_list_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, column: str
+) -> None:
+    frame = pd.DataFrame({"Image": ["1.nii", "2.nii"], "Mask": ["1m.nii", "2m.nii"], IDM: [1.0, 2]})
+    frame.to_csv(tmp_path / "r.csv", index=False)
+    read = read_radiomics({"t2.gland": tmp_path / "r.csv"}, id_column=column)
+    assert read["patient_id"].tolist() == frame[column].tolist()
+    assert read.columns.tolist() == ["patient_id", f"t2.gland.{IDM}"]
+    assert "passed over 1 column(s) that are no features" in caplog.text
+
+
+def test_a_version_in_the_diagnostics_has_no_say_in_decimals(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"patient_id": ["a", "b"], "diagnostics_Versions_PyRadiomics": "3.1",
+                          IDM: [0.125, 2.5]})  # fmt: skip
+    frame.to_csv(tmp_path / "r.csv", index=False, sep=";", decimal=",")
+    assert "0,125" in (tmp_path / "r.csv").read_text()
+    read = read_radiomics({"t2.gland": tmp_path / "r.csv"})
+    assert read[f"t2.gland.{IDM}"].tolist() == [0.125, 2.5]
+    frame.assign(other="3.1").to_csv(tmp_path / "r.csv", index=False, sep=";", decimal=",")
+    with pytest.raises(InputError, match=r"beside '3.1'"):
+        read_radiomics({"t2.gland": tmp_path / "r.csv"})
+
+
+@pytest.mark.parametrize("name", ["combat_{}", "{}_combat", "t2.gland.combat_{}",
+                                  "combat_t2.gland.{}", "t2.gland.{}_combat"])  # fmt: skip
+def test_harmonised_values_are_marked_before_or_behind(name: str) -> None:
+    frame = table(["a"]).rename(columns={IDM: name.format(IDM)})
+    assert read_radiomics({"t2.gland": frame}).columns[1] == f"t2.gland.{IDM}"
+    if "gland" in name:
+        assert read_radiomics(frame).columns[1] == f"t2.gland.{IDM}"
+
+
 def table(ids: list[str], seed: int = 0, **columns: Any) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     return pd.DataFrame({"patient_id": ids, IDM: rng.random(len(ids))} | columns)
