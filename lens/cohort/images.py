@@ -22,8 +22,15 @@ NEAR_WHOLE = 1e-3
 
 
 class Mask(NamedTuple):
-    """A mask as read: uint8 0/1, the voxel count of each non-zero value, whether those are whole
-    numbers only after a scale factor of the header was undone, and the rest as in `Loaded`."""
+    """A mask as read.
+
+    Attributes:
+        image: uint8 0/1.
+        labels: non-zero value -> its voxel count.
+        scaled: the values are whole numbers only after a scale factor of the header was undone.
+        notes: as in `Loaded`.
+        placed: as in `Loaded`.
+    """
 
     image: sitk.Image
     labels: dict[int, int]
