@@ -36,3 +36,9 @@ def test_no_attack_is_told_twice() -> None:
     attacks = Counter(attack for attack, *_ in rows())
     assert [attack for attack, times in attacks.items() if times > 1] == []
     assert len(attacks) >= 150
+
+
+def test_the_readme_counts_them() -> None:
+    told = re.search(r"lists (\d+) inputs", (ROOT / "README.md").read_text("utf-8"))
+    assert told is not None
+    assert int(told[1]) == len(rows())
