@@ -131,9 +131,6 @@ def test_the_snippet_gives_embeddings(page: str, tmp_path: Path, monkeypatch) ->
         importlib.import_module(library)
     except Exception as error:  # a library may be there and not fit the others
         pytest.skip(f"{library} is not installed ({type(error).__name__})")
-    # What was tried out is kept by its name, which is that of another file in every folder here.
-    sources._width.cache_clear()
-    sources._called.cache_clear()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     prepare(tmp_path)
