@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders import sources
 from encoders.sources import content_hash, header_of, open_encoder
 from encoders.state_dicts import not_finite
 
