@@ -61,7 +61,7 @@ def with_spelling(rows: Rows) -> Rows:
     parts = rows.features
     folded = pd.concat([parts[["modality", "roi"]], parts["column"].str.casefold()], axis=1)
     if (twice := folded.duplicated(keep=False)).any():
-        same = folded["column"] == folded.loc[twice.idxmax(), "column"]
+        same = folded["column"] == folded["column"][twice].iloc[0]
         names = parts["column"][twice & same].tolist()
         notes.append(
             f"{rows.sources['radiomics']}: {twice.sum()} columns have names that are the same but "

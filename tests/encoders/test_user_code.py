@@ -327,10 +327,9 @@ def test_an_edited_file_is_another_encoder(tmp_path, monkeypatch):
             f"import numpy as np\ndef encode(x):\n    return x.mean((1, 2, 3)) + np.ones({width})"
         )
         assert header_of(source, shape, 1).config.features == width
-        assert open_encoder(source).embed(np.ones((1, *shape, 1), np.float32), None).shape == (
-            1,
-            width,
-        )  # type: ignore[union-attr]
+        encoder = open_encoder(source)
+        assert isinstance(encoder, FunctionEncoder)
+        assert encoder.embed(np.ones((1, *shape, 1), np.float32), None).shape == (1, width)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "edited.py").write_text(Path("edited.py").read_text().replace("5", "7"))
