@@ -1,9 +1,10 @@
 # Two commands do everything on a machine with Python 3.11+, pip, a C compiler and make.
 #   make sweep   create .venv, run the main job on the embedded phantom cohort, print the report's place
-#   make test    create .venv with the test extra, run the tests
+#   make test    create .venv with the test extra, run the tests, JOBS files at a time
 # The compiler builds PyRadiomics; wheel-test does without. Versions are those of constraints.txt.
 # With HASHES=1 every file that is installed must have the SHA-256 that requirements/ names.
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -40,7 +41,7 @@ sweep: $(VENV)/.run
 	$(BIN)/python -m experiments.sweep $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
