@@ -161,19 +161,22 @@ class FunctionEncoder:
             *sides, width = given.shape[1:]
             log.info("%s: maps %s, %d channels", self.name, _by(sides), width)
         both = self._pooled(given, masks)
-        alone = self.embed(noise[:1], None if masks is None else masks[:1])
+        alone = np.concatenate(
+            [self.embed(noise[i : i + 1], None if masks is None else masks[:1]) for i in (0, 1)]
+        )
         for made in (both, alone):
             if wrong := int((~np.isfinite(made)).sum()):
                 raise InputError(
                     f"{self.name}: {wrong} of {made.size} numbers are NaN or infinite for volumes "
                     "of normal noise (mean 0, standard deviation 1, as images are given)"
                 )
-        apart = np.abs(both[0] - alone[0]).max() / max(np.abs(both[0]).max(), 1e-30)
+        apart = np.abs(both - alone).max() / max(np.abs(both).max(), 1e-30)
         if apart > TOLERANCE:
             raise InputError(
                 f"{self.name}: gives other numbers for the same volume in another batch (by "
-                f"{apart:.0%} of the largest); dropout or batch statistics are at work: put the "
-                "model in evaluation mode, model.eval() in PyTorch"
+                f"{apart:.0%} of the largest); dropout or batch statistics are at work (put the "
+                "model in evaluation mode, model.eval() in PyTorch), or rows are not those of the "
+                "volumes in their order"
             )
         return both.shape[1]
 

@@ -26,6 +26,9 @@ NEARLY_GRAY = 2
 GRAY_ALPHA = 4
 """Colour type of a PNG of gray values with a transparency, which ITK does not read."""
 
+EXIF_ORIENTATION = 0x0112
+"""Tag of how a picture is to be shown: 1 as stored, 2 to 8 turned or mirrored."""
+
 CENTIMETRES = 3
 """Unit of an ultrasound region whose pixels have a length."""
 
@@ -55,13 +58,19 @@ def picture_header(path: Path) -> Header:
     """The header of a picture, which has no spacing of use: printers' dots are no millimetres.
 
     Raises:
-        HeaderFault: the file is cut off.
+        HeaderFault: the file is cut off, or is to be shown turned or mirrored.
         RuntimeError: it cannot be read.
     """
     content = path.read_bytes()
     end = next(end for first, end in ENDS.items() if content.startswith(first))
     if end not in content[-64:]:
         raise HeaderFault("unreadable image (the picture is cut off before its end)", COPY)
+    if (turn := _turned(path)) is not None:
+        raise HeaderFault(
+            f"a picture whose EXIF orientation ({turn}) shows it turned or mirrored, which not "
+            "every program does that draws masks",
+            "Save it upright without EXIF, and check its masks against that.",
+        )
     if _gray_alpha(content) is not None:
         size = tuple(int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
     else:
@@ -103,6 +112,20 @@ def read_picture(path: Path) -> sitk.Image:
 
     values = np.rint(imread(path) * 255).astype(np.uint8)
     return gray(sitk.GetImageFromArray(values, isVector=True))
+
+
+def _turned(path: Path) -> int | None:
+    """The EXIF orientation of a picture that is not shown as stored; None of any other."""
+    # Here, as below: few cohorts are of pictures.
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            turn = opened.getexif().get(EXIF_ORIENTATION)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        # What ITK says of it is told.
+        return None
+    return turn if turn in range(2, 9) else None
 
 
 def _gray_alpha(begin: bytes) -> int | None:

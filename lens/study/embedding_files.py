@@ -129,7 +129,10 @@ def _with_ids(x: Any, path: Path) -> Arrays:
             raise InputError(f"{beside[0]}: no column patient_id; found {list(table.columns[:5])}")
         ids = {c: table[c].to_numpy(object) for c in ID_COLUMNS if c in table}
     else:
-        lines = beside[0].read_text("utf-8-sig").splitlines()
+        try:
+            lines = beside[0].read_text("utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise InputError(f"{beside[0]}: the ids are not in UTF-8; save them so") from None
         ids = {"patient_id": np.array(lines, dtype=object)}
     rows = len(ids["patient_id"])
     shape = np.shape(x)

@@ -233,3 +233,16 @@ def test_a_single_slice_among_volumes_is_called_so(tmp_path: Path) -> None:
             read_image(file, "P")
         assert "cohorts of their own" in caught.value.remedy
         assert "4D" not in str(caught.value)
+
+
+def test_a_picture_that_is_shown_turned_is_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path, exif = tmp_path / "us.jpg", Image.Exif()
+    for turn in (1, 6):
+        exif[0x0112] = turn
+        Image.fromarray(GRAY).save(path, exif=exif)
+        if turn == 1:
+            assert read_image(path, "P", flat=True).GetSize() == (*GRAY.shape[::-1], 1)
+    with pytest.raises(CaseError, match=r"EXIF orientation \(6\) shows it turned"):
+        read_image(path, "P", flat=True)

@@ -162,7 +162,7 @@ def test_a_map_is_called_for_once_per_batch():
     calls = []
     encoder = function(lambda v: calls.append(len(v)) or v[:, ::2, ::2, ::2])
     encoder.try_out((8, 12, 12), 3, regional=True)
-    assert calls == [2, 1]
+    assert calls == [2, 1, 1]
 
 
 def test_dropout_is_found_and_evaluation_mode_passes():
@@ -172,6 +172,13 @@ def test_dropout_is_found_and_evaluation_mode_passes():
         encoder.try_out((2, 4, 4), 1, regional=False)
     net.eval()
     assert encoder.try_out((2, 4, 4), 1, regional=False) == 32
+
+
+@pytest.mark.parametrize("rows", [[0, 0], [1, 1], [1, 0]])
+def test_rows_that_are_not_the_volumes_in_their_order_are_found(rows):
+    encoder = function(lambda v: v.reshape(len(v), -1)[rows if len(v) == 2 else [0]])
+    with pytest.raises(InputError, match="rows are not those of the volumes in their order"):
+        encoder.try_out((2, 4, 4), 1, regional=False)
 
 
 def test_errors_of_the_code_are_shown_as_its_own(code):

@@ -108,6 +108,9 @@ def test_an_array_has_its_ids_beside_it(tmp_path: Path) -> None:
         read_embeddings(tmp_path / "x.npy")
     (tmp_path / "x_ids.txt").write_text("\n".join(IDS))
     same(read_embeddings(tmp_path / "x.npy"))
+    (tmp_path / "x_ids.txt").write_bytes("\n".join(IDS).encode("utf-16"))
+    with pytest.raises(InputError, match=r"x_ids.txt: the ids are not in UTF-8"):
+        read_embeddings(tmp_path / "x.npy")
     (tmp_path / "x_ids.txt").write_text("007\nP1\n")
     with pytest.raises(InputError, match=r"x_ids.txt: 2 ids for an array of shape \(3, 4\)"):
         read_embeddings(tmp_path / "x.npy")
