@@ -85,6 +85,21 @@ def test_a_ct_is_never_averaged_with_its_padding() -> None:
     assert np.any((mixed > -1024) & (mixed < 40)), "without it, tissue and padding are averaged"
 
 
+def test_a_case_of_ct_is_read_so_and_one_of_mr_is_not(tmp_path: Path) -> None:
+    voxels = np.full((6, 20, 20), 40.0, np.float32)
+    voxels[:, :, 10:] = -1024
+    write(image(voxels), tmp_path / "ct.mha")
+    path = tmp_path / "cohort.csv"
+    path.write_text("patient_id,ct\nP,ct.mha\n")
+    seen = {}
+    for kind in ("ct", "mr"):
+        cohort = read_manifest(path, declared=Declared(kinds={"ct": kind}))
+        case = read_case(cohort.cases[0], spacing_mm=(0.4, 0.4, 2.0))
+        seen[kind] = set(np.unique(sitk.GetArrayFromImage(case.images["ct"])))
+    assert seen["ct"] == {-1024.0, 40.0}
+    assert len(seen["mr"]) > 2, "arbitrary units have no padding of their own"
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "seen"),
     [

@@ -426,6 +426,16 @@ def test_values_of_bids_masks_are_named_by_their_table(tmp_path: Path) -> None:
     own = root / "derivatives/seg/sub-01/anat/sub-01_desc-tissue_dseg.tsv"
     own.write_text("index\tname\n1\tCSF\n")
     assert prepare_bids(root).flags == ("--label", "csf=1")
+    for place in ("sub-02/anat/sub-02_T1w", "derivatives/seg/sub-02/anat/sub-02_desc-tissue_dseg"):
+        touch(root / f"{place}.nii.gz")
+    prepared = prepare_bids(root)
+    assert [row["patient_id"] for row in prepared.rows] == ["01"]
+    (error,) = prepared.set_aside
+    assert (error.patient_id, error.file) == (
+        "02",
+        str(root / "derivatives/seg/desc-tissue_dseg.tsv"),
+    )
+    assert "values named otherwise than in" in error.reason
     own.write_text("index\tname\n1.5\tCSF\n")
     with pytest.raises(InputError, match=r"index '1.5'"):
         prepare_bids(root)

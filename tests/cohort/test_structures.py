@@ -120,6 +120,9 @@ def test_contours_without_an_area_are_refused(tmp_path: Path) -> None:
     path = write_structures(tmp_path / "rt.dcm", {"POI": [("POINT", points[:1])]})
     with pytest.raises(CaseError, match=r"1 contour\(s\) that hold no area"):
         mask_of(path, on)
+    path = write_structures(tmp_path / "open.dcm", {"GTV": [("OPEN_PLANAR", points)]})
+    with pytest.raises(CaseError, match=r"1 contour\(s\) that hold no area"):
+        mask_of(path, on)
     tilted = physical(on, np.array([[10, 10, 3], [20, 10, 5], [20, 20, 5], [10, 20, 3.0]]))
     path = write_structures(tmp_path / "tilted.dcm", {"GTV": [("CLOSED_PLANAR", tilted)]})
     with pytest.raises(CaseError, match=r"crosses 2\.0 slices"):
@@ -176,6 +179,14 @@ def test_a_tree_of_ct_and_structures(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "2 series could be the ct: series" in failures.loc["A", "reason"]
     prepare("dicom", root, "--out", out, *flags, "--image", "ct=thorax")
     assert pd.read_csv(out)["patient_id"].to_list() == ["A", "B"]
+    # A second object of one region.
+    write_structures(
+        root / "B" / "again" / "rt.dcm", {"heart": circles(on, 6.0)}, series=f"{SERIES}.1",
+        patient="B", study=f"{SERIES}.91",
+    )  # fmt: skip
+    prepare("dicom", root, "--out", out, *flags, "--image", "ct=thorax")
+    failures = pd.read_csv(tmp_path / "failures.csv", dtype=str).set_index("patient_id")
+    assert "2 objects hold the heart: series" in failures.loc["B", "reason"]
 
 
 def test_segments_by_highdicom_are_regions_by_name(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 from flax import nnx
 
+from encoders.case_cache import CaseCache
 from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from encoders.encoder import parameters
@@ -178,6 +179,26 @@ def test_files_that_two_patients_exchanged_stay_with_their_content(make, cohort,
     )
     again = make(swapped, tmp_path / "cache")
     np.testing.assert_array_equal(again, make(swapped, tmp_path / "fresh"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"study_id": "2"},
+        {"nifti_form": "sform"},
+        {"kinds": {"t2": "units"}},
+        {"flat": True},
+        {"pixel_mm": 0.5},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_how_a_case_is_read_is_part_of_its_key(change, cohort, tmp_path):
+    kept = CaseCache(tmp_path / "cache", ())
+    files = cohort.cases[0]
+    kept.keep(files, (), volume=np.zeros(1))
+    assert kept.find(files)
+    other = replace(files, **change)
+    assert kept.find(other) is None
 
 
 def test_another_parameter_setting_or_code_makes_another_embedding(cohort, tmp_path, monkeypatch):

@@ -81,6 +81,7 @@ def test_what_does_not_fit_is_named(tmp_path):
     ):
         open_onnx(path, "mean")(np.zeros((1, 4, 8, 12, 2), np.float32))
     assert open_onnx(path, "mean").config.in_channels == 2
+    assert content_hash(path, "mean") != content_hash(path, "maps")
     model(path, ["n", 2, 8, 8], ("pooled",))
     assert open_onnx(path)(X).shape == (3, 4, 1, 1, 4)
     path.write_bytes(b"no network")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -289,6 +290,9 @@ def test_the_key_is_of_the_file_and_what_it_names(code, tmp_path: Path, caplog):
     assert open_function(Path(f"{file}:f")).fingerprint == first
     file.write_text(keyed + "# changed\n")
     assert open_function(Path(f"{file}:f")).fingerprint != first
+    two, _ = code(source + "def g(v):\n    return v.max((1, 2, 3))\n")
+    prints = [open_function(Path(f"{two}:{name}")).fingerprint for name in "fg"]
+    assert prints[0] != prints[1], "two functions of one file"
     with pytest.raises(InputError, match="its cache_key cannot be used"):
         open_function(Path(f"{code(source + 'f.cache_key = object()')[0]}:f"))
 
@@ -317,6 +321,13 @@ def test_a_cohort_is_embedded_kept_and_goes_on(code, tmp_path: Path):
     again, _ = embed_cohort(cohort, encoder, settings=settings, cache=cache, batch_size=2)
     assert calls == [2, 1], "all were kept"
     np.testing.assert_array_equal(again.embeddings, first.embeddings)
+    for other, changed in (
+        (replace(encoder, fingerprint="2" * 64), settings),
+        (encoder, replace(settings, pool="global")),
+    ):
+        calls.clear()
+        embed_cohort(cohort, other, settings=changed, cache=cache, batch_size=2)
+        assert calls == [2, 1], "another encoder or other settings"
     for changes in ({"windows": True}, {"stages": (1,)}, {"tokens": "class"}):
         with pytest.raises(InputError, match=f"{next(iter(changes))}: a function or ONNX file"):
             embed_cohort(cohort, encoder, settings=EmbeddingSettings(**changes))

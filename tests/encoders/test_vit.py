@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from safetensors.numpy import save_file
 
 import encoders
 from encoders.encoder import Encoder, EncoderConfig, encoder_hash, parameters
-from encoders.positions import resampling
-from encoders.vit import ViT, ViTConfig, grey
+from encoders.positions import resample, resampling
+from encoders.vit import MLP, ViT, ViTConfig, grey
 from encoders.vit_weights import convert
 from lens.errors import InputError
 from tests.encoders.reference_vit import (
@@ -75,6 +76,17 @@ def test_parity_at_the_published_widths(width, registers):
     assert_same_blocks(encoder, model, images(224, 224)[:1])
 
 
+def test_the_perceptron_has_the_exact_gelu():
+    """Parity on weights of usual size does not tell it from the approximation by tanh."""
+    perceptron = MLP(ViTConfig(width=4, heads=1, hidden=4), rngs=nnx.Rngs(0))
+    for layer in (perceptron.expand, perceptron.project):
+        layer.kernel.set_value(jnp.eye(4))
+        layer.bias.set_value(jnp.zeros(4))
+    x = np.linspace(-4, 4, 80, dtype=np.float32).reshape(1, 20, 4)
+    expected = torch.nn.functional.gelu(torch.from_numpy(x))
+    np.testing.assert_allclose(perceptron(jnp.asarray(x)), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_names_give_the_same_numbers(kind):
     state = arrays(reference(**KINDS[kind]))
@@ -106,6 +118,18 @@ def test_the_offset_is_that_of_a_scale_factor():
     factor = (16 + 0.1) / 37
     resized = torch.nn.functional.interpolate(x, scale_factor=(factor, factor), mode="bicubic")
     np.testing.assert_allclose(resampling(37, 16, offset=0.1), resized[:, 0, :, 0].T, atol=5e-6)
+
+
+@pytest.mark.parametrize("changes", [{"offset": 0.1}, {"antialias": True}], ids=str)
+def test_how_positions_are_interpolated_is_as_configured(changes):
+    encoder, _ = convert(arrays(reference()), facts=HEADS)
+    x, trained = jnp.asarray(images(56, 56)[:1]), encoder.positions[...]
+    plain = encoder.tokens_of(x)
+    encoder.config = dataclasses.replace(encoder.config, **changes)
+    moved = resample(trained, (4, 4), **changes) - resample(trained, (4, 4))
+    assert np.abs(moved).max() > 1e-3
+    found = (encoder.tokens_of(x) - plain)[0, 1:]
+    np.testing.assert_allclose(found, moved.reshape(16, -1), atol=1e-5)
 
 
 def test_the_protocol_and_its_embeddings():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tyro
 
+import experiments.doctor as doctor
+import experiments.sweep as sweep
 from experiments.main_job.config import Config
 from experiments.main_job.plan import named_files, radiomics_tables
 from lens.errors import InputError
+from tests.planted import plant
 
 
 def config(*flags: str) -> Config:
@@ -40,3 +44,25 @@ def test_the_file_behind_a_part_and_the_ids_beside_an_array_are_known(tmp_path: 
     files = named_files(config("--radiomics", "R.xlsx:T2", "--pre", f"cls={tmp_path}/x.npy"))
     assert Path("R.xlsx") in files.values()
     assert tmp_path / "x_ids.csv" in files.values()
+
+
+@pytest.mark.parametrize("module", [sweep, doctor], ids=["sweep", "doctor"])
+def test_the_column_of_ids_and_the_pooling_of_tokens_are_heeded(module, tmp_path, capsys) -> None:
+    planted = plant(n=60, d=12)
+    paths = {name: tmp_path / f"{name}.npz" for name in ("pre", "ft")}
+    for name, path in paths.items():
+        tokens = np.repeat(getattr(planted, name)[:, None], 3, axis=1)
+        np.savez(path, patient_id=planted.ids, embeddings=tokens)
+    planted.radiomics.rename(columns={"patient_id": "Person"}).to_csv(
+        tmp_path / "r.csv", index=False
+    )
+    words = [
+        *("--pre", f"{paths['pre']}", "--ft", f"cls={paths['ft']}", "--folds", "3"),
+        *("--radiomics", f"{tmp_path / 'r.csv'}", "--out", f"{tmp_path / 'out'}", "--dry-run"),
+    ]
+    flags = ["--id-column", "Person", "--pool-tokens", "mean"]
+    assert module.job(tyro.cli(module.Config, args=[*words, *flags])) == 0
+    assert "12 dimensions" in capsys.readouterr().out
+    for left_out, message in ((flags[:2], "--pool-tokens"), (flags[2:], "--id-column")):
+        with pytest.raises(InputError, match=message):
+            module.job(tyro.cli(module.Config, args=[*words, *left_out]))

@@ -49,6 +49,8 @@ def test_labels_make_the_regions_of_every_training_job(manifest: Path, tmp_path:
     two = ("rim=1", "core=2")
     config = tyro.cli(PretrainConfig, args=[*here, *two])
     assert masks(config, "rim", "core") == [rim, inner]
+    config = tyro.cli(PretrainConfig, args=[*here, "rim=2", "core=1"])
+    assert masks(config, "rim", "core") == [inner, rim], "not those that the cache has"
     learnt = ["--task", "classification", "--mask-labels", *two]
     config = tyro.cli(FinetuneConfig, args=[*here, "grade", *learnt])
     assert (config.target, masks(config, "rim", "core")) == ("grade", [rim, inner])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
 
 from lens.cohort import read_manifest
+from lens.cohort.intensities import Kind
 from lens.errors import InputError
 from lens.radiomics import computable
 from lens.radiomics.cohort_features import extract_cohort
@@ -59,6 +62,26 @@ def test_valid_files_pass_whatever_their_limits(tmp_path, text):
 def test_what_gives_nothing_is_refused_by_name(tmp_path, text, finding):
     with pytest.raises(InputError, match=f"mine.yaml: .*{finding}"):
         computed(parameters(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("featureClass: {glcm: }", "looked for in three dimensions. Write force2D: true"),
+        ("setting: {force2D: true}\nimageType: {Wavelet: {force2D: false}}", "Wavelet has force2D"),
+        ("setting: {force2D: true}\nfeatureClass: {shape: }", "shape is of volumes"),
+    ],
+)
+def test_texture_of_a_single_slice_is_looked_for_in_its_plane(tmp_path, text, finding):
+    with pytest.raises(InputError, match=f"mine.yaml: .*{finding}"):
+        computed(parameters(tmp_path, text), flat=True)
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_our_files_for_single_slices_stay_in_the_plane(kind):
+    names = computed(load_parameters(kinds={"x": kind}, flat=True)["x"], flat=True)
+    assert {"original_shape2D_PixelSurface", "wavelet-HL_glcm_Contrast"} <= names
+    assert not any("_shape_" in name or "-HLL_" in name for name in names)
 
 
 def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,37 @@ def test_voxels_beside_the_named_file_are_part_of_the_content(
     healed, errors = features(cohort, parameters, tmp_path)
     assert errors == [], "a refusal is remembered of the content that was refused alone"
     pd.testing.assert_frame_equal(healed, table, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"nifti_form": "sform"},
+        {"kinds": {"t2": "units"}},
+        {"flat": True},
+        {"pixel_mm": 0.5},
+        {"extracted": ()},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_how_a_case_is_read_is_part_of_its_key(change, tmp_path):
+    files = read_manifest(write_cohort(tmp_path, ["a"])).cases[0]
+    cases = files, replace(files), replace(files, **change)
+    one, same, other = parts_of(
+        cases, load_parameters(), tmp_path / "cache", Reading(SPACING), progress=False
+    )
+    assert one.key == same.key != other.key
+
+
+def test_a_file_of_the_users_own_like_ours_is_another_part(tmp_path):
+    """Ours standardises about the regions, a user's over the whole image."""
+    files = read_manifest(write_cohort(tmp_path, ["a"])).cases[0]
+    ours = load_parameters()["t2"]
+    keys = {
+        parts_of([files], {"t2": each}, tmp_path, Reading(SPACING), progress=False)[0].key
+        for each in (ours, replace(ours, packaged=False))
+    }
+    assert len(keys) == 2
 
 
 def test_versions_do_not_depend_on_the_folder_or_the_other_patients(tmp_path, cohort, parameters):

@@ -188,7 +188,7 @@ def test_a_value_that_stands_for_a_missing_one_is_noted(planted: Planted, caplog
         ("normal", -999.0, 3, True), ("normal", 1e5, 2, True), ("normal", -999.0, 1, False),
         ("normal", 7.0, 3, False), ("large", -999.0, 3, True), ("large", -7.0, 3, False),
         ("negative", -999.0, 3, False), ("normal", -999.0, 31, False),
-        ("grades", 99.0, 3, False),
+        ("wide", -999.0, 3, False), ("grades", 99.0, 3, False),
     ],
 )  # fmt: skip
 def test_which_values_stand_for_missing_ones(
@@ -197,7 +197,8 @@ def test_which_values_stand_for_missing_ones(
     rng = np.random.default_rng(0)
     column = {
         "normal": rng.normal(size=60), "large": rng.uniform(5e3, 5e4, 60),
-        "negative": rng.uniform(-5e4, 5e4, 60), "grades": rng.integers(0, 3, 60).astype(float),
+        "negative": rng.uniform(-5e4, 5e4, 60), "wide": rng.uniform(-900, 900, 60),
+        "grades": rng.integers(0, 3, 60).astype(float),
     }[rest]  # fmt: skip
     column[:count] = value
     found = sentinels(np.c_[rng.normal(size=60), column])
