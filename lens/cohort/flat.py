@@ -107,16 +107,15 @@ def read_picture(path: Path) -> sitk.Image:
             f"a picture of {bits}-bit gray values with a transparency",
             "Save it without the transparency (alpha channel).",
         )
-    # Here, since it takes long to import and few pictures need it.
-    from matplotlib.image import imread
+    # Here, as below: few cohorts are of pictures.
+    from PIL import Image
 
-    values = np.rint(imread(path) * 255).astype(np.uint8)
-    return gray(sitk.GetImageFromArray(values, isVector=True))
+    with Image.open(path) as opened:
+        return gray(sitk.GetImageFromArray(np.asarray(opened), isVector=True))
 
 
 def _turned(path: Path) -> int | None:
     """The EXIF orientation of a picture that is not shown as stored; None of any other."""
-    # Here, as below: few cohorts are of pictures.
     from PIL import Image
 
     try:

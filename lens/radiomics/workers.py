@@ -126,6 +126,7 @@ def _connected(cluster: Cluster, scheduler: str) -> Iterator[tuple[Client, int]]
 def _client(address: str) -> Iterator[Client]:
     """A client by Dask's own security settings (``distributed.comm.tls``)."""
     from distributed import Client
+    from distributed.utils import LoopRunner
 
     if not address.startswith(ENCRYPTED):
         log.warning(
@@ -134,6 +135,7 @@ def _client(address: str) -> Iterator[Client]:
             address,
         )
     try:
+        LoopRunner().run_sync(_answers, address)
         client = Client(address, timeout="5s")
     except TypeError as error:
         raise InputError(
@@ -151,6 +153,19 @@ def _client(address: str) -> Iterator[Client]:
         ) from error
     with client:
         yield client
+
+
+async def _answers(address: str) -> None:
+    """Connects as a client would.
+
+    Apart from one, since Dask closes a client whose start failed when it is collected; were that
+    while another starts, both would wait for the same lock.
+    """
+    from distributed import Security
+    from distributed.comm.core import connect
+
+    comm = await connect(address, timeout=5, **Security().get_connection_args("client"))
+    await comm.close()
 
 
 def _check_workers(client: Client, cluster: Cluster) -> None:

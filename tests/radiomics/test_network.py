@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from dask import config as dask_config
-from distributed import LocalCluster, Security
+from distributed import Client, LocalCluster, Security
 
 from lens.errors import InputError
 from lens.radiomics.processes import each_in_processes
@@ -192,18 +193,23 @@ def test_without_a_certificate_the_settings_are_named(encrypted):
 def test_a_foreign_certificate_is_refused_in_a_sentence(encrypted, tmp_path):
     address, _ = encrypted
     certificate(tmp_path)
+    before = {id(each) for each in gc.get_objects()}
     with (
         dask_config.set(settings(tmp_path)),
         pytest.raises(InputError, match=r"or not with this certificate"),
     ):
         list(each_in_workers(square, [(1,)], cluster=Cluster(None, address)))
+    left = [
+        each for each in gc.get_objects() if isinstance(each, Client) and id(each) not in before
+    ]
+    assert not left, "closed by Dask at any later moment, even while another client starts"
 
 
 def test_a_client_whose_loop_does_not_start_in_time_is_told_in_a_sentence(monkeypatch):
     def late(*_args, **_settings):
         raise AssertionError
 
-    monkeypatch.setattr("distributed.Client", late)
+    monkeypatch.setattr("distributed.utils.LoopRunner", late)
     with pytest.raises(InputError, match=r"no Dask scheduler answers there.*AssertionError"):
         list(each_in_workers(square, [(1,)], cluster=Cluster(None, "tls://127.0.0.1:1")))
 
