@@ -10,9 +10,9 @@ from pathlib import Path
 
 from lens.cohort.dataset_json import column_name
 from lens.cohort.prepared import plain_id
-from lens.cohort.utf8 import AS_TEXT, read_utf8
 from lens.errors import InputError
 from lens.missing import is_missing
+from lens.utf8 import AS_TEXT, read_utf8
 
 Study = tuple[str, str]
 """Subject and session without their prefixes; the session is empty where there is none."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from lens.cohort.prepared import check_columns
 from lens.cohort.regions import parse_labels
-from lens.cohort.utf8 import AS_TEXT, read_utf8
 from lens.errors import InputError
+from lens.utf8 import AS_TEXT, read_utf8
 
 NAME = "dataset.json"
 

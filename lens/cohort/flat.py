@@ -29,6 +29,9 @@ GRAY_ALPHA = 4
 EXIF_ORIENTATION = 0x0112
 """Tag of how a picture is to be shown: 1 as stored, 2 to 8 turned or mirrored."""
 
+OF_MASK = "Of a mask, the gray value is the number of the label, not its colour."
+"""What is said of colours, which masks are often drawn in."""
+
 CENTIMETRES = 3
 """Unit of an ultrasound region whose pixels have a length."""
 
@@ -146,7 +149,8 @@ def gray(image: sitk.Image) -> sitk.Image:
     if count in (2, 4):
         if np.ptp(voxels[..., -1]):
             raise HeaderFault(
-                "a picture that is transparent in places", "Save it as gray values (8-bit)."
+                "a picture that is transparent in places",
+                f"Save it as gray values (8-bit), without an alpha channel. {OF_MASK}",
             )
         voxels = voxels[..., :-1]
     spread = voxels.max(axis=-1) - voxels.min(axis=-1)
@@ -154,7 +158,7 @@ def gray(image: sitk.Image) -> sitk.Image:
         coloured = int(np.count_nonzero(spread > NEARLY_GRAY))
         raise HeaderFault(
             f"a colour picture: {coloured} of {spread.size} pixels are no gray",
-            "Save it as gray values (8-bit), without coloured marks or Doppler.",
+            f"Save it as gray values (8-bit), without coloured marks or Doppler. {OF_MASK}",
         )
     out = sitk.GetImageFromArray(np.rint(voxels.mean(axis=-1)).astype(np.float32))
     out.CopyInformation(image)

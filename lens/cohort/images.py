@@ -191,7 +191,8 @@ def _of_values(read: Loaded, path: Path, patient_id: str, labels: Sequence[int] 
             path,
             patient_id,
             f"{len(values) + 1} different values, which is an image rather than a mask",
-            "Check which file the column names.",
+            "Check which file the column names. JPEG and smooth scaling blur a mask: save it as "
+            "PNG, threshold it, or scale it by nearest neighbour.",
         )
     region = voxels > 0.5 if labels is None else np.isin(np.rint(voxels), list(labels))
     mask = sitk.GetImageFromArray(region.astype(np.uint8))

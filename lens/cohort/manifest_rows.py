@@ -9,11 +9,11 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from lens.cohort.utf8 import AS_TABLE, read_utf8
 from lens.errors import InputError
 from lens.formulas import unguarded
 from lens.names import either
 from lens.openable import special
+from lens.utf8 import AS_TABLE, read_utf8
 
 SPLITS = ("train", "val", "test")
 

@@ -42,7 +42,13 @@ SPACING_MM = (0.05, 20.0)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 """Ends of names of pictures."""
 
-FORMATS = "Give NIfTI-1, MHA/MHD or NRRD, a multi-frame DICOM file, or a folder with one series."
+FORMATS = (
+    "Give NIfTI-1, MHA/MHD or NRRD, a multi-frame DICOM file, or a folder with one series; a "
+    "single slice may be a PNG."
+)
+
+AS_PNG = "Save it as PNG; a stack of slices, which has a spacing, as NIfTI."
+"""The way out for pictures of other kinds."""
 
 IN_VOLUMES = (
     "a single slice where a 3D volume is needed",
@@ -54,6 +60,8 @@ IN_VOLUMES = (
 OTHER_KINDS = {
     b"II*\0": "a TIFF picture",
     b"MM\0*": "a TIFF picture",
+    b"BM": "a BMP picture",
+    b"GIF8": "a GIF picture",
     b"\x89HDF": "an HDF5 file",
     b"CDF": "a NetCDF file",
     b"PK\x03\x04": "a zip archive",
@@ -212,7 +220,8 @@ def _header(path: Path, form: NiftiForm | None) -> Header:
     if kind is None and name.endswith((".mha", ".mhd")):
         return meta_header(path)
     found = kind or f"it begins {begin[:18]!r}, as no image does that is read"
-    raise HeaderFault(f"unreadable image ({found})", FORMATS)
+    remedy = AS_PNG if found.endswith(" picture") else FORMATS
+    raise HeaderFault(f"unreadable image ({found})", remedy)
 
 
 def _begin(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lens.errors import InputError
+from lens.utf8 import AS_TEXT, read_utf8
 
 LINE = re.compile(r"Case-(?P<case>\d+)_(?P<name>[^:]+): (?P<value>.*)")
 """A line of ``pyradiomics -f txt``: ``Case-1_original_glcm_Idm: 0.5``."""
@@ -19,11 +20,10 @@ def read_lines(path: Path) -> pd.DataFrame:
     """A row per case from lines of one value each, as ``pyradiomics -f txt`` writes them.
 
     Raises:
-        InputError: a line is none of these, or a case has a name twice.
+        InputError: not in UTF-8, a line is none of these, or a case has a name twice.
     """
     cases: dict[int, dict[str, str]] = {}
-    text = path.read_text("utf-8-sig")
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_utf8(path, AS_TEXT).splitlines(), start=1):
         if not line.strip():
             continue
         match = LINE.fullmatch(line)
@@ -43,9 +43,9 @@ def read_json(path: Path) -> pd.DataFrame:
     """A row per object of a list, as ``pyradiomics -f json`` writes it.
 
     Raises:
-        InputError: another JSON.
+        InputError: not in UTF-8, or another JSON.
     """
-    content: Any = json.loads(path.read_text("utf-8-sig"))
+    content: Any = json.loads(read_utf8(path, AS_TEXT))
     if not isinstance(content, list) or not all(isinstance(case, dict) for case in content):
         raise InputError(
             f"{path}: is no list of cases, as pyradiomics -f json writes; save a table with "

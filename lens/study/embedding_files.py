@@ -6,6 +6,8 @@ Every reader gives ``patient_id``, ``embeddings`` and perhaps ``study_id``, as a
 from __future__ import annotations
 
 import logging
+import re
+import textwrap
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,6 +25,7 @@ from lens.study.extras import needed
 from lens.study.hdf5_files import read_anndata, read_case, read_hdf5
 from lens.study.located import ids_beside, located
 from lens.study.table_files import read_table
+from lens.utf8 import AS_TEXT, read_utf8
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +106,13 @@ def read_arrays(source: str | Path, pool_tokens: PoolTokens | None = None) -> Ar
 
 def _check_keys(content: Mapping[Any, Any], path: Path) -> None:
     """Refuses what is no id -> embedding: text, or all embeddings under a name of their own."""
+    nested = next((key for key, v in content.items() if isinstance(v, Mapping)), None)
+    if nested is not None:
+        held = ", ".join(map(str, list(content[nested])[:5]))
+        raise InputError(
+            f"{path}: the key {nested} holds a dict ({held}) where the array of a patient is "
+            f"expected; save the arrays alone, as .pt {SAVE}"
+        )
     text = any(not hasattr(v, "detach") and np.asarray(v).dtype.kind in "OSU"
                for v in content.values())  # fmt: skip
     named = len(content) < FEWEST_CASES and any(same_word(str(key)) in NAMES for key in content)
@@ -129,10 +139,7 @@ def _with_ids(x: Any, path: Path) -> Arrays:
             raise InputError(f"{beside[0]}: no column patient_id; found {list(table.columns[:5])}")
         ids = {c: table[c].to_numpy(object) for c in ID_COLUMNS if c in table}
     else:
-        try:
-            lines = beside[0].read_text("utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise InputError(f"{beside[0]}: the ids are not in UTF-8; save them so") from None
+        lines = read_utf8(beside[0], AS_TEXT).splitlines()
         ids = {"patient_id": np.array(lines, dtype=object)}
     rows = len(ids["patient_id"])
     shape = np.shape(x)
@@ -201,14 +208,21 @@ def _tensors(path: Path) -> Any:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on damaged and foreign files
-        cause = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(
             f"{path}: not readable as torch tensors, and Python objects are never unpickled "
-            f"({cause}); save tensors and text: {SAVE}"
+            f"({_cause(error)}); save tensors and text: {SAVE}"
         ) from error
     for tensor in content.values() if isinstance(content, Mapping) else [content]:
         _check_tensor(torch, tensor, path)
     return content
+
+
+def _cause(error: Exception) -> str:
+    """What torch says of a file, without colours of a terminal and its advice around it."""
+    # Its own first line says how to unpickle the file all the same.
+    said = re.sub(r"\x1b\[[\d;]*m", "", str(error)).split("WeightsUnpickler error: ")[-1]
+    first = next(iter(said.strip().splitlines()), "") or type(error).__name__
+    return textwrap.shorten(first.split(". ")[0], 120, placeholder=" ...")
 
 
 def _check_tensor(torch: Any, tensor: Any, path: Path) -> None:

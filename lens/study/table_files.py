@@ -18,6 +18,9 @@ from lens.study.workbooks import read_workbook
 
 WELCOME = ".parquet, .csv, .tsv (both also .gz), .xlsx, or .txt and .json of PyRadiomics"
 
+UNNAMED_INDEX = "unnamed_index"
+"""Attribute of a table that came with an index of text without a name."""
+
 ARRAYS = "holds an array without names of columns, as embeddings come (--pre, --ft)"
 
 REMEDIES = {
@@ -100,6 +103,9 @@ def tidy(table: pd.DataFrame, name: str, id_column: str | None = None) -> pd.Dat
     """
     levels = [level for level in table.index.names if _is_id(level, id_column)]
     table = table.reset_index([level for level in levels if level not in table.columns])
+    if table.index.name is None and table.index.inferred_type == "string":
+        # Said where the ids turn out to be missing; a table that has them may have any index.
+        table.attrs[UNNAMED_INDEX] = True
     table = table.reset_index(drop=True)
     table.columns = [str(column) for column in table.columns]
     table = _with_patients(table, name, id_column)

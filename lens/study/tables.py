@@ -18,7 +18,7 @@ from lens.study.cells import ID_COLUMNS, as_numbers
 from lens.study.dimensions import check_named, check_run
 from lens.study.embedding_files import has_named_dimensions, holds_arrays, read_arrays
 from lens.study.radiomic_tables import is_parts, join_parts, named_features
-from lens.study.table_files import read_table, tidy
+from lens.study.table_files import UNNAMED_INDEX, read_table, tidy
 
 if TYPE_CHECKING:
     TableSource = str | Path | pd.DataFrame | Mapping[str, Any]
@@ -222,9 +222,14 @@ def _from_columns(columns: Mapping[str, Any], name: str) -> pd.DataFrame:
 
 def _check_ids(frame: pd.DataFrame, name: str) -> None:
     if "patient_id" not in frame.columns:
+        remedy = (
+            "Its index of text has no name; if it holds the ids, set df.index.name = 'patient_id' "
+            "before you save"
+            if frame.attrs.get(UNNAMED_INDEX)
+            else "Name the column of ids so, or say which it is (--id-column, in Python id_column)"
+        )
         raise InputError(
-            f"{name}: column patient_id is missing; found {list(frame.columns[:5])}. Name the "
-            "column of ids so, or say which it is (--id-column, in Python id_column)"
+            f"{name}: column patient_id is missing; found {list(frame.columns[:5])}. {remedy}"
         )
     keys = [c for c in ID_COLUMNS if c in frame.columns]
     empty = frame[keys].isna().any(axis=1)

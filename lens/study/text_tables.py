@@ -31,10 +31,12 @@ WIDE_ENCODING = "utf-16"
 HEAD = 1 << 16
 """Bytes by which a text file is told from others."""
 
-NAMES = {";": "semicolons", "\t": "tabs", ",": "commas"}
+NAMES = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
 """Separators, as messages call them."""
 
 _MAGIC = {
+    codecs.BOM_UTF32_LE: "text in UTF-32; save it as UTF-8",
+    codecs.BOM_UTF32_BE: "text in UTF-32; save it as UTF-8",
     b"PK\x03\x04": "a zip archive or a workbook (.xlsx)",
     b"PAR1": "Parquet; name it .parquet",
     b"\x1f\x8b": "compressed; name it .gz",
@@ -114,6 +116,9 @@ def _parse(
         )  # fmt: skip
     except UnicodeDecodeError:
         raise InputError(_not_decoded(path, form.encoding)) from None
+    except pd.errors.ParserError:
+        _check_lines(path, form)
+        raise
 
 
 def _has_decimal_commas(path: Path, read: pd.DataFrame, form: _Form, names: list[str]) -> bool:
@@ -169,7 +174,9 @@ def _form(path: Path, separator: str) -> _Form:
     above = 1 if declared else 0
     separator = declared or separator
     header = _first_lines(path, separator, encoding, above)[0]
-    others = [s for s in NAMES if s != separator and header and s in header[0]]
+    found = [s for s in NAMES if s != separator and header and s in header[0]]
+    # Beside others, a bar is part of a name.
+    others = [s for s in found if s != "|"] or found
     if len(header) == 1 and len(others) > 1:
         raise InputError(
             f"{path}: the header has {NAMES[others[0]]} and {NAMES[others[1]]}, so that it does not"
@@ -226,16 +233,21 @@ def _check_header(path: Path, header: Sequence[str], first: Sequence[str]) -> No
 
 
 def _check_lines(path: Path, form: _Form) -> None:
-    """Refuses a line that ends early, as in a file that was cut."""
+    """Refuses a line that ends early, as in a file that was cut, or goes on behind the header."""
     cells = len(form.header)
     with _opened(path, form.encoding) as stream:
         below = itertools.islice(stream, form.above, None)
         lines = csv.reader(below, delimiter=form.separator)
         for number, line in enumerate(lines, start=1 + form.above):
-            if any(line) and len(line) < cells:
+            if len(line) > cells or (any(line) and len(line) < cells):
+                remedy = (
+                    "the file may be cut short, write it again"
+                    if len(line) < cells
+                    else f"put text that holds {NAMES[form.separator]} in double quotes, or delete "
+                    "what is too much"
+                )
                 raise InputError(
-                    f"{path}: row {number} has {len(line)} cells, the header {cells}; the file may "
-                    "be cut short, write it again"
+                    f"{path}: row {number} has {len(line)} cells, the header {cells}; {remedy}"
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import zipfile
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from lens.errors import InputError
 from lens.study.array_files import MOST_DEFLATED
 from lens.study.extras import needed
 
+log = logging.getLogger(__name__)
+
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?ref="([A-Z]+\d+:[A-Z]+(\d+))"')
 """A block of merged cells in the text of a sheet, with its last row."""
 
@@ -23,7 +26,7 @@ def read_workbook(path: Path, sheet: str | None = None) -> pd.DataFrame:
 
     Args:
         path: of the workbook.
-        sheet: name of the sheet; the first one by default.
+        sheet: name of the sheet; the first one by default, which is said where there are others.
 
     Raises:
         InputError: openpyxl is not installed, no such sheet, cells without a name above them, a
@@ -44,7 +47,7 @@ def read_workbook(path: Path, sheet: str | None = None) -> pd.DataFrame:
     table = pd.DataFrame(padded, columns=columns, dtype=object)
     table = table.map(lambda cell: None if isinstance(cell, str) and cell.strip() == "" else cell)
     if table.isna().to_numpy().any():
-        _check_calculated(openpyxl, path, sheet)
+        _check_calculated(openpyxl, path, sheet, rows)
         _check_merged(openpyxl, path, sheet, rows.index(header) + 1)
     blank = [c for c, name in zip(columns, names, strict=True) if not name]
     return table.drop(columns=[c for c in blank if table[c].isna().all()])
@@ -61,15 +64,21 @@ def _rows(openpyxl: Any, path: Path, sheet: str | None, *, values: bool) -> list
         names = [each.title for each in book.worksheets]
         if sheet is not None and sheet not in names:
             raise InputError(f"{path}: no sheet {sheet!r}; there are {', '.join(names)}")
+        if sheet is None and values and len(names) > 1:
+            log.warning(
+                "%s: the first sheet, %s, is read; the others are %s (FILE.xlsx:SHEET names one)",
+                path, names[0], ", ".join(names[1:]),
+            )  # fmt: skip
         chosen = book.worksheets[0 if sheet is None else names.index(sheet)]
         # What the sheet says of its own size is not to be trusted.
         chosen.reset_dimensions()
         return [tuple(row) for row in chosen.iter_rows(values_only=True)]
 
 
-def _check_calculated(openpyxl: Any, path: Path, sheet: str | None) -> None:
+def _check_calculated(
+    openpyxl: Any, path: Path, sheet: str | None, calculated: Sequence[tuple[Any, ...]]
+) -> None:
     """Refuses blanks that stand for formulas which no program has calculated."""
-    calculated = _rows(openpyxl, path, sheet, values=True)
     written = _rows(openpyxl, path, sheet, values=False)
     for number, (shown, cells) in enumerate(zip(calculated, written, strict=True), start=1):
         for place, (value, cell) in enumerate(zip(shown, cells, strict=False)):

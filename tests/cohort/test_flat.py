@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
 
-from lens.cohort import Case, read_case, read_image, read_manifest
+from lens.cohort import Case, read_case, read_image, read_manifest, read_mask
 from lens.errors import CaseError
 from lens.radiomics.extract import extract_case
 from lens.radiomics.parameters import load_parameters
@@ -246,3 +246,21 @@ def test_a_picture_that_is_shown_turned_is_refused(tmp_path: Path) -> None:
             assert read_image(path, "P", flat=True).GetSize() == (*GRAY.shape[::-1], 1)
     with pytest.raises(CaseError, match=r"EXIF orientation \(6\) shows it turned"):
         read_image(path, "P", flat=True)
+
+
+def test_masks_in_colour_or_blurred_are_told_how_to_save_them(tmp_path: Path) -> None:
+    from PIL import Image
+
+    colours = Image.fromarray(DISC).convert("P")
+    colours.putpalette([0, 0, 0, 128, 0, 0])
+    blurred = Image.fromarray(DISC * np.uint8(255)).resize((75, 60), Image.Resampling.BICUBIC)
+    transparent = Image.fromarray(np.dstack([DISC * np.uint8(255)] * 4))
+    for mask, reason, remedy in (
+        (colours, "a colour picture", "the gray value is the number of the label"),
+        (transparent, "transparent in places", "the gray value is the number of the label"),
+        (blurred, "rather than a mask", "JPEG and smooth scaling blur a mask: save it as PNG"),
+    ):
+        mask.save(tmp_path / "mass.png")
+        with pytest.raises(CaseError, match=reason) as caught:
+            read_mask(tmp_path / "mass.png", "P", flat=True)
+        assert remedy in caught.value.remedy

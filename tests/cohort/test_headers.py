@@ -460,11 +460,13 @@ def test_a_mask_below_zero_is_refused_unless_values_are_named(tmp_path: Path, en
 def test_other_kinds_of_files_are_named(tmp_path: Path) -> None:
     for begin, says in (
         (b"II*\0" + bytes(200), "a TIFF picture"),
+        (b"BM" + bytes(200), "a BMP picture"),
         (b"PK\x03\x04" + bytes(200), "a zip archive"),
         (b"hello, there", "it begins b'hello, there'"),
     ):
         (tmp_path / "t2.img2").write_bytes(begin)
-        refused(tmp_path / "t2.img2", says)
+        remedy = refused(tmp_path / "t2.img2", says).remedy
+        assert remedy.startswith("Save it as PNG") == ("picture" in says)
     written(tmp_path, "nii")
     content = bytearray((tmp_path / "t2.nii").read_bytes())
     struct.pack_into("<i", content, 0, 540)

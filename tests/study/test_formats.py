@@ -33,6 +33,7 @@ def same(read: pd.DataFrame, x: np.ndarray = X) -> None:
     [
         ("patient_id;a;b\nP1;0,125;3\nP2;2,5;4\n", "semicolons.*decimal commas"),
         ("patient_id;a;b\nP1;0.125;3\nP2;2.5;4\n", "semicolons"),
+        ("patient_id|a|b\nP1|0,125|3\nP2|2,5|4\n", "bars.*decimal commas"),
         ("patient_id\ta\tb\nP1\t0,125\t3\nP2\t2,5\t4\n", "tabs.*decimal commas"),
         ("\ufeffpatient_id;a;b\nP1;1,25E-1;3\nP2;2,5;4\n", "decimal commas"),
     ],
@@ -50,22 +51,30 @@ def test_the_text_of_european_spreadsheets_is_read_and_said(
     assert re.search(word, caplog.text, re.DOTALL)
 
 
+def test_a_bar_beside_another_separator_is_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("patient_id;a|b;c\nP1;1;0.5\n")
+    assert read_embeddings(tmp_path / "t.csv").columns.tolist() == ["patient_id", "a|b", "c"]
+
+
 def test_a_comma_between_thousands_is_never_a_decimal_one(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("patient_id;a;b\nP1;1,234,567;0,5\n")
     with pytest.raises(InputError, match=r"'0,5' .*beside '1,234,567'"):
         read_embeddings(tmp_path / "t.csv")
 
 
-def test_a_workbook_is_read_by_its_sheet(tmp_path: Path) -> None:
+def test_a_workbook_is_read_by_its_sheet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     openpyxl = library("openpyxl")
     table = pd.DataFrame({"patient_id": ["007", 8], "e0": [0.5, None], "e1": [1, 2]})
     with pd.ExcelWriter(tmp_path / "t.xlsx") as writer:
         table.to_excel(writer, sheet_name="first", index=False)
         table.assign(e0=[3.0, 4.0]).to_excel(writer, sheet_name="v 2", index=False)
     first = read_embeddings(tmp_path / "t.xlsx")
+    assert caplog.text.count("the first sheet, first, is read; the others are v 2") == 1
+    caplog.clear()
     assert first["patient_id"].tolist() == ["007", "8"]
     np.testing.assert_array_equal(first[["e0", "e1"]], [[0.5, 1], [np.nan, 2]])
     assert read_embeddings(f"{tmp_path}/t.xlsx:v 2")["e0"].tolist() == [3.0, 4.0]
+    assert not caplog.text, "the sheet was named"
     with pytest.raises(InputError, match="no sheet 'third'; there are first, v 2"):
         read_embeddings(f"{tmp_path}/t.xlsx:third")
     book = openpyxl.Workbook()
@@ -109,7 +118,7 @@ def test_an_array_has_its_ids_beside_it(tmp_path: Path) -> None:
     (tmp_path / "x_ids.txt").write_text("\n".join(IDS))
     same(read_embeddings(tmp_path / "x.npy"))
     (tmp_path / "x_ids.txt").write_bytes("\n".join(IDS).encode("utf-16"))
-    with pytest.raises(InputError, match=r"x_ids.txt: the ids are not in UTF-8"):
+    with pytest.raises(InputError, match=r"x_ids.txt, line 1: not readable as UTF-8 .*Save"):
         read_embeddings(tmp_path / "x.npy")
     (tmp_path / "x_ids.txt").write_text("007\nP1\n")
     with pytest.raises(InputError, match=r"x_ids.txt: 2 ids for an array of shape \(3, 4\)"):
@@ -139,7 +148,11 @@ def test_tensors_are_read_and_nothing_is_unpickled(tmp_path: Path) -> None:
     (tmp_path / "x_ids.txt").write_text("\n".join(IDS))
     same(read_embeddings(path))
     refused: list[tuple[Any, str]] = [
-        ({"patient_id": IDS, "embeddings": X}, "never unpickled"),
+        (
+            {"patient_id": IDS, "embeddings": X},
+            r"never unpickled \(Unsupported global: GLOBAL numpy[\w.]+ was not [a-z ]+\); save",
+        ),
+        ({"007": {"feature": x[0], "label": 1}}, r"key 007 holds a dict \(feature, label\) where"),
         (
             {"patient_id": IDS, "embeddings": x[0, :1].clone().expand(3, 4)},
             "more than what is stored of it",
@@ -267,3 +280,14 @@ def test_json_and_lines_are_those_of_pyradiomics_alone(tmp_path: Path) -> None:
     for name, message in {"r.json": "no list of cases", "r.txt": "line 1 is not Case-"}.items():
         with pytest.raises(InputError, match=message):
             read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+@pytest.mark.parametrize("name", ["r.json", "r.txt"])
+def test_lists_of_pyradiomics_in_another_encoding_are_told_so(
+    tmp_path: Path, name: str, encoding: str
+) -> None:
+    text = '[{"patient_id": "Jos\u00e9"}]' if name == "r.json" else "Case-1_Image: Jos\u00e9\n"
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    with pytest.raises(InputError, match=rf"{name}, line 1: not readable as UTF-8 .*Save it as"):
+        read_table(tmp_path / name)

@@ -61,7 +61,11 @@ def test_blanks_around_ids_names_and_a_byte_order_mark_are_no_part_of_them(tmp_p
         (b"patient_id,a\n" + b"P,1\n" * 30_000 + b"\xe9,2\n", "line 30002 is not UTF-8"),
         ("patient_id,a,a\nP1,1,2\n", "column 'a' appears twice"),
         ("patient_id,a\n0,P1,2\n1,P2,3\n", "first row has 3 cells, the header 2.*index=False"),
-        ("patient_id,a\nP1,1\nP2,2,3\n", "not readable as a table .*line 3"),
+        ("patient_id,a\nP1,1\nP2,2,3\n", "row 3 has 3 cells, the header 2; .* double quotes"),
+        ("patient_id,a\nP1,1\n,,\n", "row 3 has 3 cells, the header 2"),
+        ('patient_id,a\nP1,"1\n', "not readable as a table"),
+        ("patient_id,a\nP1,2\n".encode("utf-32"), "it is text in UTF-32; save it as UTF-8"),
+        (b"\0\0\xfe\xff" + "patient_id,a\n".encode("utf-32-be"), "it is text in UTF-32"),
         ("patient_id,a,b\nP1,1,2\nP2,1\n", "row 3 has 2 cells, the header 3; .* cut short"),
         ("patient_id,a\n,\n", "the table has no rows"),
         ("", "the table has no rows"),
@@ -104,6 +108,18 @@ def test_an_unnamed_column_with_values_is_refused(tmp_path: Path) -> None:
         read_embeddings(tmp_path / "i.csv")
     with pytest.raises(InputError, match="column 'index' has no name"):
         read_embeddings(table.reset_index())
+
+
+def test_an_index_without_a_name_is_said_where_ids_are_missing(tmp_path: Path) -> None:
+    table = pd.DataFrame({"e0": [0.5, 1], "e1": [2.0, 3]}, index=["a", "b"])
+    table.to_parquet(tmp_path / "i.parquet")
+    for source in (tmp_path / "i.parquet", table):
+        with pytest.raises(InputError, match=r"index of text has no name; .*df.index.name = 'pat"):
+            read_embeddings(source)
+    assert not table.attrs
+    assert read_embeddings(table.assign(patient_id=["c", "d"]))["patient_id"].tolist() == ["c", "d"]
+    with pytest.raises(InputError, match="Name the column of ids so"):
+        read_embeddings(table.reset_index(drop=True))
 
 
 def test_decimals_and_text_numbers_are_read_and_other_cells_named() -> None:
