@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from lens.cohort.dicom_frames import Segmentation
 from lens.cohort.dicom_structures import is_structures, on_grid, read_structures
-from lens.cohort.reading import Loaded, fault, is_flat, read, told
+from lens.cohort.reading import LOSSY_SUFFIXES, Loaded, fault, is_flat, read, told
 from lens.settings import NiftiForm
 
 MAX_LABELS = 20
@@ -193,6 +193,13 @@ def _of_values(read: Loaded, path: Path, patient_id: str, labels: Sequence[int] 
             f"{len(values) + 1} different values, which is an image rather than a mask",
             "Check which file the column names. JPEG and smooth scaling blur a mask: save it as "
             "PNG, threshold it, or scale it by nearest neighbour.",
+        )
+    if len(values) > 1 and path.suffix.lower() in LOSSY_SUFFIXES:
+        raise fault(
+            path,
+            patient_id,
+            f"a mask of {len(values) + 1} different values, as JPEG changes them",
+            "Save it as PNG from its source, or threshold it at half of its largest value.",
         )
     region = voxels > 0.5 if labels is None else np.isin(np.rint(voxels), list(labels))
     mask = sitk.GetImageFromArray(region.astype(np.uint8))

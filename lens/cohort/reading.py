@@ -39,7 +39,8 @@ from lens.settings import NiftiForm
 SPACING_MM = (0.05, 20.0)
 """Smallest and largest voxel edge of a clinical image; beyond it the unit is not mm."""
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
+PICTURE_SUFFIXES = (".png", *LOSSY_SUFFIXES)
 """Ends of names of pictures."""
 
 FORMATS = (

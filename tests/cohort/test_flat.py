@@ -264,3 +264,6 @@ def test_masks_in_colour_or_blurred_are_told_how_to_save_them(tmp_path: Path) ->
         with pytest.raises(CaseError, match=reason) as caught:
             read_mask(tmp_path / "mass.png", "P", flat=True)
         assert remedy in caught.value.remedy
+    Image.fromarray(DISC * np.uint8(255)).save(tmp_path / "mass.jpg", quality=95)
+    with pytest.raises(CaseError, match="different values, as JPEG changes them"):
+        read_mask(tmp_path / "mass.jpg", "P", flat=True)
