@@ -150,9 +150,11 @@ def _with_joined(source: Source) -> Source:
                 arrays[ours] = np.concatenate([arrays.pop(member) for member in members])
                 names[ours] = " + ".join(names.pop(member) for member in members)
     if "positions" in arrays and arrays["positions"].ndim == 3 and "class_token" in arrays:
-        # The class token has a position of its own unless the others fill a square by themselves.
+        # The class token has a position of its own, but in timm's networks with registers. A square
+        # number of positions does not tell: 14 x 16 patches and the token are 15 x 15.
         positions = arrays["positions"]
-        own = int(isqrt(positions.shape[1]) ** 2 != positions.shape[1])
+        square = isqrt(positions.shape[1]) ** 2 == positions.shape[1]
+        own = int(not (square and names.get("registers", "").endswith("reg_token")))
         if own and positions.shape[2] == arrays["class_token"].size:
             arrays["class_token"] = arrays["class_token"].reshape(1, 1, -1) + positions[:, :1]
         arrays["positions"] = positions[:, own:]

@@ -132,6 +132,7 @@ def read_segmentation(path: Path, header: Dataset) -> Segmentation:
     names = {
         int(item.SegmentNumber): str(item.get("SegmentLabel", ""))
         for item in header.get("SegmentSequence") or []
+        if not (_is_label_map(header) and int(item.SegmentNumber) == 0)  # the background
     }
     check_voxels((columns, rows, depth * max(1, len(names))))
     stored = _segment_pixels(path, header)
@@ -204,9 +205,13 @@ def _slices(header: Dataset, planes: Sequence[Plane]) -> tuple[np.ndarray, int, 
     )
 
 
+def _is_label_map(header: Dataset) -> bool:
+    return header.get("SegmentationType") == "LABELMAP"
+
+
 def _segments(header: Dataset, frame: int, pixels: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """The segment that a frame shows, or every value of a frame of a label map."""
-    if header.get("SegmentationType") == "LABELMAP":
+    if _is_label_map(header):
         return [(int(v), pixels == v) for v in np.unique(pixels) if v != 0]
     number = value(header, "ReferencedSegmentNumber", frame, default=None)
     if number is None:

@@ -239,6 +239,8 @@ def _masks(
             if not voxels or not any(each.any() for each in voxels):
                 notes.append(Note(patient, study, region, "an empty segment", "left blank"))
                 continue
+            if not regions:
+                _check_names(series, region, [segments.names[number] for number in numbers])
             if region in found:
                 raise _fault(
                     series,
@@ -305,6 +307,17 @@ def _chosen(names: Mapping[int, str], regions: Mapping[str, str]) -> dict[str, l
         for roi in fitting if regions else [column_name(name) or f"region_{number}"]:
             chosen.setdefault(roi, []).append(number)
     return chosen
+
+
+def _check_names(series: Series, region: str, names: Sequence[str]) -> None:
+    """Refuses segments that only a column's letters would make one region."""
+    if len({name.strip().lower() for name in names}) > 1:
+        raise _fault(
+            series,
+            f"{len(names)} segments or structures would be the column {region}: "
+            f"{' and '.join(map(repr, names))}",
+            f"Say which are meant by a pattern of their names: --region {region}={names[0]!r}.",
+        )
 
 
 def _image_of(segments: Segmentation, voxels: Sequence[np.ndarray]) -> sitk.Image:

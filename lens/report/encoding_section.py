@@ -33,7 +33,8 @@ SECTION = Section("encoding", (Need("encoding"),), render)
 
 def named(encoding: pd.DataFrame) -> pd.DataFrame:
     """With groups by modality as they are read: ``T2 gland`` for ``t2 gland``."""
-    read = encoding["group"].str.replace(r"^\S+", lambda m: modality_name(m.group()), regex=True)
+    modality = r"^(?!all$|none$)\S+"
+    read = encoding["group"].str.replace(modality, lambda m: modality_name(m.group()), regex=True)
     return encoding.assign(group=read.where(encoding["grouping"] == "modality", encoding["group"]))
 
 

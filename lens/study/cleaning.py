@@ -292,7 +292,19 @@ def _too_few_values(rows: Rows, row: int) -> CaseError | None:
         rows.sources["radiomics"],
         stage="join",
         reason=reason,
-        remedy="Extract the patient again, or leave the patient out",
+        remedy=_remedy_of_too_few(rows, bad),
+    )
+
+
+def _remedy_of_too_few(rows: Rows, bad: np.ndarray) -> str:
+    regions = rows.features["roi"]
+    without = set(regions.iloc[bad]) - set(regions.drop(regions.index[bad]))
+    left = [roi for roi in dict.fromkeys(regions) if roi not in without]
+    if not without or not left:
+        return "Extract the patient again, or leave the patient out"
+    return (
+        f"Where the patient has no {' and no '.join(sorted(without))}, leave the region out for "
+        f"all (--roi {' '.join(left)}) or the patient; else extract the patient again"
     )
 
 

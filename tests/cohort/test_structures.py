@@ -189,7 +189,26 @@ def test_a_tree_of_ct_and_structures(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "2 objects hold the heart: series" in failures.loc["B", "reason"]
 
 
-def test_segments_by_highdicom_are_regions_by_name(tmp_path: Path) -> None:
+def test_names_that_differ_in_signs_alone_are_no_region(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, study, out = tmp_path / "tree", f"{SERIES}.9", tmp_path / "cohort.csv"
+    on = ct(root / "ct", "A", study, SERIES, "thorax")
+    names = {"CTV+5": circles(on, 9.0), "CTV-5": circles(on, 4.0), "Heart": circles(on, 4.0)}
+    write_structures(root / "rt" / "rt.dcm", names, series=SERIES, patient="A", study=study)
+    assert prepare("dicom", root, "--out", out) == 1
+    assert "would be the column ctv_5: 'CTV+5' and 'CTV-5'" in capsys.readouterr().err
+    assert prepare("dicom", root, "--out", out, "--region", "ctv_small=ctv-5") == 0
+    (files,) = read_manifest(out).cases
+    case = read_case(files, spacing_mm=SPACING)
+    found = sitk.GetArrayFromImage(case.masks["ctv_small"])
+    assert np.array_equal(found, ball((12, 40, 44), 4.0, SPACING))
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_segments_by_highdicom_are_regions_by_name(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     hd = pytest.importorskip("highdicom", reason="highdicom, which writes the file, is absent")
     import pydicom
     from highdicom.sr import CodedConcept
@@ -211,8 +230,10 @@ def test_segments_by_highdicom_are_regions_by_name(tmp_path: Path) -> None:
         for number, label in ((1, "Liver"), (2, "Tumor"))
     ]
     outer, inner = (ball((12, 40, 44), radius, SPACING) for radius in (10.0, 5.0))
+    if kind == "LABELMAP":
+        outer = outer & ~inner
     segmentation = hd.seg.Segmentation(
-        slices, np.stack([outer, inner], axis=-1), hd.seg.SegmentationTypeValues.BINARY,
+        slices, np.stack([outer, inner], axis=-1), hd.seg.SegmentationTypeValues[kind],
         described, hd.UID(), 7, hd.UID(), 1, "maker", "model", "1", "2",
     )  # fmt: skip
     (root / "seg").mkdir()
@@ -221,6 +242,7 @@ def test_segments_by_highdicom_are_regions_by_name(tmp_path: Path) -> None:
     assert prepare("dicom", root, "--out", out) == 0
     (files,) = read_manifest(out).cases
     assert list(files.masks) == ["liver", "tumor"]
+    assert "empty segment" not in capsys.readouterr().err
     case = read_case(files, spacing_mm=SPACING)
     for roi, truth in (("liver", outer), ("tumor", inner)):
         assert np.array_equal(sitk.GetArrayFromImage(case.masks[roi]), truth)

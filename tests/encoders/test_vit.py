@@ -201,6 +201,9 @@ def test_what_is_not_whole_is_refused():
         call(state | {"norm.bias": np.full(48, np.nan, np.float32)})
     with pytest.raises(InputError, match="only square grids"):
         call(state | {"pos_embed": np.ones((1, 8, 48), np.float32)})
+    # 4 x 6 patches and the class token, whose count is a square's.
+    with pytest.raises(InputError, match=r"\(1, 24, 48\) on patches .* only square grids"):
+        call(state | {"pos_embed": np.ones((1, 25, 48), np.float32)})
     encoder, match = call({n: a for n, a in state.items() if n != "norm.bias"}, partial=True)
     assert match.missing == ("norm.bias",)
     assert not np.any(parameters(encoder)["norm.bias"][...])

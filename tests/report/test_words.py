@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
 import pytest
 from markupsafe import Markup
 
 from lens.cohort.intensities import KINDS
+from lens.report.encoding_section import named
 from lens.report.words import interval, label, modality_name, number
 
 
@@ -39,3 +41,8 @@ def test_acronyms_of_modalities_are_in_capitals_and_words_are_not() -> None:
     for name in KINDS:
         assert modality_name(name) == (name if name in words else name.upper())
     assert [modality_name(name) for name in ("image", "venous", "CT")] == ["image", "venous", "CT"]
+
+
+def test_the_rows_of_all_and_of_no_features_are_no_modalities() -> None:
+    table = pd.DataFrame({"grouping": "modality", "group": ["t2 gland", "ct", "all", "none"]})
+    assert named(table)["group"].tolist() == ["T2 gland", "CT", "all", "none"]

@@ -161,6 +161,17 @@ def test_patients_with_too_little_are_set_aside(planted: Planted, paths: dict[st
     assert "ft.npz" in messages[1]
 
 
+def test_a_patient_without_a_region_is_told_how_to_leave_it_out(paths: dict[str, Path]) -> None:
+    def spoil(table: pd.DataFrame) -> None:
+        tumour = table.filter(like=".gland.").rename(columns=lambda c: c.replace("gland", "tumour"))
+        table[tumour.columns] = tumour
+        table.loc[7, tumour.columns] = np.nan
+
+    rewrite(paths["radiomics"], spoil)
+    (error,) = load(paths).set_aside
+    assert "no tumour, leave the region out for all (--roi gland)" in str(error)
+
+
 def test_a_missing_feature_takes_the_median_of_the_train_patients(paths: dict[str, Path]) -> None:
     column = "t2.gland.original_glcm_F0"
     before = load(paths)
