@@ -168,16 +168,16 @@ class TrainingConfig:
 
         Raises:
             InputError: as `experiments.common.cohorts.read_cohort`; or its images are of a single
-                slice, on which no encoder is trained.
+                slice and the shape is not.
         """
         from experiments.common.cohorts import read_cohort
 
         cohort = read_cohort(self.images, label=self.region_labels, only=False, told=told)
-        if cohort.flat:
+        if cohort.flat and self.images.shape[0] != 1:
             raise InputError(
-                f"{cohort.path}: its images are of a single slice, and training reads volumes; "
-                "train an encoder of images with its own code, and embed with it "
-                "(experiments.embed)"
+                f"{cohort.path}: its images are of a single slice, and --shape "
+                f"{self.images.shape} is not; write --shape 1 224 224 and --spacing 1 1 1 (pixels "
+                "where the files have no pixel size), or other sides"
             )
         return cohort
 
