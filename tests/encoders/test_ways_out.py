@@ -73,7 +73,8 @@ def test_a_resnet_of_volumes_is_not_of_timm():
 
 @pytest.mark.parametrize("end", ["pth", "safetensors"])
 def test_a_file_alone_gets_lines_that_need_no_folder(tmp_path, end):
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     settings = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1], "num_heads": [1]}
     config = transformers.SwinConfig(**settings)
     torch.manual_seed(0)

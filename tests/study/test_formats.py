@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ COLUMN = "t2.gland.original_glcm_Idm"
 
 
 def library(name: str) -> Any:
-    return pytest.importorskip(name, reason=f"{name} is not installed (extra tables)")
+    return import_module(name)
 
 
 def same(read: pd.DataFrame, x: np.ndarray = X) -> None:
@@ -134,7 +135,7 @@ def test_an_array_has_its_ids_beside_it(tmp_path: Path) -> None:
 
 
 def test_tensors_are_read_and_nothing_is_unpickled(tmp_path: Path) -> None:
-    torch: Any = pytest.importorskip("torch")
+    torch = library("torch")
     path, x = tmp_path / "x.pt", torch.tensor(X)
     for content in (
         {"patient_id": IDS, "embeddings": x},
