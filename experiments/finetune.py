@@ -149,6 +149,7 @@ def _one(
 ) -> dict[str, Any]:
     """Trains one seed, writes its encoders and metrics, and gives the metrics."""
     from encoders.finetuning import finetune
+    from experiments.common.training_ranks import effective_ranks
     from experiments.common.training_runs import initial_encoder, tell_start, tracked, validation_of
 
     encoder, origin = initial_encoder(config, seed, len(shown), names)
@@ -176,6 +177,7 @@ def _one(
         "seed": seed,
         **data.sizes(),
         **validation_of(history.curves),
+        "effective_rank": effective_ranks(seed, encoder, tuned, volumes, data, batch_size=batch),
         "test": score(tuned, history, volumes, truth, data.rows("test"), batch),
     }
     _write(config, folder, (tuned, history.last[0]), origin, metrics)

@@ -82,6 +82,8 @@ def job(config: Config, names: Names) -> int:
     results = run_seeds(config, record, one)
     write_json(out / "metrics.json", {"seeds": results})
     for seed, metrics in results.items():
+        if metrics["val_loss"] is None or metrics["val_loss_start"] is None:
+            continue
         log.info(
             "seed %d: masked loss on validation %.4f, before training %.4f",
             seed, metrics["val_loss"], metrics["val_loss_start"],
@@ -115,6 +117,7 @@ def _one(
     from encoders.checkpoints import save
     from encoders.convnext import STEM_BIAS
     from encoders.pretraining import pretrain
+    from experiments.common.training_ranks import effective_ranks
     from experiments.common.training_runs import initial_encoder, tell_start, tracked, validation_of
     from lens.files import write_json
 
@@ -136,6 +139,9 @@ def _one(
         **data.sizes(),
         **validation_of(history.curves),
         "train_loss": float(history.curves.loss[-1]),
+        "effective_rank": effective_ranks(
+            seed, encoder, trained, volumes, data, batch_size=config.training.batch
+        ),
     }
     facts = {"origin": "masked autoencoder", **origin, **metrics, "modalities": modalities}
     save(folder / "encoder", trained, facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ def tracked(config: TrainingConfig, folder: Path) -> Iterator[Tracking]:
         writer.close()
 
 
-def validation_of(curves: Curves) -> dict[str, Any]:
+def validation_of(curves: Curves) -> dict[str, float | None]:
     """How a training did on its validation patients, as metrics state it.
 
     Args:
@@ -59,13 +60,11 @@ def validation_of(curves: Curves) -> dict[str, Any]:
 
     Returns:
         ``best_epoch``, from 1, or 0 for the start; ``val_loss`` of the encoder that is kept and
-        ``val_loss_start`` before the first step.
+        ``val_loss_start`` before the first step, both None without validation patients.
     """
-    return {
-        "best_epoch": curves.best_epoch + 1,
-        "val_loss": curves.best,
-        "val_loss_start": curves.start,
-    }
+    losses = {"val_loss": curves.best, "val_loss_start": curves.start}
+    known = {name: loss if math.isfinite(loss) else None for name, loss in losses.items()}
+    return {"best_epoch": curves.best_epoch + 1, **known}
 
 
 def tell_start(seed: int, curves: Curves) -> None:
