@@ -42,22 +42,28 @@ class Factor(NamedTuple):
 
 
 FACTORS = {
-    "t2_texture": Factor(1.0, 6.0, log=True),
-    "t2_contrast": Factor(0.08, 0.35, log=True),
-    "t2_noise": Factor(0.01, 0.12),
+    "t2_texture": Factor(1.2, 6.0, log=True),
+    "t2_contrast": Factor(0.1, 0.4, log=True),
     "adc_level": Factor(1000.0, 1700.0),
-    "adc_nodularity": Factor(0.05, 0.45, log=True),
-    "adc_contrast": Factor(0.15, 0.6),
+    "adc_nodularity": Factor(0.06, 0.6, log=True),
+    "adc_contrast": Factor(0.25, 0.6),
     "dwi_contrast": Factor(1.3, 4.0, log=True),
     "dwi_noise": Factor(0.03, 0.3, log=True),
     "gland_volume": Factor(15.0, 50.0, log=True),
     "lesion_size": Factor(10.0, 20.0),
 }
-"""Factor -> its range: correlation length of the gland's texture on T2 (mm), its strength and that
-of white noise (relative to the gland); ADC of the gland (1e-6 mm2/s), relative strength of its
-nodules, of which there are more where they are stronger, and relative drop in the lesion; signal of
-the lesion on DWI over that of the gland, and relative noise there; volume of the gland (ml), and
-diameter of the lesion (mm)."""
+"""Factor -> its range: correlation length of the gland's texture on T2 (mm), and its strength
+(relative to the gland); ADC of the gland (1e-6 mm2/s), relative strength of its nodules, of which
+there are more where they are stronger, and relative drop in the lesion; signal of the lesion on DWI
+over that of the gland, and relative noise there; volume of the gland (ml), and diameter of the
+lesion (mm). Besides them vary the place and shape of gland and lesion, the places of the nodules,
+and the surroundings."""
+
+T2_NOISE = 0.03
+"""White noise on T2, relative to the gland."""
+
+ADC_NOISE = 35.0
+"""White noise of the ADC, in 1e-6 mm2/s."""
 
 
 class Drawn(NamedTuple):
@@ -152,7 +158,7 @@ def _t2(
     tissue *= 1 - 0.25 * anatomy.in_lesion
     noise = rng.standard_normal(tissue.shape, np.float32)
     around = _around(300.0, 0.2, grid, rng)
-    return _mixed(around, tissue, anatomy.in_gland) + np.float32(450 * factors["t2_noise"]) * noise
+    return _mixed(around, tissue, anatomy.in_gland) + np.float32(450 * T2_NOISE) * noise
 
 
 def _dwi(
@@ -182,7 +188,7 @@ def _adc(
     noise = rng.standard_normal(relative.shape, np.float32)
     around = _around(1100.0, 0.1, grid, rng)
     tissue = np.float32(factors["adc_level"]) * relative
-    return _mixed(around, tissue, anatomy.in_gland) + 35 * noise
+    return _mixed(around, tissue, anatomy.in_gland) + np.float32(ADC_NOISE) * noise
 
 
 def _around(
