@@ -88,12 +88,13 @@ def _seed(config: Config, cached: Any, seed: int) -> dict[str, dict[str, Any]]:
     """Everything of one seed: a result per part, under its name."""
     from flax import nnx
 
-    from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
+    from encoders.convnext import STEM_BIAS, ConvNeXtV2, ConvNeXtV2Config
     from lens.study.split import split_patients
 
     split = split_patients([files.patient_id for files in cached.cases], seed=seed)
     rows = {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
-    start = ConvNeXtV2(ConvNeXtV2Config.named("atto"), rngs=nnx.Rngs(seed))
+    layout = ConvNeXtV2Config.named("atto")
+    start = ConvNeXtV2(layout, rngs=nnx.Rngs(seed), stem_bias=STEM_BIAS)
     pretrained, result = _pretrain(config, cached, rows, start, seed)
     runs = {f"seed-{seed}/pretraining": result}
     for task in config.tasks:
@@ -129,13 +130,13 @@ def _pretrain(
             tracking=Tracking(folder / "checkpoints"),
         )
         save(folder / "encoder", encoder)
-        losses = history.curves.validation
+        curves = history.curves
         write_json(
             done,
             {
-                "masked_loss_start": history.start,
-                "masked_loss_end": float(losses.min()),
-                "masked_loss": losses.tolist(),
+                "masked_loss_start": curves.start,
+                "masked_loss_end": curves.best,
+                "masked_loss": curves.validation.tolist(),
                 "seconds": time.perf_counter() - began,
             },
         )

@@ -37,6 +37,16 @@ _SIZES: dict[str, tuple[tuple[int, ...], int]] = {
 KERNEL = 7
 STEM = 4
 
+STEM_BIAS = 0.3
+"""Standard deviation of the stem's bias where a pre-training starts from a new encoder.
+
+The stem is a linear map of a patch and a LayerNorm over channels. Without a bias the map of a patch
+of twice the intensities is twice as large, and the norm takes that away: brightness, contrast and
+what follows from them, such as volume, cannot be read, and embeddings use few directions. With a
+bias about as large as what the kernels (standard deviation 0.02) make of a standardised patch, the
+direction of their sum tells the amplitude.
+"""
+
 
 @dataclass(frozen=True)
 class ConvNeXtV2Config:
@@ -116,7 +126,16 @@ class ConvNeXtV2(nnx.Module):
         (1, 320)
     """
 
-    def __init__(self, config: ConvNeXtV2Config, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: ConvNeXtV2Config, *, rngs: nnx.Rngs, stem_bias: float = 0.0) -> None:
+        """Builds an encoder with random kernels.
+
+        Args:
+            config: the layout.
+            rngs: of the initial values.
+            stem_bias: standard deviation of the stem's bias at the start. Zero, as published, makes
+                the encoder blind to the amplitude of a patch; `STEM_BIAS` is for an encoder that is
+                pre-trained from nothing. No other value depends on it.
+        """
         self.config = config
         inputs = (config.in_channels, *config.widths)
         strides = (STEM, *config.strides)
@@ -129,6 +148,10 @@ class ConvNeXtV2(nnx.Module):
             for depth, width in zip(config.depths, config.widths, strict=True)
         )
         self.norm = layer_norm(config.widths[-1], config, rngs)
+        if stem_bias:
+            # Drawn last, so that the kernels of a seed are the same with it and without.
+            bias = stem_bias * jax.random.normal(rngs.params(), (config.widths[0],))
+            self.downsamples[0].conv.bias.set_value(bias)
 
     def __call__(
         self, x: Float[Array | np.ndarray, "n *spatial c"], *, key: PRNGKeyArray | None = None

@@ -111,13 +111,15 @@ def finetune(
             (D, H, W).
         task: which head and loss.
         train_rows: of the volumes; all if not given.
-        val_rows: volumes that choose the best epoch; without them the last epoch is taken.
+        val_rows: volumes that choose the best epoch, or the start where no epoch is better;
+            without them the last epoch is taken.
         settings: rate, epochs, seed and so on.
         head: loss and widths of a segmentation.
         tracking: checkpoints and progress.
 
     Returns:
-        The fine-tuned encoder and the history with the trained head.
+        The fine-tuned encoder and the history with the trained head; where no epoch was better than
+        the start on the validation volumes (`Curves.best_epoch` is -1), both as they started.
 
     Raises:
         ValueError: a width of the head is out of range, numbers of labels and volumes differ, fewer

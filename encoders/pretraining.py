@@ -22,7 +22,7 @@ from encoders.settings import (
     TrainingSettings,
 )
 from encoders.steps import Batch, Learner
-from encoders.training import DEFAULT_TRACKING, Curves, Tracking, Validation, train, validate
+from encoders.training import DEFAULT_TRACKING, Curves, Tracking, Validation, train
 from lens.files import array_hash
 
 
@@ -33,12 +33,10 @@ class Pretraining:
     Attributes:
         curves: losses and rates; the loss is the squared error of masked voxels, in units of the
             variance of their patch.
-        start: validation loss before the first step; NaN without validation.
         last: encoder of the last epoch.
     """
 
     curves: Curves
-    start: float
     last: Encoder
 
 
@@ -74,13 +72,15 @@ def pretrain(
         encoder: where to start; it is left as it is.
         volumes: ``(N, D, H, W, C)`` float32: an array, a memory map, or anything indexed by rows.
         train_rows: of the volumes; all if not given.
-        val_rows: volumes that choose the best epoch; without them the last epoch is taken.
+        val_rows: volumes that choose the best epoch, or the start where no epoch is better;
+            without them the last epoch is taken.
         masking: patches, and width of the decoder.
         settings: rate, epochs, seed and so on; `freeze` would leave nothing to pre-train.
         tracking: checkpoints and progress.
 
     Returns:
-        The encoder of the best epoch, and the history.
+        The encoder of the best epoch, and the history (`Curves.best_epoch` is -1 where that is the
+        encoder as it was given).
 
     Raises:
         ValueError: a setting out of range, no volume, or a patch that does not fit the volumes.
@@ -100,10 +100,9 @@ def pretrain(
         nnx.clone(encoder), patch=masking.patch, width=masking.width, rngs=nnx.Rngs(settings.seed)
     )
     model.ratio = masking.ratio
-    data = {"volumes": volumes}
     best, last, curves = train(
         model,
-        data,
+        {"volumes": volumes},
         settings,
         order=_order(train_rows, settings),
         validation=validation,
@@ -115,9 +114,7 @@ def pretrain(
         title="pre-train",
         tracking=tracking,
     )
-    model.eval()
-    start = float("nan") if validation is None else validate(model, data, validation, settings)
-    return best.encoder, Pretraining(curves, start, last.encoder)
+    return best.encoder, Pretraining(curves, last.encoder)
 
 
 def _facts(encoder: Encoder, model: Pretrainer, masking: MaskingSettings) -> dict[str, Any]:

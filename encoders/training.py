@@ -7,7 +7,7 @@ that a run that was killed goes on from its checkpoint to the same numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ VALIDATION_STREAM = 2**31 - 1
 
 @dataclass(frozen=True)
 class Validation:
-    """Samples whose weighted mean loss chooses the best epoch.
+    """Samples whose weighted mean loss chooses the model: of the best epoch, or of the start.
 
     Attributes:
         rows: of the data.
@@ -50,16 +50,23 @@ class Curves:
     Attributes:
         loss: mean training loss of each epoch.
         validation: loss of the validation samples after each epoch; NaN without any.
-        best_epoch: the one whose model is returned, from 0.
+        start: their loss before the first step; NaN without any.
+        best_epoch: the one whose model is returned, from 0; -1 for the model of the start.
         step_loss: training loss of each step.
         rate: learning rate of each step.
     """
 
     loss: Float[np.ndarray, " epochs"]
     validation: Float[np.ndarray, " epochs"]
+    start: float
     best_epoch: int
     step_loss: Float[np.ndarray, " steps"] = field(repr=False)
     rate: Float[np.ndarray, " steps"] = field(repr=False)
+
+    @property
+    def best(self) -> float:
+        """Validation loss of the model that is returned; NaN without validation."""
+        return self.start if self.best_epoch < 0 else float(self.validation[self.best_epoch])
 
 
 @dataclass(frozen=True)
@@ -106,14 +113,16 @@ def train(
         settings: rate, epochs, seed and so on.
         order: epoch -> its rows, a multiple of the batch size, always as many; a function of the
             epoch alone.
-        validation: samples that choose the best epoch; without them the last one is the best.
+        validation: samples that choose the best epoch, or the start where no epoch is better;
+            without them the last one is the best.
         facts: what else the run depends on (JSON); a checkpoint made with other facts or settings
             is refused.
         title: of the progress bar.
         tracking: checkpoints and progress.
 
     Returns:
-        The model of the best epoch and that of the last one, in evaluation mode, and the curves.
+        The model of the best epoch (a copy of the given one where none is better than that) and
+        that of the last one, in evaluation mode, and the curves.
 
     Raises:
         InputError: the loss is not finite, or the folder holds another run.
@@ -125,6 +134,8 @@ def train(
     run = _Run(model, data, settings, validation, TrainingRecord(known))
     if tracking.folder is not None:
         run.restore(tracking.folder)
+    if not run.record.step:
+        run.score_start()
     first, hidden = run.record.step, not tracking.progress
     with tqdm(total=total, initial=first, desc=title, unit="step", disable=hidden) as bar:
         for number, rows in _batches(order, settings, first, total):
@@ -174,6 +185,11 @@ class _Run:
     def save(self, folder: Path) -> None:
         save_training(folder, self._state, self._best, self.record)
 
+    def score_start(self) -> None:
+        """Scores the model before the first step, which every epoch is then measured against."""
+        if self._validation is not None:
+            self.record = replace(self.record, start=self._score(self._validation))
+
     def step(self, rows: Int[np.ndarray, " b"], rate: np.floating) -> None:
         """Starts a step; its loss is read later."""
         batch = {name: jax.device_put(d[rows], self._spread) for name, d in self._data.items()}
@@ -195,18 +211,26 @@ class _Run:
         _check_finite(self.record, self._settings)
 
     def close_epoch(self, steps: int) -> None:
-        """Scores the epoch of the last `steps` steps, and keeps its model if the best so far."""
+        """Scores the epoch of the last `steps` steps, and keeps its model if it is the best so far.
+
+        A tie goes to what was there before: the start, or the earlier epoch.
+        """
         loss = float(np.mean(self.record.step_loss[-steps:]))
         if self._validation is None:
             self.record = self.record.close(loss, float("nan"), best=True)
             return
-        model = nnx.merge(self._graph, self._state.params, self._state.rest, copy=True)
-        model.eval()
-        score = validate(model, self._data, self._validation, self._settings)
-        better = not self.record.validation or score < min(self.record.validation)
+        score = self._score(self._validation)
+        # Whatever comes is better than a loss that is not finite.
+        better = score < self.record.best or not np.isfinite(self.record.best)
         if better:
             self._best = _on_host(self._state)
         self.record = self.record.close(loss, score, best=better)
+
+    def _score(self, validation: Validation) -> float:
+        """The validation loss of the model as it is now, in evaluation mode."""
+        model = nnx.merge(self._graph, self._state.params, self._state.rest, copy=True)
+        model.eval()
+        return validate(model, self._data, validation, self._settings)
 
     def scores(self) -> dict[str, str]:
         """Losses of the last epoch, for a progress bar."""
@@ -295,6 +319,7 @@ def _curves(record: TrainingRecord, rates: Float[np.ndarray, " steps"]) -> Curve
     return Curves(
         np.array(record.loss),
         np.array(record.validation),
+        record.start,
         record.best_epoch,
         np.array(record.step_loss),
         rates[: record.step],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +36,8 @@ class TrainingRecord:
         step_loss: of each.
         loss: mean training loss of each finished epoch.
         validation: validation loss of each finished epoch; NaN without any.
-        best_epoch: from 0.
+        start: validation loss before the first step; NaN without any.
+        best_epoch: from 0; -1 as long as no epoch was better than the start.
     """
 
     facts: Mapping[str, Any]
@@ -44,7 +45,13 @@ class TrainingRecord:
     step_loss: Sequence[float] = ()
     loss: Sequence[float] = ()
     validation: Sequence[float] = ()
-    best_epoch: int = field(default=0)
+    start: float = float("nan")
+    best_epoch: int = -1
+
+    @property
+    def best(self) -> float:
+        """The lowest validation loss so far, that of the start among them."""
+        return self.start if self.best_epoch < 0 else self.validation[self.best_epoch]
 
     def after(self, step: int, losses: Sequence[float]) -> TrainingRecord:
         """With the losses of further steps."""
@@ -84,8 +91,8 @@ def restore_training(
     """The last complete checkpoint, or the arguments where there is none.
 
     Raises:
-        InputError: it is of another run (names what differs), cannot be read, or does not hold
-            what was written.
+        InputError: it is of another run (names what differs), cannot be read, does not hold what
+            was written, or is of a version that did not score the start.
     """
     import orbax.checkpoint as ocp
 
@@ -96,9 +103,16 @@ def restore_training(
         try:
             read = manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
             written = read.progress.pop(_HASH, None)
+            scored = "start" in read.progress
             record = TrainingRecord(**read.progress)
         except Exception as error:  # Orbax raises many kinds; to the user they are one
             raise _damaged(folder, error) from error
+        if not scored:
+            raise InputError(
+                f"{folder}: begun by an earlier version, which did not ask whether any epoch is "
+                "better than the start; delete the folder to start again, or finish it with that "
+                "version"
+            )
         _check_same(folder, record.facts, start.facts)
         target = _by_name((state, best))
         try:

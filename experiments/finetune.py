@@ -149,7 +149,8 @@ def _one(
 ) -> dict[str, Any]:
     """Trains one seed, writes its encoders and metrics, and gives the metrics."""
     from encoders.finetuning import finetune
-    from experiments.common.training_runs import initial_encoder, tracked
+    from experiments.common.training_ranks import effective_ranks
+    from experiments.common.training_runs import initial_encoder, tell_start, tracked, validation_of
 
     encoder, origin = initial_encoder(config, seed, len(shown), names)
     origin |= {"channels": tuple(name for name in shown if name)}
@@ -170,11 +171,13 @@ def _one(
             head=config.head,
             tracking=tracking,
         )
+    tell_start(seed, history.curves)
     batch = config.training.batch
     metrics = {
         "seed": seed,
         **data.sizes(),
-        "best_epoch": history.curves.best_epoch + 1,
+        **validation_of(history.curves),
+        "effective_rank": effective_ranks(seed, encoder, tuned, volumes, data, batch_size=batch),
         "test": score(tuned, history, volumes, truth, data.rows("test"), batch),
     }
     _write(config, folder, (tuned, history.last[0]), origin, metrics)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import tyro
 
 from encoders.settings import MaskingSettings
@@ -83,6 +82,8 @@ def job(config: Config, names: Names) -> int:
     results = run_seeds(config, record, one)
     write_json(out / "metrics.json", {"seeds": results})
     for seed, metrics in results.items():
+        if metrics["val_loss"] is None or metrics["val_loss_start"] is None:
+            continue
         log.info(
             "seed %d: masked loss on validation %.4f, before training %.4f",
             seed, metrics["val_loss"], metrics["val_loss_start"],
@@ -114,11 +115,14 @@ def _one(
 ) -> dict[str, Any]:
     """Trains one seed, writes its encoders and metrics, and gives the metrics."""
     from encoders.checkpoints import save
+    from encoders.convnext import STEM_BIAS
     from encoders.pretraining import pretrain
-    from experiments.common.training_runs import initial_encoder, tracked
+    from experiments.common.training_ranks import effective_ranks
+    from experiments.common.training_runs import initial_encoder, tell_start, tracked, validation_of
     from lens.files import write_json
 
-    encoder, origin = initial_encoder(config, seed, len(modalities), names)
+    start = initial_encoder(config, seed, len(modalities), names, stem_bias=STEM_BIAS)
+    encoder, origin = start
     with tracked(config, folder) as tracking:
         trained, history = pretrain(
             encoder,
@@ -129,13 +133,15 @@ def _one(
             settings=config.training.settings(seed),
             tracking=tracking,
         )
+    tell_start(seed, history.curves)
     metrics = {
         "seed": seed,
         **data.sizes(),
-        "best_epoch": history.curves.best_epoch + 1,
-        "val_loss": float(np.min(history.curves.validation)),
-        "val_loss_start": history.start,
+        **validation_of(history.curves),
         "train_loss": float(history.curves.loss[-1]),
+        "effective_rank": effective_ranks(
+            seed, encoder, trained, volumes, data, batch_size=config.training.batch
+        ),
     }
     facts = {"origin": "masked autoencoder", **origin, **metrics, "modalities": modalities}
     save(folder / "encoder", trained, facts)

@@ -32,6 +32,8 @@ class CurveWriter:
         if self._events is None:
             # What an earlier run wrote beyond its last checkpoint is written again.
             self._events = _EventFile(self._folder / "tensorboard", first + 1)
+            if not first and np.isfinite(curves.start):
+                self._events.add("loss/validation", curves.start, 0)
         for step in range(first, epochs * steps):
             self._events.add("loss/step", curves.step_loss[step], step + 1)
             self._events.add("rate", curves.rate[step], step + 1)

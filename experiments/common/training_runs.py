@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +17,10 @@ from lens.errors import InputError
 
 if TYPE_CHECKING:
     from encoders.encoder import Encoder, EncoderConfig
-    from encoders.training import Tracking
+    from encoders.training import Curves, Tracking
     from experiments.common.run_record import RunRecord
+
+log = logging.getLogger(__name__)
 
 
 def run_seeds(
@@ -48,12 +52,42 @@ def tracked(config: TrainingConfig, folder: Path) -> Iterator[Tracking]:
         writer.close()
 
 
+def validation_of(curves: Curves) -> dict[str, float | None]:
+    """How a training did on its validation patients, as metrics state it.
+
+    Args:
+        curves: of the training.
+
+    Returns:
+        ``best_epoch``, from 1, or 0 for the start; ``val_loss`` of the encoder that is kept and
+        ``val_loss_start`` before the first step, both None without validation patients.
+    """
+    losses = {"val_loss": curves.best, "val_loss_start": curves.start}
+    known = {name: loss if math.isfinite(loss) else None for name, loss in losses.items()}
+    return {"best_epoch": curves.best_epoch + 1, **known}
+
+
+def tell_start(seed: int, curves: Curves) -> None:
+    """Says so where training made nothing better, and the encoder is kept as it was."""
+    if curves.best_epoch < 0:
+        log.warning(
+            "seed %d: no epoch was better than the start on the validation patients; "
+            "the encoder is the one it started from",
+            seed,
+        )
+
+
 SLICE_TASKS = ("classification", "regression")
 """Tasks on the embedding, which an encoder of images has of a volume's slices."""
 
 
 def initial_encoder(
-    config: TrainingConfig, seed: int, channels: int, names: Names = OPEN
+    config: TrainingConfig,
+    seed: int,
+    channels: int,
+    names: Names = OPEN,
+    *,
+    stem_bias: float = 0.0,
 ) -> tuple[Encoder, dict[str, Any]]:
     """The encoder to start from, and where it comes from, as may be written.
 
@@ -62,6 +96,7 @@ def initial_encoder(
         seed: of a random encoder.
         channels: that a random encoder reads.
         names: that may be written.
+        stem_bias: of a random encoder (`encoders.convnext.STEM_BIAS`).
 
     Raises:
         InputError: there is none, or it does not fit the input.
@@ -75,8 +110,9 @@ def initial_encoder(
 
     if config.start.init == "random":
         layout = ConvNeXtV2Config.named(config.start.size, in_channels=channels)
-        encoder = ConvNeXtV2(layout, rngs=nnx.Rngs(seed))
+        encoder = ConvNeXtV2(layout, rngs=nnx.Rngs(seed), stem_bias=stem_bias)
         origin = {"init": "random", "size": config.start.size, "init_seed": seed}
+        origin |= {"stem_bias": stem_bias} if stem_bias else {}
     else:
         path = checkpoint_of(Path(config.start.init), seed)
         encoder = load(path)

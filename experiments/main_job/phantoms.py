@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 import encoders
+from encoders.convnext import STEM_BIAS
 from encoders.tasks import Task
 from encoders.volumes import CachedCohort, cache_cohort
 from experiments.main_job.images import cohort_split, from_images
@@ -134,7 +135,8 @@ def _pretrain(plan: Plan, cohort: CachedCohort, split: np.ndarray, checkpoint: P
     # A quick look would spend half of its time on compiling the full depth.
     depth: dict[str, Any] = {"depths": (1, 1, 1, 1)} if plan.phantom.quick else {}
     layout = encoders.ConvNeXtV2Config.named("atto", **depth)
-    encoder = encoders.ConvNeXtV2(layout, rngs=nnx.Rngs(plan.settings.seed))
+    rngs = nnx.Rngs(plan.settings.seed)
+    encoder = encoders.ConvNeXtV2(layout, rngs=rngs, stem_bias=STEM_BIAS)
     trained, history = encoders.pretrain(
         encoder,
         cohort.volumes(),
@@ -150,8 +152,8 @@ def _pretrain(plan: Plan, cohort: CachedCohort, split: np.ndarray, checkpoint: P
     )
     facts: dict[str, Any] = {"origin": "masked autoencoder, train patients"}
     if not plan.phantom.quick:
-        best = float(history.curves.validation[history.curves.best_epoch])
-        facts |= {"validation_loss_before": history.start, "validation_loss": best}
+        curves = history.curves
+        facts |= {"validation_loss_before": curves.start, "validation_loss": curves.best}
     encoders.save(checkpoint, trained, facts)
 
 

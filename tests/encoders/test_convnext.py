@@ -13,7 +13,7 @@ from flax import nnx
 from transformers import ConvNextV2Config as HubConfig
 from transformers import ConvNextV2Model
 
-from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config, Size
+from encoders.convnext import STEM_BIAS, ConvNeXtV2, ConvNeXtV2Config, Size
 from encoders.convnext_weights import convert, our_name
 from encoders.encoder import parameters
 from tests.encoders.reference import Reference, arrays, compare, randomise
@@ -115,6 +115,35 @@ def test_stage_grids(volume):
         tuple(extent // stride for extent in volume.shape[1:4])
         for stride in encoder.config.total_strides
     ]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_only_a_stem_with_a_bias_sees_amplitude(dims):
+    """The LayerNorm of ``c * w`` is that of ``w`` for any ``c > 0``; of ``c * w + b`` it is not."""
+    config = ConvNeXtV2Config(dims=dims, depths=(1, 1), widths=(16, 32), strides=(2,))
+    plain = ConvNeXtV2(config, rngs=nnx.Rngs(0))
+    drawn = ConvNeXtV2(config, rngs=nnx.Rngs(0), stem_bias=STEM_BIAS)
+    levels = jnp.asarray([0.5, 1.0, 2.0]).reshape(-1, *(1,) * (dims + 1))
+    x = levels * jnp.ones((3, *(16,) * dims, 3))
+    blind, seeing = np.asarray(plain(x)), np.asarray(drawn(x))
+    # The norm's epsilon of 1e-6 is the only trace of the amplitude.
+    np.testing.assert_allclose(blind, np.broadcast_to(blind[0], blind.shape), atol=2e-3)
+    assert (np.abs(np.diff(seeing, axis=0)).max(axis=1) > 0.2).all()
+
+
+def test_the_drawn_bias_is_the_stems_alone_and_of_its_deviation():
+    config = ConvNeXtV2Config(depths=(1, 1), widths=(4096, 8), strides=(2,))
+    plain, drawn = (
+        parameters(ConvNeXtV2(config, rngs=nnx.Rngs(0), stem_bias=size))
+        for size in (0.0, STEM_BIAS)
+    )
+    bias = np.asarray(drawn.pop("downsamples.0.conv.bias")[...])
+    np.testing.assert_array_equal(plain.pop("downsamples.0.conv.bias")[...], 0)
+    # Of 4096 draws: the standard error of their deviation is 0.3 / sqrt(2 * 4096) = 0.0033.
+    assert bias.std() == pytest.approx(STEM_BIAS, abs=0.014)
+    assert abs(bias.mean()) < 0.02
+    for name, parameter in drawn.items():
+        np.testing.assert_array_equal(parameter[...], plain[name][...], err_msg=name)
 
 
 def test_wrong_input_is_refused(volume):

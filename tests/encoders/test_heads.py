@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -38,3 +39,17 @@ def test_heads_equal_torch():
             (head.train if training else head.eval)()
             expected = module(torch.from_numpy(x)).detach().numpy()
             np.testing.assert_allclose(head(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_first_gradient_reaches_the_last_layer_alone():
+    """Heads say zero at the start, and send nothing into the encoder before they have learnt."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(8, 24)), jnp.float32)
+    for head in (ClassificationHead(24, 4, rngs=nnx.Rngs(0)), RegressionHead(24, rngs=nnx.Rngs(0))):
+        graph, params, rest = nnx.split(head, nnx.Param, ...)
+        out, backward = jax.vjp(lambda p, x: nnx.merge(graph, p, rest, copy=True)(x), params, x)  # noqa: B023
+        np.testing.assert_array_equal(out, 0)
+        weights, inputs = backward(jnp.asarray(rng.normal(size=out.shape), jnp.float32))
+        np.testing.assert_array_equal(inputs, 0)
+        moved = {path[0] for path, g in nnx.to_flat_state(weights) if np.any(g[...])}
+        assert moved == {"logits" if isinstance(head, ClassificationHead) else "value"}

@@ -114,8 +114,8 @@ def test_pretraining_lowers_the_masked_loss():
     x = np.moveaxis(x, -1, 0)[..., None].astype(np.float32)
     encoder = small_encoder()
     trained, history = pretrain(encoder, x, masking=MaskingSettings(patch=(8,), width=8), **RUN)
-    assert history.curves.validation.min() < 0.7 * history.start
-    assert history.start == pytest.approx(1.0, abs=0.05)
+    assert history.curves.validation.min() < 0.7 * history.curves.start
+    assert history.curves.start == pytest.approx(1.0, abs=0.05)
     assert not np.array_equal(trained.blocks[0][0].grn.gamma[...], encoder.blocks[0][0].grn.gamma)  # pyright: ignore[reportAttributeAccessIssue]
     model = Pretrainer(encoder, patch=8, width=8, rngs=nnx.Rngs(0))
     key = jax.random.key(3)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from encoders.encoder import parameters
+from encoders.encoder import encoder_hash, parameters
 from encoders.finetuning import finetune
 from encoders.sampling import balanced_order, plain_order
 from encoders.settings import TrainingSettings
@@ -47,6 +47,7 @@ def whole(data):
 def assert_same_run(one, other) -> None:
     np.testing.assert_array_equal(one[1].curves.step_loss, other[1].curves.step_loss)
     np.testing.assert_array_equal(one[1].curves.validation, other[1].curves.validation)
+    assert one[1].curves.start == other[1].curves.start
     assert one[1].curves.best_epoch == other[1].curves.best_epoch
     for ours, theirs in (
         (one[0], other[0]),
@@ -126,7 +127,62 @@ def test_best_epoch_is_the_one_returned(data, whole):
         scores.append(np.square((guessed - data[1][VAL]) / history.label_sd).mean())
     curve = history.curves.validation
     assert history.curves.best_epoch == curve.argmin()
+    assert history.curves.best == curve.min() < history.curves.start
     np.testing.assert_allclose(scores, [curve.min(), curve[-1]], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def harmful(data):
+    """Labels whose relation to the volumes is turned round in validation: all learning harms."""
+    labels = data[1].copy()
+    labels[VAL] = 2 * labels[TRAIN].mean() - labels[VAL]
+    return labels
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_where_every_epoch_harms_the_start_is_returned(data, harmful, freeze):
+    start = small_encoder()
+    settings = replace(SETTINGS, freeze=freeze)
+    tuned, history = finetune(start, data[0], harmful, settings=settings, **RUN)
+    curves = history.curves
+    # The head starts at zero, so the loss of the start is that of saying the training mean.
+    said = np.square((harmful[VAL] - history.label_mean) / history.label_sd).mean()
+    assert curves.start == curves.best == pytest.approx(said, rel=1e-5)
+    assert (curves.validation > curves.start).all()
+    assert curves.best_epoch == -1
+    assert encoder_hash(tuned) == encoder_hash(start)
+    np.testing.assert_allclose(history.predict(tuned, data[0], VAL), history.label_mean, rtol=1e-6)
+    last, head = history.last
+    assert (encoder_hash(last) == encoder_hash(start)) == freeze
+    guessed = replace(history, head=head).predict(last, data[0], VAL)
+    assert np.std(guessed) > 0
+
+
+def test_the_start_stays_the_best_over_an_interruption(data, harmful, tmp_path):
+    def stop(curves):
+        raise Killed
+
+    tracking = Tracking(tmp_path / "run", progress=False)
+    run = RUN | {"tracking": replace(tracking, observe=stop)}
+    with pytest.raises(Killed):
+        finetune(small_encoder(), data[0], harmful, settings=SETTINGS, **run)
+    run["tracking"] = tracking
+    resumed = finetune(small_encoder(), data[0], harmful, settings=SETTINGS, **run)
+    whole = finetune(small_encoder(), data[0], harmful, settings=SETTINGS, **RUN)
+    assert resumed[1].curves.best_epoch == -1
+    assert_same_run(resumed, whole)
+
+
+def test_without_validation_or_a_finite_one_the_last_epoch_is_returned(data):
+    run = RUN | {"val_rows": None}
+    tuned, history = finetune(small_encoder(), data[0], data[1], settings=SETTINGS, **run)
+    assert np.isnan([history.curves.start, history.curves.best]).all()
+    assert history.curves.best_epoch == SETTINGS.epochs - 1
+    assert encoder_hash(tuned) == encoder_hash(history.last[0])
+    x = data[0].copy()
+    x[VAL[0]] = np.nan
+    _, history = finetune(small_encoder(), x, data[1], settings=SETTINGS, **RUN)
+    assert history.curves.best_epoch == SETTINGS.epochs - 1
 
 
 def test_devices_share_the_batch(whole, tmp_path):
@@ -167,14 +223,18 @@ def test_a_frozen_encoder_stays_as_it_is(data):
 
 
 def test_layer_decay_scales_the_first_update(data):
-    """AdamW's first update is the rate times a sign-like step; a power of two scales it exactly."""
+    """AdamW's first update is the rate times a sign-like step; a power of two scales it exactly.
+
+    The head starts at zero, so the first step moves it alone and the second is the encoder's first;
+    without decay of weights, which would move the encoder before that. The third has rate zero.
+    """
     x, radius, _ = data
-    one_step = replace(SETTINGS, epochs=1)
+    steps = replace(SETTINGS, epochs=3, weight_decay=0.0)
     run = {**RUN, "train_rows": TRAIN[:16], "val_rows": None}
     start = small_encoder()
     moved = {}
     for decay in (1.0, 0.5):
-        tuned, _ = finetune(start, x, radius, settings=replace(one_step, layer_decay=decay), **run)
+        tuned, _ = finetune(start, x, radius, settings=replace(steps, layer_decay=decay), **run)
         moved[decay] = {
             name: np.asarray(p[...]) - np.asarray(parameters(start)[name][...])
             for name, p in parameters(tuned).items()

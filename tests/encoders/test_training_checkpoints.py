@@ -12,7 +12,7 @@ from lens.errors import InputError
 
 STATE = {"kernel": jnp.arange(6.0).reshape(2, 3), "count": jnp.int32(4)}
 BEST = {"kernel": np.ones((2, 3), np.float32)}
-RECORD = TrainingRecord({"settings": {"seed": 1}}, 4, [1.0, 2.0, 3.0, 4.0], [], [])
+RECORD = TrainingRecord({"settings": {"seed": 1}}, 4, [1.0, 2.0, 3.0, 4.0], [], [], 1.5)
 START = TrainingRecord({"settings": {"seed": 1}})
 
 
@@ -63,3 +63,12 @@ def test_changed_contents_are_refused_and_without_a_hash_noted(tmp_path, caplog)
     write(tmp_path / "changed", RECORD, arrays, progress)
     with pytest.raises(InputError, match=r"changed: .*not those that were written\); delete"):
         restore_training(tmp_path / "changed", STATE, BEST, START)
+
+
+def test_a_checkpoint_without_the_score_of_the_start_is_refused(tmp_path):
+    save_training(tmp_path / "a", STATE, BEST, RECORD)
+    arrays, progress = read(tmp_path / "a")
+    assert progress.pop("start") == 1.5
+    write(tmp_path / "old", RECORD, arrays, progress)
+    with pytest.raises(InputError, match=r"old: .*earlier version.*delete the folder"):
+        restore_training(tmp_path / "old", STATE, BEST, START)

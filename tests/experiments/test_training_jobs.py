@@ -138,6 +138,12 @@ def test_killed_and_run_again_gives_the_same_curve(job, manifest, shared, tmp_pa
     curves = [scalars(out / "seed-0/tensorboard", "loss/step") for out in (cut, whole)]
     assert curves[0] == curves[1]
     assert sorted(curves[0]) == list(range(1, 33))
+    metrics = json.loads((whole / "seed-0/metrics.json").read_text())
+    assert metrics["val_loss"] <= metrics["val_loss_start"]
+    assert {side: len(metrics["effective_rank"][side]) for side in ("start", "end")} == {
+        "start": 1,
+        "end": 1,
+    }
     history = pd.read_csv(whole / "seed-0/history.csv")
     assert len(history) == 16
     np.testing.assert_allclose(

@@ -62,6 +62,24 @@ def test_an_encoder_of_images_is_fine_tuned_on_pictures(pictures, start, monkeyp
     assert encoder_hash(before) != encoder_hash(after)
 
 
+def test_where_no_epoch_is_better_the_encoder_is_the_one_it_started_from(
+    pictures, start, monkeypatch, capsys
+) -> None:
+    """A rate that moves no number: every epoch is as good as the start, and none is better."""
+    assert tuned(pictures, start, monkeypatch, "--rate", "1e-30") == 0
+    assert "seed 0: no epoch was better than the start" in capsys.readouterr().err
+    out = pictures.parent / "tuned"
+    metrics = json.loads((out / "metrics.json").read_text())["seeds"]["0"]
+    assert metrics["best_epoch"] == 0
+    # The head says nothing at the start: two classes, weighed alike.
+    assert metrics["val_loss"] == metrics["val_loss_start"] == pytest.approx(np.log(2))
+    assert metrics["effective_rank"]["start"] == metrics["effective_rank"]["end"]
+    kept, facts = load_ours(out / "seed-0" / "encoder")
+    assert encoder_hash(kept) == encoder_hash(load_ours(start)[0])
+    assert facts["best_epoch"] == 0
+    assert not pd.read_csv(out / "seed-0" / "history.csv")["best"].any()
+
+
 def test_a_shape_of_several_slices_is_refused(pictures, start, monkeypatch, capsys) -> None:
     assert tuned(pictures, start, monkeypatch, shape=(16, SIDE, SIDE)) == 1
     assert "write --shape 1 224 224" in capsys.readouterr().err
