@@ -17,7 +17,9 @@ from __future__ import annotations
 import json
 import tarfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +39,11 @@ from benchmarks.mechanism_data import (
 LABELS = ("volume_ml", "lesion_grade", "texture_grade", "nodule_grade")
 """Labels that the encoder is fine-tuned for, each of one factor."""
 
-TRAINED = ("scratch", "full", "permuted", "frozen")
+TRAINED = ("full", "permuted", "frozen", "scratch")
 """Fine-tunings of each label and seed; ``noise`` is a part of ``permuted``."""
 
 PERMUTATION_STREAM = 1 << 20
 """Added to the seed, so that the permutation is drawn from numbers of its own."""
-
-STEM_BIAS_SD = 0.3
-"""Spread of the biases of the random start's stem. The LayerNorm behind the stem takes away how
-strong a patch is, unless biases stand beside it."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +123,26 @@ def main(config: Config) -> None:
         raise SystemExit(f"{data} holds other phantoms; choose another --folder")
     judged = Judged(config)
     volumes = Volumes(data, config.sizes, "finetune")
-    for kind in TRAINED:
-        if kind != "scratch":
-            await_file(config.folder / "pretrained/encoder.json", config.wait)
-        for label in config.labels or LABELS:
-            for seed in range(config.seeds):
-                finetune_one(config, volumes, judged, label, seed, kind)
+    for label, seed, kind in jobs(config):
+        finetune_one(config, volumes, judged, label, seed, kind)
+
+
+def jobs(config: Config) -> Iterator[tuple[str, int, str]]:
+    """Label, seed and kind of what is to be fine-tuned; from the random start as long as there is
+    no pre-trained encoder, and where all else is done.
+
+    Raises:
+        TimeoutError: the pre-trained encoder did not come.
+    """
+    ready = config.folder / "pretrained/encoder.json"
+    todo = list(product(TRAINED, range(config.seeds), config.labels or LABELS))
+    while todo:
+        at_once = [job for job in todo if job[0] == "scratch"]
+        if not ready.exists() and not at_once:
+            await_file(ready, config.wait)
+        kind, seed, label = todo[0] if ready.exists() else at_once[0]
+        todo.remove((kind, seed, label))
+        yield label, seed, kind
 
 
 def start_and_pretrain(config: Config) -> None:
@@ -138,10 +150,11 @@ def start_and_pretrain(config: Config) -> None:
     from flax import nnx
 
     from encoders import ConvNeXtV2, ConvNeXtV2Config, load, save
+    from encoders.convnext import STEM_BIAS
 
     layout = ConvNeXtV2Config.named("atto", depths=config.depths, strides=config.strides)
     if not (config.folder / "random/encoder.json").is_file():
-        encoder = with_stem_bias(ConvNeXtV2(layout, rngs=nnx.Rngs(0)), seed=0)
+        encoder = ConvNeXtV2(layout, rngs=nnx.Rngs(0), stem_bias=STEM_BIAS)
         save(config.folder / "random", encoder)
         tell("random start saved")
     start = load(config.folder / "random")
@@ -151,16 +164,6 @@ def start_and_pretrain(config: Config) -> None:
     for name in ("random", "pretrained"):
         judged.keep(config.folder / f"embedded/{name}.npz", load(config.folder / name), whole=True)
     tell("random and pre-trained encoders embedded")
-
-
-def with_stem_bias(encoder: Any, seed: int) -> Any:
-    """The encoder with drawn biases in its stem, in place."""
-    import jax
-
-    bias = encoder.downsamples[0].conv.bias
-    drawn = STEM_BIAS_SD * jax.random.normal(jax.random.key(seed), bias[...].shape)
-    bias[...] = drawn
-    return encoder
 
 
 def pretrain_one(config: Config, start: Any) -> None:
@@ -209,7 +212,7 @@ def pretrain_one(config: Config, start: Any) -> None:
     encoder, history = run(epochs, train, val, told=True)
     record = {
         "epochs": epochs,
-        "start": history.start,
+        "start": history.curves.start,
         "loss": history.curves.loss.tolist(),
         "validation": history.curves.validation.tolist(),
         "best_epoch": history.curves.best_epoch,
@@ -267,7 +270,7 @@ def finetune_one(
         "loss": history.curves.loss.tolist(),
         "validation": history.curves.validation.tolist(),
         "best_epoch": history.curves.best_epoch,
-        "start": getattr(history.curves, "start", None),
+        "start": history.curves.start,
     }
     folder, whole = config.folder / "embedded", seed == 0 and kind == "full"
     result["ranks"] = judged.keep(folder / f"{name}.npz", tuned, whole=whole)
@@ -311,11 +314,11 @@ class Judged:
         """Writes the embeddings of the last stage, over the gland and, if asked, the whole crop.
 
         Returns:
-            Effective rank of every stage, over the gland.
+            Effective rank of every stage, over the gland (`encoders.collapse.standardised_rank`).
         """
         from encoders import embed
+        from encoders.collapse import standardised_rank
         from lens.files import write_arrays
-        from lens.study.spectrum import spectrum
 
         widths = encoder.config.widths
         stages = tuple(range(1, len(widths) + 1))
@@ -327,7 +330,7 @@ class Judged:
             arrays["global"] = embed(encoder, volumes, batch_size=self._batch)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_arrays(path, **arrays)
-        return [spectrum(part).effective_rank for part in parts]
+        return [standardised_rank(part) for part in parts]
 
 
 def pack(config: Config, out: Path) -> None:
