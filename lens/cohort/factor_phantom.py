@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int16, Shaped
 from tqdm import tqdm
 
 from lens.cache import read_record
-from lens.cohort.case import Case
 from lens.cohort.factor_images import FACTORS, draw
+from lens.cohort.intensities import box_about, encoder_voxels, kind_of
 from lens.cohort.prostate import MODALITIES, REGIONS
-from lens.cohort.volume import stack, stack_mask
 from lens.errors import InputError
 from lens.files import atomic, write_json, write_table
 from lens.formulas import read_csv
@@ -51,23 +50,46 @@ CLASSES = 3
 
 @dataclass(frozen=True)
 class FactorPhantom:
-    """One simulated patient.
+    """One simulated patient, all arrays (D, H, W).
 
     Attributes:
         patient_id: ``factors-00000`` and so on.
-        images: t2, dwi and adc as int16, all on one grid; ADC in 1e-6 mm2/s.
-        masks: gland and lesion as uint8 0/1 on that grid, the lesion inside the gland.
+        images: t2, dwi and adc as int16; ADC in 1e-6 mm2/s.
+        masks: gland and lesion, the lesion inside the gland.
+        spacing_mm: (x, y, z).
         factors: a value per name of `FACTORS`.
         grades: a grade per name of `GRADES`.
         volume_ml: of the gland mask.
     """
 
     patient_id: str
-    images: dict[str, sitk.Image]
-    masks: dict[str, sitk.Image]
+    images: dict[str, Int16[np.ndarray, "d h w"]]
+    masks: dict[str, Bool[np.ndarray, "d h w"]]
+    spacing_mm: tuple[float, float, float]
     factors: dict[str, float]
     grades: dict[str, int]
     volume_ml: float
+
+    def volume(self) -> Float32[np.ndarray, "d h w c"]:
+        """What an encoder sees, without units; channels as `MODALITIES`.
+
+        Needs no image library, so that phantoms can be drawn where there is none.
+        """
+        box = box_about(self.masks["gland"].shape, self.spacing_mm, self.masks.values())
+        seen = [
+            encoder_voxels(self.images[name], name, kind_of(name), lambda: box)
+            for name in MODALITIES
+        ]
+        return np.stack(seen, axis=-1)
+
+    def labels(self) -> dict[str, str | int | float]:
+        """``patient_id``, the factors, the grades and ``volume_ml``."""
+        return {
+            "patient_id": self.patient_id,
+            **{name: round(value, 6) for name, value in self.factors.items()},
+            **self.grades,
+            "volume_ml": round(self.volume_ml, 3),
+        }
 
 
 def factor_phantom(
@@ -95,10 +117,10 @@ def factor_phantom(
         patient_id=f"factors-{index:05d}",
         # No voxel is zero, which would stand for padding.
         images={
-            name: _image(np.rint(np.clip(images[name], 1, 32_000)).astype(np.int16), spacing_mm)
-            for name in MODALITIES
+            name: np.rint(np.clip(images[name], 1, 32_000)).astype(np.int16) for name in MODALITIES
         },
-        masks={roi: _image(masks[roi].astype(np.uint8), spacing_mm) for roi in REGIONS},
+        masks={roi: masks[roi] for roi in REGIONS},
+        spacing_mm=spacing_mm,
         factors=factors,
         grades={name: 1 + int(CLASSES * shares[factor]) for name, factor in GRADES.items()},
         volume_ml=float(masks["gland"].sum() * np.prod(spacing_mm) / 1000),
@@ -115,8 +137,8 @@ def draw_volumes(
 
     Equals `write_cohort` followed by `encoders.volumes.cache_cohort` on the same grid.
     """
-    cases = (_case(factor_phantom(index, seed, shape, spacing_mm)) for index in indices)
-    return np.stack([stack(case, shape=shape, modalities=MODALITIES) for case in cases])
+    patients = (factor_phantom(index, seed, shape, spacing_mm) for index in indices)
+    return np.stack([patient.volume() for patient in patients])
 
 
 def draw_masks(
@@ -128,27 +150,8 @@ def draw_masks(
     roi: str = "gland",
 ) -> Bool[np.ndarray, "n d h w"]:
     """The masks of a region of these patients."""
-    cases = (_case(factor_phantom(index, seed, shape, spacing_mm)) for index in indices)
-    return np.stack([stack_mask(case, roi, shape=shape) for case in cases])
-
-
-def draw_all(
-    indices: Sequence[int],
-    seed: int,
-    shape: tuple[int, int, int] = SHAPE,
-    spacing_mm: tuple[float, float, float] = SPACING_MM,
-) -> tuple[Float32[np.ndarray, "n d h w c"], Bool[np.ndarray, "n d h w"], pd.DataFrame]:
-    """`draw_volumes`, `draw_masks` of the gland and `draw_labels`, each patient drawn once."""
-    volumes = np.empty((len(indices), *shape, len(MODALITIES)), np.float32)
-    masks = np.empty((len(indices), *shape), bool)
-    rows = []
-    for place, index in enumerate(indices):
-        patient = factor_phantom(index, seed, shape, spacing_mm)
-        case = _case(patient)
-        volumes[place] = stack(case, shape=shape, modalities=MODALITIES)
-        masks[place] = stack_mask(case, "gland", shape=shape)
-        rows.append(_labels(patient))
-    return volumes, masks, pd.DataFrame(rows)
+    patients = (factor_phantom(index, seed, shape, spacing_mm) for index in indices)
+    return np.stack([patient.masks[roi] for patient in patients])
 
 
 def draw_labels(
@@ -159,7 +162,24 @@ def draw_labels(
 ) -> pd.DataFrame:
     """A row per patient: ``patient_id``, the factors, the grades and ``volume_ml``."""
     patients = (factor_phantom(index, seed, shape, spacing_mm) for index in indices)
-    return pd.DataFrame([_labels(patient) for patient in patients])
+    return pd.DataFrame([patient.labels() for patient in patients])
+
+
+def draw_all(
+    indices: Sequence[int],
+    seed: int,
+    shape: tuple[int, int, int] = SHAPE,
+    spacing_mm: tuple[float, float, float] = SPACING_MM,
+) -> tuple[Float32[np.ndarray, "n d h w c"], Bool[np.ndarray, "n d h w"], pd.DataFrame]:
+    """`draw_volumes`, `draw_masks` of the gland and `draw_labels`, each patient drawn once."""
+    volumes = np.empty((len(indices), *shape, len(MODALITIES)), np.float32)
+    glands = np.empty((len(indices), *shape), bool)
+    rows = []
+    for place, index in enumerate(indices):
+        patient = factor_phantom(index, seed, shape, spacing_mm)
+        volumes[place], glands[place] = patient.volume(), patient.masks["gland"]
+        rows.append(patient.labels())
+    return volumes, glands, pd.DataFrame(rows)
 
 
 def write_cohort(
@@ -247,35 +267,18 @@ def _made_as(
 
 def _write(patient: FactorPhantom, folder: Path) -> dict[str, str | int | float]:
     """Writes the files of one patient and gives the row of the manifest."""
-    row = _labels(patient)
     files = {name: f"{patient.patient_id}/{name}.mha" for name in (*MODALITIES, *REGIONS)}
-    for name, image in (patient.images | patient.masks).items():
+    masks = {roi: mask.astype(np.uint8) for roi, mask in patient.masks.items()}
+    for name, voxels in (patient.images | masks).items():
         with atomic(folder / files[name]) as temporary:
             # Compression only pays for masks; the noise of the images does not shrink.
-            sitk.WriteImage(image, str(temporary), name in patient.masks)
-    return {"patient_id": patient.patient_id, **files} | row
+            sitk.WriteImage(_image(voxels, patient.spacing_mm), str(temporary), name in masks)
+    return {"patient_id": patient.patient_id, **files} | patient.labels()
 
 
-def _labels(patient: FactorPhantom) -> dict[str, str | int | float]:
-    return {
-        "patient_id": patient.patient_id,
-        **{name: round(value, 6) for name, value in patient.factors.items()},
-        **patient.grades,
-        "volume_ml": round(patient.volume_ml, 3),
-    }
-
-
-def _case(patient: FactorPhantom) -> Case:
-    """The case that `lens.cohort.read_case` makes of the patient's files on their own grid."""
-    images: dict[str, sitk.Image] = {}
-    for name, image in patient.images.items():
-        # Not `sitk.Cast`, whose threads cost more than they save on images as small as these.
-        images[name] = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(image).astype(np.float32))
-        images[name].CopyInformation(image)
-    return Case(patient.patient_id, None, images, patient.masks, ())
-
-
-def _image(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> sitk.Image:
+def _image(
+    voxels: Shaped[np.ndarray, "d h w"], spacing_mm: tuple[float, float, float]
+) -> sitk.Image:
     image = sitk.GetImageFromArray(voxels)
     image.SetSpacing(spacing_mm)
     half = (np.array(image.GetSize()) - 1) * np.array(spacing_mm) / 2
