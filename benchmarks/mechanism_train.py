@@ -4,8 +4,8 @@
 (`lens.cohort.factor_phantom`), pre-trains a small ConvNeXt V2 on them as a masked autoencoder,
 fine-tunes it for labels that depend on one factor each, and embeds phantoms that no training saw.
 What is finished is not made again. Several processes may share the work, each with its own
-``--labels``: the one without any draws and pre-trains, the others wait for it and train from the
-random start meanwhile. ``--pack OUT`` gathers what there is in files for `benchmarks.mechanism`.
+``--labels``: the one with ``--only-pretrain`` draws and pre-trains, the others wait for it and train
+from the random start meanwhile. ``--pack OUT`` gathers what there is in files for `benchmarks.mechanism`.
 
 Kinds of a fine-tuning: ``full``; ``frozen``, a linear probe; ``permuted``, labels exchanged among
 the patients trained and validated on; ``noise``, the last epoch of that, which no validation chose;
@@ -128,8 +128,10 @@ def main(config: Config) -> None:
 
 
 def jobs(config: Config) -> Iterator[tuple[str, int, str]]:
-    """Label, seed and kind of what is to be fine-tuned; from the random start as long as there is
-    no pre-trained encoder, and where all else is done.
+    """Label, seed and kind of what is to be fine-tuned: what matters most first.
+
+    As long as there is no pre-trained encoder, the first seed from the random start, which compiles
+    all that the others need; more of them would take the device away from the pre-training.
 
     Raises:
         TimeoutError: the pre-trained encoder did not come.
@@ -137,7 +139,7 @@ def jobs(config: Config) -> Iterator[tuple[str, int, str]]:
     ready = config.folder / "pretrained/encoder.json"
     todo = list(product(TRAINED, range(config.seeds), config.labels or LABELS))
     while todo:
-        at_once = [job for job in todo if job[0] == "scratch"]
+        at_once = [job for job in todo if job[:2] == ("scratch", 0)]
         if not ready.exists() and not at_once:
             await_file(ready, config.wait)
         kind, seed, label = todo[0] if ready.exists() else at_once[0]
