@@ -23,7 +23,7 @@ import tyro
 
 from benchmarks import harness
 from benchmarks.mechanism_features import factors_of, measured
-from benchmarks.mechanism_train import unpacked
+from benchmarks.mechanism_files import unpacked
 from benchmarks.mechanism_truth import (
     agreement,
     factor_changes,

@@ -3,9 +3,10 @@
 ``python -m benchmarks.mechanism_train --folder F`` draws phantoms whose factors are independent
 (`lens.cohort.factor_phantom`), pre-trains a small ConvNeXt V2 on them as a masked autoencoder,
 fine-tunes it for labels that depend on one factor each, and embeds phantoms that no training saw.
-What is finished is not made again. Several processes may share the work, each with its own
-``--labels``: the one with ``--only-pretrain`` draws and pre-trains, the others wait for it and train
-from the random start meanwhile. ``--pack OUT`` gathers what there is in files for `benchmarks.mechanism`.
+What is finished is not made again. Several processes may share the work: one with
+``--only-pretrain`` draws and pre-trains, the others, each with its own ``--labels``, wait for it
+and train from the random start meanwhile. ``--pack OUT`` gathers what there is in files for
+`benchmarks.mechanism`.
 
 Kinds of a fine-tuning: ``full``; ``frozen``, a linear probe; ``permuted``, labels exchanged among
 the patients trained and validated on; ``noise``, the last epoch of that, which no validation chose;
@@ -14,8 +15,6 @@ the patients trained and validated on; ``noise``, the last epoch of that, which 
 
 from __future__ import annotations
 
-import json
-import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -35,6 +34,7 @@ from benchmarks.mechanism_data import (
     labels,
     prepare,
 )
+from benchmarks.mechanism_files import pack
 
 LABELS = ("volume_ml", "lesion_grade", "texture_grade", "nodule_grade")
 """Labels that the encoder is fine-tuned for, each of one factor."""
@@ -106,7 +106,9 @@ class Config:
 def main(config: Config) -> None:
     """Trains and embeds everything that is not there yet, or packs it."""
     if config.pack is not None:
-        pack(config, config.pack)
+        elsewhere = ("folder", "labels", "only_pretrain", "pack", "wait", "processes")
+        settings = {k: v for k, v in asdict(config).items() if k not in elsewhere}
+        pack(config.folder, config.pack, settings, asdict(config.sizes))
         return
     import encoders  # noqa: F401  JAX starts here, not for --help
 
@@ -333,64 +335,6 @@ class Judged:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_arrays(path, **arrays)
         return [standardised_rank(part) for part in parts]
-
-
-def pack(config: Config, out: Path) -> None:
-    """Writes ``mechanism.npz``, ``mechanism.json`` and the encoders as ``.tar`` files.
-
-    The embeddings are stored in 16 bits, each channel over its own range: 65,536 steps.
-    """
-    from lens.files import write_arrays, write_json
-
-    out.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, np.ndarray] = {}
-    for path in sorted((config.folder / "embedded").glob("*.npz")):
-        with np.load(path) as stored:
-            for pool in stored.files:
-                arrays |= packed(f"{path.stem}/{pool}", stored[pool])
-    write_arrays(out / "mechanism.npz", **arrays)
-    runs = [json.loads(path.read_text()) for path in sorted(config.folder.glob("runs/*.json"))]
-    made = config.folder / "pretraining.json"
-    settings = {
-        name: value
-        for name, value in asdict(config).items()
-        if name not in ("folder", "labels", "only_pretrain", "pack", "wait", "processes")
-    }
-    write_json(
-        out / "mechanism.json",
-        {
-            "settings": settings,
-            "phantoms": asdict(config.sizes),
-            "pretraining": json.loads(made.read_text()) if made.is_file() else {},
-            "runs": runs,
-        },
-    )
-    for name in ("random", "pretrained"):
-        if (config.folder / name).is_dir():
-            with tarfile.open(out / f"{name}.tar", "w") as archive:
-                archive.add(config.folder / name, arcname=name)
-    for path in sorted(out.iterdir()):
-        print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
-    print(f"{len(runs)} runs", flush=True)
-
-
-def packed(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    """An array (n, f) as 16-bit steps over the range of each channel."""
-    low, high = values.min(axis=0), values.max(axis=0)
-    step = np.where(high > low, (high - low) / 65_535, 1).astype(np.float32)
-    steps = np.rint((values - low) / step).clip(0, 65_535).astype(np.uint16)
-    return {f"{name}/steps": steps, f"{name}/low": low.astype(np.float32), f"{name}/step": step}
-
-
-def unpacked(stored: Any) -> dict[str, dict[str, np.ndarray]]:
-    """Pool -> encoder -> embeddings (n, f) of a file of `pack`, float32."""
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for key in stored:
-        name, pool, part = key.split("/")
-        if part == "steps":
-            low, step = (stored[f"{name}/{pool}/{which}"] for which in ("low", "step"))
-            found.setdefault(pool, {})[name] = (low + stored[key] * step).astype(np.float32)
-    return found
 
 
 def tell(text: str) -> None:

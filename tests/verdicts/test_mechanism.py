@@ -11,7 +11,8 @@ import pytest
 from benchmarks import mechanism, mechanism_truth
 from benchmarks.mechanism import Config, Material, row_of, summary, verdicts
 from benchmarks.mechanism_figure import draw
-from benchmarks.mechanism_train import packed, score, split, unpacked
+from benchmarks.mechanism_files import packed, unpacked
+from benchmarks.mechanism_train import score, split
 from benchmarks.mechanism_truth import (
     agreement,
     factor_changes,
