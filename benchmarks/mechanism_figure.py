@@ -8,8 +8,13 @@ from typing import Any
 
 import numpy as np
 
-LOST, GAINED, TRUTH, OTHER = "#D55E00", "#0072B2", "#222222", "#BBBBBB"
+from lens.cohort.factor_phantom import GRADES
+
+LOST, GAINED, TRUTH, OTHER, AIM = "#D55E00", "#0072B2", "#222222", "#BBBBBB", "#EEEEDD"
 """Colours that the colour-blind tell apart (Okabe and Ito)."""
+
+AIMS = {"volume_ml": "gland_volume", **GRADES}
+"""Label -> the factor that it is made of."""
 
 TITLES = {
     "volume_ml": "trained for gland volume",
@@ -64,11 +69,13 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], label: str) -> None:
     """Factors down the axis: change of R2 as points with intervals, shares of verdicts as bars."""
     names = [f["factor"] for f in rows[0]["factors"]]
     places = np.arange(len(names))[::-1]
     for at, name in zip(places, names, strict=True):
+        if name == AIMS.get(label):
+            axis.axhspan(at - 0.5, at + 0.5, color=AIM, zorder=0)
         own = [next(f for f in row["factors"] if f["factor"] == name) for row in rows]
         count = sum(f["features"] for f in own)
         if count:
@@ -84,8 +91,10 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], title: str) -> None:
         axis.axvline(edge, color=OTHER, lw=0.8, ls=":")
     axis.set_yticks(places, [name.replace("_", " ") for name in names], fontsize=8)
     axis.set_xlim(-1.02, 1.02)
-    axis.set_title(title, fontsize=9)
-    axis.set_xlabel("change of R2 of the factor |\nshare of its features called", fontsize=8)
+    axis.set_xticks([-1, -0.5, 0, 0.5, 1])
+    axis.set_ylim(-0.6, len(names) - 0.4)
+    axis.set_title(TITLES.get(label, label), fontsize=9)
+    axis.set_xlabel("points: change of the factor's R2\nbars: share of its features", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
 
 
@@ -106,6 +115,7 @@ def _rates(axis: Any, summary: Mapping[str, Any]) -> None:
         axis.plot([entry["low"], entry["high"]], [at, at], color=TRUTH, lw=1.5)
         axis.text(1.02, at, f"{entry['share']:.0%}\nof {entry['of']}", va="center", fontsize=8)
     axis.set_yticks([3, 2, 1], [text for _, text, _ in wanted], fontsize=8)
+    axis.set_ylim(0.4, 3.6)
     axis.set_xlim(0, 1)
     axis.set_xlabel("share, with its 95% interval over fine-tunings", fontsize=8)
     axis.set_title("Does the lens find what happened?", fontsize=9)
@@ -135,4 +145,5 @@ def _legend() -> list[Any]:
         Line2D([], [], color=TRUTH, marker="o", ms=3.2, lw=1.2, label="change of the factor's R2"),
         Patch(color=GAINED, alpha=0.55, label="features called gained"),
         Patch(color=LOST, alpha=0.55, label="features called lost"),
+        Patch(color=AIM, label="the factor trained for"),
     ]
