@@ -10,7 +10,7 @@ import numpy as np
 
 from lens.cohort.factor_phantom import GRADES
 
-LOST, GAINED, TRUTH, OTHER, AIM = "#D55E00", "#0072B2", "#222222", "#BBBBBB", "#EEEEDD"
+LOST, GAINED, TRUTH, OTHER, AIM = "#D55E00", "#0072B2", "#222222", "#BBBBBB", "#F3E9A6"
 """Colours that the colour-blind tell apart (Okabe and Ito)."""
 
 AIMS = {"volume_ml": "gland_volume", **GRADES}
@@ -25,11 +25,11 @@ TITLES = {
 }
 
 CONTROLS = {
-    "full": "fine-tuned",
-    "scratch": "trained from\na random start",
-    "noise": "labels permuted,\nlast epoch",
-    "permuted": "labels permuted,\nepoch by validation",
-    "frozen": "encoder frozen",
+    "full": "fine-\ntuned",
+    "scratch": "from a\nrandom\nstart",
+    "noise": "permuted\nlabels,\nlast epoch",
+    "permuted": "permuted\nlabels, epoch\nby validation",
+    "frozen": "encoder\nfrozen",
 }
 
 
@@ -47,8 +47,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 
     full = [row for row in result["runs"] if row["kind"] == "full"]
     labels = list(dict.fromkeys(row["label"] for row in full))
-    figure = plt.figure(figsize=(3.1 * max(len(labels), 3) + 1.4, 8.4), layout="constrained")
-    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.5, 1))
+    figure = plt.figure(figsize=(3.1 * max(len(labels), 4) + 1.4, 8.4), layout="constrained")
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.6, 1))
     upper, lower = parts[0, 0], parts[1, 0]
     upper.suptitle(
         "What fine-tuning did to each factor of the phantoms (black), and what the lens said of "
@@ -60,9 +60,10 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         _panel(
             axis, [row for row in full if row["label"] == label], TITLES.get(str(label), str(label))
         )
-    axes[0].legend(handles=_legend(), loc="lower left", fontsize=7, framealpha=0.9)
-    left, right = lower.subplots(1, 2, width_ratios=(1, 1.25))
+    upper.legend(handles=_legend(), loc="outside lower center", ncols=4, fontsize=8)
+    left, middle, right = lower.subplots(1, 3, width_ratios=(1, 1, 1.35))
     _rates(left, result["summary"])
+    _doses(middle, full)
     _controls(right, result["runs"])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -101,9 +102,9 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], label: str) -> None:
 def _rates(axis: Any, summary: Mapping[str, Any]) -> None:
     """Sensitivity and false alarms of the fine-tunings, with intervals."""
     wanted = (
-        ("sensitivity", "features of a changed factor\nthat are called, rightly", GAINED),
-        ("false_alarms", "calls whose factor did not\nchange that way", LOST),
-        ("stayed_called", "features of a factor that\nstayed, called anyway", LOST),
+        ("sensitivity", "features of a changed\nfactor, called rightly", GAINED),
+        ("false_alarms", "calls whose factor did\nnot change that way", LOST),
+        ("stayed_called", "features of a factor\nthat stayed, called", LOST),
     )
     found = summary.get("full", {})
     for place, (key, _, colour) in enumerate(wanted):
@@ -113,12 +114,29 @@ def _rates(axis: Any, summary: Mapping[str, Any]) -> None:
         at = len(wanted) - place
         axis.barh(at, entry["share"], color=colour, alpha=0.55, height=0.6)
         axis.plot([entry["low"], entry["high"]], [at, at], color=TRUTH, lw=1.5)
-        axis.text(1.02, at, f"{entry['share']:.0%}\nof {entry['of']}", va="center", fontsize=8)
+        axis.text(1.0, at + 0.36, f"{entry['share']:.0%} of {entry['of']}", ha="right", fontsize=8)
     axis.set_yticks([3, 2, 1], [text for _, text, _ in wanted], fontsize=8)
     axis.set_ylim(0.4, 3.6)
     axis.set_xlim(0, 1)
-    axis.set_xlabel("share, with its 95% interval over fine-tunings", fontsize=8)
+    axis.set_xlabel("share, 95% interval over fine-tunings", fontsize=8)
     axis.set_title("Does the lens find what happened?", fontsize=9)
+
+
+def _doses(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Share of a factor's features called gained, less those called lost, over what changed."""
+    for row in rows:
+        for f in row["factors"]:
+            if f["features"]:
+                share = (f["gained"] - f["lost"]) / f["features"]
+                axis.plot(f["change"], share, "o", color=TRUTH, ms=3.5, alpha=0.5)
+    for edge in (-0.1, 0.1):
+        axis.axvline(edge, color=OTHER, lw=0.8, ls=":")
+    axis.axhline(0, color=OTHER, lw=0.8)
+    axis.axvline(0, color=OTHER, lw=0.8)
+    axis.set_ylim(-1.05, 1.05)
+    axis.set_xlabel("change of the factor's R2", fontsize=8)
+    axis.set_ylabel("features called gained, less lost", fontsize=8)
+    axis.set_title("A point per fine-tuning and factor", fontsize=9)
 
 
 def _controls(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:

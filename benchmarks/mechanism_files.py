@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lens.files import write_arrays, write_json
+from lens.files import atomic, write_arrays, write_json
 
 
 def pack(folder: Path, out: Path, settings: Mapping[str, Any], phantoms: Mapping[str, Any]) -> None:
@@ -27,12 +27,12 @@ def pack(folder: Path, out: Path, settings: Mapping[str, Any], phantoms: Mapping
     """
     out.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}
-    for path in sorted((folder / "embedded").glob("*.npz")):
+    for path in _finished(folder / "embedded", "npz"):
         with np.load(path) as stored:
             for pool in stored.files:
                 arrays |= packed(f"{path.stem}/{pool}", stored[pool])
     write_arrays(out / "mechanism.npz", **arrays)
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/*.json"))]
+    runs = [json.loads(path.read_text()) for path in _finished(folder / "runs", "json")]
     made = folder / "pretraining.json"
     write_json(
         out / "mechanism.json",
@@ -44,12 +44,17 @@ def pack(folder: Path, out: Path, settings: Mapping[str, Any], phantoms: Mapping
         },
     )
     for name in ("random", "pretrained"):
-        if (folder / name).is_dir():
-            with tarfile.open(out / f"{name}.tar", "w") as archive:
+        if (folder / name / "encoder.json").is_file():
+            with atomic(out / f"{name}.tar") as partial, tarfile.open(partial, "w") as archive:
                 archive.add(folder / name, arcname=name)
     for path in sorted(out.iterdir()):
         print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
     print(f"{len(runs)} runs", flush=True)
+
+
+def _finished(folder: Path, ending: str) -> list[Path]:
+    """Files of a training that may still go on: those on their way have a name of their own."""
+    return sorted(folder.glob(f"[!.]*.{ending}"))
 
 
 def packed(name: str, values: np.ndarray) -> dict[str, np.ndarray]:

@@ -4,9 +4,9 @@
 (`lens.cohort.factor_phantom`), pre-trains a small ConvNeXt V2 on them as a masked autoencoder,
 fine-tunes it for labels that depend on one factor each, and embeds phantoms that no training saw.
 What is finished is not made again. Several processes may share the work: one with
-``--only-pretrain`` draws and pre-trains, the others, each with its own ``--labels``, wait for it
-and train from the random start meanwhile. ``--pack OUT`` gathers what there is in files for
-`benchmarks.mechanism`.
+``--only-pretrain`` draws and pre-trains, the others, each with its own ``--labels``, wait for it.
+All labels of a head (grades, or a quantity) are best in one process, which compiles once for them.
+``--pack OUT`` gathers what there is in files for `benchmarks.mechanism`.
 
 Kinds of a fine-tuning: ``full``; ``frozen``, a linear probe; ``permuted``, labels exchanged among
 the patients trained and validated on; ``noise``, the last epoch of that, which no validation chose;
@@ -16,7 +16,7 @@ the patients trained and validated on; ``noise``, the last epoch of that, which 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -40,7 +40,7 @@ LABELS = ("volume_ml", "lesion_grade", "texture_grade", "nodule_grade")
 """Labels that the encoder is fine-tuned for, each of one factor."""
 
 TRAINED = ("full", "permuted", "frozen", "scratch")
-"""Fine-tunings of each label and seed; ``noise`` is a part of ``permuted``."""
+"""Fine-tunings of each label and seed, in their order; ``noise`` is a part of ``permuted``."""
 
 PERMUTATION_STREAM = 1 << 20
 """Added to the seed, so that the permutation is drawn from numbers of its own."""
@@ -92,6 +92,8 @@ class Config:
     """Passes of a head on the embeddings of the frozen encoder."""
     probe_rate: float = 1e-3
     """Their highest rate."""
+    minutes: float | None = None
+    """Begin no fine-tuning that would not be finished within this time from the start."""
     wait: float = 240.0
     """Seconds to wait for the process that draws and pre-trains."""
     processes: int | None = None
@@ -106,12 +108,13 @@ class Config:
 def main(config: Config) -> None:
     """Trains and embeds everything that is not there yet, or packs it."""
     if config.pack is not None:
-        elsewhere = ("folder", "labels", "only_pretrain", "pack", "wait", "processes")
+        elsewhere = ("folder", "labels", "only_pretrain", "pack", "wait", "processes", "minutes")
         settings = {k: v for k, v in asdict(config).items() if k not in elsewhere}
         pack(config.folder, config.pack, settings, asdict(config.sizes))
         return
     import encoders  # noqa: F401  JAX starts here, not for --help
 
+    began = time.monotonic()
     data = config.folder / "data"
     if not config.labels or config.only_pretrain:
         prepare(data, config.sizes, config.processes)
@@ -119,34 +122,29 @@ def main(config: Config) -> None:
         start_and_pretrain(config)
     if config.only_pretrain:
         return
-    for path in (data / "data.json", config.folder / "random/encoder.json"):
-        await_file(path, config.wait)
+    await_file(config.folder / "pretrained/encoder.json", config.wait)
     if not is_prepared(data, config.sizes):
         raise SystemExit(f"{data} holds other phantoms; choose another --folder")
     judged = Judged(config)
     volumes = Volumes(data, config.sizes, "finetune")
+    longest = 0.0
     for label, seed, kind in jobs(config):
+        before = time.monotonic()
+        if config.minutes is not None and before - began + longest > 60 * config.minutes:
+            tell(f"no time is left for {label}-{seed}-{kind} and what follows")
+            break
         finetune_one(config, volumes, judged, label, seed, kind)
+        # The first one compiles, which the others need not.
+        longest = max(longest, time.monotonic() - before) if longest else 1e-9
 
 
-def jobs(config: Config) -> Iterator[tuple[str, int, str]]:
-    """Label, seed and kind of what is to be fine-tuned: what matters most first.
-
-    As long as there is no pre-trained encoder, the first seed from the random start, which compiles
-    all that the others need; more of them would take the device away from the pre-training.
-
-    Raises:
-        TimeoutError: the pre-trained encoder did not come.
-    """
-    ready = config.folder / "pretrained/encoder.json"
-    todo = list(product(TRAINED, range(config.seeds), config.labels or LABELS))
-    while todo:
-        at_once = [job for job in todo if job[:2] == ("scratch", 0)]
-        if not ready.exists() and not at_once:
-            await_file(ready, config.wait)
-        kind, seed, label = todo[0] if ready.exists() else at_once[0]
-        todo.remove((kind, seed, label))
-        yield label, seed, kind
+def jobs(config: Config) -> list[tuple[str, int, str]]:
+    """Label, seed and kind of what is to be fine-tuned: all labels and kinds of a seed, then the
+    next. Those that are done are left out."""
+    every = product(range(config.seeds), TRAINED, config.labels or LABELS)
+    named = [(label, seed, kind) for seed, kind, label in every]
+    done = config.folder / "runs"
+    return [job for job in named if not (done / f"{job[0]}-{job[1]}-{job[2]}.json").is_file()]
 
 
 def start_and_pretrain(config: Config) -> None:
@@ -204,11 +202,7 @@ def pretrain_one(config: Config, start: Any) -> None:
     epochs = config.pretrain_epochs
     train, val = rows[held_out:], rows[:held_out]
     if config.pretrain_seconds is not None:
-        few = train[: 8 * config.batch]
-        run(1, few, val, told=False)
-        began = time.perf_counter()
-        run(1, few, val, told=False)
-        per_step = (time.perf_counter() - began) / -(-len(few) // config.batch)
+        per_step = _seconds_per_step(config, run, train, val)
         tell(f"pre-training: {per_step * 1000:.0f} ms per step")
         whole = per_step * -(-len(train) // config.batch)
         epochs = max(1, min(epochs, int(config.pretrain_seconds / whole)))
@@ -224,6 +218,18 @@ def pretrain_one(config: Config, start: Any) -> None:
     }
     write_json(config.folder / "pretraining.json", record)
     save(config.folder / "pretrained", encoder)
+
+
+def _seconds_per_step(
+    config: Config, run: Callable[..., Any], train: np.ndarray, val: np.ndarray
+) -> float:
+    """Of the compiled step: a longer run less a shorter one, after one that compiles."""
+    seconds = []
+    for steps in (2, 2, 22):
+        began = time.perf_counter()
+        run(1, np.resize(train, steps * config.batch), val, told=False)
+        seconds.append(time.perf_counter() - began)
+    return max((seconds[2] - seconds[1]) / 20, 1e-4)
 
 
 def finetune_one(

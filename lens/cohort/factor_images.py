@@ -17,7 +17,7 @@ from scipy.special import expit
 
 from lens.errors import InputError
 
-EXTENT_MM = (46.0, 50.0, 60.0)
+EXTENT_MM = (48.0, 52.0, 62.0)
 """Depth, height and width that the largest gland needs."""
 
 
@@ -42,25 +42,29 @@ class Factor(NamedTuple):
 
 
 FACTORS = {
-    "t2_texture": Factor(1.2, 6.0, log=True),
-    "t2_contrast": Factor(0.1, 0.4, log=True),
-    "adc_level": Factor(1000.0, 1700.0),
-    "adc_nodularity": Factor(0.06, 0.6, log=True),
-    "adc_contrast": Factor(0.25, 0.6),
-    "dwi_contrast": Factor(1.3, 4.0, log=True),
+    "t2_texture": Factor(1.5, 8.0, log=True),
+    "t2_contrast": Factor(0.12, 0.48, log=True),
+    "adc_level": Factor(1150.0, 1450.0),
+    "adc_nodularity": Factor(0.05, 1.0),
+    "dwi_contrast": Factor(1.7, 4.5, log=True),
     "dwi_noise": Factor(0.03, 0.3, log=True),
-    "gland_volume": Factor(15.0, 50.0, log=True),
-    "lesion_size": Factor(10.0, 20.0),
+    "gland_volume": Factor(30.0, 60.0, log=True),
+    "lesion_size": Factor(12.0, 30.0),
 }
 """Factor -> its range: correlation length of the gland's texture on T2 (mm), and its strength
-(relative to the gland); ADC of the gland (1e-6 mm2/s), relative strength of its nodules, of which
-there are more where they are stronger, and relative drop in the lesion; signal of the lesion on DWI
-over that of the gland, and relative noise there; volume of the gland (ml), and diameter of the
-lesion (mm). Besides them vary the place and shape of gland and lesion, the places of the nodules,
-and the surroundings."""
+(relative to the gland); ADC of the gland (1e-6 mm2/s), and relative brightness of its nodules, of
+which there are more where they are brighter; signal of the lesion on DWI over that of the gland,
+and relative noise there; volume of the gland (ml), and diameter of the lesion (mm). Besides them
+vary the place and shape of gland and lesion, the places and sizes of the nodules, and the
+surroundings. Nodules and lesions are larger than the patch of 4 voxels that an encoder's stem
+reads, and nodules are all brighter than the gland: what has no mean effect on a patch is hard to
+see for a small encoder."""
 
 T2_NOISE = 0.03
 """White noise on T2, relative to the gland."""
+
+LESION = {"t2": 0.4, "adc": 0.45}
+"""Relative drop of the signal in the lesion."""
 
 ADC_NOISE = 35.0
 """White noise of the ADC, in 1e-6 mm2/s."""
@@ -155,7 +159,7 @@ def _t2(
 ) -> Float32[np.ndarray, "d h w"]:
     texture = _texture(factors["t2_texture"], anatomy.gland, grid, rng)
     tissue = 450 * (1 + np.float32(factors["t2_contrast"]) * texture)
-    tissue *= 1 - 0.25 * anatomy.in_lesion
+    tissue *= 1 - np.float32(LESION["t2"]) * anatomy.in_lesion
     noise = rng.standard_normal(tissue.shape, np.float32)
     around = _around(300.0, 0.2, grid, rng)
     return _mixed(around, tissue, anatomy.in_gland) + np.float32(450 * T2_NOISE) * noise
@@ -174,16 +178,15 @@ def _adc(
     factors: dict[str, float], anatomy: _Anatomy, grid: _Grid, rng: np.random.Generator
 ) -> Float32[np.ndarray, "d h w"]:
     relative = np.ones_like(anatomy.in_gland)
-    nodules = 4 + round(12 * FACTORS["adc_nodularity"].share(factors["adc_nodularity"]))
-    for number in range(nodules):
+    nodules = 4 + round(10 * FACTORS["adc_nodularity"].share(factors["adc_nodularity"]))
+    bright = np.float32(1 + factors["adc_nodularity"])
+    for _ in range(nodules):
         towards = rng.normal(size=3)
         towards *= 0.85 * rng.random() ** (1 / 3) / np.linalg.norm(towards)
-        size = rng.uniform(2.5, 5)
+        size = rng.uniform(4, 8)
         level = _level(grid, anatomy.centre + towards * anatomy.radii, np.full(3, size))
-        # Dark and bright ones in turn, so that the level of the gland stays.
-        strength = np.float32(factors["adc_nodularity"] * (-1) ** number)
-        relative += _soft(level, size) * (1 + strength - relative)
-    drop = np.float32(1 - factors["adc_contrast"])
+        relative += _soft(level, size) * (bright - relative)
+    drop = np.float32(1 - LESION["adc"])
     relative += anatomy.in_lesion * (drop - relative)
     noise = rng.standard_normal(relative.shape, np.float32)
     around = _around(1100.0, 0.1, grid, rng)

@@ -27,7 +27,7 @@ from lens.errors import InputError
 from lens.files import atomic, write_json, write_table
 from lens.formulas import read_csv
 
-GENERATOR = 1
+GENERATOR = 2
 """Raised whenever the same seed would give other images, so that old folders are not reused."""
 
 SHAPE = (24, 32, 32)

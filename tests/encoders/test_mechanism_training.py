@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from flax import nnx
 
 from benchmarks.mechanism_data import Volumes, glands, is_prepared, labels, prepare
 from benchmarks.mechanism_files import pack, unpacked
-from benchmarks.mechanism_train import Config, Judged, finetune_one, jobs
+from benchmarks.mechanism_train import Config, Judged, finetune_one, jobs, main
 from encoders import ConvNeXtV2, ConvNeXtV2Config, save
 from lens.cohort.factor_phantom import draw_masks, draw_volumes
 
@@ -66,12 +67,21 @@ def test_a_frozen_encoder_gives_the_embeddings_of_the_one_before(config: Config)
     assert not np.allclose(found["gland"]["pretrained"], found["global"]["pretrained"])
 
 
-def test_what_matters_most_is_trained_first(config: Config) -> None:
-    kinds = [kind for _, _, kind in jobs(config)]
-    assert list(dict.fromkeys(kinds)) == ["full", "permuted", "frozen", "scratch"]
-    assert len(kinds) == 16
-    nobody = Config(folder=config.folder / "nothing", wait=0.0, seeds=2, labels=("volume_ml",))
-    waiting = jobs(nobody)
-    assert next(waiting) == ("volume_ml", 0, "scratch")
-    with pytest.raises(TimeoutError, match="did not come"):
-        next(waiting)
+def test_a_seed_is_finished_before_the_next_and_what_is_done_is_left_out(config: Config) -> None:
+    two = replace(config, seeds=2, folder=config.folder / "elsewhere")
+    every = jobs(two)
+    assert len(every) == 2 * 16
+    assert [seed for _, seed, _ in every] == [0] * 16 + [1] * 16
+    assert [kind for _, _, kind in every[:5]] == ["full"] * 4 + ["permuted"]
+    (two.folder / "runs").mkdir(parents=True)
+    (two.folder / "runs/volume_ml-0-full.json").write_text("{}")
+    assert jobs(two) == every[1:]
+
+
+def test_no_fine_tuning_is_begun_where_no_time_is_left(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = config.folder / "runs/lesion_grade-0-full.json"
+    main(replace(config, labels=("lesion_grade",), minutes=0.0))
+    assert "no time is left for lesion_grade-0-full" in capsys.readouterr().out
+    assert not done.exists()
