@@ -46,10 +46,10 @@ FACTORS = {
     "t2_contrast": Factor(0.12, 0.48, log=True),
     "adc_level": Factor(1150.0, 1450.0),
     "adc_nodularity": Factor(0.05, 1.0),
-    "dwi_contrast": Factor(1.7, 4.5, log=True),
+    "dwi_contrast": Factor(1.4, 6.0, log=True),
     "dwi_noise": Factor(0.03, 0.3, log=True),
     "gland_volume": Factor(30.0, 60.0, log=True),
-    "lesion_size": Factor(12.0, 30.0),
+    "lesion_size": Factor(15.0, 28.0),
 }
 """Factor -> its range: correlation length of the gland's texture on T2 (mm), and its strength
 (relative to the gland); ADC of the gland (1e-6 mm2/s), and relative brightness of its nodules, of
