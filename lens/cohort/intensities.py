@@ -5,12 +5,12 @@ What each kind means, and why, is in ``docs/intensities.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import SimpleITK as sitk
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, Shaped
 
 from lens.errors import InputError
 
@@ -94,22 +94,22 @@ def scaling(image: sitk.Image, masks: Iterable[sitk.Image]) -> Scaling:
         masks: 0/1.
     """
     voxels = sitk.GetArrayViewFromImage(image)
-    near = voxels[surroundings(image, masks)]
-    values = near[near != 0].astype(np.float64)
-    if not values.size:
-        values = voxels[voxels != 0].astype(np.float64)
-    if not values.size:
-        return Scaling(0.0, 1.0)
-    return Scaling(float(values.mean()), float(values.std()) or 1.0)
+    return _scaling(voxels, surroundings(image, masks))
 
 
 def surroundings(image: sitk.Image, masks: Iterable[sitk.Image]) -> tuple[slice, ...]:
     """(z, y, x) box of all regions with `MARGIN_MM` on every side; all of it without a region."""
-    shape = image.GetSize()[::-1]
-    margin = np.ceil(MARGIN_MM / np.array(image.GetSpacing()[::-1]) - 1e-6).astype(int)
+    inside = (sitk.GetArrayViewFromImage(mask) > 0 for mask in masks)
+    return box_about(image.GetSize()[::-1], image.GetSpacing(), inside)
+
+
+def box_about(
+    shape: Sequence[int], spacing_mm: Sequence[float], masks: Iterable[Bool[np.ndarray, "z y x"]]
+) -> tuple[slice, ...]:
+    """`surroundings` on an image of this shape (z, y, x) with voxels of this spacing (x, y, z)."""
+    margin = np.ceil(MARGIN_MM / np.array(spacing_mm[::-1]) - 1e-6).astype(int)
     low, high = np.array(shape), np.zeros(3, int)
-    for mask in masks:
-        inside = sitk.GetArrayViewFromImage(mask) > 0
+    for inside in masks:
         for axis, others in enumerate(((1, 2), (0, 2), (0, 1))):
             occupied = np.flatnonzero(inside.any(axis=others))
             if occupied.size:
@@ -130,18 +130,46 @@ def encoder_input(
     zeros stay zero. Maps with one (`UNIT_SCALES`): on that scale, zeros stay zero. ``ct``:
     `WINDOW_HU` onto -1 to 1. ``8-bit``: onto 0 to 1.
     """
-    voxels = sitk.GetArrayFromImage(image).astype(np.float32)
+    voxels = sitk.GetArrayFromImage(image)
+    return encoder_voxels(voxels, modality, kind, lambda: surroundings(image, masks))
+
+
+def encoder_voxels(
+    voxels: Shaped[np.ndarray, "d h w"],
+    modality: str,
+    kind: Kind,
+    box: Callable[[], tuple[slice, ...]],
+) -> Float32[np.ndarray, "d h w"]:
+    """`encoder_input` of voxels in memory.
+
+    Args:
+        voxels: in their own units.
+        modality: its name.
+        kind: what its numbers mean.
+        box: gives the surroundings of the regions (`box_about`), which not every kind needs.
+    """
+    voxels = voxels.astype(np.float32)
     if kind == "ct":
         low, high = WINDOW_HU
         return (np.clip(voxels, low, high) - (low + high) / 2) / np.float32((high - low) / 2)
     if kind == "8-bit":
         return voxels / np.float32(GRAY)
     fixed = UNIT_SCALES.get(modality) if kind == "units" else None
-    mean, sd = fixed or scaling(image, masks)
+    mean, sd = fixed or _scaling(voxels, box())
     # In double precision, since intensities may be large beside their spread.
     out = ((voxels.astype(np.float64) - mean) / sd).astype(np.float32)
     out[voxels == 0] = 0
     return out
+
+
+def _scaling(voxels: Shaped[np.ndarray, "z y x"], box: tuple[slice, ...]) -> Scaling:
+    near = voxels[box]
+    values = near[near != 0].astype(np.float64)
+    if not values.size:
+        values = voxels[voxels != 0].astype(np.float64)
+    if not values.size:
+        return Scaling(0.0, 1.0)
+    return Scaling(float(values.mean()), float(values.std()) or 1.0)
 
 
 def outside_value(kind: Kind) -> float:
