@@ -171,7 +171,9 @@ def _say_what_shows(parts: Mapping[str, Part]) -> None:
 
 
 def _exposing_split(plan: Plan, inputs: Inputs) -> Path | None:
-    """The split that fine-tuning used as well: one that is given, or that of the phantoms."""
+    """Whom fine-tuning saw where no flag says it: by a split that is given, or of the phantoms."""
+    if inputs.exposure is not None:
+        return inputs.exposure
     own_data = plan.config.tables.pre or plan.config.images.cohort
     return plan.config.tables.split if own_data else inputs.split
 

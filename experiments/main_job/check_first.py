@@ -17,6 +17,7 @@ from experiments.common.check_first import (
 )
 from experiments.common.cohorts import read_cohort
 from experiments.common.flags import common_and_own, pairs
+from experiments.main_job.embedded import ROIS
 from experiments.main_job.images import (
     check_different_encoders,
     cohort_split,
@@ -25,7 +26,7 @@ from experiments.main_job.images import (
     with_rois,
 )
 from experiments.main_job.inputs import check_inputs, table_tasks
-from experiments.main_job.plan import PHANTOM_ROIS, PHANTOM_SCOPES, Plan
+from experiments.main_job.plan import Plan
 from lens.cohort import Cohort, parse_labels
 from lens.context import read_ceiling, read_exposure, read_labels
 from lens.errors import InputError
@@ -145,19 +146,19 @@ def _check_encoders(plan: Plan, cohort: Cohort) -> None:
 
 
 def _check_phantoms(plan: Plan) -> None:
-    from encoders.convnext import ConvNeXtV2Config
     from encoders.masked import hidden_patches, patch_grid, patch_sides
     from encoders.settings import MaskingSettings
+    from experiments.main_job.embedded_training import layout
 
-    check_names(plan.config.roi, PHANTOM_ROIS, "region", "--roi")
-    if not any(set(scope.rois) <= set(plan.config.roi) for scope in PHANTOM_SCOPES.values()):
+    check_names(plan.config.roi, ROIS, "region", "--roi")
+    if not plan.scopes:
         raise InputError(f"--roi {' '.join(plan.config.roi)}: no task of the phantoms is left")
     if plan.phantom.patients < MIN_PATIENTS:
         raise InputError(f"--phantoms {plan.phantom.patients}: at least {MIN_PATIENTS} are needed")
-    masking = MaskingSettings()
+    ratio = MaskingSettings().ratio
     try:
-        sides = patch_sides(ConvNeXtV2Config.named("atto"), masking.patch)
-        hidden_patches(patch_grid(plan.shape, sides), masking.ratio)
+        sides = patch_sides(layout(plan.phantom), plan.phantom.patch)
+        hidden_patches(patch_grid(plan.shape, sides), ratio)
     except ValueError as error:
         raise InputError(f"--shape: {error}") from error
     folds_of(np.arange(plan.phantom.patients).astype(str), plan.settings)
@@ -192,7 +193,7 @@ def _check_context(plan: Plan, cohort: Cohort | None) -> None:
 
 def _tasks(plan: Plan) -> list[str]:
     if plan.config.images.cohort is None:
-        return list(PHANTOM_SCOPES)
+        return list(plan.scopes)
     return list(pairs(plan.config.images.encoder_ft, "--encoder-ft"))
 
 

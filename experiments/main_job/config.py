@@ -113,12 +113,17 @@ class PhantomFlags:
 
     quick: bool = False
     """A small embedded default without the segmentation, to see it work in under three minutes."""
+    factors: bool = False
+    """Phantoms whose factors are independent instead: an encoder that learns how bright the lesion
+    is on DWI, and the control that learns from grades dealt out at random."""
     phantoms: int | None = None
-    """Patients in the embedded phantom cohort; default 104, 32 with --quick."""
+    """Patients that the encoders are compared on; default 104, 32 with --quick, 240 with
+    --factors."""
     pretrain_epochs: int | None = None
-    """Passes over the train patients when the embedded encoder is pre-trained; default 9 or 2."""
+    """Passes over the train patients when the embedded encoder is pre-trained; default 9 or 2; none
+    with --factors."""
     finetune_epochs: int | None = None
-    """Passes over the train patients when it is fine-tuned; default 5 or 2."""
+    """Passes over the train patients when it is fine-tuned; default 5, 2 with --quick."""
 
 
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)

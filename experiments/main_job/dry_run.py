@@ -88,10 +88,9 @@ def _rehearse_inputs(plan: Plan, record: Rehearsal, names: Names) -> Inputs | No
         return from_tables(plan, names)
     if plan.config.images.cohort is not None:
         return from_cohort(plan, record, names)
-    from experiments.main_job.phantoms import from_phantoms, stage_names
-    from lens.cohort.phantom import is_written
+    from experiments.main_job.phantoms import are_written, from_phantoms, stage_names
 
-    if is_written(plan.out / "cohort", plan.phantom.patients, plan.settings.seed):
+    if are_written(plan):
         record.steps.append(Step("phantoms", reused=True))
         return from_phantoms(plan, record)
     for name in stage_names(plan):

@@ -115,19 +115,20 @@ class _Maker:
     def radiomics(self) -> tuple[Path, list[CaseError]]:
         """The radiomics table, and the patients set aside."""
         from lens.radiomics.cohort_features import extract_cohort
-        from lens.radiomics.parameters import load_parameters, parameter_files
+        from lens.radiomics.parameters import load_parameters, narrowed, parameter_files
 
         flags, folder = self.plan.config.images, self.record.folder
         table, failures = folder / "radiomics.parquet", folder / "radiomics-failures.csv"
         names = ("audit", "gray-levels", "geometry")
         audit, gray_levels, geometry = (folder / f"radiomics-{name}.csv" for name in names)
         files = parameter_files(flags.parameters)
-        labels = parse_labels(flags.label)
+        labels, filters = parse_labels(flags.label), self.plan.filters
 
         def work() -> None:
+            parameters = load_parameters(files, self.cohort.kinds, flat=self.cohort.flat)
             features, failed = extract_cohort(
                 with_rois(self.cohort, self.plan.config.roi),
-                load_parameters(files, self.cohort.kinds, flat=self.cohort.flat),
+                narrowed(parameters, filters) if filters else parameters,
                 cache=self._cache("radiomics-cache"),
                 spacing_mm=self.plan.spacing,
                 labels=labels,
@@ -142,6 +143,7 @@ class _Maker:
 
         hashes = {name: file_hash(path) for name, path in files.items()}
         depends = [self._images(), self.plan.spacing, self.plan.config.roi, hashes, labels]
+        depends += [filters]
         code = (__name__, "lens.radiomics.cohort_features")
         outputs = [table, failures, audit, gray_levels, geometry]
         self.record.stage("radiomics", code, depends, outputs, work, lasting=True)
@@ -208,6 +210,7 @@ def embedding_settings(plan: Plan, cohort: Cohort) -> EmbeddingSettings:
         shape=plan.shape,
         spacing_mm=plan.spacing,
         modalities=plan.channels(cohort),
+        pool=plan.pool,
         tokens=flags.tokens,
         labels=parse_labels(flags.label),
     )

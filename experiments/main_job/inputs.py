@@ -20,7 +20,9 @@ PAGE = "report.html"
 FOLDERS = ("figures", "scopes")
 """Of the run folder, beside one of each task."""
 
-FILES_OF_IMAGES = ("radiomics.parquet", "radiomics-failures.csv", "cohort-split.csv")
+FILES_OF_IMAGES = (
+    "radiomics.parquet", "radiomics-failures.csv", "cohort-split.csv", "cohort-exposure.csv",
+)  # fmt: skip
 
 FOLDERS_OF_IMAGES = ("embeddings", "radiomics-cache", "cohort", "encoders", "volumes")
 """What a run that starts from images writes, too."""
@@ -42,6 +44,7 @@ class Inputs:
     Attributes:
         tasks: task -> its embeddings.
         retrained: task -> embeddings of encoders fine-tuned on it again.
+        exposure: whom fine-tuning saw, where the run knows it and it is not the split.
         radiomics, split: files as `lens.load_study` takes them.
         set_aside: patients lost on the way from images to tables.
         notes: what a reader of the report must know about the input.
@@ -55,6 +58,7 @@ class Inputs:
     notes: tuple[str, ...] = ()
     retrained: dict[str, list[Path]] = field(default_factory=dict)
     names: Names = OPEN
+    exposure: Path | None = None
 
     def files(self) -> list[Path]:
         """All files, sorted; of ``FILE:PART`` the file, and the ids beside an array."""

@@ -7,12 +7,14 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from encoders.settings import INPUT_SHAPE, SPACING_MM, grid_problem
+from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, grid_problem
 from encoders.source_names import named_file
 from experiments.common.flags import as_flag, entries, pairs
-from experiments.main_job.config import Config
+from experiments.main_job.config import Config, PhantomFlags
+from experiments.main_job.embedded import FORMS, Form, Name, form_name, scopes_of
+from experiments.main_job.scope import Scope
 from lens.errors import InputError
 from lens.names import PART, name_problem
 from lens.ranges import COUNT, Check, first_problem
@@ -22,61 +24,10 @@ from lens.study.located import located, stored_files
 if TYPE_CHECKING:
     from lens.cohort import Cohort
 
-LONGEST_FOLDER = 180
-"""Bytes of the name of a scope; its folder's name may have 255, and other names are added."""
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What a task is read against.
-
-    Attributes:
-        rois: regions of the radiomics table; none means all.
-        modalities: modalities of the radiomics table; none means all.
-        channels: modalities the encoder sees (with images), the others are zeros; none means all.
-    """
-
-    rois: tuple[str, ...] = ()
-    modalities: tuple[str, ...] = ()
-    channels: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        named = {"region": self.rois, "modality": (*self.modalities, *self.channels)}
-        for kind, names in named.items():
-            for problem in filter(None, map(name_problem, names)):
-                raise InputError(f"{kind} {problem}")
-        if len(str(self).encode()) > LONGEST_FOLDER:
-            raise InputError(
-                f"{str(self)[:40]}...: the names of so many regions are too long for a folder; "
-                "name fewer, or rename the columns of the radiomics table"
-            )
-
-    def __str__(self) -> str:
-        name = ".".join("+".join(part) for part in (self.modalities, self.rois) if part) or "all"
-        return name + ("-from-" + "+".join(self.channels) if self.channels else "")
-
-
-PHANTOMS = "phantoms"
-"""Folder of a run on the embedded default."""
-
-PHANTOM_ROIS = ("gland", "lesion")
-
-PHANTOM_SCOPES = {
-    "cls": Scope(("gland",)),
-    "reg": Scope(("gland",), ("t2",), channels=("t2",)),
-    "seg-lesion": Scope(("lesion",)),
-    "seg-gland": Scope(("gland",)),
-}
-"""The four settings of the paper's Table 1."""
-
-
-class Phantoms(NamedTuple):
-    """Settled settings of the embedded default: patients, and passes of its trainings."""
-
-    quick: bool
-    patients: int
-    pretrain_epochs: int
-    finetune_epochs: int
+PHANTOMS: dict[Name, str] = {
+    "standard": "phantoms", "quick": "phantoms-quick", "factors": "phantoms-factors",
+}  # fmt: skip
+"""Folder of a run on the embedded default, by its form."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +66,40 @@ class Plan:
         return self.config.images.modalities or cohort.channels
 
     @property
-    def phantom(self) -> Phantoms:
-        """Of the embedded default."""
+    def embedded(self) -> bool:
+        """Whether the run is on phantoms: no table and no image is brought."""
+        return not self.config.tables.pre and self.config.images.cohort is None
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """PyRadiomics' filters to which the packaged parameters are narrowed; none means all."""
+        given = self.config.images.parameters
+        return self.phantom.filters if self.embedded and not given else ()
+
+    @property
+    def pool(self) -> Pool:
+        """Over what feature maps are averaged."""
+        return self.phantom.pool if self.embedded else "global"
+
+    @property
+    def form(self) -> Name:
+        """Which form of the embedded default."""
+        return form_name(quick=self.config.phantom.quick, factors=self.config.phantom.factors)
+
+    @property
+    def phantom(self) -> Form:
+        """The embedded default, with the counts and the grid that flags replaced."""
         flags = self.config.phantom
         counts = (flags.phantoms, flags.pretrain_epochs, flags.finetune_epochs)
-        return Phantoms(flags.quick, *(count or 0 for count in counts))
+        patients, pretrain, finetune = (count or 0 for count in counts)
+        return FORMS[self.form]._replace(
+            patients=patients,
+            pretrain_epochs=pretrain,
+            finetune_epochs=finetune,
+            shape=self.shape,
+            spacing=self.spacing,
+            rois=self.config.roi,
+        )
 
     def scope(self, task: str) -> Scope:
         """What the task is read against."""
@@ -223,7 +203,8 @@ def run_folder(config: Config) -> Path:
         return Path("runs") / located(config.tables.pre[0].rpartition("=")[2]).path.stem
     if config.images.cohort is not None:
         return Path("runs") / config.images.cohort.resolve().parent.name
-    return Path("runs") / PHANTOMS
+    phantom = config.phantom
+    return Path("runs") / PHANTOMS[form_name(quick=phantom.quick, factors=phantom.factors)]
 
 
 def settle(config: Config) -> Plan:
@@ -234,24 +215,26 @@ def settle(config: Config) -> Plan:
     """
     _check_source(config)
     radiomics_tables(config)
-    phantom, quick = not config.tables.pre and config.images.cohort is None, config.phantom.quick
-    analysis = config.analysis.settled(folds=3 if quick else 5, repeats=1 if phantom else 2)
-    spacing, shape = _default_grid(config)
-    rois = PHANTOM_ROIS[: 1 if quick else 2] if phantom else ()
+    phantom = not config.tables.pre and config.images.cohort is None
+    form = FORMS[form_name(quick=config.phantom.quick, factors=config.phantom.factors)]
+    analysis = config.analysis.settled(
+        folds=form.folds if phantom else 5, repeats=1 if phantom else 2
+    )
+    spacing, shape = (form.spacing, form.shape) if phantom else _default_grid(config)
     settled = changed(
         dataclasses.replace(config, analysis=analysis, out=run_folder(config)),
-        roi=config.roi or rois,
-        spacing=config.images.spacing or ((1.0, 1.0, 2.0) if phantom else spacing),
-        shape=config.images.shape or ((32, 48, 48) if phantom else shape),
-        phantoms=_given(config.phantom.phantoms, 32 if quick else 104),
-        pretrain_epochs=_given(config.phantom.pretrain_epochs, 2 if quick else 9),
-        finetune_epochs=_given(config.phantom.finetune_epochs, 2 if quick else 5),
+        roi=config.roi or (form.rois if phantom else ()),
+        spacing=config.images.spacing or spacing,
+        shape=config.images.shape or shape,
+        phantoms=_given(config.phantom.phantoms, form.patients),
+        pretrain_epochs=_given(config.phantom.pretrain_epochs, form.pretrain_epochs),
+        finetune_epochs=_given(config.phantom.finetune_epochs, form.finetune_epochs),
     )
     assert settled.out is not None
-    _check_values(settled)
-    tasks = set(PHANTOM_SCOPES) if phantom else _tasks(config)
-    _check_context(config, tasks)
-    return Plan(settled, settled.out, PHANTOM_SCOPES if phantom else _scopes(config))
+    _check_values(settled, config.phantom)
+    scopes = scopes_of(form, settled.roi) if phantom else _scopes(config)
+    _check_context(config, set(scopes) if phantom else _tasks(config))
+    return Plan(settled, settled.out, scopes)
 
 
 def _default_grid(
@@ -304,21 +287,24 @@ def _check_source(config: Config) -> None:
         return
     if any((tables.ft, tables.retrained, tables.radiomics, images.encoder_pre, images.encoder_ft)):
         raise InputError("--ft and --radiomics need --pre; --encoder-pre and --encoder-ft --cohort")
+    if config.phantom.quick and config.phantom.factors:
+        raise InputError("--quick and --factors are two forms of the phantoms: give one")
     if config.scope or images.channels:
         raise InputError("--scope and --channels need --ft or --encoder-ft: a task of your own")
     if config.privacy.anonymise:
         raise InputError("--anonymise needs --pre or --cohort: the phantoms are nobody's images")
 
 
-def _check_values(config: Config) -> None:
+def _check_values(config: Config, given: PhantomFlags) -> None:
+    """Refuses values out of range, those of the phantoms where they were given."""
     _scope("--roi", rois=config.roi)
     if problem := config.analysis.problem():
         raise InputError(as_flag(problem))
-    images, phantom = config.images, config.phantom
+    images = config.images
     assert images.shape is not None
     assert images.spacing is not None
     counts = {"workers": images.workers} | {
-        name: getattr(phantom, name) for name in ("phantoms", "pretrain_epochs", "finetune_epochs")
+        name: getattr(given, name) for name in ("phantoms", "pretrain_epochs", "finetune_epochs")
     }
     problem = grid_problem(images.shape, images.spacing) or first_problem(
         Check(name, value, COUNT) for name, value in counts.items() if value is not None

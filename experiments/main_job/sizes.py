@@ -13,11 +13,11 @@ from experiments.common.flags import entries
 from experiments.common.outlook import FLOAT, amount, check_room, several
 from experiments.common.radiomics_outlook import EXTRACTION_BYTES, extraction_memory
 from experiments.main_job.images import embedding_settings, with_rois
-from experiments.main_job.plan import PHANTOM_SCOPES, Plan
+from experiments.main_job.plan import Plan
 from lens.cohort import CaseFiles, Cohort, parse_labels
 from lens.cohort.prostate import MODALITIES
 from lens.radiomics.computable import count_columns
-from lens.radiomics.parameters import load_parameters, parameter_files
+from lens.radiomics.parameters import load_parameters, narrowed, parameter_files
 from lens.settings import Settings
 from lens.stages import folds_of
 from lens.study.split import split_patients
@@ -104,11 +104,12 @@ def sizes_of_phantoms(plan: Plan) -> Sizes:
 
     masks = {roi: Path(roi) for roi in plan.config.roi}
     case = CaseFiles("", None, {name: Path(name) for name in MODALITIES}, masks, {}, None)
-    tasks = [task for task, scope in PHANTOM_SCOPES.items() if set(scope.rois) <= set(masks)]
     parameters = load_parameters(parameter_files(plan.config.images.parameters))
+    if plan.filters:
+        parameters = narrowed(parameters, plan.filters)
     columns = count_columns(case, parameters)
     width = ConvNeXtV2Config.named("atto").features
-    return Sizes(plan.phantom.patients, columns, width, len(tasks))
+    return Sizes(plan.phantom.patients, columns, width, len(plan.scopes))
 
 
 def image_needs(
@@ -136,7 +137,9 @@ def disk_needs(plan: Plan, cohort: Cohort | None, sizes: Sizes) -> dict[str, flo
         disk["radiomics"] = float(sizes.rows * sizes.features * EXTRACTION_BYTES)
     if cohort is None:
         images = len(MODALITIES) * FLOAT + len(plan.config.roi) * MASK
-        disk["phantoms and their volumes"] = 2.0 * sizes.rows * prod(plan.shape) * images
+        # The cohort's own volumes are kept where it is trained on.
+        copies = 1.0 if plan.phantom.trained else 2.0
+        disk["phantoms and their volumes"] = copies * sizes.rows * prod(plan.shape) * images
     return disk
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,23 @@ def load_parameters(
             if name not in files
         }
     return chosen | {modality: read_parameters(file) for modality, file in files.items()}
+
+
+def narrowed(parameters: Mapping[str, Parameters], filters: Sequence[str]) -> dict[str, Parameters]:
+    """The same parameters with these filters alone, such as ``("Original",)``.
+
+    Raises:
+        ValueError: the parameters of a modality have none of them.
+    """
+    chosen = {}
+    for modality, each in parameters.items():
+        content = json.loads(each.content)
+        kept = {name: own for name, own in content["imageType"].items() if name in filters}
+        if not kept:
+            raise ValueError(f"{each.file}: none of the filters {', '.join(filters)}")
+        narrow = json.dumps(content | {"imageType": kept})
+        chosen[modality] = replace(each, content=narrow)
+    return chosen
 
 
 def parameter_files(arguments: Sequence[str]) -> dict[str, Path]:

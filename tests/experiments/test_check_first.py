@@ -100,7 +100,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Callable[[Any], int]]:
 
     monkeypatch.setattr("lens.radiomics.cohort_features.extract_cohort", never)
     monkeypatch.setattr("encoders.cohort_embeddings.embed_cohort", never)
-    monkeypatch.setattr("experiments.main_job.phantoms.write_phantoms", never)
+    monkeypatch.setattr("experiments.main_job.table_default.write_phantoms", never)
     return Config, job
 
 

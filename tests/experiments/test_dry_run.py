@@ -18,7 +18,7 @@ import encoders
 from experiments.common.outlook import Outlook, Step, amount
 from experiments.common.rehearsal import Rehearsal
 from experiments.common.run_record import RunRecord
-from lens.cohort import read_manifest, write_phantoms
+from lens.cohort import factor_phantom, read_manifest, write_phantoms
 from lens.errors import InputError
 from lens.files import read_table
 from lens.radiomics.computable import count_columns
@@ -106,15 +106,29 @@ def test_what_the_run_would_refuse_the_dry_run_refuses(tmp_path, capsys) -> None
     assert "did you mean gland" in messages[0]
 
 
-def test_the_embedded_default_names_the_stages_that_it_would_record(tmp_path, capsys) -> None:
+def _whole_anatomy(folder: Path) -> None:
+    write_phantoms(folder, 10, 0, progress=False)
+
+
+def _factors(folder: Path) -> None:
+    factor_phantom.write_cohort(folder, 10, 0, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("form", "features", "write"),
+    [([], 5022, _whole_anatomy), (["--factors"], 558, _factors)],
+)
+def test_the_embedded_default_names_the_stages_that_it_would_record(
+    tmp_path, capsys, form, features, write
+) -> None:
     from experiments.main_job.phantoms import from_phantoms, stage_names
     from experiments.main_job.plan import settle
     from experiments.sweep import Config, job
 
-    words = ["--phantoms", "10", "--out", str(tmp_path / "run")]
+    words = [*form, "--phantoms", "10", "--out", str(tmp_path / "run")]
     told = dry(Config, job, words, tmp_path, capsys)
-    assert "10 rows (patients, or studies of them), 5022 features, 320 dimensions" in told["all"]
-    write_phantoms(tmp_path / "run" / "cohort", 10, 0, progress=False)
+    assert f"10 rows (patients, or studies of them), {features} features, 320 dim" in told["all"]
+    write(tmp_path / "run" / "cohort")
     plan = settle(tyro.cli(Config, args=words))
     record = Rehearsal(plan.out)
     before = snapshot(tmp_path)
