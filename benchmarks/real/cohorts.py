@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-from jaxtyping import Integer
 from PIL import Image
 
 from benchmarks.real.duplicates import ALIKE, groups, similarity
@@ -101,7 +100,7 @@ def volume_ml(mask: Path, values: Sequence[int]) -> float:
     return count_ml(voxels, image.GetSpacing())
 
 
-def count_ml(region: Integer[np.ndarray, "..."] | np.ndarray, spacing_mm: Sequence[float]) -> float:
+def count_ml(region: np.ndarray, spacing_mm: Sequence[float]) -> float:
     """Volume in ml of the voxels of a region that are not zero.
 
     Args:

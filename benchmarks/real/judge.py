@@ -7,7 +7,7 @@ the main job twice: as it is, and as the paper has it (``--mode paper``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ class Study:
         parameters: file of PyRadiomics.
         pools: of the embeddings.
         tasks: name -> encoders, the first of which is judged and the others are its retraining.
+        paper: the pool and the tasks that the paper's analysis is made of.
         images: flags of the jobs that read images.
         adjust: columns of the manifest, to adjust for.
         perturbed: patients of whom perturbed versions are made.
@@ -42,11 +43,11 @@ class Study:
     parameters: Path
     pools: Sequence[str]
     tasks: Mapping[str, Sequence[str]]
+    paper: tuple[str, Sequence[str]]
     images: Sequence[str] = ()
     adjust: Sequence[str] = ()
     perturbed: int = 100
     doctor: str = "short"
-    options: Sequence[str] = field(default_factory=tuple)
 
     @property
     def cohort(self) -> Path:
@@ -79,7 +80,7 @@ def measure(study: Study) -> None:
 
 
 def judge(study: Study, embeddings: Path) -> None:
-    """Verdicts and the paper's analysis, for each pool.
+    """Verdicts for each pool, and the paper's analysis for one.
 
     Args:
         study: measured.
@@ -91,24 +92,40 @@ def judge(study: Study, embeddings: Path) -> None:
     write_table(cohort[["patient_id", "split"]].drop_duplicates(), split)
     for pool in study.pools:
         tables = _tables(study, cohort, embeddings / f"{study.name}-{pool}.npz", pool)
-        words = ["--pre", tables["pre"], "--radiomics", study.features, "--split", split]
-        words += ["--identical", *study.options]
-        for task, (first, *_) in study.tasks.items():
-            words += ["--ft", f"{task}={tables[first]}"]
-        paper = ("--mode", "paper", "--folds", 0, "--doctor", "off")
-        job("sweep", *words, *paper, "--out", study.run(pool, paper=True))
-        for task, (_, *others) in study.tasks.items():
-            for other in others:
-                words += ["--retrained", f"{task}={tables[other]}"]
-        words += ["--exposure", split, "--repeatability", study.ceilings, "--doctor", study.doctor]
+        common = ["--pre", tables["pre"], "--radiomics", study.features, "--split", split]
+        if pool == study.paper[0]:
+            tasks = {task: study.tasks[task] for task in study.paper[1]}
+            alone = ("--mode", "paper", "--folds", 0, "--doctor", "off")
+            words = [*common, *_first(tasks, tables), *alone]
+            job("sweep", *words, "--out", study.run(pool, paper=True))
+        words = [*common, *_first(study.tasks, tables), *_again(study.tasks, tables)]
+        words += ["--identical", "--doctor", study.doctor]
+        words += ["--exposure", split, "--repeatability", study.ceilings]
         if study.adjust:
             words += ["--labels", study.cohort, "--adjust", *study.adjust]
         job("sweep", *words, "--out", study.run(pool))
 
 
+def _first(tasks: Mapping[str, Sequence[str]], tables: Mapping[str, Path]) -> list[str]:
+    """The encoders that are judged."""
+    named = [("--ft", f"{task}={tables[names[0]]}") for task, names in tasks.items()]
+    return [word for pair in named for word in pair]
+
+
+def _again(tasks: Mapping[str, Sequence[str]], tables: Mapping[str, Path]) -> list[str]:
+    """Their retraining from other seeds."""
+    words = []
+    for task, (_, *others) in tasks.items():
+        for other in others:
+            words += ["--retrained", f"{task}={tables[other]}"]
+    return words
+
+
 def _tables(study: Study, cohort: pd.DataFrame, made: Path, pool: str) -> dict[str, Path]:
     """A file of embeddings per encoder, with ids, as users have them."""
-    ids = {name: cohort[name].to_numpy(str) for name in ("patient_id", "study_id") if name in cohort}
+    ids = {
+        name: cohort[name].to_numpy(str) for name in ("patient_id", "study_id") if name in cohort
+    }
     paths = {}
     for name, rows in np.load(made).items():
         paths[name] = study.folder / "embeddings" / pool / f"{name}.npz"

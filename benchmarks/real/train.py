@@ -31,7 +31,7 @@ from encoders.settings import Augmentation, HeadSettings, MaskingSettings, Train
 SEEDS = (0, 1, 2)
 
 PICTURES = Augmentation(bias_field=0.0, smoothing=0.0)
-"""Of ultrasound: flips, rotations, zooms, brightness and contrast; a coil's field is of MR alone."""
+"""Of ultrasound: flips, rotations, zooms, brightness, contrast; no coil's field, as in MR."""
 
 ULTRASOUND = TrainingSettings(
     epochs=15, batch_size=16, learning_rate=3e-5, layer_decay=0.8, augmentation=PICTURES
@@ -83,9 +83,7 @@ def shortened(settings: TrainingSettings, epochs: int | None) -> TrainingSetting
 
 def runs(name: str, task: Any, settings: TrainingSettings, **changes: Any) -> list[Run]:
     """A run per seed."""
-    return [
-        Run(f"{name}-{seed}", task, replace(settings, seed=seed), **changes) for seed in SEEDS
-    ]
+    return [Run(f"{name}-{seed}", task, replace(settings, seed=seed), **changes) for seed in SEEDS]
 
 
 def ultrasound(pack: Pack, weights: Path, out: Path, epochs: int | None = None) -> None:
