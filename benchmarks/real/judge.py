@@ -16,6 +16,7 @@ import pandas as pd
 from benchmarks.real.cohorts import subset
 from benchmarks.real.jobs import job
 from lens.files import write_arrays, write_table
+from lens.settings import default_width
 
 VERSIONS = 4
 """Perturbed versions of a patient."""
@@ -64,9 +65,13 @@ class Study:
         """How well each feature repeats."""
         return self.folder / "perturbed" / "R-repeatability.csv"
 
-    def run(self, pool: str, *, paper: bool = False) -> Path:
-        """The run folder of a pool."""
-        return self.folder / "runs" / (f"{pool}-paper" if paper else pool)
+    def run(self, pool: str, task: str, *, paper: bool = False) -> Path:
+        """The run folder of a task in a pool."""
+        return self.folder / "runs" / f"{pool}-{task}{'-paper' if paper else ''}"
+
+    def results(self, pool: str, task: str, *, paper: bool = False) -> Path:
+        """The task's tables in its run folder."""
+        return self.run(pool, task, paper=paper) / task
 
 
 def measure(study: Study) -> None:
@@ -80,7 +85,9 @@ def measure(study: Study) -> None:
 
 
 def judge(study: Study, embeddings: Path) -> None:
-    """Verdicts for each pool, and the paper's analysis for one.
+    """Verdicts for each pool and task, and the paper's analysis for some.
+
+    A task of which there is no encoder yet is passed over.
 
     Args:
         study: measured.
@@ -90,35 +97,26 @@ def judge(study: Study, embeddings: Path) -> None:
     cohort = pd.read_csv(study.cohort, dtype={"patient_id": str, "study_id": str})
     split = study.folder / "split.csv"
     write_table(cohort[["patient_id", "split"]].drop_duplicates(), split)
+    around = ["--exposure", split, "--repeatability", study.ceilings, "--doctor", study.doctor]
+    if study.adjust:
+        around += ["--labels", study.cohort, "--adjust", *study.adjust]
     for pool in study.pools:
         tables = _tables(study, cohort, embeddings / f"{study.name}-{pool}.npz", pool)
         common = ["--pre", tables["pre"], "--radiomics", study.features, "--split", split]
-        if pool == study.paper[0]:
-            tasks = {task: study.tasks[task] for task in study.paper[1]}
-            alone = ("--mode", "paper", "--folds", 0, "--doctor", "off")
-            words = [*common, *_first(tasks, tables), *alone]
-            job("sweep", *words, "--out", study.run(pool, paper=True))
-        words = [*common, *_first(study.tasks, tables), *_again(study.tasks, tables)]
-        words += ["--identical", "--doctor", study.doctor]
-        words += ["--exposure", split, "--repeatability", study.ceilings]
-        if study.adjust:
-            words += ["--labels", study.cohort, "--adjust", *study.adjust]
-        job("sweep", *words, "--out", study.run(pool))
-
-
-def _first(tasks: Mapping[str, Sequence[str]], tables: Mapping[str, Path]) -> list[str]:
-    """The encoders that are judged."""
-    named = [("--ft", f"{task}={tables[names[0]]}") for task, names in tasks.items()]
-    return [word for pair in named for word in pair]
-
-
-def _again(tasks: Mapping[str, Sequence[str]], tables: Mapping[str, Path]) -> list[str]:
-    """Their retraining from other seeds."""
-    words = []
-    for task, (_, *others) in tasks.items():
-        for other in others:
-            words += ["--retrained", f"{task}={tables[other]}"]
-    return words
+        for task, names in study.tasks.items():
+            there = [tables[name] for name in names if name in tables]
+            if not there:
+                continue
+            words = [*common, "--ft", f"{task}={there[0]}"]
+            if pool == study.paper[0] and task in study.paper[1]:
+                # Its own 128 units would follow the noise of so few patients.
+                width = default_width(int((cohort["split"] != "test").sum()))
+                alone = ("--mode", "paper", "--hidden", width, "--folds", 0, "--doctor", "off")
+                job("sweep", *words, *alone, "--out", study.run(pool, task, paper=True))
+            # Two encoders are too few for a band over the seeds.
+            for other in there[1:] if len(there) > 2 else ():
+                words += ["--retrained", f"{task}={other}"]
+            job("sweep", *words, "--identical", *around, "--out", study.run(pool, task))
 
 
 def _tables(study: Study, cohort: pd.DataFrame, made: Path, pool: str) -> dict[str, Path]:

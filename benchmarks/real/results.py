@@ -78,8 +78,8 @@ def _repeatability(study: Study) -> dict[str, Any]:
 
 
 def _pool(study: Study, pool: str) -> dict[str, Any]:
-    run = study.run(pool)
-    return {task: _task(run / task) for task in study.tasks}
+    folders = {task: study.results(pool, task) for task in study.tasks}
+    return {task: _task(path) for task, path in folders.items() if path.is_dir()}
 
 
 def _task(folder: Path) -> dict[str, Any]:
@@ -160,11 +160,10 @@ def _largest(features: pd.DataFrame) -> list[dict[str, Any]]:
 def _paper(study: Study) -> dict[str, Any]:
     """The paper's scores beside the verdicts' changes, for its tasks."""
     pool, tasks = study.paper
-    scored = {
-        task: pd.read_parquet(study.run(pool, paper=True) / task / "features.parquet")
-        for task in tasks
-    }
-    judged = {task: pd.read_parquet(study.run(pool) / task / "features.parquet") for task in tasks}
+    tasks = [task for task in tasks if study.results(pool, task).is_dir()]
+    file = "features.parquet"
+    scored = {t: pd.read_parquet(study.results(pool, t, paper=True) / file) for t in tasks}
+    judged = {t: pd.read_parquet(study.results(pool, t) / file) for t in tasks}
     made = {task: compared(scored[task], judged[task]) for task in tasks}
     first = scored[tasks[0]].set_index("column")["delta_importance"]
     for task in tasks[1:]:
@@ -221,7 +220,7 @@ def write_tables(study: Study, beside: Path) -> None:
         beside: the results; the tables are called ``<its name>-table1.csv`` and ``-figure2.csv``.
     """
     pool, tasks = study.paper
-    folder = study.run(pool, paper=True) / tasks[0]
+    folder = study.results(pool, tasks[0], paper=True)
     for name, file in (("table1", "groups.csv"), ("figure2", "modalities.csv")):
         table = pd.read_csv(folder / file)
         keys = [key for key in ("modality", "roi", "group", "stage") if key in table]

@@ -76,9 +76,22 @@ class Run:
     permuted: bool = False
 
 
-def shortened(settings: TrainingSettings, epochs: int | None) -> TrainingSettings:
-    """The same with no more than so many passes; all of them for None."""
-    return settings if epochs is None else replace(settings, epochs=min(epochs, settings.epochs))
+@dataclass(frozen=True)
+class Limits:
+    """How much of a part is made.
+
+    Attributes:
+        epochs: most passes of a training; all of them for None.
+        only: names of the runs; all of them for none.
+    """
+
+    epochs: int | None = None
+    only: tuple[str, ...] = ()
+
+    def of(self, settings: TrainingSettings) -> TrainingSettings:
+        """The settings of a training within them."""
+        most = settings.epochs if self.epochs is None else self.epochs
+        return replace(settings, epochs=min(most, settings.epochs))
 
 
 def runs(name: str, task: Any, settings: TrainingSettings, **changes: Any) -> list[Run]:
@@ -86,7 +99,7 @@ def runs(name: str, task: Any, settings: TrainingSettings, **changes: Any) -> li
     return [Run(f"{name}-{seed}", task, replace(settings, seed=seed), **changes) for seed in SEEDS]
 
 
-def ultrasound(pack: Pack, weights: Path, out: Path, epochs: int | None = None) -> None:
+def ultrasound(pack: Pack, weights: Path, out: Path, limits: Limits = Limits()) -> None:
     """Fine-tunes the vision transformer for malignancy, with its controls."""
     from flax import nnx
 
@@ -95,16 +108,17 @@ def ultrasound(pack: Pack, weights: Path, out: Path, epochs: int | None = None) 
     encoder = ViT(ViTConfig.named("small", in_channels=1), rngs=nnx.Rngs(0))
     read_weights(weights, encoder)
     pools = {"global": None, "lesion": pack.masks["lesion"]}
-    _embed(out / "pre.npz", pack, encoder, pools)
+    if not (out / "pre.npz").is_file():
+        _embed(out / "pre.npz", pack, encoder, pools)
     for run in (
         *runs("cls", "classification", ULTRASOUND),
         *runs("permuted", "classification", ULTRASOUND, permuted=True),
         Run("frozen-0", "classification", FROZEN),
     ):
-        _run(run, pack, pack.label, encoder, pools, out, epochs)
+        _run(run, pack, pack.label, encoder, pools, out, limits)
 
 
-def pretraining(pack: Pack, out: Path, epochs: int | None = None) -> None:
+def pretraining(pack: Pack, out: Path, limits: Limits = Limits()) -> None:
     """Pre-trains ConvNeXt V2 atto as a masked autoencoder on the train patients."""
     from flax import nnx
 
@@ -123,7 +137,7 @@ def pretraining(pack: Pack, out: Path, epochs: int | None = None) -> None:
         train_rows=pack.rows("train"),
         val_rows=pack.rows("val"),
         masking=MASKING,
-        settings=shortened(PRETRAINING, epochs),
+        settings=limits.of(PRETRAINING),
         tracking=Tracking(kept, progress=False),
     )
     losses = history.curves.validation
@@ -140,7 +154,7 @@ def pretraining(pack: Pack, out: Path, epochs: int | None = None) -> None:
     _forget(kept)
 
 
-def regression(pack: Pack, out: Path, epochs: int | None = None) -> None:
+def regression(pack: Pack, out: Path, limits: Limits = Limits()) -> None:
     """Fine-tunes the pre-trained encoder for volume, with its controls."""
     from encoders import load
 
@@ -150,16 +164,16 @@ def regression(pack: Pack, out: Path, epochs: int | None = None) -> None:
         *runs("permuted", "regression", REGRESSION, permuted=True),
         Run("frozen-0", "regression", FROZEN),
     ):
-        _run(run, pack, pack.label, encoder, _regions(pack), out, epochs)
+        _run(run, pack, pack.label, encoder, _regions(pack), out, limits)
 
 
-def segmentation(pack: Pack, out: Path, epochs: int | None = None) -> None:
+def segmentation(pack: Pack, out: Path, limits: Limits = Limits()) -> None:
     """Fine-tunes the pre-trained encoder to outline the hippocampus."""
     from encoders import load
 
     encoder = load(out / "pretrained")
     for run in runs("seg", "segmentation", SEGMENTATION):
-        _run(run, pack, _regions(pack)["hippocampus"], encoder, _regions(pack), out, epochs)
+        _run(run, pack, _regions(pack)["hippocampus"], encoder, _regions(pack), out, limits)
 
 
 def _regions(pack: Pack) -> dict[str, Any]:
@@ -174,15 +188,15 @@ def _run(
     encoder: Any,
     pools: Mapping[str, Any],
     out: Path,
-    epochs: int | None,
+    limits: Limits,
 ) -> None:
     """Fine-tunes, scores on test patients and embeds every patient, unless that is done."""
     from encoders import Tracking, finetune
 
     done = out / f"{run.name}.npz"
-    if done.is_file():
+    if done.is_file() or (limits.only and run.name not in limits.only):
         return
-    began, settings = time.perf_counter(), shortened(run.settings, epochs)
+    began, settings = time.perf_counter(), limits.of(run.settings)
     kept = _checkpoints(out, run.name)
     shown = labels[_exchanged(pack, settings.seed)] if run.permuted else labels
     tuned, history = finetune(
@@ -300,16 +314,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of finished runs")
     parser.add_argument("--to", type=Path, help="folder for what is collected")
     parser.add_argument("--epochs", type=int, help="most passes of a training, to rehearse")
+    parser.add_argument("--runs", nargs="+", help="names of the runs; all if not given")
     given = parser.parse_args()
     if given.part == "collect":
         collect(given.out, given.to)
         return
     given.out.mkdir(parents=True, exist_ok=True)
-    pack = read_pack(given.pack)
+    pack, limits = read_pack(given.pack), Limits(given.epochs, tuple(given.runs or ()))
     if given.part == "ultrasound":
-        ultrasound(pack, given.weights, given.out, given.epochs)
+        ultrasound(pack, given.weights, given.out, limits)
     else:
-        parts[given.part](pack, given.out, given.epochs)
+        parts[given.part](pack, given.out, limits)
 
 
 if __name__ == "__main__":
