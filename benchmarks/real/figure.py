@@ -43,11 +43,10 @@ POOLS = {
 DECIDED = ("lost", "gained", "recoded", "unchanged", "undecided", "absent")
 
 
-def draw(name: str, found: Mapping[str, Any], path: Path) -> None:
+def draw(found: Mapping[str, Any], path: Path) -> None:
     """Draws the picture of a study.
 
     Args:
-        name: of the study.
         found: from `benchmarks.real.results.findings`.
         path: of the PNG.
     """
@@ -63,7 +62,7 @@ def draw(name: str, found: Mapping[str, Any], path: Path) -> None:
         regions = {roi for roi, _ in rows}
         axes[0].set_yticks(range(len(rows)), [_label(row, len(regions) > 1) for row in rows])
         axes[0].invert_yaxis()
-        figure.suptitle(TITLES[name], fontsize=13, x=0.01, ha="left")
+        figure.suptitle(TITLES[found["study"]], fontsize=13, x=0.01, ha="left")
         figure.supxlabel(
             "change of R2 (after minus before), mean of the class's features; bar: 95% interval, "
             "another draw of patients; cross: mean of three seeds",

@@ -72,7 +72,7 @@ def _report(plan: Plan, config: Any) -> None:
     about = harness.facts(config, "jax", "flax", "scikit-learn", "pyradiomics-bhklab")
     harness.record(plan.out, {**about, **found})
     write_tables(plan.study, plan.out)
-    draw(plan.study.name, found, plan.figure)
+    draw(found, plan.figure)
     print(plan.figure)
 
 

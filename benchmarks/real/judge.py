@@ -22,6 +22,13 @@ VERSIONS = 4
 """Perturbed versions of a patient."""
 
 
+GRID = ("--l1", "0", "1e-6", "--l2", "1e-4", "1e-3")
+"""Penalties of the shared MLP: four of the 24 pairs, where a study has a dozen runs."""
+
+REPEATS = 1
+"""Of the five folds, for the same reason."""
+
+
 @dataclass(frozen=True)
 class Study:
     """What is judged, and how.
@@ -87,7 +94,8 @@ def measure(study: Study) -> None:
 def judge(study: Study, embeddings: Path) -> None:
     """Verdicts for each pool and task, and the paper's analysis for some.
 
-    A task of which there is no encoder yet is passed over.
+    A task of which there is no encoder yet is passed over, and the frozen encoder is judged in one
+    pool.
 
     Args:
         study: measured.
@@ -102,10 +110,10 @@ def judge(study: Study, embeddings: Path) -> None:
         around += ["--labels", study.cohort, "--adjust", *study.adjust]
     for pool in study.pools:
         tables = _tables(study, cohort, embeddings / f"{study.name}-{pool}.npz", pool)
-        common = ["--pre", tables["pre"], "--radiomics", study.features, "--split", split]
+        common = ["--pre", tables["pre"], "--radiomics", study.features, "--split", split, *GRID]
         for task, names in study.tasks.items():
             there = [tables[name] for name in names if name in tables]
-            if not there:
+            if not there or (task == "frozen" and pool != study.paper[0]):
                 continue
             words = [*common, "--ft", f"{task}={there[0]}"]
             if pool == study.paper[0] and task in study.paper[1]:
@@ -116,6 +124,7 @@ def judge(study: Study, embeddings: Path) -> None:
             # Two encoders are too few for a band over the seeds.
             for other in there[1:] if len(there) > 2 else ():
                 words += ["--retrained", f"{task}={other}"]
+            words += ["--repeats", REPEATS]
             job("sweep", *words, "--identical", *around, "--out", study.run(pool, task))
 
 

@@ -35,6 +35,7 @@ def findings(study: Study, scores: Mapping[str, Any]) -> dict[str, Any]:
     """
     pools = {pool: _pool(study, pool) for pool in study.pools}
     return {
+        "study": study.name,
         "cohort": _cohort(study),
         "training": dict(scores),
         "repeatability": _repeatability(study),
