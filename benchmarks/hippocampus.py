@@ -66,7 +66,6 @@ def main(config: Config) -> None:
         },
         paper=("hippocampus", ("volume", "outline", "permuted")),
         images=("--label", *cohorts.REGIONS, "--spacing", *map(str, SPACING)),
-        adjust=("volume_ml",),
         perturbed=80,
     )
     steps = (("pretraining",), ("regression",), ("segmentation",))

@@ -34,6 +34,9 @@ RUNS = {
 }  # fmt: skip
 """Task -> how its trainings are called."""
 
+ALIKE = 0.5
+"""Rank correlation from which two changes of importance are called alike."""
+
 SCORES = {"auc": "AUC", "r2": "R2", "dice": "Dice"}
 
 
@@ -108,24 +111,28 @@ def _no_outline(found: Found) -> str:
     score = (
         f" (one seed was trained, Dice {done['test']['dice']:.2f} on test crops)" if done else ""
     )
-    return f"Fine-tuning to outline the hippocampus is not judged here{score}."
+    return f"Encoders fine-tuned to outline the hippocampus are not judged here{score}."
 
 
 def _trained(found: Found, task: str) -> str:
     """Test scores of the task's seeds, and of its controls."""
     told = []
     for name in (task, "permuted", "frozen"):
-        made = _runs(found, name)
-        if not made:
-            continue
-        score = next(key for key in SCORES if key in made[0]["test"])
-        values = ", ".join(f"{run['test'][score]:.2f}" for run in made)
-        epochs = sorted({run["embedded_epoch"] for run in made})
-        at = f" after {epochs[-1]} epochs" if name == "permuted" else ""
-        told.append(f"{NAMES[name]}{at} {values}")
-        label = SCORES[score]
+        if made := _runs(found, name):
+            epochs = max(run["embedded_epoch"] for run in made)
+            at = f" after {epochs} epochs" if name == "permuted" else ""
+            told += [f"{NAMES[name]}{at}: {each}" for each in _seeds_of(found, name)]
     n = _runs(found, task)[0]["test"]["n"]
-    return f"{label} on the {n} test cases, a number per seed: {'; '.join(told)}."
+    return f"Scores on the {n} test cases, a number per seed: {'; '.join(told)}."
+
+
+def _seeds_of(found: Found, task: str) -> list[str]:
+    """Each test score of a task over its seeds, by its name."""
+    made = _runs(found, task)
+    scores = [key for key in SCORES if made and key in made[0]["test"]]
+    return [
+        f"{SCORES[key]} " + ", ".join(f"{run['test'][key]:.2f}" for run in made) for key in scores
+    ]
 
 
 def _runs(found: Found, task: str) -> list[Found]:
@@ -173,21 +180,23 @@ def _results(found: Found) -> Iterable[tuple[str, str, Found]]:
 def _class_table(found: Found, task: str) -> str:
     pool = found["paper"]["pool"]
     groups = found["pools"][pool][task]["groups"]
+    adjusted = groups[0]["delta_r2_adjusted_median"] is not None
     lines = [
         f"By feature class, embedding of the {POOLS[pool]}, {NAMES[task]}:",
         "",
         "| class | features | R2 before | after | change [95% interval] | mean of the seeds | "
-        "adjusted | called of features |",
-        "|---|---|---|---|---|---|---|---|",
+        f"{'beyond the area | ' * adjusted}lost or gained | recoded |",
+        "|---|---|---|---|---|---|---|---|" + "---|" * adjusted,
     ]
     for each in sorted(groups, key=lambda group: -(group["delta_r2"] or 0)):
-        called = sum(each["verdicts"][name] for name in CALLED)
+        beyond = f"{signed(each['delta_r2_adjusted_median'])} | " if adjusted else ""
         name = each["class"] if len({g["roi"] for g in groups}) == 1 else _named(each)
         lines.append(
             f"| {name} | {each['n_features']} | {each['r2_ridge_pre_median']:.2f} | "
             f"{each['r2_ridge_ft_median']:.2f} | {change(each)} | "
-            f"{signed(each.get('delta_r2_seeds'))} | {signed(each['delta_r2_adjusted_median'])} | "
-            f"{called} |"
+            f"{signed(each.get('delta_r2_seeds'))} | {beyond}"
+            f"{each['verdicts']['lost'] + each['verdicts']['gained']} | "
+            f"{each['verdicts']['recoded']} |"
         )
     return "\n".join(lines)
 
@@ -201,13 +210,13 @@ def _answer(found: Found, task: str) -> str:
     lines = ["**What was found.**"]
     for pool, tasks in found["pools"].items():
         result = tasks[task]
-        called = {name: n for name in CALLED if (n := result["verdicts"][name])}
-        told = ", ".join(f"{n} {name}" for name, n in called.items()) or "none lost or gained"
         lines.append(
-            f"Embedding of the {POOLS[pool]}: of {result['n_features']} features {told}; the mean "
-            f"change of R2 is {change(result)}, with the change of unseen patients at "
-            f"{signed(result['median']['delta_r2_unexposed'])} in the median feature."
+            f"Embedding of the {POOLS[pool]}: of {result['n_features']} features {_told(result)}; "
+            f"the mean change of R2 is {change(result)}, that of the median feature in patients "
+            f"whom fine-tuning did not see {signed(result['median']['delta_r2_unexposed'])}."
         )
+        if loss := result["median"]["smallest_loss"]:
+            lines.append(f"A loss of {loss:.2f} would have been shown of the median feature.")
         if held := result["withheld"].get("other seeds", 0):
             lines.append(
                 f"{held} changes that hold in these patients are not called, for the next seed may "
@@ -217,9 +226,79 @@ def _answer(found: Found, task: str) -> str:
         if band is not None:
             lines.append(
                 f"Over {result['retrained']} seeds the band of the next one lies above zero for "
-                f"{band['gain']} features and below it for {band['loss']}."
+                f"{band['gain']} features and below it for {band['loss']}, whatever another draw of "
+                "patients would do."
             )
+    lines += _classes_beyond_zero(found, task)
+    lines.append(f"The tool itself on what these patients can show: {_can_show(found, task)}")
     return " ".join(lines)
+
+
+def _classes_beyond_zero(found: Found, task: str) -> list[str]:
+    """Feature classes whose own interval excludes zero, beside the same of the control."""
+    lines = []
+    for pool, tasks in found["pools"].items():
+        control = {_named(each): each for each in tasks.get("permuted", {}).get("groups", ())}
+        told = [
+            f"{_named(each)} {change(each)}"
+            + (f" (permuted labels {change(control[_named(each)])})" if control else "")
+            for each in tasks[task]["groups"]
+            if each["verdict"] not in CALLED
+            and ((each["delta_r2_low"] or 0) > 0 or (each["delta_r2_high"] or 0) < 0)
+        ]
+        if told:
+            lines.append(
+                f"Feature classes of the {POOLS[pool]} whose own interval excludes zero, "
+                f"{len(told)} of {len(tasks[task]['groups'])} looked at and none called: "
+                f"{'; '.join(told)}."
+            )
+    return lines
+
+
+def _can_show(found: Found, task: str) -> str:
+    """The doctor's sentence, in the pool of the paper's analysis."""
+    return f'"{found["pools"][found["paper"]["pool"]][task]["doctor"]}"'
+
+
+def _told(result: Found) -> str:
+    """How many features were called what."""
+    return ", ".join(f"{result['verdicts'][name] or 'none'} {name}" for name in CALLED)
+
+
+def _meaning(found: Found, task: str) -> str:
+    """What the verdicts come to, in words."""
+    results = [tasks[task] for tasks in found["pools"].values()]
+    lost, gained, recoded = (sum(r["verdicts"][name] for r in results) for name in CALLED)
+    score = "; ".join(_seeds_of(found, task))
+    lines = []
+    if not lost and not gained:
+        lines.append(
+            f"So an encoder that has learnt its task ({score}) is not shown to hold more, or less, "
+            "of any of these features than before: what it uses is not one of them, or was there "
+            "already."
+        )
+    if note := _head_alone(found, task):
+        lines.append(note)
+    if recoded:
+        lines.append(
+            "Recoded means that the reader which was trained before fine-tuning finds the feature "
+            "less well, mostly because the embedding moved and not because it holds less."
+        )
+    return " ".join(lines)
+
+
+def _head_alone(found: Found, task: str) -> str:
+    """How a head on the frozen encoder does beside fine-tuning, where that was trained."""
+    frozen, tuned = _runs(found, "frozen"), _runs(found, task)
+    if not frozen:
+        return ""
+    key = next(name for name in SCORES if name in frozen[0]["test"])
+    alone, seeds = frozen[0]["test"][key], [run["test"][key] for run in tuned]
+    where = "within the range of" if min(seeds) <= alone <= max(seeds) else "outside the range of"
+    return (
+        f"A head on the frozen encoder reaches {SCORES[key]} {alone:.2f}, {where} the fine-tuned "
+        "ones."
+    )
 
 
 def _controls(found: Found) -> str:
@@ -236,8 +315,8 @@ def _controls(found: Found) -> str:
             calls, held = _calls(permuted), permuted["withheld"].get("other seeds", 0)
             told = f", {held} held back by other seeds" if held else ""
             lines.append(
-                f"Permuted labels, {POOLS[pool]}: mean change {change(permuted)}, {calls} features "
-                f"called{told}. "
+                f"Permuted labels, {POOLS[pool]}: {_told(permuted)}{told}, mean change "
+                f"{change(permuted)}. "
                 + (
                     "Training itself, on labels that mean nothing, moves the embedding: a change "
                     "is the task's only as far as it goes beyond this."
@@ -247,8 +326,8 @@ def _controls(found: Found) -> str:
             )
     if not _there(found, "permuted"):
         lines.append(
-            "Without a control of permuted labels it cannot be told how much of the change is that "
-            "of any training on these pictures."
+            "A control of permuted labels has not been trained: how much of a change is that of "
+            "any training on these pictures cannot be told."
         )
     return " ".join(lines)
 
@@ -269,18 +348,19 @@ def _radiologists(found: Found) -> str:
     """The classes of the largest changes beside the signs of BI-RADS."""
     pool = found["paper"]["pool"]
     groups = found["pools"][pool]["malignancy"]["groups"]
-    order = sorted(groups, key=lambda group: -(group["delta_r2"] or 0))
+    order = sorted(groups, key=lambda group: -abs(group["delta_r2"] or 0))
     shape = next(group for group in groups if group["class"].startswith("shape"))
     place = [group["class"] for group in order].index(shape["class"]) + 1
+    texture = next(group for group in order if group is not shape)
     largest = found["pools"][pool]["malignancy"]["largest"][:3]
     features = ", ".join(f"{each['feature']} ({change(each)})" for each in largest)
     return (
         "**Beside what radiologists use.** BI-RADS reads shape, orientation, margin, echo pattern "
         "and posterior features. Shape and margin are nearest to the shape class: its R2 goes from "
         f"{shape['r2_ridge_pre_median']:.2f} to {shape['r2_ridge_ft_median']:.2f} (change "
-        f"{change(shape)}), place {place} of {len(order)} classes. Echo pattern is nearest to "
-        f"first-order and texture classes; the largest change is that of {order[0]['class']} "
-        f"({change(order[0])}). Orientation and posterior features have no radiomic feature here: "
+        f"{change(shape)}), place {place} of {len(order)} classes by the size of the change. Echo "
+        "pattern is nearest to first-order and texture classes, of which "
+        f"{texture['class']} changes most ({change(texture)}). Orientation and posterior features have no radiomic feature here: "
         "those of the outline do not know what is above, and what lies behind the lesion is not "
         f"measured. Features of the largest changes: {features}."
     )
@@ -298,13 +378,20 @@ def _paper(found: Found, task: str) -> str:
         f"features (95% intervals), median {signed(real['delta_importance_median'])}. Its sign is "
         f"opposite to that of the cross-validated change of R2 in {real['opposite_signs']} of "
         f"{real['n_features']} features. Its R2 on test patients goes from "
-        f"{signed(real['r2_pre_median'], 2)} to {signed(real['r2_ft_median'], 2)} in the median."
+        f"{signed(real['r2_pre_median'], 2)} to {signed(real['r2_ft_median'], 2)} in the median. "
+        f"Of the features whose importance moves, {real['moved_and_called'] or 'none'} are lost or "
+        "gained."
     ]
     classes = [
         f"{name} {each['opposite_signs']} of {each['n_features']}"
         for name, each in real["by_class"].items()
     ]
     lines.append(f"Opposite by class: {', '.join(classes)}.")
+    shown = real["importance_up"] + real["importance_down"]
+    if shown < real["opposite_signs"]:
+        lines.append(
+            "Most opposite signs are those of changes that importance's own interval does not show."
+        )
     if control := paper["tasks"].get("permuted"):
         moved = control["importance_up"] + control["importance_down"]
         alike = control["importance_correlation_with_first"]
@@ -314,13 +401,25 @@ def _paper(found: Found, task: str) -> str:
             f"{signed(control['delta_importance_median'])}; over the features its changes there "
             f"and in the real task correlate at {alike:.2f} (Spearman). "
             + (
-                "An importance that moves as readily where nothing is learnt does not tell what "
-                "was learnt: where the two disagree, the control supports R2 on held-out patients."
-                if moved > control["n_features"] / 2
+                "An importance that moves as far, and alike, where nothing true is learnt does not "
+                "tell what was learnt: where the two disagree, the controls speak for the change "
+                "of R2 on held-out patients."
+                if _moves_alike(real, control)
                 else "The control moves it less than the task does."
             )
         )
+    else:
+        lines.append(
+            "Without a control of permuted labels, who is right cannot be argued from this study; "
+            "the hippocampus has that control."
+        )
     return " ".join(lines)
+
+
+def _moves_alike(real: Found, control: Found) -> bool:
+    """Whether importance moves in the control as far as in the task, or in the same features."""
+    far = abs(control["delta_importance_median"]) >= abs(real["delta_importance_median"])
+    return far or control["importance_correlation_with_first"] > ALIKE
 
 
 def _ultrasound_limits(found: Found) -> str:
@@ -352,7 +451,7 @@ def _hippocampus_limits(found: Found) -> str:
 
 _US: Sequence[Any] = (
     _ultrasound_design,
-    lambda found: _answer(found, "malignancy"),
+    lambda found: f"{_answer(found, 'malignancy')} {_meaning(found, 'malignancy')}",
     _verdict_table,
     lambda found: _class_table(found, "malignancy"),
     _controls,
@@ -362,7 +461,7 @@ _US: Sequence[Any] = (
 )
 _HIP: Sequence[Any] = (
     _hippocampus_design,
-    lambda found: _answer(found, "volume"),
+    lambda found: f"{_answer(found, 'volume')} {_meaning(found, 'volume')}",
     _verdict_table,
     lambda found: _class_table(found, "volume"),
     _controls,

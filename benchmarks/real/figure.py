@@ -33,7 +33,7 @@ CLASSES = {
 
 TITLES = {
     "us": "Breast ultrasound: what fine-tuning for malignancy changed",
-    "hip": "Hippocampus MR: what fine-tuning for volume and for outline changed",
+    "hip": "Hippocampus MR: what fine-tuning for volume changed",
 }
 POOLS = {
     "lesion": "embedding of the lesion",
@@ -64,12 +64,14 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         axes[0].invert_yaxis()
         figure.suptitle(TITLES[found["study"]], fontsize=13, x=0.01, ha="left")
         figure.supxlabel(
-            "change of R2 (after minus before), mean of the class's features; bar: 95% interval, "
-            "another draw of patients; cross: mean of three seeds",
+            "change of R2 (after minus before), mean over the class's features, first seed; bar: "
+            "95% interval over patients; cross: mean of three seeds\n"
+            "grey: changes below 0.04, which are not called; right of a frame: median R2 before "
+            "and after",
             fontsize=9,
         )
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), fontsize=9)
         figure.savefig(path, dpi=110)
 
 
@@ -107,8 +109,19 @@ def _panel(axis: Axes, rows: Sequence[tuple[str, str]], tasks: Mapping[str, Any]
         crosses = [(value, at) for value, at in seeds if value is not None]
         if crosses:
             axis.plot(*zip(*crosses, strict=True), "x", color=colour, markersize=6, zorder=4)
+    for row, each in _of_rows(rows, next(iter(tasks.values()))):
+        pair = (each["r2_ridge_pre_median"], each["r2_ridge_ft_median"])
+        told = " to ".join("-" if value is None else f"{value:.2f}" for value in pair)
+        axis.text(1.01, row, told, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
     for row in range(1, len(rows)):
         axis.axhline(row - 0.5, color="0.9", linewidth=0.6)
+
+
+def _of_rows(
+    rows: Sequence[tuple[str, str]], result: Mapping[str, Any]
+) -> list[tuple[int, Mapping[str, Any]]]:
+    """Number of each row that a task has, and what it has there."""
+    return [(rows.index((each["roi"], each["class"])), each) for each in result["groups"]]
 
 
 def _verdicts(tasks: Mapping[str, Any]) -> str:

@@ -22,6 +22,8 @@ MEDIANS = (
 )  # fmt: skip
 """Columns whose medians over the features are told."""
 
+FEATURES = "features.parquet"
+
 SHOWN = 5
 """Features named among those of the largest changes."""
 
@@ -80,12 +82,19 @@ def _repeatability(study: Study) -> dict[str, Any]:
 
 def _pool(study: Study, pool: str) -> dict[str, Any]:
     folders = {task: study.results(pool, task) for task in study.tasks}
-    return {task: _task(path) for task, path in folders.items() if path.is_dir()}
+    adjusted = bool(study.adjust)
+    return {task: _task(path, adjusted) for task, path in folders.items() if _finished(path)}
 
 
-def _task(folder: Path) -> dict[str, Any]:
+def _finished(folder: Path) -> bool:
+    return (folder / FEATURES).is_file()
+
+
+def _task(folder: Path, adjusted: bool) -> dict[str, Any]:
     """Verdicts of a task, in all and by region and feature class."""
-    features = pd.read_parquet(folder / "features.parquet")
+    features = pd.read_parquet(folder / FEATURES)
+    if not adjusted:
+        features = features.drop(columns=[name for name in features if "adjusted" in str(name)])
     levels = pd.read_csv(folder / "levels.csv")
     whole = levels[levels["level"] == "task"].iloc[0]
     return {
@@ -101,7 +110,13 @@ def _task(folder: Path) -> dict[str, Any]:
         "band_excludes_zero": _band(features),
         "groups": [_group(row, features) for row in _class_rows(levels)],
         "largest": _largest(features),
+        "doctor": _doctor(folder.parent / "doctor" / "doctor.json"),
     }
+
+
+def _doctor(file: Path) -> str:
+    """What the doctor says that the cohort can show; an empty text where it was not asked."""
+    return json.loads(file.read_text(encoding="utf-8"))["sentence"] if file.is_file() else ""
 
 
 def counts(verdicts: pd.Series, names: Sequence[str] = VERDICTS) -> dict[str, int]:
@@ -143,8 +158,8 @@ def _band(features: pd.DataFrame) -> dict[str, int] | None:
 
 
 def _largest(features: pd.DataFrame) -> list[dict[str, Any]]:
-    """Features of the largest change that was called, else of the largest change."""
-    called = features[features["verdict"].isin(["lost", "gained", "recoded"])]
+    """Features of the largest loss or gain that was called, else of the largest change."""
+    called = features[features["verdict"].isin(["lost", "gained"])]
     some = called if len(called) else features
     some = some.reindex(some["delta_r2"].abs().sort_values(ascending=False).index).head(SHOWN)
     wanted = ("delta_r2", "delta_r2_low", "delta_r2_high", "r2_ridge_pre", "r2_ridge_ft")
@@ -161,10 +176,10 @@ def _largest(features: pd.DataFrame) -> list[dict[str, Any]]:
 def _paper(study: Study) -> dict[str, Any]:
     """The paper's scores beside the verdicts' changes, for its tasks."""
     pool, tasks = study.paper
-    tasks = [task for task in tasks if study.results(pool, task).is_dir()]
-    file = "features.parquet"
-    scored = {t: pd.read_parquet(study.results(pool, t, paper=True) / file) for t in tasks}
-    judged = {t: pd.read_parquet(study.results(pool, t) / file) for t in tasks}
+    both = {t: [study.results(pool, t, paper=paper) for paper in (True, False)] for t in tasks}
+    tasks = [task for task, folders in both.items() if all(map(_finished, folders))]
+    scored = {task: pd.read_parquet(both[task][0] / FEATURES) for task in tasks}
+    judged = {task: pd.read_parquet(both[task][1] / FEATURES) for task in tasks}
     made = {task: compared(scored[task], judged[task]) for task in tasks}
     first = scored[tasks[0]].set_index("column")["delta_importance"]
     for task in tasks[1:]:
@@ -193,6 +208,7 @@ def compared(paper: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any]:
         opposite=opposite,
         up=table["delta_importance_low"] > 0,
         down=table["delta_importance_high"] < 0,
+        called=table["verdict"].isin(["lost", "gained"]),
     )
     groups = table.groupby("feature_class", sort=True)
     return {
@@ -209,6 +225,7 @@ def _signs(table: pd.DataFrame) -> dict[str, Any]:
         "opposite_signs": int(table["opposite"].sum()),
         "importance_up": int(table["up"].sum()),
         "importance_down": int(table["down"].sum()),
+        "moved_and_called": int((table["called"] & (table["up"] | table["down"])).sum()),
         **{f"{name}_median": _number(table[name].median()) for name in means},
     }
 

@@ -38,8 +38,10 @@ def result(delta: float, retrained: int = 3) -> dict[str, Any]:
     return {
         "n_features": 10, "verdicts": VERDICTS, "withheld": {"other seeds": 7},
         "task_verdict": "gained", "delta_r2": delta, **interval, "retrained": retrained,
-        "median": {"r2_ridge_pre": 0.44, "r2_ridge_ft": 0.55, "delta_r2_unexposed": 0.066},
+        "median": {"r2_ridge_pre": 0.44, "r2_ridge_ft": 0.55, "delta_r2_unexposed": 0.066,
+                   "smallest_loss": 0.21},
         "band_excludes_zero": {"gain": 3, "loss": 0}, "groups": groups, "largest": [largest],
+        "doctor": "With these patients this cohort can answer.",
     }  # fmt: skip
 
 
@@ -52,6 +54,7 @@ def signs(moved: int) -> dict[str, Any]:
         "n_features": 10, "opposite_signs": 4, "importance_up": moved, "importance_down": 1,
         "delta_importance_median": 0.123, "delta_r2_split_median": 0.1, "delta_cv_median": 0.09,
         "r2_pre_median": -0.31, "r2_ft_median": 0.12, "importance_correlation_with_first": 0.57,
+        "moved_and_called": 2,
     }  # fmt: skip
     return {**made, "by_class": {"glcm": made}}
 
@@ -119,7 +122,7 @@ def test_what_was_found_decides_the_words(found: dict[str, Any]) -> None:
     found["pools"]["lesion"]["frozen"]["verdicts"]["lost"] = 1
     assert "an error of the method" in text(found)
     del found["pools"]["lesion"]["permuted"], found["paper"]["tasks"]["permuted"]
-    assert "Without a control of permuted labels" in text(found)
+    assert "control of permuted labels has not been trained" in text(found)
 
 
 def test_the_figure_is_drawn(found: dict[str, Any], tmp_path: Path) -> None:
