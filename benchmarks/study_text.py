@@ -226,8 +226,8 @@ def _answer(found: Found, task: str) -> str:
         if band is not None:
             lines.append(
                 f"Over {result['retrained']} seeds the band of the next one lies above zero for "
-                f"{band['gain']} features and below it for {band['loss']}, whatever another draw of "
-                "patients would do."
+                f"{band['gain']} features and below it for {band['loss']}, "
+                "whatever another draw of patients would do."
             )
     lines += _classes_beyond_zero(found, task)
     lines.append(f"The tool itself on what these patients can show: {_can_show(found, task)}")
@@ -360,9 +360,9 @@ def _radiologists(found: Found) -> str:
         f"{shape['r2_ridge_pre_median']:.2f} to {shape['r2_ridge_ft_median']:.2f} (change "
         f"{change(shape)}), place {place} of {len(order)} classes by the size of the change. Echo "
         "pattern is nearest to first-order and texture classes, of which "
-        f"{texture['class']} changes most ({change(texture)}). Orientation and posterior features have no radiomic feature here: "
-        "those of the outline do not know what is above, and what lies behind the lesion is not "
-        f"measured. Features of the largest changes: {features}."
+        f"{texture['class']} changes most ({change(texture)}). Orientation and posterior features "
+        "have no radiomic feature here: those of the outline do not know what is above, and what "
+        f"lies behind the lesion is not measured. Features of the largest changes: {features}."
     )
 
 

@@ -88,7 +88,8 @@ def hippocampus(data: Path, out: Path, *, seed: int = 0) -> None:
     listed = out.with_name("archive.csv")
     job("prepare", "decathlon", data, *found, "--out", listed)
     table = pd.read_csv(listed, dtype=str)
-    table["volume_ml"] = [volume_ml(Path(path), (1, 2)) for path in table["mask"]]
+    # Paths in a manifest may be relative to its folder.
+    table["volume_ml"] = [volume_ml(out.parent / path, (1, 2)) for path in table["mask"]]
     table["split"] = split_patients(table["patient_id"].tolist(), seed=seed, ratio=RATIO)
     write_table(table, out)
 

@@ -35,7 +35,7 @@ def test_hippocampus_volumes_are_those_of_the_masks(real_data: Path, tmp_path: P
     aside = pd.read_csv(tmp_path / "failures.csv")["patient_id"]
     assert set(aside) == {"hippocampus_010", "hippocampus_118", "hippocampus_281"}
     first = table.iloc[0]
-    mask = sitk.ReadImage(first["mask"])
+    mask = sitk.ReadImage(str(tmp_path / first["mask"]))
     voxels = int((sitk.GetArrayFromImage(mask) > 0).sum())
     assert first["volume_ml"] == voxels * np.prod(mask.GetSpacing()) / 1000
     # A human hippocampus has two to five millilitres.
