@@ -144,7 +144,8 @@ def answer(found: Found, task: str) -> str:
         lines.append(
             f"Embedding of the {POOLS[pool]}: of {result['n_features']} features "
             f"{verdicts_told(result)}; the mean change of R2 is {change(result)}, that of "
-            f"the median feature in patients whom fine-tuning did not see {signed(result['median']['delta_r2_unexposed'])}."
+            "the median feature in patients whom fine-tuning did not see "
+            f"{signed(result['median']['delta_r2_unexposed'])}."
         )
         if loss := result["median"]["smallest_loss"]:
             lines.append(f"A loss of {loss:.2f} would have been shown of the median feature.")
