@@ -1,0 +1,332 @@
+"""Sentences and tables on what a study found, for `benchmarks.study_text`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Found = Mapping[str, Any]
+
+CALLED = ("lost", "gained", "recoded")
+DECIDED = ("lost", "gained", "recoded", "unchanged", "undecided", "absent")
+
+POOLS = {
+    "lesion": "lesion", "hippocampus": "hippocampus", "global": "whole image",
+}  # fmt: skip
+
+NAMES = {
+    "malignancy": "fine-tuned for malignancy",
+    "volume": "fine-tuned for volume",
+    "outline": "fine-tuned to outline",
+    "permuted": "labels permuted (control)",
+    "frozen": "encoder frozen (control)",
+}
+
+RUNS = {
+    "malignancy": "cls", "volume": "reg", "outline": "seg", "permuted": "permuted",
+    "frozen": "frozen",
+}  # fmt: skip
+"""Task -> how its trainings are called."""
+
+ALIKE = 0.5
+"""Rank correlation from which two changes of importance are called alike."""
+
+SCORES = {"auc": "AUC", "r2": "R2", "dice": "Dice"}
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A change with its sign; a word where there is none."""
+    return "not known" if value is None else f"{value:+.{digits}f}"
+
+
+def change(entry: Found) -> str:
+    """A change of R2 with its interval."""
+    low, high = signed(entry["delta_r2_low"]), signed(entry["delta_r2_high"])
+    return f"{signed(entry['delta_r2'])} [{low}, {high}]"
+
+
+def trained(found: Found, task: str) -> str:
+    """Test scores of the task's seeds, and of its controls."""
+    told = []
+    for name in (task, "permuted", "frozen"):
+        if made := runs_of(found, name):
+            epochs = max(run["embedded_epoch"] for run in made)
+            at = f" after {epochs} epochs" if name == "permuted" else ""
+            told += [f"{NAMES[name]}{at}: {each}" for each in seeds_of(found, name)]
+    n = runs_of(found, task)[0]["test"]["n"]
+    return f"Scores on the {n} test cases, a number per seed: {'; '.join(told)}."
+
+
+def seeds_of(found: Found, task: str) -> list[str]:
+    """Each test score of a task over its seeds, by its name."""
+    made = runs_of(found, task)
+    scores = [key for key in SCORES if made and key in made[0]["test"]]
+    return [
+        f"{SCORES[key]} " + ", ".join(f"{run['test'][key]:.2f}" for run in made) for key in scores
+    ]
+
+
+def runs_of(found: Found, task: str) -> list[Found]:
+    made = found["training"]["runs"]
+    return [run for name, run in made.items() if name.startswith(f"{RUNS[task]}-")]
+
+
+def ceilings(found: Found) -> str:
+    """What small changes of pose, contour and noise leave of the features."""
+    told = found["repeatability"]
+    classes = sorted(told["median_icc"].items(), key=lambda pair: -pair[1])
+    best, worst = classes[0], classes[-1]
+    return (
+        f"How well features repeat was measured on {told['patients']} cases, "
+        f"{told['versions']} perturbed versions each: median intraclass correlation from "
+        f"{best[1]:.2f} ({best[0]}) to {worst[1]:.2f} ({worst[0]})."
+    )
+
+
+def verdict_table(found: Found) -> str:
+    lines = [
+        "**Verdicts** (5 folds, all patients, number of features):",
+        "",
+        "| embedding | encoder | seeds | " + " | ".join(DECIDED) + " | held back by other seeds | "
+        "median R2 before | after | mean change [95% interval] |",
+        "|---|---|" + "---|" * (len(DECIDED) + 5),
+    ]
+    for pool, task, result in each_result(found):
+        verdicts = [str(result["verdicts"][name]) for name in DECIDED]
+        held, median = result["withheld"].get("other seeds", 0), result["median"]
+        cells = [
+            POOLS[pool], NAMES[task], str(result["retrained"]), *verdicts, str(held),
+            f"{median['r2_ridge_pre']:.2f}", f"{median['r2_ridge_ft']:.2f}", change(result),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def each_result(found: Found) -> Iterable[tuple[str, str, Found]]:
+    for pool, tasks in found["pools"].items():
+        for task, result in tasks.items():
+            yield pool, task, result
+
+
+def class_table(found: Found, task: str) -> str:
+    pool = found["paper"]["pool"]
+    groups = found["pools"][pool][task]["groups"]
+    adjusted = groups[0]["delta_r2_adjusted_median"] is not None
+    lines = [
+        f"By feature class, embedding of the {POOLS[pool]}, {NAMES[task]}:",
+        "",
+        "| class | features | R2 before | after | change [95% interval] | mean of the seeds | "
+        f"{'beyond the area | ' * adjusted}lost or gained | recoded |",
+        "|---|---|---|---|---|---|---|---|" + "---|" * adjusted,
+    ]
+    for each in sorted(groups, key=lambda group: -(group["delta_r2"] or 0)):
+        beyond = f"{signed(each['delta_r2_adjusted_median'])} | " if adjusted else ""
+        name = each["class"] if len({g["roi"] for g in groups}) == 1 else named(each)
+        lines.append(
+            f"| {name} | {each['n_features']} | {each['r2_ridge_pre_median']:.2f} | "
+            f"{each['r2_ridge_ft_median']:.2f} | {change(each)} | "
+            f"{signed(each.get('delta_r2_seeds'))} | {beyond}"
+            f"{each['verdicts']['lost'] + each['verdicts']['gained']} | "
+            f"{each['verdicts']['recoded']} |"
+        )
+    return "\n".join(lines)
+
+
+def named(group: Found) -> str:
+    return f"{group['class']}, {group['roi']}"
+
+
+def answer(found: Found, task: str) -> str:
+    """What was found, in sentences."""
+    lines = ["**What was found.**"]
+    for pool, tasks in found["pools"].items():
+        result = tasks[task]
+        lines.append(
+            f"Embedding of the {POOLS[pool]}: of {result['n_features']} features "
+            f"{verdicts_told(result)}; the mean change of R2 is {change(result)}, that of "
+            "the median feature in patients whom fine-tuning did not see "
+            f"{signed(result['median']['delta_r2_unexposed'])}."
+        )
+        if loss := result["median"]["smallest_loss"]:
+            lines.append(f"A loss of {loss:.2f} would have been shown of the median feature.")
+        if held := result["withheld"].get("other seeds", 0):
+            lines.append(
+                f"{held} changes that hold in these patients are not called, for the next seed may "
+                "not make them."
+            )
+        band = result["band_excludes_zero"]
+        if band is not None:
+            lines.append(
+                f"Over {result['retrained']} seeds the band of the next one lies above zero for "
+                f"{band['gain']} features and below it for {band['loss']}, "
+                "whatever another draw of patients would do."
+            )
+    lines += classes_beyond_zero(found, task)
+    lines.append(f"The tool itself on what these patients can show: {can_show(found, task)}")
+    return " ".join(lines)
+
+
+def classes_beyond_zero(found: Found, task: str) -> list[str]:
+    """Feature classes whose own interval excludes zero, beside the same of the control."""
+    lines = []
+    for pool, tasks in found["pools"].items():
+        control = {named(each): each for each in tasks.get("permuted", {}).get("groups", ())}
+        told = [
+            f"{named(each)} {change(each)}"
+            + (f" (permuted labels {change(control[named(each)])})" if control else "")
+            for each in tasks[task]["groups"]
+            if each["verdict"] not in CALLED
+            and ((each["delta_r2_low"] or 0) > 0 or (each["delta_r2_high"] or 0) < 0)
+        ]
+        if told:
+            lines.append(
+                f"Feature classes of the {POOLS[pool]} whose own interval excludes zero, "
+                f"{len(told)} of {len(tasks[task]['groups'])} looked at and none called: "
+                f"{'; '.join(told)}."
+            )
+    return lines
+
+
+def can_show(found: Found, task: str) -> str:
+    """The doctor's sentence, in the pool of the paper's analysis."""
+    return f'"{found["pools"][found["paper"]["pool"]][task]["doctor"]}"'
+
+
+def verdicts_told(result: Found) -> str:
+    """How many features were called what."""
+    return ", ".join(f"{result['verdicts'][name] or 'none'} {name}" for name in CALLED)
+
+
+def meaning(found: Found, task: str) -> str:
+    """What the verdicts come to, in words."""
+    results = [tasks[task] for tasks in found["pools"].values()]
+    lost, gained, recoded = (sum(r["verdicts"][name] for r in results) for name in CALLED)
+    score = "; ".join(seeds_of(found, task))
+    lines = []
+    if not lost and not gained:
+        lines.append(
+            f"So an encoder that has learnt its task ({score}) is not shown to hold more, or less, "
+            "of any of these features than before: what it uses is not one of them, or was there "
+            "already."
+        )
+    if note := head_alone(found, task):
+        lines.append(note)
+    if recoded:
+        lines.append(
+            "Recoded means that the reader which was trained before fine-tuning finds the feature "
+            "less well, mostly because the embedding moved and not because it holds less."
+        )
+    return " ".join(lines)
+
+
+def head_alone(found: Found, task: str) -> str:
+    """How a head on the frozen encoder does beside fine-tuning, where that was trained."""
+    frozen, tuned = runs_of(found, "frozen"), runs_of(found, task)
+    if not frozen:
+        return ""
+    key = next(name for name in SCORES if name in frozen[0]["test"])
+    alone, seeds = frozen[0]["test"][key], [run["test"][key] for run in tuned]
+    where = "within the range of" if min(seeds) <= alone <= max(seeds) else "outside the range of"
+    return (
+        f"A head on the frozen encoder reaches {SCORES[key]} {alone:.2f}, {where} the fine-tuned "
+        "ones."
+    )
+
+
+def controls(found: Found) -> str:
+    """What the controls say."""
+    lines = ["**Controls.**"]
+    for pool, tasks in found["pools"].items():
+        if frozen := tasks.get("frozen"):
+            calls = called_count(frozen)
+            lines.append(
+                f"Frozen encoder, {POOLS[pool]}: {calls} of {frozen['n_features']} features called"
+                + (", as it must be." if calls == 0 else ", which is an error of the method.")
+            )
+        if permuted := tasks.get("permuted"):
+            calls, held = called_count(permuted), permuted["withheld"].get("other seeds", 0)
+            told = f", {held} held back by other seeds" if held else ""
+            lines.append(
+                f"Permuted labels, {POOLS[pool]}: {verdicts_told(permuted)}{told}, mean change "
+                f"{change(permuted)}. "
+                + (
+                    "Training itself, on labels that mean nothing, moves the embedding: a change "
+                    "is the task's only as far as it goes beyond this."
+                    if calls or (permuted["delta_r2_low"] or 0) > 0 or shows_loss(permuted)
+                    else "Training on labels that mean nothing changed nothing that is shown."
+                )
+            )
+    if not there(found, "permuted"):
+        lines.append(
+            "A control of permuted labels has not been trained: how much of a change is that of "
+            "any training on these pictures cannot be told."
+        )
+    return " ".join(lines)
+
+
+def shows_loss(result: Found) -> bool:
+    return (result["delta_r2_high"] or 0) < 0
+
+
+def called_count(result: Found) -> int:
+    return sum(result["verdicts"][name] for name in CALLED)
+
+
+def there(found: Found, task: str) -> bool:
+    return any(task in tasks for tasks in found["pools"].values())
+
+
+def paper_beside(found: Found, task: str) -> str:
+    """Where the paper's importance and the verdicts disagree, and which of them the controls
+    support."""
+    paper = found["paper"]
+    real = paper["tasks"][task]
+    lines = [
+        f"**The paper's own analysis** (single split, embedding of the {POOLS[paper['pool']]}, a "
+        f"width that fits the patients) reads the change of importance: up in "
+        f"{real['importance_up']} and down in {real['importance_down']} of {real['n_features']} "
+        f"features (95% intervals), median {signed(real['delta_importance_median'])}. Its sign is "
+        f"opposite to that of the cross-validated change of R2 in {real['opposite_signs']} of "
+        f"{real['n_features']} features. Its R2 on test patients goes from "
+        f"{signed(real['r2_pre_median'], 2)} to {signed(real['r2_ft_median'], 2)} in the median. "
+        f"Of the features whose importance moves, {real['moved_and_called'] or 'none'} are lost or "
+        "gained."
+    ]
+    classes = [
+        f"{name} {each['opposite_signs']} of {each['n_features']}"
+        for name, each in real["by_class"].items()
+    ]
+    lines.append(f"Opposite by class: {', '.join(classes)}.")
+    shown = real["importance_up"] + real["importance_down"]
+    if shown < real["opposite_signs"]:
+        lines.append(
+            "Most opposite signs are those of changes that importance's own interval does not show."
+        )
+    if control := paper["tasks"].get("permuted"):
+        moved = control["importance_up"] + control["importance_down"]
+        alike = control["importance_correlation_with_first"]
+        lines.append(
+            f"In the control of permuted labels, which can teach nothing true, importance moves in "
+            f"{moved} of {control['n_features']} features, median "
+            f"{signed(control['delta_importance_median'])}; over the features its changes there "
+            f"and in the real task correlate at {alike:.2f} (Spearman). "
+            + (
+                "An importance that moves as far, and alike, where nothing true is learnt does not "
+                "tell what was learnt: where the two disagree, the controls speak for the change "
+                "of R2 on held-out patients."
+                if moves_alike(real, control)
+                else "The control moves it less than the task does."
+            )
+        )
+    else:
+        lines.append(
+            "Without a control of permuted labels, who is right cannot be argued from this study; "
+            "the hippocampus has that control."
+        )
+    return " ".join(lines)
+
+
+def moves_alike(real: Found, control: Found) -> bool:
+    """Whether importance moves in the control as far as in the task, or in the same features."""
+    far = abs(control["delta_importance_median"]) >= abs(real["delta_importance_median"])
+    return far or control["importance_correlation_with_first"] > ALIKE
