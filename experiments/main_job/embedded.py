@@ -50,7 +50,7 @@ class Form(NamedTuple):
 
 
 GRADE, PERMUTED = "lesion-grade", "permuted"
-"""Tasks of the form with factors: how bright the lesion is on DWI, and its control."""
+"""Tasks on phantoms of independent factors: how bright the lesion is on DWI, and its control."""
 
 _MECHANISM = {GRADE: Scope(), PERMUTED: Scope()}
 

@@ -44,7 +44,7 @@ def pretrain(
         train_rows, val_rows: of the volumes.
         checkpoint: where to write.
     """
-    trained, history = encoders.pretrain(
+    encoder, history = encoders.pretrain(
         start(plan),
         volumes,
         train_rows=train_rows,
@@ -58,11 +58,8 @@ def pretrain(
         tracking=tracking(checkpoint),
     )
     curves = history.curves
-    losses = {
-        "validation_loss_before": curves.start,
-        "validation_loss": min(curves.start, float(curves.validation.min())),
-    }
-    encoders.save(checkpoint, trained, {"origin": "masked autoencoder"} | losses)
+    losses = {"validation_loss_before": curves.start, "validation_loss": curves.best}
+    encoders.save(checkpoint, encoder, {"origin": "masked autoencoder"} | losses)
 
 
 def trained(best: Any, history: History) -> Any:

@@ -1,4 +1,4 @@
-"""The short forms of the embedded default: a known mechanism, and its control.
+"""The embedded default on phantoms of independent factors: a known mechanism, and its control.
 
 Phantoms differ by factors that are independent of each other. An encoder is trained on some of
 them for one factor, how bright the lesion is on DWI; the control is trained alike, on grades dealt
@@ -28,7 +28,10 @@ from lens.cohort import factor_phantom, read_manifest
 if TYPE_CHECKING:
     from experiments.common.run_record import RunRecord
 
-CODE = (__name__, "encoders.finetuning", "encoders.pretraining", "lens.cohort.factor_phantom")
+CODE = (
+    __name__, "experiments.main_job.embedded_training", "encoders.finetuning",
+    "encoders.pretraining", "lens.cohort.factor_phantom",
+)  # fmt: skip
 """Modules behind the encoders."""
 
 LABEL = "lesion_grade"
@@ -60,9 +63,9 @@ class Pool(NamedTuple):
 
 def stage_names(plan: Plan) -> list[str]:
     """Stages up to the tables, in order."""
-    trained = [f"fine-tune {task}" for task in plan.scopes]
+    tunings = [f"fine-tune {task}" for task in plan.scopes]
     embedded = [f"embed {name}" for name in ("pre", *plan.scopes)]
-    return ["phantoms", "pre-train", *trained, "radiomics", *embedded]
+    return ["phantoms", "pre-train", *tunings, "radiomics", *embedded]
 
 
 def are_written(plan: Plan) -> bool:
@@ -78,7 +81,6 @@ def from_phantoms(plan: Plan, record: RunRecord) -> Inputs:
     checkpoints = {name: folder / "encoders" / name for name in names}
     pool = cache(lambda: _draw(plan))
     grid = [plan.shape, plan.spacing, plan.phantom.trained, plan.phantom.patients, seed]
-
     record.stage(
         "pre-train",
         CODE,

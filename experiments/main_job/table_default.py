@@ -24,7 +24,10 @@ from lens.files import file_hash
 if TYPE_CHECKING:
     from experiments.common.run_record import RunRecord
 
-CODE = (__name__, "encoders.finetuning", "encoders.pretraining", "encoders.volumes")
+CODE = (
+    __name__, "experiments.main_job.embedded_training", "encoders.finetuning",
+    "encoders.pretraining", "encoders.volumes",
+)  # fmt: skip
 """Modules behind the embedded encoders."""
 
 SEGMENTER_WIDTH = 32
