@@ -41,9 +41,7 @@ def job(config: Config, names: Names) -> int:
     from experiments.main_job.images import from_cohort
     from experiments.main_job.inputs import from_tables
     from experiments.main_job.sizes import check_disk
-    from lens.report.outcome import outcome
     from lens.report.page import write_report
-    from lens.report.results import read_results
 
     plan = settle(config)
     config = plan.config
@@ -70,8 +68,6 @@ def job(config: Config, names: Names) -> int:
     page = write_report(plan.out)
     record.wrote(page, plan.out / "figures")
     record.clear([*inputs.files(), *plan.files()])
-    if said := outcome(read_results(plan.out)):
-        print(said)
     print(f"report: {page}")
     return list_set_aside(set_aside, plan.out / "failures.csv")
 

@@ -20,8 +20,10 @@ from lens.context import Context, read_context
 from lens.errors import CaseError
 from lens.files import file_hash, read_table, write_failures, write_table
 from lens.progress import tqdm_bar
+from lens.report.outcome import outcome
 from lens.report.results import (
     read_projection,
+    read_results,
     write_diagnosis,
     write_shift,
     write_study,
@@ -77,6 +79,8 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
         seeds={"first": plan.settings.seed, "count": plan.settings.mlp.seeds},
         notes=list(inputs.notes),
     )
+    if said := outcome(read_results(record.folder)):
+        print(said)
     if doctor_form(plan.config.context.doctor) != "off":
         _say_what_shows(parts)
     return set_aside

@@ -60,7 +60,7 @@ def finished(tables: dict[str, Path], tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "own tables"
     done = run(*table_flags(tables), "--out", folder, *SMALL)
     assert done.returncode == 0, done.stderr
-    can_show, changed, *groups, last = done.stdout.splitlines()
+    changed, *groups, can_show, last = done.stdout.splitlines()
     assert can_show.startswith("all: With 200 patients"), "what the cohort can show"
     assert changed.startswith("cls: did anything change? "), "what it shows"
     assert groups, "a line per modality and region"
