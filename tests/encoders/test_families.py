@@ -133,7 +133,7 @@ def test_it_embeds_and_is_fine_tuned(family, net):
     x, radius, _ = balls(16, 0)
     np.testing.assert_allclose(encoders.embed(net, x, batch_size=4), net(x), rtol=1e-5, atol=1e-6)
     # The first step trains the last layer of the head alone, which starts at zero.
-    settings = encoders.TrainingSettings(epochs=2, batch_size=16, layer_decay=0.5)
+    settings = encoders.TrainingSettings(epochs=4, batch_size=8, layer_decay=0.5)
     tuned, history = encoders.finetune(
         net, x, radius > 4, task="classification", settings=settings, tracking=QUIET
     )
