@@ -112,7 +112,7 @@ class PhantomFlags:
     """The embedded default: phantoms."""
 
     quick: bool = False
-    """A small embedded default without the segmentation, to see it work in under three minutes."""
+    """A small embedded default without the segmentation, to see it work in about three minutes."""
     factors: bool = False
     """Phantoms whose factors are independent instead: an encoder that learns how bright the lesion
     is on DWI, and the control that learns from grades dealt out at random."""
