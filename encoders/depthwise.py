@@ -2,20 +2,29 @@
 
 XLA runs a grouped convolution on CPU about a hundred times slower than the arithmetic needs. The
 CPU path here adds shifted products instead: the taps of one kernel plane fuse into a single pass
-over a slice, and a loop walks the slices and planes so that what it touches stays in cache.
-Other backends have a grouped convolution that is good; they use it.
+over a slice, and a loop walks the slices and planes so that what it touches stays in cache. Where a
+map has so few positions that most taps fall beside it, as in the last stages of small volumes, each
+channel is one small matrix product instead. Other backends have a grouped convolution that is good;
+they use it.
 """
 
 from __future__ import annotations
 
+from math import prod
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 # Taps fused into one pass of the weight gradient. Below about 28 the passes are too short to
 # pay for themselves; above about 64 they only compile longer.
 _TAPS = 56
+
+# Positions up to which a map is filtered by a matrix per channel. The matrix has the square of this
+# many numbers, which must stay fewer than the taps would multiply, and small.
+_POSITIONS = 96
 
 
 @jax.custom_vjp
@@ -35,7 +44,8 @@ def depthwise(
     Returns:
         The filtered maps, in the dtype of `x`.
     """
-    return lax.platform_dependent(x, kernel, cpu=_shifted_products, default=_grouped)
+    cpu = _matrices if _is_small(x.shape, kernel.shape) else _shifted_products
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=_grouped)
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -45,10 +55,11 @@ def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 def _backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     x, kernel = saved
     dx = depthwise(grad, kernel[::-1, ::-1, ::-1])
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" and not _is_small(x.shape, kernel.shape):
         dkernel = _kernel_gradient(x, grad, kernel.shape[:3])
     else:
-        _, pull = jax.vjp(lambda k: _grouped(x, k), kernel)
+        convolve = _matrices if jax.default_backend() == "cpu" else _grouped
+        _, pull = jax.vjp(lambda k: convolve(x, k), kernel)
         (dkernel,) = pull(grad)
     return dx, dkernel.astype(kernel.dtype)
 
@@ -65,6 +76,25 @@ def _grouped(x: Array, kernel: Array) -> Array:
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
         feature_group_count=x.shape[-1],
     )
+
+
+def _is_small(shape: tuple[int, ...], kernel: tuple[int, ...]) -> bool:
+    return prod(shape[1:4]) <= min(_POSITIONS, prod(kernel[:3]) // 2)
+
+
+def _matrices(x: Array, kernel: Array) -> Array:
+    """The CPU path of small maps: for each channel a matrix from all positions to all positions."""
+    n, *grid, channels = x.shape
+    size = np.array(kernel.shape[:3])
+    places = np.stack(np.unravel_index(np.arange(prod(grid)), grid), axis=-1)
+    # From output `o` (column) the tap that reads input `i` (row); the row behind the last is zero.
+    taps = places[:, None] - places[None] + size // 2
+    within = ((taps >= 0) & (taps < size)).all(axis=-1)
+    flat = np.ravel_multi_index(tuple(np.moveaxis(taps.clip(0, size - 1), -1, 0)), tuple(size))
+    flat = np.where(within, flat, prod(kernel.shape[:3]))
+    weights = jnp.pad(kernel.reshape(-1, channels).astype(jnp.float32), ((0, 1), (0, 0)))[flat]
+    out = jnp.einsum("nic,ioc->noc", x.reshape(n, -1, channels).astype(jnp.float32), weights)
+    return out.reshape(x.shape).astype(x.dtype)
 
 
 def _shifted_products(x: Array, kernel: Array) -> Array:

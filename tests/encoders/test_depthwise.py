@@ -31,6 +31,9 @@ CASES = [
     ((3, 1, 17, 19, 2), (1, 7, 7)),  # a 2D image
     ((1, 3, 4, 130, 2), (3, 5, 7)),  # rows longer than a block of taps
     ((1, 2, 57, 3, 2), (5, 3, 1)),
+    ((3, 3, 4, 5, 6), (7, 7, 7)),  # few positions: a matrix per channel
+    ((2, 1, 4, 3, 5), (1, 7, 7)),  # the same of a 2D image
+    ((2, 2, 3, 2, 1), (5, 3, 7)),
 ]
 
 
