@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from encoders.convnext import Block, ConvNeXtV2Config, enlarge
 from encoders.encoder import Encoder, EncoderConfig
 from encoders.layers import PatchConv, initial
+from encoders.settings import Target
 
 # Added to the variance of a patch: a patch of one value, such as the padding, has target zero.
 EPSILON = 1e-6
@@ -23,15 +24,20 @@ class MaskedOutput(NamedTuple):
     """Prediction and loss of a masked autoencoder on a batch.
 
     Attributes:
-        loss: mean squared error over the voxels of the masked patches, in units of the variance
-            of each patch and channel group.
-        prediction: of the normalised patches, laid out as the volumes, float32.
+        losses: of each volume, mean squared error over the voxels of the patches that count, in
+            units of the target. NaN where no patch counts.
+        prediction: of the target, laid out as the volumes, float32.
         visible: which patches the encoder saw.
     """
 
-    loss: Float[Array, ""]
+    losses: Float[Array, " n"]
     prediction: Float[Array, "n *spatial c"]
     visible: Bool[Array, "n ..."]
+
+    @property
+    def loss(self) -> Float[Array, ""]:
+        """Of the batch: the mean over its volumes."""
+        return self.losses.mean()
 
 
 class MaskedAutoencoder(nnx.Module):
@@ -39,8 +45,10 @@ class MaskedAutoencoder(nnx.Module):
 
     The encoder sees some patches, as sparse convolutions would. Its last feature map passes a
     linear layer to `width`; a learned token stands for the masked positions; one ConvNeXt block and
-    a linear layer predict all voxels. Targets are the patches, each scaled to mean 0 and variance 1
-    over its voxels and channels.
+    a linear layer predict all voxels. As published, targets are the patches, each scaled to mean 0
+    and variance 1 over its voxels and channels, and the masked ones alone count. An encoder has no
+    reason then to keep the level and the contrast of what it sees; `target` and `visible_weight`
+    give it one.
 
     Example:
         >>> encoder = ConvNeXtV2(ConvNeXtV2Config.named("atto"), rngs=nnx.Rngs(0))
@@ -55,6 +63,8 @@ class MaskedAutoencoder(nnx.Module):
         *,
         patch: int | tuple[int, ...] = 16,
         width: int = 512,
+        target: Target = "patch",
+        visible_weight: float = 0.0,
         rngs: nnx.Rngs,
     ) -> None:
         """Builds the decoder around an encoder.
@@ -64,6 +74,8 @@ class MaskedAutoencoder(nnx.Module):
             patch: sides of a patch in voxels, multiples of the encoder's total stride; one number
                 for all of them alike.
             width: channels of the decoder.
+            target: what is predicted, the scaled patches or the input.
+            visible_weight: of a visible patch in the loss, over that of a masked one.
             rngs: of the decoder's initial values.
 
         Raises:
@@ -71,6 +83,8 @@ class MaskedAutoencoder(nnx.Module):
         """
         config = encoder.config
         self.patch = patch_sides(config, patch)
+        self.target: Target = target
+        self.visible_weight = visible_weight
         stride = config.total_strides[-1]
         self.encoder = encoder
         one = (1,) * config.dims
@@ -107,16 +121,20 @@ class MaskedAutoencoder(nnx.Module):
         volumes: Float[Array | np.ndarray, "n *spatial c"],
         visible: Bool[Array | np.ndarray, "n ..."],
     ) -> MaskedOutput:
-        """Predicts the volumes from the given visible patches; the loss is NaN if all are."""
+        """Predicts the volumes from the given visible patches."""
         visible = jnp.asarray(visible)
         prediction = self.decode(self.encoder.stages(volumes, visible=visible)[-1], visible)
-        target = normalised_patches(volumes, self.patch)
-        errors = jnp.square(prediction - target)
-        per_patch = patches(errors, self.patch).mean(axis=-1)
-        masked = ~visible
-        # Not a product with the mask: a visible patch counts nothing, whatever it holds.
-        loss = jnp.where(masked, per_patch, 0).sum() / masked.sum()
-        return MaskedOutput(loss, prediction, visible)
+        target = (
+            normalised_patches(volumes, self.patch)
+            if self.target == "patch"
+            else jnp.asarray(volumes, jnp.float32)
+        )
+        per_patch = patches(jnp.square(prediction - target), self.patch).mean(axis=-1)
+        weight = jnp.where(visible, self.visible_weight, 1.0)
+        # Not only a product: a patch of weight 0 counts nothing, whatever it holds.
+        counted = jnp.where(weight > 0, weight * per_patch, 0)
+        grid = tuple(range(1, weight.ndim))
+        return MaskedOutput(counted.sum(axis=grid) / weight.sum(axis=grid), prediction, visible)
 
     def decode(
         self, features: Float[Array, "n *grid f"], visible: Bool[Array, "n ..."]

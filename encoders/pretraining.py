@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from encoders.encoder import Encoder, encoder_hash
-from encoders.masked import MaskedAutoencoder, normalised_patches, patches
+from encoders.masked import MaskedAutoencoder
 from encoders.rows import Rows, rows_hash
 from encoders.sampling import plain_order
 from encoders.settings import (
@@ -31,8 +30,8 @@ class Pretraining:
     """Curves and last encoder of a pre-training.
 
     Attributes:
-        curves: losses and rates; the loss is the squared error of masked voxels, in units of the
-            variance of their patch.
+        curves: losses and rates; the loss is the squared error of the voxels that count, in units
+            of the target: with the published one, the variance of their patch.
         last: encoder of the last epoch.
     """
 
@@ -46,14 +45,7 @@ class Pretrainer(MaskedAutoencoder, Learner):
     ratio: float = 0.6
 
     def losses(self, batch: Batch, key: PRNGKeyArray, *, training: bool) -> Float[Array, " b"]:
-        volumes = batch["volumes"]
-        out = self(volumes, key=key, ratio=self.ratio)
-        errors = jnp.square(out.prediction - normalised_patches(volumes, self.patch))
-        per_patch = patches(errors, self.patch).mean(axis=-1)
-        grid = tuple(range(1, per_patch.ndim))
-        masked = ~out.visible
-        # Every volume has as many masked patches: the mean over volumes is the batch's loss.
-        return jnp.where(masked, per_patch, 0).sum(axis=grid) / masked.sum(axis=grid)
+        return self(batch["volumes"], key=key, ratio=self.ratio).losses
 
 
 def pretrain(
@@ -74,7 +66,7 @@ def pretrain(
         train_rows: of the volumes; all if not given.
         val_rows: volumes that choose the best epoch, or the start where no epoch is better;
             without them the last epoch is taken.
-        masking: patches, and width of the decoder.
+        masking: patches, what is predicted of them, and width of the decoder.
         settings: rate, epochs, seed and so on; `freeze` would leave nothing to pre-train.
         tracking: checkpoints and progress.
 
@@ -97,7 +89,12 @@ def pretrain(
     settings = replace(settings, batch_size=min(settings.batch_size, len(train_rows)))
     validation = Validation(held_out, np.ones(len(held_out))) if len(held_out) else None
     model = Pretrainer(
-        nnx.clone(encoder), patch=masking.patch, width=masking.width, rngs=nnx.Rngs(settings.seed)
+        nnx.clone(encoder),
+        patch=masking.patch,
+        width=masking.width,
+        target=masking.target,
+        visible_weight=masking.visible_weight,
+        rngs=nnx.Rngs(settings.seed),
     )
     model.ratio = masking.ratio
     best, last, curves = train(
@@ -124,6 +121,8 @@ def _facts(encoder: Encoder, model: Pretrainer, masking: MaskingSettings) -> dic
         "patch": model.patch,
         "ratio": masking.ratio,
         "width": masking.width,
+        "target": masking.target,
+        "visible_weight": masking.visible_weight,
     }
 
 

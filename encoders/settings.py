@@ -24,6 +24,8 @@ Task = Literal["classification", "regression", "segmentation"]
 MaskLoss = Literal["dice", "dice-ce"]
 Tokens = Literal["class", "patches"]
 """What the embedding of a ViT is: its class token, or the mean of its patches."""
+Target = Literal["patch", "input"]
+"""What a masked autoencoder predicts: each patch scaled to mean 0 and variance 1, or the input."""
 Pool = str
 """Over what feature maps are averaged: ``global``, or a region of the cohort."""
 
@@ -143,11 +145,18 @@ class MaskingSettings:
     """Share of masked patches."""
     width: int = 512
     """Channels of the decoder."""
+    target: Target = "patch"
+    """What is predicted: patch, the voxels scaled to mean 0 and variance 1 in each patch, as
+    published; input, the voxels as the encoder gets them, with their level and contrast."""
+    visible_weight: float = 0.0
+    """Weight of a visible patch in the loss, over that of a masked one: 0 as published; above it
+    the embedding must also hold what the encoder sees."""
 
     def problem(self) -> str:
         """What is out of range, led by the name of the field; an empty text where nothing is."""
         return first_problem(
             [
+                Check("visible_weight", self.visible_weight, NOT_NEGATIVE),
                 Check("patch", self.patch, COUNT),
                 Check("ratio", self.ratio, INNER_SHARE),
                 Check("width", self.width, COUNT),

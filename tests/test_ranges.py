@@ -119,6 +119,7 @@ def test_encoders_settings_refuse_when_made(kind: Any, values: dict[str, Any]) -
         (MaskingSettings, {"ratio": 1.0}),
         (MaskingSettings, {"ratio": NAN}),
         (MaskingSettings, {"width": 0}),
+        (MaskingSettings, {"visible_weight": -0.1}),
     ],
 )
 def test_settings_of_heads_and_masking_tell_their_problem(

@@ -158,6 +158,34 @@ def test_loss_counts_masked_patches_only(autoencoder, volumes, visible):
     assert float(out.loss) == pytest.approx(total / count, rel=1e-5)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_loss_of_the_input_with_visible_patches(encoder, volumes, visible, weight):
+    """Recomputed in NumPy: voxels as they are, each patch by its weight, each volume by itself."""
+    few = visible.copy()
+    few[0] = True
+    few[0, 0, 0, 0] = False
+    model = MaskedAutoencoder(
+        encoder, width=8, target="input", visible_weight=weight, rngs=nnx.Rngs(1)
+    )
+    shifted = volumes + np.float32(2)
+    out = reconstruct(model, shifted, few)
+    errors = np.square(np.asarray(out.prediction, np.float64) - shifted)
+    for volume, error, seen in zip(out.losses, errors, few, strict=True):
+        weights = np.where(enlarged(seen[None], 16)[0], weight, 1.0)
+        expected = (error.mean(axis=-1) * weights).sum() / weights.sum()
+        assert float(volume) == pytest.approx(expected, rel=1e-5)
+    assert float(out.loss) == pytest.approx(float(out.losses.mean()))
+
+
+def test_the_input_as_target_knows_level_and_contrast(encoder, volumes, visible):
+    """What scaling the patches takes away is an error of the other target."""
+    changed = np.where(enlarged(visible, 16)[..., None], volumes, volumes * 3 + 7)
+    for target, same in (("patch", True), ("input", False)):
+        model = MaskedAutoencoder(encoder, width=8, target=target, rngs=nnx.Rngs(1))
+        one, two = (float(reconstruct(model, x, visible).loss) for x in (volumes, changed))
+        assert (abs(two - one) < 1e-3 * one) == same
+
+
 def test_gradient_trains_encoder_and_decoder(autoencoder, volumes):
     """Finite and not zero for every parameter but the final norm, also with absent channels."""
     x = volumes.copy()
