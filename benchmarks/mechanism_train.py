@@ -1,9 +1,9 @@
 """Training of the study with a known mechanism: encoders whose labels depend on one factor each.
 
 ``python -m benchmarks.mechanism_train --folder F`` draws phantoms whose factors are independent
-(`lens.cohort.factor_phantom`), pre-trains a small ConvNeXt V2 on them as a masked autoencoder,
-fine-tunes it for labels that depend on one factor each, and embeds phantoms that no training saw.
-What is finished is not made again. Several processes may share the work: one with
+(`lens.cohort.factor_phantom`), pre-trains a small ConvNeXt V2 on them as a masked autoencoder that
+predicts the whole input, fine-tunes it for labels that depend on one factor each, and embeds
+phantoms that no training saw. What is finished is not made again. Several processes may share the work: one with
 ``--only-pretrain`` draws and pre-trains, the others, each with its own ``--labels``, wait for it.
 All labels of a head (grades, or a quantity) are best in one process, which compiles once for them.
 ``--pack OUT`` gathers what there is in files for `benchmarks.mechanism`.
@@ -40,7 +40,7 @@ LABELS = ("volume_ml", "lesion_grade", "texture_grade", "nodule_grade")
 """Labels that the encoder is fine-tuned for, each of one factor."""
 
 TRAINED = ("full", "permuted", "frozen", "scratch")
-"""Fine-tunings of each label and seed, in their order; ``noise`` is a part of ``permuted``."""
+"""Fine-tunings of a label and seed; ``noise`` is a part of ``permuted``."""
 
 PERMUTATION_STREAM = 1 << 20
 """Added to the seed, so that the permutation is drawn from numbers of its own."""
@@ -58,35 +58,39 @@ class Config:
     """Draw and pre-train, and fine-tune for none: other processes do."""
     pack: Path | None = None
     """Gather what is finished into this folder, and train nothing."""
-    pretrain: int = 3200
+    kinds: tuple[str, ...] = TRAINED
+    """Fine-tunings of each label and seed, in their order."""
+    pretrain: int = 2000
     """Phantoms to pre-train on; a sixteenth chooses the epoch."""
-    finetune: int = 2800
+    finetune: int = 1680
     """Phantoms to fine-tune on: five of seven train, one chooses the epoch, one scores."""
-    judged: int = 400
+    judged: int = 600
     """Phantoms that no training sees, and the lens judges."""
     shape: tuple[int, int, int] = (24, 32, 32)
     """Input, in voxels."""
     spacing: tuple[float, float, float] = (2.0, 2.0, 2.0)
     """Voxel size x y z, in mm."""
-    depths: tuple[int, int, int, int] = (2, 2, 6, 2)
+    depths: tuple[int, int, int, int] = (1, 1, 1, 1)
     """Blocks of each stage."""
+    widths: tuple[int, int, int, int] = (24, 48, 96, 192)
+    """Channels of each stage."""
     strides: tuple[int, int, int] = (2, 1, 1)
     """Of the downsamplings behind the stem, whose own is 4."""
     seeds: int = 3
     """Fine-tunings of each kind."""
-    batch: int = 64
+    batch: int = 32
     """Volumes per step."""
-    pretrain_epochs: int = 40
+    pretrain_epochs: int = 12
     """Passes of the masked autoencoder."""
-    pretrain_rate: float = 1e-3
+    pretrain_rate: float = 2e-3
     """Its highest rate."""
-    pretrain_width: int = 128
+    pretrain_width: int = 64
     """Channels of its decoder."""
     pretrain_seconds: float | None = None
     """Fewer passes where they would take longer than this, compilation aside."""
     epochs: int = 8
     """Passes of a fine-tuning."""
-    rate: float = 2e-4
+    rate: float = 5e-4
     """Its highest rate."""
     probe_epochs: int = 30
     """Passes of a head on the embeddings of the frozen encoder."""
@@ -141,7 +145,7 @@ def main(config: Config) -> None:
 def jobs(config: Config) -> list[tuple[str, int, str]]:
     """Label, seed and kind of what is to be fine-tuned: all labels and kinds of a seed, then the
     next. Those that are done are left out."""
-    every = product(range(config.seeds), TRAINED, config.labels or LABELS)
+    every = product(range(config.seeds), config.kinds, config.labels or LABELS)
     named = [(label, seed, kind) for seed, kind, label in every]
     done = config.folder / "runs"
     return [job for job in named if not (done / f"{job[0]}-{job[1]}-{job[2]}.json").is_file()]
@@ -154,7 +158,7 @@ def start_and_pretrain(config: Config) -> None:
     from encoders import ConvNeXtV2, ConvNeXtV2Config, load, save
     from encoders.convnext import STEM_BIAS
 
-    layout = ConvNeXtV2Config.named("atto", depths=config.depths, strides=config.strides)
+    layout = ConvNeXtV2Config(depths=config.depths, widths=config.widths, strides=config.strides)
     if not (config.folder / "random/encoder.json").is_file():
         encoder = ConvNeXtV2(layout, rngs=nnx.Rngs(0), stem_bias=STEM_BIAS)
         save(config.folder / "random", encoder)
@@ -192,7 +196,9 @@ def pretrain_one(config: Config, start: Any) -> None:
             volumes,
             train_rows=train,
             val_rows=val,
-            masking=MaskingSettings(patch=(side,), width=config.pretrain_width),
+            masking=MaskingSettings(
+                patch=(side,), width=config.pretrain_width, target="input", visible_weight=1.0
+            ),
             settings=TrainingSettings(
                 epochs=epochs, batch_size=config.batch, learning_rate=config.pretrain_rate
             ),

@@ -112,18 +112,19 @@ class PhantomFlags:
     """The embedded default: phantoms."""
 
     quick: bool = False
-    """A small embedded default without the segmentation, to see it work in about three minutes."""
-    factors: bool = False
-    """Phantoms whose factors are independent instead: an encoder that learns how bright the lesion
-    is on DWI, and the control that learns from grades dealt out at random."""
+    """The same on fewer phantoms, to see it work in about a minute."""
+    full: bool = False
+    """The four settings of the paper's Table 1 on phantoms of whole anatomy instead: an encoder
+    fine-tuned for grade, volume and outline."""
     phantoms: int | None = None
-    """Patients that the encoders are compared on; default 104, 32 with --quick, 240 with
-    --factors."""
+    """Patients that the encoders are compared on; default 400, 160 with --quick, 104 with
+    --full."""
     pretrain_epochs: int | None = None
-    """Passes over the train patients when the embedded encoder is pre-trained; default 9 or 2; none
-    with --factors."""
+    """Passes over the training patients when the embedded encoder is pre-trained; default 9, 4 with
+    --quick."""
     finetune_epochs: int | None = None
-    """Passes over the train patients when it is fine-tuned; default 5, 2 with --quick."""
+    """Passes over the training patients when it is fine-tuned; default 6, 4 with --quick, 5 with
+    --full."""
 
 
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from encoders.settings import Pool
 from experiments.main_job.scope import Scope
 
-Name = Literal["standard", "quick", "factors"]
+Name = Literal["standard", "quick", "full"]
 
 ROIS = ("gland", "lesion")
 """Regions of the phantoms."""
@@ -29,7 +29,7 @@ class Form(NamedTuple):
         folds: of the cross-validation.
         filters: of PyRadiomics, whose features are made; none takes those of the parameter files.
         pool: over what the encoder's feature map is averaged.
-        depths, strides, patch: of the encoder, and sides of a masked patch in voxels.
+        depths, widths, strides, patch: of the encoder, and sides of a masked patch in voxels.
         scopes: task -> what it is read against; all regions that are analysed if none is named.
     """
 
@@ -42,6 +42,7 @@ class Form(NamedTuple):
     rois: tuple[str, ...]
     folds: int
     depths: tuple[int, ...]
+    widths: tuple[int, ...]
     strides: tuple[int, ...]
     patch: tuple[int, ...]
     scopes: Mapping[str, Scope]
@@ -64,6 +65,25 @@ _TABLE_1 = {
 
 FORMS: dict[Name, Form] = {
     "standard": Form(
+        patients=400,
+        trained=720,
+        pretrain_epochs=9,
+        finetune_epochs=6,
+        shape=(24, 32, 32),
+        spacing=(2.0, 2.0, 2.0),
+        rois=("gland",),
+        folds=5,
+        # Few channels and blocks: half of the time would go into compiling and running more.
+        depths=(1, 1, 1, 1),
+        widths=(24, 48, 96, 192),
+        # A small crop: a map of one voxel would leave nothing to average over a region.
+        strides=(2, 1, 1),
+        patch=(8,),
+        scopes=_MECHANISM,
+        filters=("Original",),
+        pool="gland",
+    ),
+    "full": Form(
         patients=104,
         trained=0,
         pretrain_epochs=9,
@@ -73,39 +93,14 @@ FORMS: dict[Name, Form] = {
         rois=ROIS,
         folds=5,
         depths=(2, 2, 6, 2),
+        widths=(40, 80, 160, 320),
         strides=(2, 2, 1),
         patch=(16,),
         scopes=_TABLE_1,
     ),
-    "factors": Form(
-        patients=240,
-        trained=720,
-        pretrain_epochs=0,
-        finetune_epochs=5,
-        shape=(24, 32, 32),
-        spacing=(2.0, 2.0, 2.0),
-        rois=ROIS,
-        folds=5,
-        # Half of the time would go into compiling and running the full depth.
-        depths=(1, 1, 1, 1),
-        # A small crop: a map of one voxel would leave nothing to average over a region.
-        strides=(2, 1, 1),
-        patch=(8,),
-        scopes=_MECHANISM,
-        filters=("Original",),
-        pool="gland",
-    ),
 }
 FORMS["quick"] = FORMS["standard"]._replace(
-    patients=32,
-    pretrain_epochs=2,
-    finetune_epochs=2,
-    rois=("gland",),
-    folds=3,
-    # A quick look would spend half of its time on compiling the full depth, and the decoder of a
-    # segmentation takes as long.
-    depths=(1, 1, 1, 1),
-    scopes={task: _TABLE_1[task] for task in ("cls", "reg")},
+    patients=160, trained=320, pretrain_epochs=4, finetune_epochs=4, folds=3
 )
 
 
@@ -115,6 +110,6 @@ def scopes_of(form: Form, rois: tuple[str, ...]) -> dict[str, Scope]:
     return {task: scope for task, scope in scopes.items() if {*scope.rois} <= {*rois}}
 
 
-def form_name(*, quick: bool, factors: bool) -> Name:
+def form_name(*, quick: bool, full: bool) -> Name:
     """The form that the flags ask for."""
-    return "quick" if quick else "factors" if factors else "standard"
+    return "quick" if quick else "full" if full else "standard"

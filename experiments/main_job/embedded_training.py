@@ -24,7 +24,7 @@ MASKED_WIDTH = 64
 
 def layout(form: Form) -> encoders.ConvNeXtV2Config:
     """The encoder of a form of the embedded default."""
-    return encoders.ConvNeXtV2Config.named("atto", depths=form.depths, strides=form.strides)
+    return encoders.ConvNeXtV2Config(depths=form.depths, widths=form.widths, strides=form.strides)
 
 
 def start(plan: Plan) -> encoders.ConvNeXtV2:
@@ -49,7 +49,10 @@ def pretrain(
         volumes,
         train_rows=train_rows,
         val_rows=val_rows,
-        masking=encoders.MaskingSettings(patch=plan.phantom.patch, width=MASKED_WIDTH),
+        # The published loss lets a small encoder forget level and contrast in these few steps.
+        masking=encoders.MaskingSettings(
+            patch=plan.phantom.patch, width=MASKED_WIDTH, target="input", visible_weight=1.0
+        ),
         settings=encoders.TrainingSettings(
             epochs=plan.phantom.pretrain_epochs,
             learning_rate=PRETRAIN_RATE,

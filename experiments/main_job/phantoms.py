@@ -29,4 +29,4 @@ def are_written(plan: Plan) -> bool:
 
 
 def _job(plan: Plan) -> ModuleType:
-    return factor_default if plan.form == "factors" else table_default
+    return table_default if plan.form == "full" else factor_default

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lens.cohort import Cohort
 
 PHANTOMS: dict[Name, str] = {
-    "standard": "phantoms", "quick": "phantoms-quick", "factors": "phantoms-factors",
+    "standard": "phantoms", "quick": "phantoms-quick", "full": "phantoms-full",
 }  # fmt: skip
 """Folder of a run on the embedded default, by its form."""
 
@@ -84,7 +84,7 @@ class Plan:
     @property
     def form(self) -> Name:
         """Which form of the embedded default."""
-        return form_name(quick=self.config.phantom.quick, factors=self.config.phantom.factors)
+        return form_name(quick=self.config.phantom.quick, full=self.config.phantom.full)
 
     @property
     def phantom(self) -> Form:
@@ -204,7 +204,7 @@ def run_folder(config: Config) -> Path:
     if config.images.cohort is not None:
         return Path("runs") / config.images.cohort.resolve().parent.name
     phantom = config.phantom
-    return Path("runs") / PHANTOMS[form_name(quick=phantom.quick, factors=phantom.factors)]
+    return Path("runs") / PHANTOMS[form_name(quick=phantom.quick, full=phantom.full)]
 
 
 def settle(config: Config) -> Plan:
@@ -216,7 +216,7 @@ def settle(config: Config) -> Plan:
     _check_source(config)
     radiomics_tables(config)
     phantom = not config.tables.pre and config.images.cohort is None
-    form = FORMS[form_name(quick=config.phantom.quick, factors=config.phantom.factors)]
+    form = FORMS[form_name(quick=config.phantom.quick, full=config.phantom.full)]
     analysis = config.analysis.settled(
         folds=form.folds if phantom else 5, repeats=1 if phantom else 2
     )
@@ -287,8 +287,8 @@ def _check_source(config: Config) -> None:
         return
     if any((tables.ft, tables.retrained, tables.radiomics, images.encoder_pre, images.encoder_ft)):
         raise InputError("--ft and --radiomics need --pre; --encoder-pre and --encoder-ft --cohort")
-    if config.phantom.quick and config.phantom.factors:
-        raise InputError("--quick and --factors are two forms of the phantoms: give one")
+    if config.phantom.quick and config.phantom.full:
+        raise InputError("--quick and --full are two forms of the phantoms: give one")
     if config.scope or images.channels:
         raise InputError("--scope and --channels need --ft or --encoder-ft: a task of your own")
     if config.privacy.anonymise:
