@@ -3,9 +3,10 @@
 ``python -m benchmarks.mechanism_train --folder F`` draws phantoms whose factors are independent
 (`lens.cohort.factor_phantom`), pre-trains a small ConvNeXt V2 on them as a masked autoencoder that
 predicts the whole input, fine-tunes it for labels that depend on one factor each, and embeds
-phantoms that no training saw. What is finished is not made again. Several processes may share the work: one with
-``--only-pretrain`` draws and pre-trains, the others, each with its own ``--labels``, wait for it.
-All labels of a head (grades, or a quantity) are best in one process, which compiles once for them.
+phantoms that no training saw. What is finished is not made again. Several processes may share the
+work: one with ``--only-pretrain`` draws and pre-trains, the others, each with its own ``--labels``,
+wait for it. All labels of a head (grades, or a quantity) are best in one process, which compiles
+once for them.
 ``--pack OUT`` gathers what there is in files for `benchmarks.mechanism`.
 
 Kinds of a fine-tuning: ``full``; ``frozen``, a linear probe; ``permuted``, labels exchanged among

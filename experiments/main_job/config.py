@@ -123,7 +123,7 @@ class PhantomFlags:
     """Passes over the training patients when the embedded encoder is pre-trained; default 9, 4 with
     --quick."""
     finetune_epochs: int | None = None
-    """Passes over the training patients when it is fine-tuned; default 6, 4 with --quick, 5 with
+    """Passes over the training patients when it is fine-tuned; default 7, 4 with --quick, 5 with
     --full."""
 
 

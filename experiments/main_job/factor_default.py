@@ -42,7 +42,7 @@ EXPOSURE = "cohort-exposure.csv"
 VALIDATED = 8
 """One in so many phantoms of training chooses the epoch."""
 
-RATE = 1e-3
+RATE = 5e-4
 """Highest learning rate of fine-tuning."""
 
 

@@ -122,13 +122,13 @@ class _Maker:
         names = ("audit", "gray-levels", "geometry")
         audit, gray_levels, geometry = (folder / f"radiomics-{name}.csv" for name in names)
         files = parameter_files(flags.parameters)
-        labels, filters = parse_labels(flags.label), self.plan.filters
+        labels, narrowing = parse_labels(flags.label), self.plan.narrowing
 
         def work() -> None:
             parameters = load_parameters(files, self.cohort.kinds, flat=self.cohort.flat)
             features, failed = extract_cohort(
                 with_rois(self.cohort, self.plan.config.roi),
-                narrowed(parameters, filters) if filters else parameters,
+                narrowed(parameters, *narrowing) if narrowing else parameters,
                 cache=self._cache("radiomics-cache"),
                 spacing_mm=self.plan.spacing,
                 labels=labels,
@@ -143,7 +143,7 @@ class _Maker:
 
         hashes = {name: file_hash(path) for name, path in files.items()}
         depends = [self._images(), self.plan.spacing, self.plan.config.roi, hashes, labels]
-        depends += [filters]
+        depends += [narrowing]
         code = (__name__, "lens.radiomics.cohort_features")
         outputs = [table, failures, audit, gray_levels, geometry]
         self.record.stage("radiomics", code, depends, outputs, work, lasting=True)

@@ -71,10 +71,12 @@ class Plan:
         return not self.config.tables.pre and self.config.images.cohort is None
 
     @property
-    def filters(self) -> tuple[str, ...]:
-        """PyRadiomics' filters to which the packaged parameters are narrowed; none means all."""
-        given = self.config.images.parameters
-        return self.phantom.filters if self.embedded and not given else ()
+    def narrowing(self) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """PyRadiomics' filters and classes to which the packaged parameters are narrowed."""
+        form, given = self.phantom, self.config.images.parameters
+        return (
+            (form.filters, form.classes) if self.embedded and form.filters and not given else None
+        )
 
     @property
     def pool(self) -> Pool:

@@ -100,16 +100,13 @@ def sizes_of_images(plan: Plan, cohort: Cohort) -> Sizes:
 
 def sizes_of_phantoms(plan: Plan) -> Sizes:
     """Sizes of the embedded default."""
-    from encoders.convnext import ConvNeXtV2Config
-
     masks = {roi: Path(roi) for roi in plan.config.roi}
     case = CaseFiles("", None, {name: Path(name) for name in MODALITIES}, masks, {}, None)
     parameters = load_parameters(parameter_files(plan.config.images.parameters))
-    if plan.filters:
-        parameters = narrowed(parameters, plan.filters)
+    if plan.narrowing:
+        parameters = narrowed(parameters, *plan.narrowing)
     columns = count_columns(case, parameters)
-    width = ConvNeXtV2Config.named("atto").features
-    return Sizes(plan.phantom.patients, columns, width, len(plan.scopes))
+    return Sizes(plan.phantom.patients, columns, plan.phantom.widths[-1], len(plan.scopes))
 
 
 def image_needs(

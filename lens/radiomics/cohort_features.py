@@ -305,6 +305,10 @@ def _ordered(features: Sequence[dict[str, float]]) -> list[str]:
     return sorted(columns, key=lambda column: rank[region[column]])
 
 
+def _wants(files: CaseFiles, roi: str) -> bool:
+    return files.extracted is None or roi in files.extracted
+
+
 def _warn_of_absent(
     cohort: Cohort, cases: Sequence[CaseFiles], parts: Sequence[dict[str, Any]]
 ) -> None:
@@ -314,7 +318,8 @@ def _warn_of_absent(
     wrong label or an empty column.
     """
     measured = {region.rpartition(".")[2] for part in parts for region in part["voxels"]}
-    for roi in cohort.rois if cases else ():
+    wanted = [roi for roi in cohort.rois if any(_wants(files, roi) for files in cases)]
+    for roi in wanted:
         if roi in measured:
             continue
         rows = [row for part in parts for row in part["geometry"] if row["name"] == roi]

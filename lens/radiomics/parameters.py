@@ -95,20 +95,29 @@ def load_parameters(
     return chosen | {modality: read_parameters(file) for modality, file in files.items()}
 
 
-def narrowed(parameters: Mapping[str, Parameters], filters: Sequence[str]) -> dict[str, Parameters]:
-    """The same parameters with these filters alone, such as ``("Original",)``.
+def narrowed(
+    parameters: Mapping[str, Parameters], filters: Sequence[str], classes: Sequence[str] = ()
+) -> dict[str, Parameters]:
+    """The same parameters with fewer filters and classes; what is left has the same values.
+
+    Args:
+        parameters: by modality.
+        filters: to keep, such as ``("Original",)``.
+        classes: of features to keep, such as ``("firstorder", "glrlm")``; all if none is named.
 
     Raises:
         ValueError: the parameters of a modality have none of them.
     """
+    wanted = {"imageType": filters, "featureClass": classes}
     chosen = {}
     for modality, each in parameters.items():
         content = json.loads(each.content)
-        kept = {name: own for name, own in content["imageType"].items() if name in filters}
-        if not kept:
-            raise ValueError(f"{each.file}: none of the filters {', '.join(filters)}")
-        narrow = json.dumps(content | {"imageType": kept})
-        chosen[modality] = replace(each, content=narrow)
+        for part, names in wanted.items():
+            kept = {name: own for name, own in content[part].items() if name in names}
+            if names and not kept:
+                raise ValueError(f"{each.file}: none of {', '.join(names)} under {part}")
+            content[part] = kept or content[part]
+        chosen[modality] = replace(each, content=json.dumps(content))
     return chosen
 
 

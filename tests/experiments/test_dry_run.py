@@ -115,11 +115,11 @@ def _factors(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "features", "write"),
-    [([], 5022, _whole_anatomy), (["--factors"], 558, _factors)],
+    ("form", "features", "channels", "write"),
+    [(["--full"], 5022, 320, _whole_anatomy), ([], 207, 192, _factors)],
 )
 def test_the_embedded_default_names_the_stages_that_it_would_record(
-    tmp_path, capsys, form, features, write
+    tmp_path, capsys, form, features, channels, write
 ) -> None:
     from experiments.main_job.phantoms import from_phantoms, stage_names
     from experiments.main_job.plan import settle
@@ -127,7 +127,8 @@ def test_the_embedded_default_names_the_stages_that_it_would_record(
 
     words = [*form, "--phantoms", "10", "--out", str(tmp_path / "run")]
     told = dry(Config, job, words, tmp_path, capsys)
-    assert f"10 rows (patients, or studies of them), {features} features, 320 dim" in told["all"]
+    sizes = f"{features} features, {channels} dim"
+    assert f"10 rows (patients, or studies of them), {sizes}" in told["all"]
     write(tmp_path / "run" / "cohort")
     plan = settle(tyro.cli(Config, args=words))
     record = Rehearsal(plan.out)

@@ -17,16 +17,17 @@ from lens.cohort import factor_phantom
 from lens.errors import InputError
 
 WORDS = (
-    "--factors", "--phantoms", "24", "--finetune-epochs", "1", "--folds", "2", "--epochs", "3",
-    "--l1", "0", "--l2", "0", "--bootstraps", "20", "--flips", "200", "--hidden", "4",
+    "--phantoms", "24", "--pretrain-epochs", "1", "--finetune-epochs", "1", "--folds", "2",
+    "--epochs", "3", "--l1", "0", "--l2", "0", "--bootstraps", "20", "--flips", "200",
+    "--hidden", "4",
 )  # fmt: skip
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"trained": 32, "shape": (16, 24, 24), "spacing": (3.0, 3.0, 3.0)}
-    form = embedded.FORMS["factors"]._replace(**small)
-    monkeypatch.setitem(embedded.FORMS, "factors", form)
+    form = embedded.FORMS["standard"]._replace(**small)
+    monkeypatch.setitem(embedded.FORMS, "standard", form)
 
 
 def test_phantoms_become_a_report_with_a_task_and_its_control(few, tmp_path, capsys) -> None:
@@ -78,16 +79,16 @@ def test_a_control_of_permuted_labels_keeps_their_distribution(few, monkeypatch,
 
 
 def test_two_forms_at_once_are_refused() -> None:
-    with pytest.raises(InputError, match="--quick and --factors"):
-        settle(tyro.cli(Config, args=["--quick", "--factors"]))
+    with pytest.raises(InputError, match="--quick and --full"):
+        settle(tyro.cli(Config, args=["--quick", "--full"]))
 
 
 @pytest.mark.parametrize(("words", "tasks"), [
-    (["--factors"], ["lesion-grade", "permuted"]),
-    (["--factors", "--roi", "lesion"], ["lesion-grade", "permuted"]),
-    ([], ["cls", "reg", "seg-lesion", "seg-gland"]),
-    (["--roi", "lesion"], ["seg-lesion"]),
-    (["--quick"], ["cls", "reg"]),
+    ([], ["lesion-grade", "permuted"]),
+    (["--roi", "lesion"], ["lesion-grade", "permuted"]),
+    (["--quick"], ["lesion-grade", "permuted"]),
+    (["--full"], ["cls", "reg", "seg-lesion", "seg-gland"]),
+    (["--full", "--roi", "lesion"], ["seg-lesion"]),
 ])  # fmt: skip
 def test_tasks_are_those_whose_regions_are_analysed(words, tasks) -> None:
     plan = settle(tyro.cli(Config, args=words))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,7 @@ def test_only_what_changed_is_extracted_again(tmp_path, parameters, extracted, m
 def test_a_killed_run_is_taken_up_where_it_was(tmp_path, extracted):
     manifest = write_cohort(tmp_path, ["a", "b", "c"])
     code = f"""
+from dataclasses import replace
 from pathlib import Path
 from lens.cohort import read_manifest
 from lens.radiomics.cohort_features import extract_cohort
@@ -260,6 +262,18 @@ def test_a_region_that_nobody_has_is_named(tmp_path, parameters, caplog):
             "region lesion: none of the 2 patients has it (their masks hold 3), so that the table "
             "has no column of it. Correct its masks or --label"
         )
+
+
+def test_a_region_that_is_not_asked_for_is_not_missed(tmp_path, parameters, caplog):
+    cohort = read_manifest(write_cohort(tmp_path, ["a"], lesions=("a",)))
+    cases = tuple(replace(files, extracted=("gland",)) for files in cohort.cases)
+    with caplog.at_level("WARNING"):
+        table, errors = extract_cohort(
+            replace(cohort, cases=cases), parameters, cache=tmp_path / "cache", workers=1
+        )
+    assert not errors
+    assert not any(".lesion." in column for column in table)
+    assert "none of the" not in caplog.text
 
 
 def test_the_geometry_report_survives_a_second_run(tmp_path, parameters, extracted):

@@ -24,8 +24,13 @@ def test_a_narrowed_set_keeps_the_values_of_its_filter() -> None:
     few = extract_case(case, narrowed(load_parameters(), ("Original",)))
     assert {name: value for name, value in every.items() if ".original_" in name} == few
     assert len(few) < len(every)
+    fewer = extract_case(case, narrowed(load_parameters(), ("Original",), ("glrlm", "ngtdm")))
+    kept = ("_glrlm_", "_ngtdm_")
+    assert {name: value for name, value in few.items() if any(k in name for k in kept)} == fewer
 
 
 def test_filters_that_the_parameters_lack_are_refused() -> None:
-    with pytest.raises(ValueError, match="none of the filters LoG"):
+    with pytest.raises(ValueError, match="none of LoG under imageType"):
         narrowed(load_parameters(), ("LoG",))
+    with pytest.raises(ValueError, match="none of shape2D under featureClass"):
+        narrowed(load_parameters(), ("Original",), ("shape2D",))
