@@ -69,8 +69,8 @@ FORMS: dict[Name, Form] = {
     "standard": Form(
         patients=400,
         trained=720,
-        pretrain_epochs=9,
-        finetune_epochs=7,
+        pretrain_epochs=7,
+        finetune_epochs=6,
         shape=(24, 32, 32),
         spacing=(2.0, 2.0, 2.0),
         rois=("gland",),

@@ -42,7 +42,7 @@ EXPOSURE = "cohort-exposure.csv"
 VALIDATED = 8
 """One in so many phantoms of training chooses the epoch."""
 
-RATE = 5e-4
+RATE = 3e-4
 """Highest learning rate of fine-tuning."""
 
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-COLLAPSED = 2.0
-"""Effective rank below which an embedding counts as collapsed: one direction holds nearly all of
-its variance, as after an over-trained head, or with a channel of another size than all others."""
-
+NEARLY_ALL = 0.95
+"""Share of the variance from which one direction holds nearly all of it, as after an over-trained
+head, or with a channel of another size than all others. A classifier of a few well-told classes has
+0.8 to 0.9, and what it says beside them can be read."""
 
 NARROW = 4
 """Directions that an embedding has at most (dimensions, or patients less one) below which a low
@@ -31,6 +31,11 @@ class Spectrum(NamedTuple):
     effective_rank: float
     leading: float
     dead: int
+
+
+def is_collapsed(leading: float, effective_rank: float) -> bool:
+    """Whether an embedding says hardly more than one thing, or nothing at all (`Spectrum`)."""
+    return leading >= NEARLY_ALL or effective_rank == 0
 
 
 def spectrum(x: Float[np.ndarray, "n d"]) -> Spectrum:
@@ -64,5 +69,5 @@ def spectrum_notes(
         f"{each.leading:.1%} of their variance. What a probe reads from the rest is little more "
         "than rounding where that share is nearly all; look at the training before the verdicts"
         for name, (each, width) in found.items()
-        if each.effective_rank < COLLAPSED and min(width, len(x_pre) - 1) >= NARROW
+        if is_collapsed(each.leading, each.effective_rank) and min(width, len(x_pre) - 1) >= NARROW
     )

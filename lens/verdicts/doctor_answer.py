@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from lens.study.spectrum import COLLAPSED
+from lens.study.spectrum import is_collapsed
 
 SMALL = 0.1
 """A cohort that shows losses of this R2 answers the question; beyond, it does so in part."""
@@ -60,7 +60,7 @@ def answer(facts: Mapping[str, Any]) -> tuple[str, str]:
         f"The embeddings {row['embeddings']} have collapsed: {row['leading']:.1%} of their "
         f"variance is in one direction, their effective rank is {row['effective_rank']:.1f}."
         for row in facts["spectrum"]
-        if row["effective_rank"] < COLLAPSED
+        if is_collapsed(row["leading"], row["effective_rank"])
     ]
     return verdict, " ".join(sentences)
 

@@ -33,6 +33,10 @@ def test_only_collapsed_embeddings_are_spoken_of() -> None:
     assert "effective rank is 1.0 of 20" in notes[0]
     assert "after fine-tuning on reg" in notes[1]
     assert spectrum_notes(X, {"cls": X}) == ()
+    classifier = X.copy()
+    classifier[:, 3] *= 11
+    assert 0.8 < spectrum(classifier).leading < 0.95
+    assert spectrum_notes(X, {"cls": classifier}) == ()
 
 
 def test_a_narrow_embedding_has_not_collapsed() -> None:
