@@ -104,7 +104,12 @@ FORMS: dict[Name, Form] = {
     ),
 }
 FORMS["quick"] = FORMS["standard"]._replace(
-    patients=160, trained=320, pretrain_epochs=4, finetune_epochs=4, folds=3
+    patients=160,
+    trained=400,
+    pretrain_epochs=0,
+    finetune_epochs=5,
+    folds=3,
+    scopes={GRADE: Scope()},
 )
 
 

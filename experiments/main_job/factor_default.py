@@ -19,7 +19,7 @@ import pandas as pd
 
 import encoders
 from experiments.main_job.embedded import PERMUTED
-from experiments.main_job.embedded_training import pretrain, tracking, trained
+from experiments.main_job.embedded_training import pretrain, start, tracking, trained
 from experiments.main_job.images import from_images
 from experiments.main_job.inputs import Inputs
 from experiments.main_job.plan import Plan
@@ -42,7 +42,7 @@ EXPOSURE = "cohort-exposure.csv"
 VALIDATED = 8
 """One in so many phantoms of training chooses the epoch."""
 
-RATE = 3e-4
+RATE = 5e-4
 """Highest learning rate of fine-tuning."""
 
 
@@ -130,9 +130,12 @@ def _draw(plan: Plan) -> Pool:
 
 
 def _pretrain(plan: Plan, drawn: Callable[[], Pool], checkpoint: Path) -> None:
-    """Writes the encoder before fine-tuning."""
-    pool = drawn()
-    pretrain(plan, pool.volumes, pool.train, pool.val, checkpoint)
+    """Writes the encoder before fine-tuning; without an epoch it is its random start."""
+    if plan.phantom.pretrain_epochs:
+        pool = drawn()
+        pretrain(plan, pool.volumes, pool.train, pool.val, checkpoint)
+    else:
+        encoders.save(checkpoint, start(plan), {"origin": "random"})
 
 
 def _finetuning(
