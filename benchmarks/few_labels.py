@@ -131,7 +131,7 @@ def random_start(config: Config, seed: int) -> Any:
 
     from encoders.convnext import STEM_BIAS, ConvNeXtV2, ConvNeXtV2Config
 
-    layout = ConvNeXtV2Config.named("atto", depths=config.depths, strides=config.strides)
+    layout = ConvNeXtV2Config(depths=config.depths, widths=config.widths, strides=config.strides)
     return ConvNeXtV2(layout, rngs=nnx.Rngs(seed), stem_bias=STEM_BIAS)
 
 
@@ -199,7 +199,9 @@ def pretrain_once(
         volumes,
         train_rows=rows,
         val_rows=val,
-        masking=MaskingSettings(patch=(side,), width=config.pretrain_width),
+        masking=MaskingSettings(
+            patch=(side,), width=config.pretrain_width, target="input", visible_weight=1.0
+        ),
         settings=TrainingSettings(
             epochs=epochs,
             batch_size=config.pretrain_batch,

@@ -32,11 +32,11 @@ class Config:
     """Start no new part after this time from the start of the process."""
     processes: int | None = None
     """That draw phantoms; one per core by default."""
-    pool: int = 4000
+    pool: int = 1500
     """Phantoms without labels, to pre-train on."""
     pool_val: int = 128
     """More of them, to choose its epoch."""
-    counts: tuple[int, ...] = (120, 60, 960, 240)
+    counts: tuple[int, ...] = (120,)
     """Numbers of labels, in the order in which they are tried; smaller sets are part of larger."""
     val: int = 128
     """Phantoms with labels that choose epoch and rate."""
@@ -46,25 +46,27 @@ class Config:
     """Input, in voxels."""
     spacing: tuple[float, float, float] = (2.0, 2.0, 2.0)
     """Voxel size x y z, in mm."""
-    depths: tuple[int, int, int, int] = (2, 2, 6, 2)
+    depths: tuple[int, int, int, int] = (1, 1, 1, 1)
     """Blocks of each stage."""
+    widths: tuple[int, int, int, int] = (24, 48, 96, 192)
+    """Channels of each stage."""
     strides: tuple[int, int, int] = (2, 1, 1)
     """Of the downsamplings behind the stem, whose own is 4."""
-    pretrain_batch: int = 64
+    pretrain_batch: int = 32
     """Volumes per step of pre-training."""
-    pretrain_epochs: int = 60
+    pretrain_epochs: int = 12
     """Its passes."""
     pretrain_minutes: float | None = None
     """Fewer passes where they would take longer than this, compilation aside."""
-    pretrain_width: int = 128
+    pretrain_width: int = 64
     """Channels of its decoder."""
-    pretrain_rate: float = 1e-3
+    pretrain_rate: float = 2e-3
     """Its highest rate."""
     batch: int = 32
     """Volumes per step of fine-tuning."""
-    epoch_volumes: int = 960
+    epoch_volumes: int = 480
     """Volumes per epoch whatever the number of labels: few labels are seen more often."""
-    epochs: int = 8
+    epochs: int = 6
     """Epochs of fine-tuning."""
     rates: tuple[float, ...] = (3e-4, 1e-3)
     """Highest rates to choose from."""
