@@ -1,0 +1,148 @@
+"""The text on the study with a known mechanism for docs/evidence.md, every number from its results.
+
+python -m benchmarks.mechanism_text benchmarks/results/mechanism.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.mechanism_figure import AIMS
+
+Found = Mapping[str, Any]
+
+KINDS = {
+    "full": "fine-tuned",
+    "scratch": "the same from the random start",
+    "noise": "permuted labels, last epoch",
+    "permuted": "permuted labels, epoch by validation",
+    "frozen": "encoder frozen",
+}
+"""Kind of a fine-tuning -> what the text calls it, in order."""
+
+
+def text(found: Found) -> str:
+    """The section, from the record of `benchmarks.mechanism`."""
+    parts = (_design, _answer, _labels, _rates, _limits)
+    return "\n\n".join(part(found) for part in parts) + "\n"
+
+
+def _design(found: Found) -> str:
+    trained, summary = found["trained"], found["summary"]
+    phantoms, settings, made = trained["phantoms"], trained["settings"], trained["pretraining"]
+    owned = {k.replace("_", " "): v for k, v in found["features_by_factor"].items() if v}
+    counts = ", ".join(f"{name} {count}" for name, count in owned.items())
+    part = phantoms["finetune"] // 7
+    return (
+        "## Phantoms: the mechanism is known\n\n"
+        "![What fine-tuning did to each factor, and what the lens said](evidence-mechanism.png)\n\n"
+        f"**What was done.** Phantoms whose eight factors are drawn independently of each other. A "
+        f"ConvNeXt V2 ({_numbers(settings['widths'])} channels) is pre-trained on "
+        f"{phantoms['pretrain']:,} of them ({made['epochs']} epochs; loss on validation phantoms "
+        f"{made['start']:.2f} to {made['validation'][made['best_epoch']]:.2f}), then fine-tuned "
+        f"for labels that depend on one factor each, with {phantoms['finetune'] - 2 * part:,} "
+        f"phantoms to train on, {part} to choose the epoch and {part} to score, by "
+        f"{len({r['seed'] for r in found['runs']})} seeds. The lens judges {found['patients']} "
+        f"phantoms that no training saw, {found['features']} features of the original image; the "
+        f"median R2 before fine-tuning is {summary['full']['median_r2_before']:.2f} over those "
+        "that can be read. The truth does not go through the lens: the change of each factor's own "
+        "held-out R2, by scikit-learn's ridge regression. A feature is one of a factor that "
+        f"explains half or more of it ({counts}; the others belong to none and are not counted)."
+    )
+
+
+def _answer(found: Found) -> str:
+    full = found["summary"]["full"]
+    controls = {k: found["summary"][k] for k in ("permuted", "frozen") if k in found["summary"]}
+    said = "; ".join(
+        f"{KINDS[kind]}: {_share(each['called'])} of features called, "
+        f"{each['same_encoder']} of {each['runs']} kept the very encoder"
+        for kind, each in controls.items()
+    )
+    return (
+        f"**What was found.** Of the features whose factor changed by 0.1 or more, the lens calls "
+        f"{_share(full['sensitivity'])} in the right direction. Of its calls, "
+        f"{_share(full['false_alarms'])} are of a factor that did not change that way, and "
+        f"{_share(full['alarms_of_small_changes'])} of one that did, by less than 0.1. Of the "
+        f"features whose factor stayed, {_share(full['stayed_called'])} are called. Over features "
+        "the change that the factors foretell and the one measured correlate at "
+        f"{full['correlation_with_expected']:.2f} (median of the fine-tunings). Controls: {said}."
+    )
+
+
+def _labels(found: Found) -> str:
+    head = (
+        "| trained for | score by seed (area under the curve, R2) | R2 of that factor, before to "
+        "after | its features: gained of all, by seed | factors that lost 0.1 or more, by seed | "
+        "features lost, by seed |"
+    )
+    lines = [head, "|---|---|---|---|---|---|"]
+    full = [row for row in found["runs"] if row["kind"] == "full"]
+    for label in dict.fromkeys(row["label"] for row in full):
+        rows = [row for row in full if row["label"] == label]
+        aims = [_factor(row, AIMS[label]) for row in rows]
+        fallen = [
+            [f["factor"] for f in row["factors"] if f["state"] == "changed" and f["sign"] < 0]
+            for row in rows
+        ]
+        cells = [
+            AIMS[label].replace("_", " "),
+            ", ".join(f"{row['score']:.2f}" for row in rows),
+            ", ".join(f"{f['r2_before']:.2f} to {f['r2_after']:.2f}" for f in aims),
+            ", ".join(f"{f['gained']} of {f['features']}" for f in aims),
+            ", ".join(str(len(names)) for names in fallen),
+            ", ".join(str(row["lost"]) for row in rows),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _rates(found: Found) -> str:
+    head = (
+        "| | fine-tunings | all features called | right, of features of changed factors | "
+        "wrong, of calls | of features of factors that stayed, called |"
+    )
+    lines = [head, "|---|---|---|---|---|---|"]
+    for kind, name in KINDS.items():
+        if each := found["summary"].get(kind):
+            rates = ("called", "sensitivity", "false_alarms", "stayed_called")
+            cells = [name, str(each["runs"]), *(_share(each[rate]) for rate in rates)]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _limits(found: Found) -> str:
+    return (
+        "**Limits.** Intervals draw whole fine-tunings; those of one label share their start. "
+        "Phantoms have few ways to differ, and a small encoder. A training on permuted labels that "
+        "validation does not stop does change an encoder, and is no false alarm where the factors "
+        "fell with it.\n\n"
+        "Commands: `python -m benchmarks.mechanism_train --folder F`, the same with `--pack "
+        "F/packed`, and `python -m benchmarks.mechanism --trained F/packed --folder F`."
+    )
+
+
+def _factor(row: Found, name: str) -> Found:
+    return next(f for f in row["factors"] if f["factor"] == name)
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return f"{values[0]} to {values[-1]}"
+
+
+def _share(entry: Found) -> str:
+    """``82% [70%, 91%] of 540``; a dash where there was nothing to count."""
+    if entry["share"] is None:
+        return "– (none)"
+    share, low, high = (f"{100 * entry[key]:.3g}%" for key in ("share", "low", "high"))
+    return f"{share} [{low}, {high}] of {entry['of']:,}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("record", type=Path)
+    print(text(json.loads(parser.parse_args().record.read_text())), end="")
