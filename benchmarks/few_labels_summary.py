@@ -10,9 +10,9 @@ import numpy as np
 
 TARGETS = {
     "lesion_grade": "classification",
-    "texture_grade": "classification",
     "volume_ml": "regression",
     "lesion": "segmentation",
+    "texture_grade": "classification",
 }
 """What is learnt -> its task."""
 
