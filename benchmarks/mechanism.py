@@ -186,6 +186,7 @@ def summarise(
                 np.array_equal(material.embeddings[name], material.embeddings[before])
             ),
             "score": scores.get(name, {}).get("score"),
+            "seconds": scores.get(name, {}).get("seconds"),
             "score_name": scores.get(name, {}).get("score_name"),
         })  # fmt: skip
     counted = {factor: int((owner == factor).sum()) for factor in material.factors}

@@ -57,9 +57,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     )
     axes = upper.subplots(1, max(len(labels), 1), sharey=True, squeeze=False)[0]
     for axis, label in zip(axes, labels, strict=False):
-        _panel(
-            axis, [row for row in full if row["label"] == label], TITLES.get(str(label), str(label))
-        )
+        _panel(axis, [row for row in full if row["label"] == label], str(label))
     upper.legend(handles=_legend(), loc="outside lower center", ncols=4, fontsize=8)
     left, middle, right = lower.subplots(1, 3, width_ratios=(1, 1, 1.35))
     _rates(left, result["summary"])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from benchmarks import mechanism, mechanism_truth
 from benchmarks.mechanism import Config, Material, row_of, summary, verdicts
-from benchmarks.mechanism_figure import draw
+from benchmarks.mechanism_figure import AIM, _panel, draw
 from benchmarks.mechanism_files import packed, unpacked
 from benchmarks.mechanism_train import score, split
 from benchmarks.mechanism_truth import (
@@ -207,3 +209,17 @@ def test_a_wrong_sign_is_found_out(
     found = row_of(judged["lacks"], changes, owners(shares), shares)
     assert found["owned_found"] == 0
     assert found["owned_wrong"] == found["owned_called"] > 0
+
+
+def test_the_factor_that_was_trained_for_is_marked(
+    planted: tuple, judged: dict[str, pd.DataFrame]
+) -> None:
+    material, _ = planted
+    found = row(material, judged, "gains")
+    renamed = [f | {"factor": "gland_volume"} for f in found["factors"][:1]] + found["factors"][1:]
+    figure, axes = plt.subplots(1, 2)
+    for axis, label in zip(axes, ("volume_ml", "lesion_grade"), strict=True):
+        _panel(axis, [found | {"factors": renamed}], label)
+    marked = [any(to_hex(p.get_facecolor()).upper() == AIM for p in axis.patches) for axis in axes]
+    plt.close(figure)
+    assert marked == [True, False]
