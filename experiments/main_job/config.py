@@ -69,10 +69,10 @@ class ImageFlags:
     (with --cohort)."""
     spacing: tuple[float, float, float] | None = None
     """Voxel size x y z after resampling (mm); default 0.5 0.5 1.0, for single slices 1 1 1 (pixels
-    where the files have no pixel size), for the phantoms 1 1 2."""
+    where the files have no pixel size), for the phantoms 2 2 2, with --full 1 1 2."""
     shape: tuple[int, int, int] | None = None
     """Input of the encoder, D H W (voxels); default 64 224 224, for single slices 1 224 224, for
-    the phantoms 32 48 48."""
+    the phantoms 24 32 32, with --full 32 48 48."""
     label: tuple[str, ...] = ()
     """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by default.
     Where there is one column with masks, names of your own make several regions of it: anterior=1
@@ -112,7 +112,8 @@ class PhantomFlags:
     """The embedded default: phantoms."""
 
     quick: bool = False
-    """The same on fewer phantoms, to see it work in about a minute."""
+    """The same on fewer phantoms, to see it work in a minute and a half: an encoder at its random
+    start and fine-tuned, without the control."""
     full: bool = False
     """The four settings of the paper's Table 1 on phantoms of whole anatomy instead: an encoder
     fine-tuned for grade, volume and outline."""
@@ -120,10 +121,10 @@ class PhantomFlags:
     """Patients that the encoders are compared on; default 400, 160 with --quick, 104 with
     --full."""
     pretrain_epochs: int | None = None
-    """Passes over the training patients when the embedded encoder is pre-trained; default 9, 4 with
-    --quick."""
+    """Passes over the training patients when the embedded encoder is pre-trained; default 7, 9 with
+    --full, none with --quick."""
     finetune_epochs: int | None = None
-    """Passes over the training patients when it is fine-tuned; default 7, 4 with --quick, 5 with
+    """Passes over the training patients when it is fine-tuned; default 6, 5 with --quick and
     --full."""
 
 
