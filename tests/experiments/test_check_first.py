@@ -193,7 +193,7 @@ def test_the_main_job_on_images_refuses_first(sweep, inputs, tmp_path, changes, 
         (["--shape", "20", "48", "48"], "must be a multiple of the patch"),
         (["--phantoms", "6"], "at least 10"),
         (["--exposure", "absent.csv"], "no such file"),
-        (["--folds", "200"], "folds 200"),
+        (["--folds", "500"], "folds 500"),
     ],
 )
 def test_the_embedded_default_refuses_first(sweep, tmp_path, words, message) -> None:
