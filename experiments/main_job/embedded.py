@@ -83,7 +83,7 @@ FORMS: dict[Name, Form] = {
         patch=(8,),
         scopes=_MECHANISM,
         filters=("Original",),
-        # GLCM, most of all its MCC, takes five times as long as all of these.
+        # GLCM, most of all its MCC, takes longer than all of these.
         classes=("firstorder", "glrlm", "glszm", "gldm", "ngtdm"),
         pool="gland",
     ),
