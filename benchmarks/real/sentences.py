@@ -45,15 +45,15 @@ def change(entry: Found) -> str:
     return f"{signed(entry['delta_r2'])} [{low}, {high}]"
 
 
-def trained(found: Found, task: str) -> str:
-    """Test scores of the task's seeds, and of its controls."""
+def trained(found: Found, *tasks: str) -> str:
+    """Test scores of the tasks' seeds, and of the controls."""
     told = []
-    for name in (task, "permuted", "frozen"):
+    for name in (*tasks, "permuted", "frozen"):
         if made := runs_of(found, name):
             epochs = max(run["embedded_epoch"] for run in made)
             at = f" after {epochs} epochs" if name == "permuted" else ""
             told += [f"{NAMES[name]}{at}: {each}" for each in seeds_of(found, name)]
-    n = runs_of(found, task)[0]["test"]["n"]
+    n = runs_of(found, tasks[0])[0]["test"]["n"]
     return f"Scores on the {n} test cases, a number per seed: {'; '.join(told)}."
 
 
@@ -138,7 +138,7 @@ def named(group: Found) -> str:
 
 def answer(found: Found, task: str) -> str:
     """What was found, in sentences."""
-    lines = ["**What was found.**"]
+    lines = [f"**What was found: {NAMES[task]}.**"]
     for pool, tasks in found["pools"].items():
         result = tasks[task]
         lines.append(
@@ -225,6 +225,8 @@ def head_alone(found: Found, task: str) -> str:
     if not frozen:
         return ""
     key = next(name for name in SCORES if name in frozen[0]["test"])
+    if key not in tuned[0]["test"]:
+        return ""
     alone, seeds = frozen[0]["test"][key], [run["test"][key] for run in tuned]
     where = "within the range of" if min(seeds) <= alone <= max(seeds) else "outside the range of"
     return (
