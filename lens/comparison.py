@@ -19,19 +19,27 @@ from lens import cache, stages
 from lens.anonymise import OPEN, Anonymiser
 from lens.context import Context, read_context
 from lens.errors import InputError
-from lens.files import write_failures, write_json, write_table
+from lens.files import failure_table, write_failures, write_json, write_table
 from lens.lock import held, of_folder
 from lens.paper.shift import Shift
 from lens.progress import silent, tqdm_bar
+from lens.report.answer_text import in_lines
 from lens.report.page import write_report
-from lens.report.results import write_diagnosis, write_shift, write_study, write_sweep
+from lens.report.results import (
+    Results,
+    Scope,
+    TaskTables,
+    write_diagnosis,
+    write_shift,
+    write_study,
+    write_sweep,
+)
 from lens.salt import read_salt
 from lens.settings import DEFAULTS, DoctorForm, Settings, changed, doctor_form, flat
 from lens.study.identical import check_different
 from lens.study.load import load_study
 from lens.study.study import Study
 from lens.study.tables import EmbeddingSource, TableSource, is_table
-from lens.summary import Answered, summarise
 from lens.verdicts.doctor_summary import Diagnosis
 
 
@@ -92,16 +100,8 @@ class Comparison:
         return self._stacked(lambda result: result.shift.modalities)
 
     def summary(self) -> str:
-        """The result in sentences, a paragraph per task, and what the cohort can show at all."""
-        tables = {
-            task: Answered(result.shift.features, result.levels)
-            for task, result in self.tasks.items()
-        }
-        warnings = [f"{text}." for text in stages.warnings_of(self.study, self.settings)]
-        paragraphs = [*warnings, *summarise(tables, self.study, self.settings)]
-        if self.doctor is not None:
-            paragraphs.append(self.doctor.content["sentence"])
-        return "\n\n".join(paragraphs)
+        """The answer in sentences, a block of lines per task: those of the first screen of the page."""
+        return in_lines(self._results())
 
     def save(self, folder: str | Path) -> Path:
         """Writes the run folder that the main job writes, page and figures included.
@@ -146,11 +146,11 @@ class Comparison:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        paragraphs = "".join(f"<p>{escape(text)}</p>" for text in self.summary().split("\n\n"))
+        said = f'<pre style="white-space: pre-wrap">{escape(self.summary())}</pre>'
         counts = pd.DataFrame(
             {task: r.shift.features["verdict"].value_counts() for task, r in self.tasks.items()}
         )
-        return paragraphs + counts.fillna(0).astype(int).T.to_html()
+        return said + counts.fillna(0).astype(int).T.to_html()
 
     def _counts(self) -> dict[str, str]:
         return {
@@ -165,6 +165,32 @@ class Comparison:
         parts = [table(result).assign(task=task) for task, result in self.tasks.items()]
         stacked = pd.concat(parts, ignore_index=True)
         return stacked[["task", *(name for name in stacked if name != "task")]]
+
+    def _results(self) -> Results:
+        """The tables as `lens.report.results.read_results` reads them from a saved run."""
+        diagnosis, record = self.doctor, self._record()
+        scope = Scope(
+            facts=record["scopes"]["all"],
+            sweep=self.trained.sweep.table,
+            split=self.study.ids.assign(split=self.study.split),
+            dropped=self.study.dropped,
+            doctor={} if diagnosis is None else diagnosis.content,
+            planted=pd.DataFrame()
+            if diagnosis is None or diagnosis.findings is None
+            else diagnosis.findings.planted,
+        )
+        tasks = {
+            task: TaskTables(
+                features=result.shift.features,
+                levels=result.levels,
+                groups=result.shift.groups,
+                modalities=result.shift.modalities,
+                similarity=result.similarity,
+                encoding=result.encoding,
+            )
+            for task, result in self.tasks.items()
+        }
+        return Results(record, {"all": scope}, tasks, failure_table(self.study.set_aside))
 
     def _record(self) -> dict[str, Any]:
         return {

@@ -111,9 +111,12 @@ def write_failures(errors: Sequence[CaseError], path: Path) -> None:
     if not errors:
         path.unlink(missing_ok=True)
         return
-    write_table(
-        pd.DataFrame([error.row() for error in errors], columns=list(FAILURE_COLUMNS)), path
-    )
+    write_table(failure_table(errors), path)
+
+
+def failure_table(errors: Sequence[CaseError]) -> pd.DataFrame:
+    """A row per error with `FAILURE_COLUMNS`, as ``failures.csv`` has them."""
+    return pd.DataFrame([error.row() for error in errors], columns=list(FAILURE_COLUMNS))
 
 
 def read_failures(path: Path) -> list[CaseError]:

@@ -20,7 +20,7 @@ def test_the_python_section_runs_as_printed(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(README.parent)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Lost: 1 (" in done.stdout
+    assert "Each feature by itself: 1 lost" in done.stdout
     assert (tmp_path / "runs" / "from-python" / "report.html").stat().st_size > 10_000
     verdicts = pd.read_csv(tmp_path / "verdicts.csv").set_index("column")["verdict"]
     assert verdicts["t2.gland.original_glcm_Idm"] == "lost", "the trait that fine-tuning lost"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from lens.context import Context, read_context
 from lens.errors import CaseError
 from lens.files import file_hash, read_table, write_failures, write_table
 from lens.progress import tqdm_bar
-from lens.report.outcome import outcome
+from lens.report.answer_text import in_lines
 from lens.report.results import (
     read_projection,
     read_results,
@@ -79,10 +78,8 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
         seeds={"first": plan.settings.seed, "count": plan.settings.mlp.seeds},
         notes=list(inputs.notes),
     )
-    if said := outcome(read_results(record.folder)):
+    if said := in_lines(read_results(record.folder)):
         print(said)
-    if doctor_form(plan.config.context.doctor) != "off":
-        _say_what_shows(parts)
     return set_aside
 
 
@@ -166,13 +163,6 @@ def parts_of(plan: Plan, inputs: Inputs, folder: Path) -> dict[str, Part]:
             number += 1
         named[name] = Part(scope, pre, ft, folder / "scopes" / name if named else folder)
     return named
-
-
-def _say_what_shows(parts: Mapping[str, Part]) -> None:
-    """Prints the doctor's answer on each part."""
-    for name, part in parts.items():
-        content = json.loads((part.folder / "doctor" / "doctor.json").read_text(encoding="utf-8"))
-        print(f"{name}: {content['sentence']}")
 
 
 def _exposing_split(plan: Plan, inputs: Inputs) -> Path | None:

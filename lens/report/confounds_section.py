@@ -8,7 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from lens.report.section import Need, Report, Section
-from lens.report.verdicts_section import exposure
+from lens.report.answer_caveats import exposure
 
 CONFOUNDS = {
     "adjusted": "given the columns adjusted for (partial R2)",

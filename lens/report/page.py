@@ -32,9 +32,6 @@ def write_report(
     report = Report(without_local_paths(read_results(folder), names), folder / "figures")
     page = report.fill(
         "page.html",
-        paper=report.config["mode"] == "paper",
-        scopes=report.scopes,
-        tasks=report.tasks,
         sections=render_sections(sections, report),
     )
     write_text(folder / "report.html", page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lens.report import (
+    answer_section,
     confounds_section,
     doctor_section,
     encoding_section,
@@ -20,6 +21,7 @@ from lens.report import (
 from lens.report.section import Section, by_task
 
 SECTIONS: tuple[Section, ...] = (
+    answer_section.SECTION,
     verdicts_section.SECTION,
     doctor_section.SECTION,
     by_task(

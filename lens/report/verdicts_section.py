@@ -1,4 +1,4 @@
-"""Section: did anything change? The task's own test, a verdict per feature, and per group."""
+"""Section: the verdicts behind the answer, of every feature and of each group of features."""
 
 from __future__ import annotations
 
@@ -47,15 +47,6 @@ SCORES = {
 }
 """What R2 is about, by the setting of that name."""
 
-WITHHELD = {
-    "learning curve": "the embedding with less of the feature also needs more patients to be read, "
-    "and with very many of them the change is not shown",
-    "unseen patients": "the gain is not shown in patients whom fine-tuning did not see",
-    "other seeds": "encoders fine-tuned from other seeds differ by as much",
-}
-"""Reasons of `lens.verdicts.rules.withheld`, for people."""
-
-
 def render(report: Report) -> Markup:
     """A figure and tables per task, and how a verdict is reached."""
     config, tasks = report.config, []
@@ -67,10 +58,9 @@ def render(report: Report) -> Markup:
                 "name": task.name,
                 "scope": task.scope,
                 "figure": report.draw(figure, f"{task.name}-verdicts"),
-                "answer": answer(features, levels, config["level"]),
                 "whole": levels.iloc[0].to_dict(),
                 "groups": group_verdicts(levels),
-                **evidence(features, config["margin"]),
+                **evidence(features),
             }
         )
     return report.fill(
@@ -80,46 +70,17 @@ def render(report: Report) -> Markup:
         colours=VERDICT_COLOURS | {"absent": EDGE},
         scores=SCORES[config["scores"]],
         min_encoders=MIN_ENCODERS,
-        unknown=[task["name"] for task in tasks if task["exposure"] == "unknown"],
     )
 
 
 SECTION = Section("verdicts", (Need("features", ("verdict",)),), render)
 
 
-def answer(features: pd.DataFrame, levels: pd.DataFrame, level: float) -> str:
-    """The test of the task as a whole, in one sentence.
+def evidence(features: pd.DataFrame) -> dict[str, Any]:
+    """Counts, listed features and what they do not show, of one task.
 
     Args:
         features: rows of ``features.parquet``.
-        levels: rows of ``levels.csv``, that of the task first.
-        level: family-wise, of the verdicts.
-    """
-    p = float(levels["p_group"].iloc[0])
-    chance = f"one test of all {len(features)} features together, p = {number(p, 4)}"
-    counts = features["verdict"].value_counts()
-    called = int(counts.get("lost", 0) + counts.get("gained", 0))
-    recoded = int(counts.get("recoded", 0))
-    if p <= level:
-        alone = "" if called else "; no single feature can be named, though"
-        return f"Yes: a change of R2 is shown ({chance}){alone}."
-    also = [
-        f"{called} {_of(called)} shown to change by {_own(called)}" if called else "",
-        f"{recoded} {_of(recoded)} read differently, with the information still there"
-        if recoded
-        else "",
-    ]
-    single = "; ".join(part for part in also if part)
-    ending = f"; {single}" if single else ", which is not to say that there is none"
-    return f"Not as a whole: no change of R2 is shown ({chance}){ending}."
-
-
-def evidence(features: pd.DataFrame, margin: float) -> dict[str, Any]:
-    """Counts, listed features and caveats of one task.
-
-    Args:
-        features: rows of ``features.parquet``.
-        margin: smallest change of R2 that counts.
     """
     counts = _counts(features)
     return {
@@ -134,10 +95,8 @@ def evidence(features: pd.DataFrame, margin: float) -> dict[str, Any]:
         "ceiling": bool(features["r2_ceiling"].notna().any()),
         "band": BAND in features,
         "retrained": int(features["retrained"].iloc[0]),
-        "withheld": withheld_in_words(features),
         "detectable": detectable(features),
-        "exposure": exposure(features),
-        "disagreement": _disagreement(features, margin),
+        "disagreement": _disagreement(features),
     }  # fmt: skip
 
 
@@ -161,37 +120,6 @@ def detectable(features: pd.DataFrame) -> str:
         who = f"{never} of them" if parts else "them"
         parts.append(f"for {who} not even the loss of all that is explained would have been shown")
     return "; ".join(parts)
-
-
-def withheld_in_words(features: pd.DataFrame) -> list[dict[str, Any]]:
-    """Changes that were shown and not called: ``count``, ``reason`` and the ``verdicts`` instead.
-
-    Args:
-        features: rows of ``features.parquet``.
-    """
-    rows = []
-    for reason, found in features[features["withheld"].isin([*WITHHELD])].groupby("withheld"):
-        counts = found["verdict"].value_counts()
-        rows.append(
-            {
-                "count": len(found),
-                "reason": WITHHELD[str(reason)],
-                "verdicts": ", ".join(f"{counts[v]} {v}" for v in VERDICTS if v in counts),
-            }
-        )
-    return rows
-
-
-def exposure(features: pd.DataFrame) -> str:
-    """Whom fine-tuning saw: ``unknown``; ``all``; ``none``; or ``some`` of the patients.
-
-    Args:
-        features: rows of ``features.parquet``.
-    """
-    seen, unseen = (f"r2_{name}_pre" in features for name in ("exposed", "unexposed"))
-    return {(True, True): "some", (True, False): "all", (False, True): "none"}.get(
-        (seen, unseen), "unknown"
-    )
 
 
 def group_verdicts(levels: pd.DataFrame) -> dict[str, Any]:
@@ -348,14 +276,12 @@ def _nonlinear(features: pd.DataFrame) -> dict[str, int]:
     return counts
 
 
-def _disagreement(features: pd.DataFrame, margin: float) -> dict[str, Any]:
-    """Features whose importance, the paper's score, changed in the other direction than R2.
+def _disagreement(features: pd.DataFrame) -> dict[str, Any]:
+    """Features lost or gained whose importance, the paper's score, changed in the other direction.
 
-    Only features whose R2 changed beyond its interval, and by the margin, count: below that the
-    sign of a change is chance.
+    Only these count: of a change that is not shown the sign is chance.
     """
-    sure = (features["delta_r2_low"] > 0) | (features["delta_r2_high"] < 0)
-    sure &= features["delta_r2"].abs() >= margin
+    sure = features["verdict"].isin(["lost", "gained"])
     against = sure & (features["delta_r2"] * features["delta_importance"] < 0)
     examples = features[against & features["medoid"]]
     largest = examples["delta_r2"].abs().sort_values(ascending=False, kind="stable").index[:3]
@@ -366,11 +292,3 @@ def _disagreement(features: pd.DataFrame, margin: float) -> dict[str, Any]:
             {**row, "label": label(row)} for row in examples.loc[largest].to_dict("records")
         ],
     }
-
-
-def _of(count: int) -> str:
-    return "feature is" if count == 1 else "features are"
-
-
-def _own(count: int) -> str:
-    return "itself" if count == 1 else "themselves"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -51,6 +51,36 @@ def spectrum(x: Float[np.ndarray, "n d"]) -> Spectrum:
     return Spectrum(float(np.exp(-(shares * np.log(shares)).sum())), float(shares[-1]), dead)
 
 
+def spectrum_rows(
+    x_pre: Float[np.ndarray, "n d"], x_ft: Mapping[str, Float[np.ndarray, "n e"]]
+) -> list[dict[str, Any]]:
+    """Spectrum of each side, as ``run.json`` keeps it.
+
+    Args:
+        x_pre: embeddings before fine-tuning.
+        x_ft: task -> embeddings after it.
+
+    Returns:
+        Rows with ``task``, an empty text before fine-tuning; ``width``, the dimensions;
+        ``effective_rank, leading`` of `Spectrum`; and ``collapsed`` (`is_collapsed`), never so of
+        an embedding that is narrow by its size (`NARROW`).
+    """
+    rows = []
+    for task, x in {"": x_pre, **x_ft}.items():
+        found, most = spectrum(x), min(x.shape[1], len(x) - 1)
+        collapsed = is_collapsed(found.leading, found.effective_rank) and most >= NARROW
+        rows.append(
+            {
+                "task": task,
+                "width": int(x.shape[1]),
+                "effective_rank": found.effective_rank,
+                "leading": found.leading,
+                "collapsed": bool(collapsed),
+            }
+        )
+    return rows
+
+
 def spectrum_notes(
     x_pre: Float[np.ndarray, "n d"], x_ft: Mapping[str, Float[np.ndarray, "n e"]]
 ) -> tuple[str, ...]:
@@ -60,14 +90,15 @@ def spectrum_notes(
         x_pre: embeddings before fine-tuning.
         x_ft: task -> embeddings after it.
     """
-    sides = {"before fine-tuning": x_pre}
-    sides |= {f"after fine-tuning on {task}": x for task, x in x_ft.items()}
-    found = {name: (spectrum(x), x.shape[1]) for name, x in sides.items()}
-    return tuple(
-        f"The embeddings {name} have collapsed: their effective rank is "
-        f"{each.effective_rank:.1f} of {width} dimensions, and one direction holds "
-        f"{each.leading:.1%} of their variance. What a probe reads from the rest is little more "
+    return tuple(collapse_sentence(row) for row in spectrum_rows(x_pre, x_ft) if row["collapsed"])
+
+
+def collapse_sentence(row: Mapping[str, Any]) -> str:
+    """What a row of `spectrum_rows` says of a collapsed embedding, without a full stop."""
+    side = f"after fine-tuning on {row['task']}" if row["task"] else "before fine-tuning"
+    return (
+        f"The embeddings {side} have collapsed: their effective rank is "
+        f"{row['effective_rank']:.1f} of {row['width']} dimensions, and one direction holds "
+        f"{row['leading']:.1%} of their variance. What a probe reads from the rest is little more "
         "than rounding where that share is nearly all; look at the training before the verdicts"
-        for name, (each, width) in found.items()
-        if is_collapsed(each.leading, each.effective_rank) and min(width, len(x_pre) - 1) >= NARROW
     )

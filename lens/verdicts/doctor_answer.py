@@ -107,10 +107,12 @@ def _verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
         if np.isinf(worst):
             what = "not even the loss of all that is read of a typical feature"
         return "no", (
-            f"{what} shows with 80% power, and the median R2 of the explained {facts['unit']} "
-            f"({known}) is {facts['median_r2']:.2f}; {_alarms(facts)}."
+            f"{what} shows with 80% power{_where(facts)}, and the median R2 of the explained "
+            f"{facts['unit']} ({known}) is {facts['median_r2']:.2f}; {_alarms(facts)}."
         )
-    shows = f"it shows losses of R2 of {worst:.2f} or more with 80% power, for {known}"
+    shows = (
+        f"it shows losses of R2 of {worst:.2f} or more with 80% power{_where(facts)}, for {known}"
+    )
     if worst > SMALL:
         return "partly", f"{shows}, and smaller ones may go unseen; {_alarms(facts)}."
     return "yes", f"{shows}; {_alarms(facts)}."
@@ -122,6 +124,15 @@ def _worst(facts: Mapping[str, Any]) -> float:
     if facts["form"] == "full":
         limits.append(facts["detectable"])
     return np.inf if None in limits else max(limits)
+
+
+def _where(facts: Mapping[str, Any]) -> str:
+    """The task that shows least, where there are several and the verdicts alone are asked."""
+    tasks = facts["tasks"]
+    if facts["form"] == "full" or len(tasks) < 2:
+        return ""
+    least = max(tasks, key=lambda row: np.inf if row["detectable"] is None else row["detectable"])
+    return f" on {least['task']}, the task that shows least"
 
 
 def _alarms(facts: Mapping[str, Any]) -> str:

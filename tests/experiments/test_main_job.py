@@ -60,10 +60,10 @@ def finished(tables: dict[str, Path], tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "own tables"
     done = run(*table_flags(tables), "--out", folder, *SMALL)
     assert done.returncode == 0, done.stderr
-    changed, *groups, can_show, last = done.stdout.splitlines()
-    assert can_show.startswith("all: With 200 patients"), "what the cohort can show"
+    changed, *said, badge, last = done.stdout.splitlines()
     assert changed.startswith("cls: did anything change? "), "what it shows"
-    assert groups, "a line per modality and region"
+    assert any(line.startswith("  What these patients cannot tell: ") for line in said)
+    assert badge.startswith("  ["), "whether it can be read as it stands"
     assert last == f"report: {folder / 'report.html'}"
     return folder
 
@@ -238,7 +238,7 @@ def test_the_width_follows_the_patients_and_too_many_units_come_first(
     assert (said in page) == (mode == "paper")
     if mode == "paper":
         assert page.count(said) == 1
-        assert page.index('class="warning"') < page.index(said) < page.index('class="note"')
+        assert page.index('class="warns"') < page.index(said) < page.index("<b>Compared</b>")
 
 
 def test_report_can_be_drawn_again(finished: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_report_leads_with_the_verdicts(finished: Path) -> None:
     assert "n = 160 patients held out" in page
     assert "3-fold cross-validation by patient" in page
     for task in ("cls", "rot"):
-        section = page[page.index(f"<h3>{task}: did anything change?") :]
+        section = page[page.index(f"<h3>{task}</h3>") :]
         table = features(finished, task)
         count = table.loc[table["modality"] == "t2", "verdict"].value_counts()
         cells = [f"<td>{count.get(verdict, 0) or ''}</td>" for verdict in VERDICTS]

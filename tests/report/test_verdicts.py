@@ -6,17 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lens.report.answer import whole_test
+from lens.report.answer_caveats import WITHHELD, exposure, withheld_in_words
 from lens.report.verdicts_section import (
     SHAPES,
     VERDICT_COLOURS,
-    WITHHELD,
-    answer,
     detectable,
     evidence,
-    exposure,
     group_verdicts,
     verdict_figure,
-    withheld_in_words,
 )
 from lens.settings import Rules
 from lens.verdicts.held_out import RIDGE_VIEWS
@@ -64,7 +62,7 @@ def features() -> pd.DataFrame:
 
 
 def test_counts_add_up(features: pd.DataFrame) -> None:
-    content = evidence(features, 0.01)
+    content = evidence(features)
     rows = {row["name"]: row for row in content["counts"]}
     assert content["total"] == {
         "name": "all features", "total": 8,
@@ -76,7 +74,7 @@ def test_counts_add_up(features: pd.DataFrame) -> None:
 
 
 def test_a_cluster_is_listed_once_and_the_largest_change_first(features: pd.DataFrame) -> None:
-    rows = [row for row in evidence(features, 0.01)["changed"] if row["verdict"] == "lost"]
+    rows = [row for row in evidence(features)["changed"] if row["verdict"] == "lost"]
     assert [row["delta_r2"] for row in rows] == [-0.6, -0.5]
     assert [(row["alike"], row["copies"]) for row in rows] == [(0, 0), (1, 1)]
     assert rows[0]["label"] == "T2 gland, original GLDM F2"
@@ -86,20 +84,20 @@ def test_a_feature_is_listed_with_a_verdict_that_its_medoid_does_not_share(
     features: pd.DataFrame,
 ) -> None:
     features.loc[0, "verdict"] = "undecided"
-    rows = [row for row in evidence(features, 0.01)["changed"] if row["verdict"] == "lost"]
+    rows = [row for row in evidence(features)["changed"] if row["verdict"] == "lost"]
     assert [row["feature"] for row in rows] == ["F2", "F1"]
     assert (rows[1]["alike"], rows[1]["copies"]) == (0, 1)
 
 
 def test_p_of_a_recoded_feature_is_that_of_the_frozen_probe(features: pd.DataFrame) -> None:
-    rows = {row["feature"]: row for row in evidence(features, 0.01)["changed"]}
+    rows = {row["feature"]: row for row in evidence(features)["changed"]}
     assert (rows["F0"]["p"], rows["F0"]["q"]) == (0.001, 0.002)
     assert rows["F5"]["p"] == 0.02
     assert np.isnan(rows["F5"]["q"])
 
 
 def test_what_the_nonlinear_reader_finds_is_said(features: pd.DataFrame) -> None:
-    content = evidence(features, 0.01)
+    content = evidence(features)
     found = {row["feature"]: row["reader"] for row in content["changed"]}
     assert found == {"F2": "still there", "F0": "lost too", "F4": "not clear", "F5": ""}
     assert content["nonlinear"] == {"lost": 3, "lost_linear": 1, "gained": 1, "gained_linear": 0}
@@ -173,12 +171,15 @@ def levels(p: float) -> pd.DataFrame:
 
 
 def test_the_task_is_answered_by_its_own_test(features: pd.DataFrame) -> None:
-    assert answer(features, levels(0.001), 0.05).startswith("Yes: a change of R2 is shown (")
-    assert "p = 0.0010)." in answer(features, levels(0.001), 0.05)
+    def said(features: pd.DataFrame, p: float) -> str:
+        return whole_test(features, levels(p), 0.05).text
+
+    assert said(features, 0.001).startswith("Yes: a change of R2 is shown (")
+    assert "p = 0.0010)." in said(features, 0.001)
     nothing = features.assign(verdict="undecided")
-    assert answer(nothing, levels(0.001), 0.05).endswith("no single feature can be named, though.")
-    assert answer(nothing, levels(0.2), 0.05).endswith("not to say that there is none.")
-    some = answer(features, levels(0.06), 0.05)
+    assert said(nothing, 0.001).endswith("no single feature can be called lost or gained, though.")
+    assert said(nothing, 0.2).endswith("not to say that there is none.")
+    some = said(features, 0.06)
     assert some.startswith("Not as a whole: ")
     assert "; 4 features are shown to change by themselves; 1 feature is read differently" in some
 
@@ -192,12 +193,12 @@ def test_groups_stand_by_modality_and_class() -> None:
     assert cells[1] is None
 
 
-def test_opposite_signs_count_where_the_change_is_sure_and_not_tiny(features: pd.DataFrame) -> None:
-    found = evidence(features, 0.005)["disagreement"]
-    # Two lost near copies with a growing importance, and one that grew by 0.01.
-    assert (found["count"], found["of"]) == (3, 5)
-    assert [row["delta_r2"] for row in found["examples"]] == [-0.5, 0.01]
-    assert evidence(features, 0.45)["disagreement"]["count"] == 1
+def test_opposite_signs_count_where_a_loss_or_gain_is_called(features: pd.DataFrame) -> None:
+    found = evidence(features)["disagreement"]
+    # Two lost near copies with a growing importance; what is not called has no sign to speak of.
+    assert (found["count"], found["of"]) == (2, 4)
+    assert [row["delta_r2"] for row in found["examples"]] == [-0.5]
+    assert evidence(features.assign(verdict="undecided"))["disagreement"]["of"] == 0
 
 
 def test_every_verdict_has_a_colour_and_changes_are_listed(features: pd.DataFrame) -> None:
@@ -206,7 +207,7 @@ def test_every_verdict_has_a_colour_and_changes_are_listed(features: pd.DataFram
     assert len(marks) == len(VERDICTS)
     changes = [verdict for verdict in VERDICTS if verdict not in NO_CHANGE]
     assert len({SHAPES[verdict] for verdict in changes}) == len(changes), "without colour vision"
-    listed = [row["verdict"] for row in evidence(features, 0.01)["changed"]]
+    listed = [row["verdict"] for row in evidence(features)["changed"]]
     assert list(dict.fromkeys(listed)) == changes
 
 
