@@ -7,14 +7,16 @@ PYTHON ?= python3
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test lint wheel-test lock clean
+.PHONY: help sweep test lint docs wheel-test lock clean
 
 help:
 	@echo "make sweep        run the main job on the embedded phantom cohort (ARGS='--quick' and others are passed on)"
 	@echo "make test         run the tests (ARGS='tests/test_decoder.py -x' and others are passed on)"
-	@echo "make lint         ruff and pyright"
+	@echo "make lint         ruff and pyright, and the site built strictly"
+	@echo "make docs         build the documentation site into site/"
 	@echo "make wheel-test   build the wheel, install it into a new environment, run it from elsewhere"
 	@echo "make lock         write requirements/ from pyproject.toml and constraints.txt (needs uv)"
 	@echo "make clean        delete the environment (run folders stay)"
@@ -34,7 +36,7 @@ $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.run
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,docs,dev]'
 	@touch $@
 
 sweep: $(VENV)/.run
@@ -43,11 +45,21 @@ sweep: $(VENV)/.run
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/pyright --project pyright-tests.toml
+	$(MKDOCS) build --site-dir $(VENV)/site
+
+# Strict: a link, an anchor or a page that is not in the navigation is an error. Nothing is fetched.
+docs: $(VENV)/.docs
+	$(MKDOCS) build
+	@echo "site/index.html"
 
 wheel-test: $(VENV)/.test
 	$(BIN)/python -m tests.wheel_check

@@ -1,12 +1,7 @@
 """The main job: what did fine-tuning change, in radiomic features?
 
-The embedded phantom cohort, end to end; tables of your own; images of your own:
-
-python -m experiments.sweep
-
-python -m experiments.sweep --pre X.npz --ft cls=Y.npz --radiomics R.parquet --out DIR
-
-python -m experiments.sweep --cohort cohort.csv --encoder-pre A --encoder-ft cls=B --out DIR
+Input are tables of your own (--pre, --ft, --radiomics), images of your own (--cohort,
+--encoder-pre, --encoder-ft) or, without either, an embedded cohort of phantoms, end to end.
 """
 
 from __future__ import annotations
@@ -15,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from experiments.common.anonymous import Hidden, check_out
 from experiments.common.cli import DONE, alone, list_set_aside, run
-from experiments.main_job.config import Config
+from experiments.main_job.config import EXAMPLES, GROUPS, Config
 from experiments.main_job.plan import named_files, run_folder, settle
 from lens.lock import of_folder
 
@@ -73,4 +68,4 @@ def job(config: Config, names: Names) -> int:
 
 
 if __name__ == "__main__":
-    run(Config, job, description=__doc__)
+    run(Config, job, groups=GROUPS, examples=EXAMPLES, description=__doc__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from encoders.sources import content_hash, header_of, open_encoder
 from encoders.state_dicts import not_finite
+from tests.documents import blocks
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "export"
 SHAPE = (2, 32, 32)
@@ -107,11 +107,12 @@ PREPARED: dict[str, tuple[str, Callable[[Path], None], int | None, bool]] = {
 
 
 def snippet(page: str) -> str:
-    blocks = re.findall(
-        r"```python\n(.*?)```", (PAGES / f"{page}.md").read_text("utf-8"), re.DOTALL
-    )
-    assert len(blocks) == 1, "one snippet to copy"
-    return blocks[0]
+    found = blocks(PAGES / f"{page}.md")
+    snippets = [
+        block.text for block in found if block.kind == "python" and "def load" in block.text
+    ]
+    assert len(snippets) == 1, "one snippet to copy"
+    return snippets[0]
 
 
 def test_every_page_is_run_and_listed() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import tyro
 
 from experiments.common.anonymous import Hidden, anonymously
+from experiments.common.command_help import Groups, plain
 from experiments.common.failures import REFUSED, cache_home, explain
 from experiments.common.stopping import stop_tidily
 from lens.errors import CaseError
@@ -37,15 +38,29 @@ Job = Callable[..., int]
 log = logging.getLogger(__name__)
 
 
-def run(config: Callable[..., Config], job: Job, **options: Any) -> NoReturn:
+def run(
+    config: Callable[..., Config],
+    job: Job,
+    *,
+    groups: Groups | None = None,
+    examples: str = "",
+    **options: Any,
+) -> NoReturn:
     """Parses the command line into `config`, runs `job` on it and exits with the job's code.
 
     An expected failure ends with one line on standard error and exit code 1, an unexpected one with
     a line that names the file with its traceback; a signal to stop with 128 plus its number. What
     the job is to hide (`alone`) is hidden in all of this.
+
+    Args:
+        config: the dataclass of the job's flags.
+        job: what to run.
+        groups: order and titles of the flags in ``--help``.
+        examples: what ``--help`` ends with.
+        options: of the parser, such as `description`.
     """
     stop_tidily()
-    parsed = tyro.cli(config, **{"prog": _program(), **options})
+    parsed = _parsed(config, groups, examples, **options)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Orbax and JAX narrate their work at INFO; a user follows ours.
     for library in ("absl", "jax", "orbax", "distributed"):
@@ -69,6 +84,19 @@ def run(config: Callable[..., Config], job: Job, **options: Any) -> NoReturn:
                 # Python would try to write the rest at its end.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _parsed(
+    config: Callable[..., Config], groups: Groups | None, examples: str, **options: Any
+) -> Config:
+    """The command line; ``--help`` and wrong usage end the process, the former after examples."""
+    registry = plain(groups, config if isinstance(config, type) else None)
+    try:
+        return tyro.cli(config, **{"prog": _program(), "registry": registry, **options})
+    except SystemExit as ended:
+        if not ended.code and examples:
+            print(f"examples:{examples.rstrip().format(program=_program())}")
+        raise
 
 
 def alone(

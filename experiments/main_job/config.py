@@ -15,6 +15,41 @@ from lens.settings import DoctorForm, NiftiForm, Settings
 Pairs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 Lists = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
+GROUPS = {
+    "input: tables": ("tables",),
+    "input: images": ("images",),
+    "input: phantoms": ("phantom",),
+    "analysis: regions": ("roi", "scope"),
+    "analysis": ("analysis",),
+    "analysis: context": ("context",),
+    "output: privacy": ("privacy",),
+    "output": ("out", "dry_run"),
+}
+"""Titles in ``--help`` and the fields of `Config` below each; other single flags go to the last."""
+
+EXAMPLES = """
+  the embedded phantoms, to see what comes out (under four minutes on two cores):
+    {program}
+
+  tables of your own, first as a rehearsal that writes nothing:
+    {program} --pre before.npz --ft cls=after.npz --radiomics radiomics.csv --dry-run
+    {program} --pre before.npz --ft cls=after.npz --radiomics radiomics.csv --out runs/mine
+
+  PyRadiomics' own output, a table per modality and region:
+    {program} --pre before.npz --ft cls=after.npz \\
+        --radiomics t2.gland=t2.csv dwi.gland=dwi.csv --id-column Patient --out runs/mine
+
+  images of your own; encoders are checkpoints, .onnx files or functions of your code:
+    {program} --cohort cohort.csv --encoder-pre encode.py:before \\
+        --encoder-ft cls=encode.py:after --out runs/mine
+
+  three seeds of the fine-tuning, and whom it saw:
+    {program} --pre before.npz --ft cls=after-0.npz --retrained cls=after-1.npz \\
+        --retrained cls=after-2.npz --exposure patients.csv \\
+        --radiomics radiomics.csv --out runs/seeds
+"""
+"""What ``--help`` ends with."""
+
 
 @dataclass(frozen=True)
 class TableFlags:
