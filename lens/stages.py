@@ -26,6 +26,7 @@ from lens.progress import Bar, silent
 from lens.scratch import IN_MEMORY, Scratch
 from lens.settings import DoctorForm, Scores, Settings, default_width
 from lens.study.embedding_checks import repeated_notes
+from lens.study.fingerprints import fingerprints
 from lens.study.spectrum import spectrum_notes, spectrum_rows
 from lens.study.study import Study
 from lens.verdicts import confounds as confounding
@@ -271,7 +272,7 @@ def diagnose(
 
 
 def facts(study: Study, settings: Settings) -> dict[str, Any]:
-    """What a report says of a study: sizes, folds, spectra of the embeddings, and notes."""
+    """What a report says of a study: sizes, folds, spectra, hashes of its tables and notes."""
     settings = settings.settled()
     held_out = times_held_out(study_folds(study, settings)) > 0
     warnings = warnings_of(study, settings)
@@ -287,6 +288,7 @@ def facts(study: Study, settings: Settings) -> dict[str, Any]:
         "columns": len(study.features),
         "hidden": settings.mlp.width(_fitted_patients(study)),
         "spectrum": spectrum_rows(study.x_pre, study.x_ft),
+        "fingerprints": fingerprints(study),
         "warnings": warnings,
         "notes": [*warnings, *study.notes],
     }

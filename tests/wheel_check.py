@@ -23,7 +23,7 @@ import SimpleITK as sitk
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lens", "encoders", "experiments")
-DATA = (".yaml", ".html", ".css", ".pyi", ".typed")
+DATA = (".yaml", ".html", ".css", ".json", ".pyi", ".typed")
 """Files that are not code and that the packages read or ship."""
 
 OUTPUTS = ("run.json", "report.html", "split.csv", "cls/features.parquet", "cls/groups.csv")

@@ -12,12 +12,18 @@ from experiments.main_job.plan import Plan, retrained_files
 from lens.anonymise import OPEN, Names
 from lens.errors import CaseError, InputError
 from lens.openable import not_a_file
-from lens.report.results import RUN_FILES, SCOPE_FILES, TASK_FILES
+from lens.report.results import (
+    PAPER_FILES,
+    PAPER_FOLDER,
+    RUN_FILES,
+    SCOPE_FILES,
+    TASK_FILES,
+)
 from lens.study.located import stored_files
 
 PAGE = "report.html"
 
-FOLDERS = ("figures", "scopes")
+FOLDERS = ("figures", PAPER_FOLDER, "scopes")
 """Of the run folder, beside one of each task."""
 
 FILES_OF_IMAGES = (
@@ -88,7 +94,7 @@ def _own_files(plan: Plan) -> list[Path]:
     tasks = [*plan.scopes, *pairs(plan.config.tables.ft, "--ft")]
     tasks += pairs(plan.config.images.encoder_ft, "--encoder-ft")
     return [
-        *(plan.out / name for name in (*RUN_FILES, PAGE, *SCOPE_FILES)),
+        *(plan.out / name for name in (*RUN_FILES, *PAPER_FILES, PAGE, *SCOPE_FILES)),
         *(plan.out / task / name for task in dict.fromkeys(tasks) for name in TASK_FILES),
     ]
 

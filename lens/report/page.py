@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lens.anonymise import OPEN, Names
+from lens.cards.card import write_card
 from lens.files import write_text
 from lens.report.local_paths import without_local_paths
 from lens.report.results import read_results
@@ -18,6 +19,8 @@ def write_report(
 ) -> Path:
     """Draws the figures of a finished run and writes ``report.html``, which names no local path.
 
+    The run's lens card is written with it (`lens.cards.card`).
+
     Args:
         folder: of the run.
         sections: in the order of the page; those whose tables the run lacks are left out.
@@ -29,7 +32,9 @@ def write_report(
     Raises:
         InputError: the folder is not that of a finished run, or a table is missing or damaged.
     """
-    report = Report(without_local_paths(read_results(folder), names), folder / "figures")
+    results = read_results(folder)
+    write_card(folder, results)
+    report = Report(without_local_paths(results, names), folder / "figures")
     page = report.fill(
         "page.html",
         sections=render_sections(sections, report),

@@ -58,6 +58,15 @@ TASK_FILES = {
 
 FILES = RUN_FILES | SCOPE_FILES | TASK_FILES
 
+PAPER_FILES = {
+    "card.json": "the run's lens card, without patients",
+    "methods.md": "methods text to paste",
+}
+"""Files of the run folder that are written with the page; no card of fewer than 20 patients."""
+
+PAPER_FOLDER = "tables"
+"""Folder of the tables for a paper, in the run folder."""
+
 COLUMNS = {
     "failures.csv": FAILURE_COLUMNS,
     "dropped.csv": ("column", "reason"),

@@ -10,12 +10,15 @@ import re
 from lens.names import name_problem
 
 RESERVED = (
-    "pre", "figures", "scopes", "doctor", "encoders", "embeddings", "cohort", "volumes",
+    "pre", "figures", "tables", "scopes", "doctor", "encoders", "embeddings", "cohort", "volumes",
     "training", "radiomics-cache", "embeddings-cache",
 )  # fmt: skip
 """Names that a run folder has for things of its own."""
 
-SUFFIXES = (".json", ".html", ".csv", ".npz", ".parquet", ".lock", ".log", ".png", ".svg")
+SUFFIXES = (
+    ".json", ".html", ".csv", ".npz", ".parquet", ".lock", ".log", ".png", ".svg", ".pdf", ".md",
+    ".tex",
+)  # fmt: skip
 """Of the files next to the tasks' folders."""
 
 PLAIN = re.compile(r"[^\W_][\w .+-]*")

@@ -1,0 +1,1 @@
+"""Lens cards: a run's settings and statistics without patients; several of them compared."""

@@ -1,0 +1,164 @@
+"""The page of a comparison, its tables and figures: one folder, from runs or cards."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+
+import lens
+from lens.cards.agreement import verdict_in_all
+from lens.cards.entries import Comparable
+from lens.cards.figures import PAIRS, change_figure, forest_figure
+from lens.cards.tables import Tables, tables_of
+from lens.cards.words import sentences
+from lens.files import write_json, write_table, write_text
+from lens.report.figures import save
+from lens.report.verdicts_section import VERDICT_COLOURS
+from lens.report.words import interval, label, literal, modality_name, number
+from lens.verdicts.rules import VERDICTS
+
+PAGE, FACTS = "compare.html", "compare.json"
+"""The page, and what was compared."""
+
+TABLES = ("features.csv", "groups.csv", "pooled.csv", "pairs.csv")
+"""Tables of a comparison; of runs of the same patients without the third."""
+
+SHOWN = 60
+"""Features in the page's table, those with the largest changes."""
+
+
+def write_comparison(folder: Path, blocks: Sequence[Comparable]) -> list[str]:
+    """Writes page, tables and figures.
+
+    Args:
+        folder: where to; with several comparisons each has its tables in ``<task>/``.
+        blocks: of `lens.cards.entries.choose`.
+
+    Returns:
+        The sentences of the page, comparison by comparison.
+    """
+    parts = []
+    for block in blocks:
+        # Several blocks are one for each task that all runs have; else the tasks may differ.
+        inside = folder / block.entries[0].task if len(blocks) > 1 else folder
+        parts.append(_write_block(inside, block, tables_of(block)))
+    write_json(folder / FACTS, _facts(blocks))
+    page = _environment().get_template("compare.html").render(
+        blocks=parts, verdicts=VERDICTS, colours=VERDICT_COLOURS | {"absent": "#9c9c9c"},
+        version=lens.__version__, level=blocks[0].entries[0].settings["level"], pairs_shown=PAIRS,
+    )  # fmt: skip
+    write_text(folder / PAGE, page)
+    return [text for part in parts for text in part["sentences"]]
+
+
+def _write_block(folder: Path, block: Comparable, tables: Tables) -> dict[str, Any]:
+    found = dict(zip(TABLES, tables, strict=True))
+    for name, table in found.items():
+        if len(table):
+            write_table(table, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    figures = folder / "figures"
+    forest = forest_figure(block, tables)
+    return {
+        "title": ", ".join(dict.fromkeys(entry.task for entry in block.entries)),
+        "entries": block.entries,
+        "independent": block.independent,
+        "notes": block.notes,
+        "sentences": sentences(block, tables),
+        "changes": _drawn(change_figure(block), figures, "changes"),
+        "forest": None if forest is None else _drawn(forest, figures, "forest"),
+        "pairs": tables.pairs.to_dict("records"),
+        "groups": _group_rows(block, tables),
+        "features": _feature_rows(block, tables),
+        "count": len(block.entries[0].features),
+    }
+
+
+def _facts(blocks: Sequence[Comparable]) -> dict[str, Any]:
+    """What was compared, without paths: for whoever finds the folder."""
+    return {
+        "radiomic-lens": lens.__version__,
+        "comparisons": [
+            {
+                "runs": [
+                    {"run": e.label, "task": e.task, "settings": dict(e.settings), **e.facts}
+                    for e in block.entries
+                ],
+                "features": len(block.entries[0].features),
+                "left_out": block.left_out,
+                "independent": block.independent,
+                "notes": block.notes,
+            }
+            for block in blocks
+        ],
+    }
+
+
+def _group_rows(block: Comparable, tables: Tables) -> list[dict[str, Any]]:
+    """A row per common level: its name, a cell per run, and the pooled change if there is one."""
+    rows = []
+    for at, row in enumerate(block.entries[0].levels.to_dict("records")):
+        where = f"{modality_name(row['modality'])} {row['roi']}".strip()
+        name = "all features" if row["level"] == "task" else f"{where} {row['group']}"
+        rows.append(
+            {
+                "name": name.removesuffix(" all") if row["level"] == "modality" else name,
+                "cells": [e.levels.iloc[at].to_dict() for e in block.entries],
+                "pooled": tables.pooled.iloc[at].to_dict() if len(tables.pooled) else None,
+            }
+        )
+    return rows
+
+
+def _feature_rows(block: Comparable, tables: Tables) -> list[dict[str, Any]]:
+    """Features with a verdict of a change in any run, the largest changes first."""
+    changes = pd.DataFrame({at: e.features["delta_r2"] for at, e in enumerate(block.entries)})
+    verdicts = pd.DataFrame({at: e.features["verdict"] for at, e in enumerate(block.entries)})
+    called = verdicts.isin(["lost", "gained", "recoded"]).any(axis=1)
+    order = changes[called].abs().max(axis=1).sort_values(ascending=False, kind="stable").index
+    shared = verdict_in_all(block.entries)
+    pooled = tables.pooled
+    if len(pooled):
+        pooled = pooled[pooled["kind"] == "feature"].reset_index(drop=True)
+    return [
+        {
+            "label": label(block.entries[0].features.loc[at].to_dict()),
+            "column": block.entries[0].features.loc[at, "column"],
+            "cells": [e.features.loc[at].to_dict() for e in block.entries],
+            "pooled": pooled.loc[at].to_dict() if len(pooled) else None,
+            "shared": shared[at],
+        }
+        for at in order[:SHOWN]
+    ]
+
+
+def _drawn(figure: Figure, folder: Path, name: str) -> str:
+    content = save(figure, folder, name).read_bytes()
+    return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
+
+
+def _shown(value: Any) -> Any:
+    return literal(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lens.cards", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+    )
+    environment.filters["number"] = number
+    environment.globals["interval"] = interval
+    return environment
