@@ -24,7 +24,13 @@ from lens.lock import held, of_folder
 from lens.paper.shift import Shift
 from lens.progress import silent, tqdm_bar
 from lens.report.page import write_report
-from lens.report.results import write_diagnosis, write_shift, write_study, write_sweep
+from lens.report.results import (
+    write_diagnosis,
+    write_patients,
+    write_shift,
+    write_study,
+    write_sweep,
+)
 from lens.salt import read_salt
 from lens.settings import DEFAULTS, DoctorForm, Settings, changed, doctor_form, flat
 from lens.study.identical import check_different
@@ -33,6 +39,7 @@ from lens.study.study import Study
 from lens.study.tables import EmbeddingSource, TableSource, is_table
 from lens.summary import Answered, summarise
 from lens.verdicts.doctor_summary import Diagnosis
+from lens.verdicts.patients import Patients
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,14 @@ class TaskResult:
         levels: verdicts of the task and of its groups of features.
         encoding: variance of the embeddings that each group of features explains.
         similarity: the two embeddings as a whole.
+        patients: held-out predictions of single patients.
     """
 
     shift: Shift
     levels: pd.DataFrame
     encoding: pd.DataFrame
     similarity: pd.DataFrame
+    patients: Patients
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,7 @@ class Comparison:
             write_table(result.levels, folder / task / "levels.csv")
             write_table(result.similarity, folder / task / "similarity.csv")
             write_table(result.encoding, folder / task / "encoding.csv")
+            write_patients(folder / task, result.patients)
         if self.doctor is not None:
             write_diagnosis(folder / "doctor", self.doctor, {"notes": self.study.notes})
         write_failures(self.study.set_aside, folder / "failures.csv")
@@ -333,10 +343,11 @@ def _compare(
     trained = stages.train(study, settings, bar=bar)
     lap("sweep")
     verdicts = stages.judge_tasks(study, settings, context, bar=bar, scratch=scratch)
+    tables = {task: judged.features for task, judged in verdicts.items()}
+    patients = stages.single_patients(study, settings, tables, bar=bar)
     lap("cross-validation")
     encoding = stages.encode(study, settings, bar=bar)
     lap("encoding")
-    tables = {task: judged.features for task, judged in verdicts.items()}
     diagnosis = None
     if form != "off":
         diagnosis = stages.diagnose(study, tables, settings, form, bar=bar)
@@ -348,6 +359,6 @@ def _compare(
             study, frozen, task, verdicts[task], settings, scratch=scratch
         )
         levels = verdicts[task].levels
-        tasks[task] = TaskResult(result, levels, encoding[task], similarity)
+        tasks[task] = TaskResult(result, levels, encoding[task], similarity, patients[task])
         lap(f"shift {task}")
     return Comparison(study, settings, trained, tasks, context, diagnosis, seconds)

@@ -12,6 +12,7 @@ from lens.report import (
     left_out_section,
     modalities_section,
     paper_table_section,
+    patients_section,
     run_facts_section,
     similarity_section,
     sweep_section,
@@ -22,6 +23,7 @@ from lens.report.section import Section, by_task
 SECTIONS: tuple[Section, ...] = (
     verdicts_section.SECTION,
     doctor_section.SECTION,
+    patients_section.SECTION,
     by_task(
         "beyond the verdicts",
         headings.beyond_verdicts,
