@@ -28,6 +28,11 @@ class Config:
     anonymise: bool = False
     """Show salted hashes in place of ids, and no file names, on the page. The tables of the folder
     stay as they are: experiments.sweep --anonymise makes a folder to share."""
+    images: bool = True
+    """Show pictures of patients, where the images of the run are still there; --no-images leaves
+    them out."""
+    cohort: Path | None = None
+    """Manifest of the images of a run that was given tables, whose ids are the same."""
     salt: Path | None = None
     """File of the salt, for --anonymise; by default your own, ~/.config/radiomic-lens/salt."""
 
@@ -41,9 +46,11 @@ def hidden(config: Config) -> Hidden:
 @alone(lambda config: of_folder(config.folder), hidden)
 def job(config: Config, names: Names) -> int:
     """Writes the report and gives the exit code."""
+    from experiments.common.album import album_of
     from lens.report.page import write_report
 
-    print(f"report: {write_report(config.folder, names=names)}")
+    album = album_of(config.folder, images=config.images, hidden=names.hides, cohort=config.cohort)
+    print(f"report: {write_report(config.folder, names=names, album=album)}")
     return DONE
 
 

@@ -30,6 +30,7 @@ def hidden(config: Config) -> Hidden:
 def job(config: Config, names: Names) -> int:
     """Runs the stages, one after another, and gives the exit code."""
     # Imported here so that --help and wrong usage do not wait for JAX.
+    from experiments.common.album import album_of
     from experiments.common.run_record import RunRecord
     from experiments.main_job.analysis import analyse
     from experiments.main_job.check_first import check_first
@@ -61,7 +62,7 @@ def job(config: Config, names: Names) -> int:
 
         inputs = from_phantoms(plan, record)
     set_aside = analyse(plan, inputs, record)
-    page = write_report(plan.out)
+    page = write_report(plan.out, album=album_of(plan.out, images=config.page.images))
     record.wrote(page, plan.out / "figures", *(plan.out / name for name in PAPER_FILES))
     record.clear([*inputs.files(), *plan.files()])
     print(f"report: {page}")

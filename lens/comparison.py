@@ -30,6 +30,7 @@ from lens.report.results import (
     Scope,
     TaskTables,
     write_diagnosis,
+    write_patients,
     write_shift,
     write_study,
     write_sweep,
@@ -41,6 +42,7 @@ from lens.study.load import load_study
 from lens.study.study import Study
 from lens.study.tables import EmbeddingSource, TableSource, is_table
 from lens.verdicts.doctor_summary import Diagnosis
+from lens.verdicts.patients import Patients
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,14 @@ class TaskResult:
         levels: verdicts of the task and of its groups of features.
         encoding: variance of the embeddings that each group of features explains.
         similarity: the two embeddings as a whole.
+        patients: held-out predictions of single patients.
     """
 
     shift: Shift
     levels: pd.DataFrame
     encoding: pd.DataFrame
     similarity: pd.DataFrame
+    patients: Patients
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class Comparison:
             write_table(result.levels, folder / task / "levels.csv")
             write_table(result.similarity, folder / task / "similarity.csv")
             write_table(result.encoding, folder / task / "encoding.csv")
+            write_patients(folder / task, result.patients)
         if self.doctor is not None:
             write_diagnosis(folder / "doctor", self.doctor, {"notes": self.study.notes})
         write_failures(self.study.set_aside, folder / "failures.csv")
@@ -359,10 +364,11 @@ def _compare(
     trained = stages.train(study, settings, bar=bar)
     lap("sweep")
     verdicts = stages.judge_tasks(study, settings, context, bar=bar, scratch=scratch)
+    tables = {task: judged.features for task, judged in verdicts.items()}
+    patients = stages.single_patients(study, settings, tables, bar=bar)
     lap("cross-validation")
     encoding = stages.encode(study, settings, bar=bar)
     lap("encoding")
-    tables = {task: judged.features for task, judged in verdicts.items()}
     diagnosis = None
     if form != "off":
         diagnosis = stages.diagnose(study, tables, settings, form, bar=bar)
@@ -374,6 +380,6 @@ def _compare(
             study, frozen, task, verdicts[task], settings, scratch=scratch
         )
         levels = verdicts[task].levels
-        tasks[task] = TaskResult(result, levels, encoding[task], similarity)
+        tasks[task] = TaskResult(result, levels, encoding[task], similarity, patients[task])
         lap(f"shift {task}")
     return Comparison(study, settings, trained, tasks, context, diagnosis, seconds)

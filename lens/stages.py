@@ -44,6 +44,7 @@ from lens.verdicts.held_out import (
 from lens.verdicts.judge import Judged, judge
 from lens.verdicts.levels import Masks, with_levels
 from lens.verdicts.nonlinear import nonlinear_columns
+from lens.verdicts.patients import Patients, held_out_patients
 from lens.verdicts.rules import with_verdicts
 from lens.verdicts.variance_partition import partition_by_embedding
 
@@ -191,6 +192,28 @@ def judge_tasks(
             judged[task] = Judged(table, pd.concat([names, found.levels], axis=1))
             advance()
     return judged
+
+
+def single_patients(
+    study: Study, settings: Settings, verdicts: Mapping[str, pd.DataFrame], *, bar: Bar = silent
+) -> dict[str, Patients]:
+    """What the embeddings told of single patients while these were held out, by task.
+
+    Args:
+        study: the joined tables.
+        settings: folds, scores and seed, as for `judge_tasks`.
+        verdicts: task -> table of the features' verdicts.
+        bar: progress of the tasks.
+    """
+    folds, found = study_folds(study, settings), {}
+    with bar(len(study.x_ft), "patients", "task") as advance:
+        for task, x in study.x_ft.items():
+            found[task] = held_out_patients(
+                study.x_pre, x, study.observed(), study.ids, folds, verdicts[task],
+                scores=settings.scores,
+            )  # fmt: skip
+            advance()
+    return found
 
 
 def encode(study: Study, settings: Settings, *, bar: Bar = silent) -> dict[str, pd.DataFrame]:

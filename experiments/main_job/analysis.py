@@ -24,6 +24,7 @@ from lens.report.results import (
     read_projection,
     read_results,
     write_diagnosis,
+    write_patients,
     write_shift,
     write_study,
     write_sweep,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from experiments.common.rehearsal import Rehearsal
 
 VERDICT_FILES = ("verdicts.parquet", "levels.csv")
+
+PATIENT_FILES = ("patients.parquet", "moved.parquet")
 
 PROJECTION = "projection.npz"
 
@@ -257,7 +260,7 @@ class PartStages:
         yield Stage(sweep, (), lambda: first, outputs, self._sweep)
         every = [*first, study.observed(), study.x_ft]
         beyond = [study.retrained, self.context]
-        outputs = self._of_tasks(*VERDICT_FILES, "exposure.csv")
+        outputs = self._of_tasks(*VERDICT_FILES, *PATIENT_FILES, "exposure.csv")
         yield Stage(folds, (), lambda: [every, beyond], outputs, self._cross_validate)
         outputs = self._of_tasks("encoding.csv")
         yield Stage(encoding, (), lambda: every, outputs, self._encode)
@@ -281,6 +284,10 @@ class PartStages:
         for task, tables in judged.items():
             for table, name in zip(tables, VERDICT_FILES, strict=True):
                 write_table(table, self.record.folder / task / name)
+        verdicts = {task: tables.features for task, tables in judged.items()}
+        found = stages.single_patients(self.study, self.settings, verdicts, bar=tqdm_bar)
+        for task, patients in found.items():
+            write_patients(self.record.folder / task, patients)
         exposed = self.context.confounds.exposed
         for task in self.study.x_ft:
             (self.record.folder / task / "exposure.csv").unlink(missing_ok=True)

@@ -143,6 +143,15 @@ class ContextFlags:
 
 
 @dataclass(frozen=True)
+class PageFlags:
+    """What the page shows."""
+
+    images: bool = True
+    """Show pictures of single patients on the page (with --cohort, and of the phantoms);
+    --no-images leaves them out, as --anonymise does."""
+
+
+@dataclass(frozen=True)
 class PhantomFlags:
     """The embedded default: phantoms."""
 
@@ -181,6 +190,8 @@ class Config:
     """What is looked at around the verdicts."""
     privacy: PrivacyFlags = field(default_factory=PrivacyFlags)
     """What the results say of patients and files."""
+    page: PageFlags = field(default_factory=PageFlags)
+    """What the page shows."""
     phantom: PhantomFlags = field(default_factory=PhantomFlags)
     """The embedded default."""
     out: Path | None = None

@@ -111,8 +111,7 @@ def _seen(found: Limit) -> str:
             "lost."
         )
     known = (
-        f"median over the {found.explained} of {found.of} {found.unit} explained before "
-        "fine-tuning"
+        f"median over the {found.explained} of {found.of} {found.unit} explained before fine-tuning"
     )
     if np.isinf(found.loss):
         return (

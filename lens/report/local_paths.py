@@ -44,6 +44,12 @@ def without_local_paths(results: Results, names: Names = OPEN) -> Results:
         run=run,
         scopes={name: _scope(scope, shown) for name, scope in results.scopes.items()},
         failures=change_columns(failures, {"patient_id": label}),
+        tasks={
+            task: replace(
+                tables, patients=names.ids(tables.patients), moved=names.ids(tables.moved)
+            )
+            for task, tables in results.tasks.items()
+        },
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from lens.anonymise import OPEN, Names
 from lens.cards.card import write_card
 from lens.files import write_text
+from lens.report.album import HIDDEN, Album
 from lens.report.local_paths import without_local_paths
 from lens.report.results import read_results
 from lens.report.section import Report, Section, render_sections
@@ -15,7 +16,11 @@ from lens.report.sections import SECTIONS
 
 
 def write_report(
-    folder: Path, sections: Sequence[Section] = SECTIONS, *, names: Names = OPEN
+    folder: Path,
+    sections: Sequence[Section] = SECTIONS,
+    *,
+    names: Names = OPEN,
+    album: Album | None = None,
 ) -> Path:
     """Draws the figures of a finished run and writes ``report.html``, which names no local path.
 
@@ -24,7 +29,8 @@ def write_report(
     Args:
         folder: of the run.
         sections: in the order of the page; those whose tables the run lacks are left out.
-        names: how the page calls patients.
+        names: how the page calls patients; where it hides them, there are no pictures.
+        album: pictures of the patients; none without one.
 
     Returns:
         The path of the page.
@@ -34,7 +40,8 @@ def write_report(
     """
     results = read_results(folder)
     write_card(folder, results)
-    report = Report(without_local_paths(results, names), folder / "figures")
+    shown = Album(HIDDEN) if names.hides else album or Album()
+    report = Report(without_local_paths(results, names), folder / "figures", shown)
     page = report.fill(
         "page.html",
         sections=render_sections(sections, report),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from lens.report.power_figure import power_figure
 from lens.settings import doctor_form
 from lens.study.study import Study
 from lens.verdicts.doctor_summary import Diagnosis
+from lens.verdicts.patients import Patients
 
 RUN_FILES = {
     "run.json": "settings, versions, stages and scopes of the run",
@@ -52,9 +53,12 @@ TASK_FILES = {
     "decoders.npz": "weights of the decoders before and after fine-tuning",
     "similarity.csv": "similarity of the embeddings as a whole",
     "encoding.csv": "variance of the embeddings explained by each group of features",
+    "patients.parquet": "held-out predictions of single patients, for a few features",
+    "moved.parquet": "how far the predictions of each patient moved",
     "exposure.csv": "patients whom fine-tuning saw",
 }
-"""Files of a task, in ``<task>``; absent without a table of exposure: the last."""
+"""Files of a task, in ``<task>``; absent without a table of exposure: the last. Runs of earlier
+versions lack the two before it."""
 
 FILES = RUN_FILES | SCOPE_FILES | TASK_FILES
 
@@ -83,6 +87,11 @@ COLUMNS = {
     "modalities.csv": ("modality", "roi", "group", "stage", "n_features", "r2_median"),
     "similarity.csv": ("statistic", "value", "value_low", "value_high"),
     "encoding.csv": ("grouping", "group", "stage", "n_features", "shapley"),
+    "patients.parquet": (
+        "column", "shown", "patient_id", "repeat", "value", "observed", "predicted_pre",
+        "predicted_ft", "value_pre", "value_ft",
+    ),
+    "moved.parquet": ("patient_id", "n_features", "moved", "error_pre", "error_ft"),
 }  # fmt: skip
 """Columns without which a table cannot be shown."""
 
@@ -102,6 +111,7 @@ class TaskTables:
         groups, modalities: of `lens.paper.groups`.
         similarity: of `lens.paper.similarity`.
         encoding: of `lens.verdicts.encoding`.
+        patients, moved: of `lens.verdicts.patients`; no rows in a run of an earlier version.
     """
 
     features: pd.DataFrame
@@ -110,6 +120,8 @@ class TaskTables:
     modalities: pd.DataFrame
     similarity: pd.DataFrame
     encoding: pd.DataFrame
+    patients: pd.DataFrame = field(default_factory=pd.DataFrame)
+    moved: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -212,6 +224,12 @@ def write_shift(folder: Path, result: Shift) -> None:
     write_table(result.modalities, folder / "modalities.csv")
 
 
+def write_patients(folder: Path, patients: Patients) -> None:
+    """Writes the tables of single patients of one task into its folder."""
+    write_table(patients.predictions, folder / "patients.parquet")
+    write_table(patients.moved, folder / "moved.parquet")
+
+
 def write_diagnosis(folder: Path, diagnosis: Diagnosis, facts: Mapping[str, Any]) -> None:
     """Writes ``doctor.json``; of the full form also its tables and the figure of power.
 
@@ -274,6 +292,11 @@ def _read_task(folder: Path) -> TaskTables:
         modalities=_read_table(folder, "modalities.csv"),
         similarity=_read_table(folder, "similarity.csv"),
         encoding=_read_table(folder, "encoding.csv"),
+        **{
+            name: _read_table(folder, file)
+            for name, file in (("patients", "patients.parquet"), ("moved", "moved.parquet"))
+            if (folder / file).is_file()
+        },
     )
 
 

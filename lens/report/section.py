@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from lens.report.album import Album
 from lens.report.figures import save
 from lens.report.results import Results, TaskTables
 from lens.report.words import interval, literal, modality_name, number
@@ -69,10 +70,12 @@ class Report:
     Attributes:
         results: what is shown.
         folder: where figures are written.
+        album: pictures of patients.
     """
 
     results: Results
     folder: Path
+    album: Album = field(default_factory=Album)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -101,7 +104,7 @@ class Report:
             scopes={scope: self.results.scopes[scope]},
             tasks={name: self.results.tasks[name]},
         )
-        return Report(part, self.folder)
+        return Report(part, self.folder, self.album)
 
     def has(self, need: Need) -> bool:
         """Whether the results meet a need."""

@@ -13,6 +13,7 @@ from lens.report import (
     left_out_section,
     modalities_section,
     paper_table_section,
+    patients_section,
     run_facts_section,
     similarity_section,
     sweep_section,
@@ -24,6 +25,7 @@ SECTIONS: tuple[Section, ...] = (
     answer_section.SECTION,
     verdicts_section.SECTION,
     doctor_section.SECTION,
+    patients_section.SECTION,
     by_task(
         "beyond the verdicts",
         headings.beyond_verdicts,
