@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from lens.anonymise import OPEN, Names
 from lens.files import write_text
+from lens.report.assets import inline, united
+from lens.report.contents import contents
 from lens.report.local_paths import without_local_paths
 from lens.report.results import read_results
-from lens.report.section import Report, Section, render_sections
+from lens.report.section import Report, Section, met, render_sections
 from lens.report.sections import SECTIONS
+from lens.report.words import moment
 
 
 def write_report(
@@ -30,12 +35,17 @@ def write_report(
         InputError: the folder is not that of a finished run, or a table is missing or damaged.
     """
     report = Report(without_local_paths(read_results(folder), names), folder / "figures")
+    shown = met(sections, report)
+    body, entries = contents(Markup("\n").join(render_sections(shown, report)))
     page = report.fill(
         "page.html",
+        computed=moment(report.results.run["started"]),
         paper=report.config["mode"] == "paper",
         scopes=report.scopes,
         tasks=report.tasks,
-        sections=render_sections(sections, report),
+        body=body,
+        contents=entries,
+        page=inline(united(section.assets for section in shown)),
     )
     write_text(folder / "report.html", page)
     return folder / "report.html"

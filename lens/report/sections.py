@@ -10,8 +10,10 @@ from lens.report import (
     headings,
     largest_changes_section,
     left_out_section,
+    map_section,
     modalities_section,
     paper_table_section,
+    reading_section,
     run_facts_section,
     similarity_section,
     sweep_section,
@@ -20,6 +22,8 @@ from lens.report import (
 from lens.report.section import Section, by_task
 
 SECTIONS: tuple[Section, ...] = (
+    map_section.SECTION,
+    reading_section.SECTION,
     verdicts_section.SECTION,
     doctor_section.SECTION,
     by_task(
