@@ -24,6 +24,14 @@ their own metadata: all that `make sweep` installs, and what `make test` install
 and the implementations that the tests compare with). `python -m tests.licences` writes this page.
 """
 
+IN_A_REPORT = """
+## In a report
+
+A `report.html` works offline, so it holds libraries that these packages ship, under their own terms,
+which are written beside them in the file: Vega, Vega-Lite and Vega-Embed (BSD-3-Clause) with D3
+(ISC) from `vl-convert-python`; DataTables, jQuery, JSZip and FileSaver (MIT) from `itables`.
+"""
+
 ELSEWHERE = """
 ## On other machines
 
@@ -80,7 +88,7 @@ def page() -> str:
                 absent.append(f"`{name}` {version}")
             else:
                 parts.append(f"| {name} | {version} | {found.replace('|', '/')} |\n")
-    return "".join([*parts, ELSEWHERE, "\n", ", ".join(absent), ".\n"])
+    return "".join([*parts, IN_A_REPORT, ELSEWHERE, "\n", ", ".join(absent), ".\n"])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from lens.report.figures import COLOURS, STAGE_NAMES, STYLE
+from lens.report.figures import COLOURS, STAGE_NAMES, STAGES, STYLE
+from lens.report.off_scale import Scale, arrows, no_value, scale
+from lens.report.palette import line_mark
 from lens.report.rows import by_stage
 from lens.report.section import Need, Report, Section
 from lens.report.words import modality_name, short
@@ -43,6 +45,9 @@ def encoding_figure(encoding: pd.DataFrame) -> Figure:
     groupings = list(dict.fromkeys(encoding["grouping"]))
     shares = encoding[encoding["group"] != "none"]
     sizes = [shares.loc[shares["grouping"] == name, "group"].nunique() for name in groupings]
+    columns = ["shapley", "shapley_low", "shapley_high"]
+    ends = shares.loc[shares["stage"] != "delta", columns].to_numpy(float)
+    bounds = scale(ends.ravel(), Scale(0.0, 0.1), Scale(-0.5, 1.0))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 1.0 + 0.42 * sum(sizes)), layout="constrained")
         panels = figure.subplots(
@@ -53,18 +58,24 @@ def encoding_figure(encoding: pd.DataFrame) -> Figure:
             names = list(dict.fromkeys(part["group"]))
             for shift, stage in ((-0.14, "pre"), (0.14, "ft")):
                 rows = part[part["stage"] == stage].set_index("group").loc[names]
-                value = rows["shapley"].to_numpy()
-                ends = np.abs(rows[["shapley_low", "shapley_high"]].to_numpy().T - value)
-                axes.errorbar(
-                    value, np.arange(len(names)) + shift, xerr=ends, fmt="o", ms=4, lw=1.2,
-                    color=COLOURS[stage], label=STAGE_NAMES[stage],
+                value, height = rows["shapley"].to_numpy(float), np.arange(len(names)) + shift
+                span = bounds.shown(rows[["shapley_low", "shapley_high"]].to_numpy(float))
+                axes.hlines(height, span[:, 0], span[:, 1], color=COLOURS[stage], lw=1.4)
+                inside = bounds.shown(value) == value
+                axes.plot(
+                    value[inside], height[inside], ls="", ms=4.5, label=STAGE_NAMES[stage],
+                    **line_mark(STAGES[stage]),
                 )  # fmt: skip
+                arrows(axes, value, height, bounds, COLOURS[stage])
+                no_value(axes, height[np.isnan(value)], (bounds.low + bounds.high) / 2)
             axes.axvline(0, color="black", lw=0.8)
             axes.set_yticks(range(len(names)), [short(name) for name in names])
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.set_title(f"By {short(grouping)}")
             axes.grid(axis="x", color="#dddddd", lw=0.6)
             axes.set_axisbelow(True)
-        panels[-1].set_xlabel("Share of the embedding's variance explained (Shapley)")
+        told = bounds.told(shares.loc[shares["stage"] != "delta", "shapley"].to_numpy(float))
+        panels[-1].set_xlabel(f"Share of the embedding's variance explained (Shapley){told}")
+        panels[-1].set_xlim(bounds.low - 0.02, bounds.high + 0.02)
         panels[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
     return figure

@@ -14,16 +14,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lens.files import atomic
-from lens.report.words import number, short
+from lens.report.off_scale import Scale, arrows, no_value, scale
+from lens.report.palette import MEANINGS, line_mark
+from lens.report.words import short
 
-# Okabe and Ito's palette: distinct with any colour vision.
 COLOURS = {
-    "pre": "#0072b2",
-    "ft": "#d55e00",
-    "gain": "#009e73",
-    "loss": "#cc79a7",
-    "stable": "#777777",
-}
+    name: MEANINGS[meaning].light
+    for name, meaning in {
+        "pre": "before", "ft": "after", "gain": "gained", "loss": "lost", "stable": "unchanged",
+    }.items()
+}  # fmt: skip
+"""Colours of the figures by the names that the tables use; of `lens.report.palette`."""
+
+STAGES = {"pre": "before", "ft": "after"}
+"""The meaning of each stage, in `lens.report.palette`."""
+
 STAGE_NAMES = {"pre": "before", "ft": "after fine-tuning"}
 
 STYLE: dict[Any, Any] = {
@@ -60,6 +65,8 @@ def stage_panels(table: pd.DataFrame, rows: str, panels: str, title: str) -> Fig
         title: of the axis.
     """
     table = table[table["n_features"] > 0]
+    if table.empty:
+        return empty_figure("No group has features")
     names = list(dict.fromkeys(table[panels]))
     heights = [table.loc[table[panels] == name, rows].nunique() for name in names]
     with mpl.rc_context(STYLE):
@@ -68,17 +75,17 @@ def stage_panels(table: pd.DataFrame, rows: str, panels: str, title: str) -> Fig
             len(names), 1, sharex=True, squeeze=False, height_ratios=heights
         )[:, 0]
         shown = table[table["stage"] != "delta"]
+        ends = shown[["r2_median", "r2_median_low", "r2_median_high"]].to_numpy(float)
         # Scores far below zero mean "absent" and would squeeze the rest of the axis.
-        low = max(float(np.nanmin(shown["r2_median_low"], initial=0.0)), -0.5)
-        high = float(np.nanmax(shown["r2_median_high"], initial=0.1))
+        bounds = scale(ends.ravel(), Scale(0.0, 0.1), Scale(-0.5, 1.0))
         for axes, name in zip(all_axes, names, strict=True):
-            _dumbbells(axes, table[table[panels] == name], rows, low)
+            _dumbbells(axes, table[table[panels] == name], rows, bounds)
             axes.set_title(short(name))
-        beyond = f"; arrows: below {number(low, 1)}" if (shown["r2_median"] < low).any() else ""
-        all_axes[-1].set_xlabel(f"{title}, with 95% interval{beyond}")
-        all_axes[-1].set_xlim(low - 0.02, high + 0.02)
+        told = bounds.told(shown["r2_median"].to_numpy(float))
+        all_axes[-1].set_xlabel(f"{title}, with 95% interval{told}")
+        all_axes[-1].set_xlim(bounds.low - 0.02, bounds.high + 0.02)
         handles = [
-            Line2D([], [], marker="o", color=COLOURS[stage], lw=2, label=text)
+            Line2D([], [], lw=2, label=text, **line_mark(STAGES[stage]))
             for stage, text in STAGE_NAMES.items()
         ]
         all_axes[0].legend(
@@ -88,18 +95,30 @@ def stage_panels(table: pd.DataFrame, rows: str, panels: str, title: str) -> Fig
     return figure
 
 
-def _dumbbells(axes: Axes, table: pd.DataFrame, rows: str, low: float) -> None:
-    """A row per name; a median below `low`, where the axis ends, is an arrow there."""
+def empty_figure(text: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 0.6))
+        figure.text(0.5, 0.5, text, ha="center", va="center", style="italic")
+    return figure
+
+
+def _dumbbells(axes: Axes, table: pd.DataFrame, rows: str, bounds: Scale) -> None:
+    """A row per name; a median beyond the axis is an arrow at its edge, none at all says so."""
     names: Sequence[str] = list(dict.fromkeys(table[rows]))
     for position, name in enumerate(names):
         for stage, offset in (("pre", -0.14), ("ft", 0.14)):
             row = table[(table[rows] == name) & (table["stage"] == stage)].iloc[0]
-            y = position + offset
-            span = [row["r2_median_low"], row["r2_median_high"]]
-            axes.plot(span, [y, y], color=COLOURS[stage], lw=2, alpha=0.6)
-            median = row["r2_median"]
-            marker = "<" if median < low else "o"
-            axes.plot(max(median, low), y, marker, color=COLOURS[stage], ms=5)
+            y, colour = np.array([position + offset]), COLOURS[stage]
+            median = np.array([row["r2_median"]], float)
+            if np.isnan(median[0]):
+                no_value(axes, y, (bounds.low + bounds.high) / 2)
+                continue
+            span = bounds.shown(row[["r2_median_low", "r2_median_high"]].to_numpy(float))
+            axes.plot(span, [y[0], y[0]], color=colour, lw=2, alpha=0.6)
+            if bounds.shown(median) == median:
+                axes.plot(median, y, ls="", ms=5, **line_mark(STAGES[stage]))
+            arrows(axes, median, y, bounds, colour)
     axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x", color="#dddddd", lw=0.6)

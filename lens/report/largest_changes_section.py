@@ -6,16 +6,22 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from lens.report.figures import COLOURS, STYLE
+from lens.report.figures import STYLE
+from lens.report.off_scale import arrows, symmetric
+from lens.report.palette import MEANINGS, line_mark
 from lens.report.section import Need, Report, Section
 from lens.report.words import label, short
 
 COUNT = 5
 """Features of each kind."""
+
+MEANING = {"gain": "gained", "loss": "lost", "stable": "unchanged"}
+"""What each kind looks like, in `lens.report.palette`."""
 
 
 def render(report: Report) -> Markup:
@@ -121,6 +127,11 @@ def feature_changes(ranking: Ranking) -> Figure:
     """The listed features' change with its interval, in three blocks."""
     blocks = [(name, rows) for name, rows in ranking.blocks() if len(rows)]
     total = sum(len(rows) for _, rows in blocks)
+    shown = pd.concat([rows for _, rows in blocks])
+    ends = shown[[f"{ranking.value}{end}" for end in ("", "_low", "_high")]].to_numpy(float)
+    # A change of R2 beyond 1 says that R2 is far below zero at one end; importance has no such end.
+    most = 1.0 if ranking.value.startswith("delta_r2") else float("inf")
+    bounds = symmetric(ends.ravel(), 0.01, most)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.2 + 0.27 * (total + len(blocks))))
         axes = figure.subplots()
@@ -128,11 +139,17 @@ def feature_changes(ranking: Ranking) -> Figure:
         ticks: list[float] = []
         names: list[str] = []
         for kind, rows in blocks:
+            meaning = MEANING[kind]
             for row in rows.to_dict("records"):
-                value = row[ranking.value]
-                low, high = row[f"{ranking.value}_low"], row[f"{ranking.value}_high"]
-                axes.plot([low, high], [position] * 2, color=COLOURS[kind], lw=2, alpha=0.6)
-                axes.plot(value, position, "o", color=COLOURS[kind], ms=5)
+                value = np.array([row[ranking.value]], float)
+                span = [row[f"{ranking.value}{end}"] for end in ("_low", "_high")]
+                height, colour = np.array([position]), MEANINGS[meaning].light
+                axes.plot(
+                    bounds.shown(np.array(span)), [position] * 2, color=colour, lw=2, alpha=0.6
+                )
+                if bounds.shown(value) == value:
+                    axes.plot(value, height, ls="", ms=5, **line_mark(meaning))
+                arrows(axes, value, height, bounds, colour)
                 ticks.append(position)
                 names.append(short(label(row)))
                 position += 1
@@ -140,6 +157,8 @@ def feature_changes(ranking: Ranking) -> Figure:
         axes.axvline(0, color="black", lw=0.8)
         axes.set_yticks(ticks, names, fontsize=8)
         axes.invert_yaxis()
-        axes.set_xlabel(f"{ranking.value_name}, with 95% interval")
+        axes.set_xlim(1.05 * bounds.low, 1.05 * bounds.high)
+        told = bounds.told(shown[ranking.value].to_numpy(float))
+        axes.set_xlabel(f"{ranking.value_name}, with 95% interval{told}")
         axes.set_title("Largest gains, largest losses, most stable")
     return figure

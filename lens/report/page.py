@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from lens.anonymise import OPEN, Names
 from lens.cards.card import write_card
 from lens.files import write_text
 from lens.report.album import HIDDEN, Album
+from lens.report.assets import inline, united
+from lens.report.contents import contents
 from lens.report.local_paths import without_local_paths
 from lens.report.results import read_results
-from lens.report.section import Report, Section, render_sections
+from lens.report.section import Report, Section, met, render_sections
 from lens.report.sections import SECTIONS
+from lens.report.words import moment
 
 
 def write_report(
@@ -40,11 +45,16 @@ def write_report(
     """
     results = read_results(folder)
     write_card(folder, results)
-    shown = Album(HIDDEN) if names.hides else album or Album()
-    report = Report(without_local_paths(results, names), folder / "figures", shown)
+    album = Album(HIDDEN) if names.hides else album or Album()
+    report = Report(without_local_paths(results, names), folder / "figures", album)
+    shown = met(sections, report)
+    body, entries = contents(Markup("\n").join(render_sections(shown, report)))
     page = report.fill(
         "page.html",
-        sections=render_sections(sections, report),
+        computed=moment(report.results.run["started"]),
+        body=body,
+        contents=entries,
+        page=inline(united(section.assets for section in shown)),
     )
     write_text(folder / "report.html", page)
     return folder / "report.html"

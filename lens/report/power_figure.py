@@ -24,7 +24,7 @@ def power_figure(planted: pd.DataFrame, detectable: float | None) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.4))
         axes = figure.subplots()
-        axes.plot(np.r_[0, loss], np.r_[0, power], color=COLOURS["pre"], lw=1.8, zorder=2)
+        axes.plot(np.r_[0, loss], np.r_[0, power], color="black", lw=1.8, zorder=2)
         for mask, level, colour, name in (
             (called, 1.06, COLOURS["loss"], "called lost"),
             (~called, -0.06, COLOURS["stable"], "not called"),
@@ -39,7 +39,8 @@ def power_figure(planted: pd.DataFrame, detectable: float | None) -> Figure:
             axes.annotate(
                 f"{detectable:.3f}", (detectable, 0.02), xytext=(4, 0), textcoords="offset points"
             )
-        axes.set_xlim(left=min(0.0, float(erased["loss"].min()) - 0.01) if len(erased) else 0.0)
+        least = erased["loss"].min()  # missing where nothing was erased
+        axes.set_xlim(left=min(0.0, float(least) - 0.01) if np.isfinite(least) else 0.0)
         axes.set_ylim(-0.12, 1.12)
         axes.set_xlabel("Loss of held-out R2 of the erased cluster")
         axes.set_ylabel("Power (line), planted erasures (ticks)")

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lens.report.album import Album
+from lens.report.assets import NONE, Assets, united
 from lens.report.figures import save
 from lens.report.results import Results, TaskTables
 from lens.report.words import interval, literal, modality_name, number
@@ -42,11 +43,13 @@ class Section:
         name: for people.
         needs: the section is left out where the results lack any of them.
         render: gives the section's HTML.
+        assets: styles and scripts that this HTML needs.
     """
 
     name: str
     needs: tuple[Need, ...]
     render: Callable[[Report], Markup]
+    assets: Assets = NONE
 
 
 class Task(NamedTuple):
@@ -129,13 +132,14 @@ class Report:
         return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
 
 
+def met(sections: Iterable[Section], report: Report) -> list[Section]:
+    """The sections whose needs are met, in their order."""
+    return [section for section in sections if all(report.has(need) for need in section.needs)]
+
+
 def render_sections(sections: Iterable[Section], report: Report) -> list[Markup]:
     """The HTML of the sections whose needs are met, in their order."""
-    return [
-        section.render(report)
-        for section in sections
-        if all(report.has(need) for need in section.needs)
-    ]
+    return [section.render(report) for section in met(sections, report)]
 
 
 def by_task(name: str, heading: Callable[[Report], Markup], parts: tuple[Section, ...]) -> Section:
@@ -155,7 +159,7 @@ def by_task(name: str, heading: Callable[[Report], Markup], parts: tuple[Section
                 blocks += [heading(part), *found]
         return Markup("\n").join(blocks)
 
-    return Section(name, (), render)
+    return Section(name, (), render, united(part.assets for part in parts))
 
 
 def _shown(value: Any) -> Any:

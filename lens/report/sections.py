@@ -11,9 +11,11 @@ from lens.report import (
     headings,
     largest_changes_section,
     left_out_section,
+    map_section,
     modalities_section,
     paper_table_section,
     patients_section,
+    reading_section,
     run_facts_section,
     similarity_section,
     sweep_section,
@@ -23,6 +25,8 @@ from lens.report.section import Section, by_task
 
 SECTIONS: tuple[Section, ...] = (
     answer_section.SECTION,
+    map_section.SECTION,
+    reading_section.SECTION,
     verdicts_section.SECTION,
     doctor_section.SECTION,
     patients_section.SECTION,

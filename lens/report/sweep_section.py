@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lens.probes.sweep import grid_warnings
-from lens.report.figures import COLOURS, STYLE
+from lens.report.figures import STYLE
 from lens.report.results import Scope
 from lens.report.section import Need, Report, Section
 
@@ -48,9 +48,11 @@ def sweep_heatmap(sweep: pd.DataFrame) -> Figure:
                 color="white" if shade > 0.5 else "black",
             )
         column, row = list(grid.columns).index(best["l1"]), list(grid.index).index(best["l2"])
-        axes.add_patch(
-            Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, lw=2.5, ec=COLOURS["ft"])
-        )
+        # White beside black stands out on every shade.
+        for colour, width in (("white", 5.0), ("black", 2.5)):
+            axes.add_patch(
+                Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, lw=width, ec=colour)
+            )
         axes.set_xticks(range(grid.shape[1]), [f"{v:g}" for v in grid.columns])
         axes.set_yticks(range(grid.shape[0]), [f"{v:g}" for v in grid.index])
         axes.set_xlabel("L1 penalty")

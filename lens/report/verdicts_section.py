@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lens.report.figures import STYLE
+from lens.report.off_scale import arrows, no_value, symmetric
+from lens.report.palette import MEANINGS, line_mark, scatter_mark
 from lens.report.section import Need, Report, Section
 from lens.report.words import label, modality_name, number, short
 from lens.verdicts.power import POWER
@@ -24,21 +26,9 @@ BAND = "delta_r2_retrained"
 SHOWN = 8
 """Clusters listed of each verdict."""
 
-# Strong colours of Okabe and Ito's palette for a change, grays for none. The shapes tell them apart
-# with any colour vision, and in print.
-VERDICT_COLOURS = {
-    "lost": "#d55e00",
-    "gained": "#0072b2",
-    "recoded": "#009e73",
-    "unchanged": "#8c8c8c",
-    "undecided": "#c9c9c9",
-    "absent": "#ffffff",
-}
-SHAPES = {
-    "lost": "v", "gained": "^", "recoded": "D", "unchanged": "o", "undecided": "o", "absent": "o",
-}  # fmt: skip
-EDGE = "#b0b0b0"
-"""Of the hollow mark of an absent feature."""
+VERDICT_COLOURS = {verdict: MEANINGS[verdict].light for verdict in VERDICTS}
+SHAPES = {verdict: MEANINGS[verdict].marker for verdict in VERDICTS}
+"""Colour and mark of each verdict, of `lens.report.palette`."""
 
 SCORES = {
     "normal": "normal scores: each feature's rank among the fitted patients, as a quantile of the "
@@ -68,7 +58,6 @@ def render(report: Report) -> Markup:
         "verdicts_section.html",
         tasks=tasks,
         verdicts=VERDICTS,
-        colours=VERDICT_COLOURS | {"absent": EDGE},
         scores=SCORES[config["scores"]],
         min_encoders=MIN_ENCODERS,
     )
@@ -160,7 +149,9 @@ def verdict_figure(features: pd.DataFrame, equivalence: float) -> Figure:
     position = names.map({name: at for at, name in enumerate(order)}).to_numpy(float)
     # A fixed spread over the row's height: neighbours in the table, not chance, decide.
     offset = 0.3 * (np.arange(len(features)) * 0.618 % 1 * 2 - 1)
-    change = features["delta_r2"].to_numpy()
+    change = features["delta_r2"].to_numpy(float)
+    # A few wild values, of features that nobody explains, would squeeze the rest of the axis.
+    bounds = symmetric(change, max(0.1, 1.2 * equivalence), max(1.0, 1.2 * equivalence))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.4 + 0.32 * len(order)))
         axes = figure.subplots()
@@ -168,26 +159,27 @@ def verdict_figure(features: pd.DataFrame, equivalence: float) -> Figure:
         # The rare verdicts, of a change, are drawn last, on top.
         for verdict in reversed([*VERDICTS]):
             mask = (features["verdict"] == verdict).to_numpy()
+            x, y = change[mask], (position + offset)[mask]
+            inside = bounds.shown(x) == x
             axes.scatter(
-                change[mask],
-                (position + offset)[mask],
+                x[inside],
+                y[inside],
                 s=14 if verdict in NO_CHANGE else 26,
-                marker=SHAPES[verdict],
-                color=VERDICT_COLOURS[verdict],
-                edgecolors=EDGE if verdict == "absent" else "none",
-                linewidths=0.6 if verdict == "absent" else 0,
                 alpha=0.85,
                 rasterized=len(features) > 500,
+                **scatter_mark(verdict),
             )
+            arrows(axes, x, y, bounds, VERDICT_COLOURS[verdict])
         axes.axvline(0, color="black", lw=0.8)
         axes.set_yticks(range(len(order)), [short(name) for name in order], fontsize=8)
         axes.set_ylim(len(order) - 0.5, -0.5)
-        finite = change[np.isfinite(change)]
-        # A few wild values, of features that nobody explains, would squeeze the rest of the axis.
-        wide = float(np.quantile(np.abs(finite), 0.995, method="higher")) if len(finite) else 0.0
-        edge = max(0.1, 1.2 * equivalence, wide)
-        axes.set_xlim(-1.05 * edge, 1.05 * edge)
-        axes.set_xlabel("Change of held-out R2 (ridge probe), after minus before fine-tuning")
+        if not np.isfinite(change).any():
+            no_value(axes, np.arange(len(order)), 0.5 * bounds.high)
+        axes.set_xlim(1.05 * bounds.low, 1.05 * bounds.high)
+        axes.set_xlabel(
+            "Change of held-out R2 (ridge probe), after minus before fine-tuning"
+            + bounds.told(change).replace("; ", "\n", 1)
+        )
         axes.grid(axis="x", color="#dddddd", lw=0.6)
         axes.set_axisbelow(True)
         _legend(axes, features["verdict"].value_counts())
@@ -196,12 +188,10 @@ def verdict_figure(features: pd.DataFrame, equivalence: float) -> Figure:
 
 def _legend(axes: Any, count: pd.Series) -> None:
     handles = [
-        Line2D([], [], ls="", marker=SHAPES[verdict], ms=5, color=VERDICT_COLOURS[verdict],
-               markeredgecolor=EDGE if verdict == "absent" else "none",
-               label=f"{verdict} ({count[verdict]})")
+        Line2D([], [], ls="", ms=5, label=f"{verdict} ({count[verdict]})", **line_mark(verdict))
         for verdict in VERDICTS
         if verdict in count
-    ]  # fmt: skip
+    ]
     axes.legend(
         handles=handles,
         ncols=len(handles),

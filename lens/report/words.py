@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Hashable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup
@@ -69,3 +70,12 @@ def interval(row: Mapping[str, Any], name: str, digits: int = 2) -> Markup:
     """``value [low, high]`` of a column that has ``<name>_low`` and ``<name>_high`` with it."""
     low, high = number(row[f"{name}_low"], digits), number(row[f"{name}_high"], digits)
     return Markup("{} <small>[{}, {}]</small>").format(number(row[name], digits), low, high)
+
+
+def moment(started: str) -> str:
+    """A time of ``run.json`` as ``2026-11-27 01:34 UTC``; another text as it stands."""
+    try:
+        time = datetime.strptime(started, "%Y-%m-%d %H:%M:%S%z")
+    except ValueError:
+        return started
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
