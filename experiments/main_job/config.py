@@ -23,6 +23,7 @@ GROUPS = {
     "analysis": ("analysis",),
     "analysis: context": ("context",),
     "output: privacy": ("privacy",),
+    "output: page": ("page",),
     "output": ("out", "dry_run"),
 }
 """Titles in ``--help`` and the fields of `Config` below each; other single flags go to the last."""

@@ -5,19 +5,13 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from lens.report.answer import answer
+from lens.report.palette import MEANINGS
 from lens.report.section import Need, Report, Section
 from lens.report.statements import BADGES
-from lens.report.verdicts_section import EDGE, VERDICT_COLOURS
 from lens.verdicts.rules import VERDICTS
 
 MARKS = {"pass": "\u2713", "look": "!", "cannot tell": "?"}
 """A sign in every badge, so that neither colour nor the word alone tells them apart."""
-
-SIGNS = {
-    "lost": "\u25bc", "gained": "\u25b2", "recoded": "\u25c6", "unchanged": "=", "undecided": "~",
-    "absent": "\u2013",
-}  # fmt: skip
-"""A sign for every verdict, for those who do not see its colour."""
 
 OVERVIEW = 3
 """Tasks from which an overview stands above their answers."""
@@ -32,8 +26,7 @@ def render(report: Report) -> Markup:
         overview=len(found.tasks) >= OVERVIEW,
         badges=BADGES,
         marks=MARKS,
-        signs=SIGNS,
-        colours=VERDICT_COLOURS | {"absent": EDGE},
+        signs={verdict: MEANINGS[verdict].glyph for verdict in VERDICTS},
         meanings=VERDICTS
         | {
             "unchanged": "a change of R2 of "
