@@ -111,19 +111,19 @@ def _seen(found: Limit) -> str:
             "lost."
         )
     known = (
-        f"median over the {found.explained} of {found.of} {found.unit} explained before "
-        "fine-tuning"
+        f"median over the {found.explained} of {found.of} {found.unit} explained before fine-tuning"
     )
     if np.isinf(found.loss):
         return (
-            f"What these patients cannot tell: of a typical {one}, not even the loss of all that "
-            f"is read, R2 {number(found.median_r2)}, would be seen with {POWER:.0%} power ({known})."
+            f"What these patients cannot tell: of a typical {one}, not even the loss of all "
+            f"that is read, R2 {number(found.median_r2)}, would be seen with {POWER:.0%} power "
+            f"({known})."
         )
     if found.loss > NEAR_WHOLE * found.median_r2:
         return (
             f"What these patients cannot tell: of a typical {one}, a loss of R2 below "
-            f"{number(found.loss)} may go unseen, and all that is read is {number(found.median_r2)} "
-            f"({POWER:.0%} power; {known})."
+            f"{number(found.loss)} may go unseen, and all that is read is "
+            f"{number(found.median_r2)} ({POWER:.0%} power; {known})."
         )
     return (
         f"What these patients cannot tell: of a typical {one}, a loss of R2 below "

@@ -34,7 +34,10 @@ def badge(changed: bool, found: Limit, statements: Sequence[Statement]) -> Badge
     if found.alarms:
         return Badge("cannot tell", "Too much is called where nothing was taken away.")
     if not changed and not found.told:
-        return Badge("cannot tell", "A loss that matters could go unseen in these patients, so that this says little.")
+        return Badge(
+            "cannot tell",
+            "A loss that matters could go unseen in these patients, so that this says little.",
+        )
     kinds = dict.fromkeys(each.kind for each in statements if each.warns)
     reasons = [WORDS[kind] for kind in kinds if kind in WORDS]
     if not found.told:

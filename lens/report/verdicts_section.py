@@ -47,6 +47,7 @@ SCORES = {
 }
 """What R2 is about, by the setting of that name."""
 
+
 def render(report: Report) -> Markup:
     """A figure and tables per task, and how a verdict is reached."""
     config, tasks = report.config, []
