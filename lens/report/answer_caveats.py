@@ -162,7 +162,7 @@ def _few(facts: Mapping[str, Any]) -> Iterator[Statement]:
     if scored < FEW:
         what = "patients" if facts["folds"] else "test patients"
         text = (
-            f"{scored} {what} are few: losses of single features that would matter can go unseen, "
+            f"{scored} {what} are few: large losses of single features can go unseen, "
             "and a feature that is read well can count as absent."
         )
         yield Statement("few patients", text, {"scored": scored}, warns=True)

@@ -40,7 +40,7 @@ class Limit:
 
     @property
     def told(self) -> bool:
-        """Whether losses that matter would be seen: clearly less than all that is read."""
+        """Whether large losses would be seen: up to `NEAR_WHOLE` of the typical feature's R2."""
         shows = self.explained > 0 and self.loss <= NEAR_WHOLE * self.median_r2
         return shows and not self.alarms
 

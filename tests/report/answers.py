@@ -125,6 +125,7 @@ def all_of(tables: TaskTables, verdict: str, *, change: float, p: float) -> Task
         delta_r2=change,
         delta_r2_low=change - 0.03,
         delta_r2_high=change + 0.03,
+        p_present_pre=0.9 if verdict == "absent" else 0.001,
     )
     return decided(dataclasses.replace(tables, features=features), p=p, verdict=verdict)
 

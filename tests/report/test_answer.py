@@ -157,7 +157,7 @@ def check_group(group: Group, tables: Tables) -> None:
         f"{row['group']} {row['verdict']} {a} [{b}, {c}]"
         for row in classes[:3].to_dict("records")
         for a, b, c in [with_ends(row, "delta_r2_cv")]
-    ] + ([f"{len(classes) - 3} more classes"] if len(classes) > 3 else [])
+    ] + ([f"and {len(classes) - 3} more"] if len(classes) > 3 else [])
     assert group.classes == (f"but {', '.join(said)}" if said else "")
 
 
