@@ -104,7 +104,7 @@ class Comparison:
         return self._stacked(lambda result: result.shift.modalities)
 
     def summary(self) -> str:
-        """The answer in sentences, a block of lines per task: those of the first screen of the page."""
+        """The answer in sentences, a block of lines per task, as on the page's first screen."""
         return in_lines(self._results())
 
     def save(self, folder: str | Path) -> Path:

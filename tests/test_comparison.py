@@ -18,6 +18,8 @@ from experiments.main_job.config import Config, ContextFlags, TableFlags
 from experiments.sweep import job
 from lens import cache
 from lens.errors import InputError
+from lens.report.answer_text import in_lines
+from lens.report.results import read_results
 from lens.settings import PAPER_L1_GRID, changed, doctor_form
 from tests.planted import Planted, plant
 

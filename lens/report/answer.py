@@ -116,7 +116,7 @@ def _headline(
         rows: the groups.
         features: rows of ``features.parquet``.
         level: family-wise, of the verdicts.
-        told: whether the patients would have shown a loss that matters.
+        told: whether the patients would have shown a large loss.
     """
     by_verdict = {v: [row.name for row in rows if row.verdict == v] for v in VERDICTS}
     by_verdict = {verdict: names for verdict, names in by_verdict.items() if names}
@@ -130,7 +130,9 @@ def _headline(
     of = f"of {len(features)} features {listed}"
     if whole.numbers["p"] <= level:
         return Statement(
-            "headline", f"Something changed: {of if single else 'what, cannot be told'}.", numbers
+            "headline",
+            f"Something changed{f': {of}' if single else '; in what, cannot be told'}.",
+            numbers,
         )
     if single:
         return Statement("headline", f"No change as a whole; {of}.", numbers)

@@ -15,8 +15,8 @@ from lens.verdicts.retraining import MIN_ENCODERS
 from lens.verdicts.rules import VERDICTS
 
 FEW = 150
-"""Patients below which they are few. On planted cohorts hardly any loss up to an R2 of 0.3 is called
-with 100 patients, and most of 0.3 are with 200 (docs/benchmarks.md)."""
+"""Patients below which they are few. On planted cohorts hardly any loss up to an R2 of 0.3 is
+called with 100 patients, and most losses of 0.3 are with 200 (docs/benchmarks.md)."""
 
 MANY_LEFT_OUT = 0.2
 """Share of the patients left out from which the rest may be other patients than those meant."""
@@ -162,7 +162,7 @@ def _few(facts: Mapping[str, Any]) -> Iterator[Statement]:
     if scored < FEW:
         what = "patients" if facts["folds"] else "test patients"
         text = (
-            f"{scored} {what} are few: losses of single features that would matter can go unseen, "
+            f"{scored} {what} are few: large losses of single features can go unseen, "
             "and a feature that is read well can count as absent."
         )
         yield Statement("few patients", text, {"scored": scored}, warns=True)
@@ -212,8 +212,8 @@ def _seeds(features: pd.DataFrame) -> Iterator[Statement]:
         )
     elif encoders > 1:
         text = (
-            f"{encoders} encoders fine-tuned from different seeds are too few to tell how far seeds "
-            f"differ ({MIN_ENCODERS} are needed): the verdicts are about the first one."
+            f"{encoders} encoders fine-tuned from different seeds are too few to tell how far "
+            f"seeds differ ({MIN_ENCODERS} are needed): the verdicts are about the first one."
         )
     else:
         text = (

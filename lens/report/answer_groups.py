@@ -92,5 +92,5 @@ def _named(classes: list[dict[Hashable, Any]]) -> str:
         for row in classes[:CLASSES]
     ]
     if len(classes) > CLASSES:
-        named.append(f"{len(classes) - CLASSES} more classes")
+        named.append(f"and {len(classes) - CLASSES} more")
     return f"but {', '.join(named)}"

@@ -40,7 +40,7 @@ class Limit:
 
     @property
     def told(self) -> bool:
-        """Whether losses that matter would be seen: clearly less than all that is read."""
+        """Whether large losses would be seen: up to `NEAR_WHOLE` of the typical feature's R2."""
         shows = self.explained > 0 and self.loss <= NEAR_WHOLE * self.median_r2
         return shows and not self.alarms
 
@@ -115,14 +115,15 @@ def _seen(found: Limit) -> str:
     )
     if np.isinf(found.loss):
         return (
-            f"What these patients cannot tell: of a typical {one}, not even the loss of all that "
-            f"is read, R2 {number(found.median_r2)}, would be seen with {POWER:.0%} power ({known})."
+            f"What these patients cannot tell: of a typical {one}, not even the loss of all "
+            f"that is read, R2 {number(found.median_r2)}, would be seen with {POWER:.0%} power "
+            f"({known})."
         )
     if found.loss > NEAR_WHOLE * found.median_r2:
         return (
             f"What these patients cannot tell: of a typical {one}, a loss of R2 below "
-            f"{number(found.loss)} may go unseen, and all that is read is {number(found.median_r2)} "
-            f"({POWER:.0%} power; {known})."
+            f"{number(found.loss)} may go unseen, and all that is read is "
+            f"{number(found.median_r2)} ({POWER:.0%} power; {known})."
         )
     return (
         f"What these patients cannot tell: of a typical {one}, a loss of R2 below "

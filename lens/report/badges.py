@@ -21,9 +21,9 @@ def badge(changed: bool, found: Limit, statements: Sequence[Statement]) -> Badge
     """The badge of a task and why, by the first rule that holds.
 
     - *cannot tell*: changes that take nothing away raised too many false alarms; or nothing is
-      shown to change, and these patients would not have shown losses that matter
+      shown to change, and these patients would not have shown large losses
       (`lens.report.answer_limits.Limit.told`).
-    - *look*: a statement warns; or a change is shown, and losses that matter may still go unseen.
+    - *look*: a statement warns; or a change is shown, and large losses may still go unseen.
     - *pass*: neither.
 
     Args:
@@ -36,7 +36,7 @@ def badge(changed: bool, found: Limit, statements: Sequence[Statement]) -> Badge
     if not changed and not found.told:
         return Badge(
             "cannot tell",
-            "A loss that matters could go unseen in these patients, so that this says little.",
+            "Even a large loss could go unseen in these patients, so that this says little.",
         )
     kinds = dict.fromkeys(each.kind for each in statements if each.warns)
     reasons = [WORDS[kind] for kind in kinds if kind in WORDS]
@@ -46,4 +46,4 @@ def badge(changed: bool, found: Limit, statements: Sequence[Statement]) -> Badge
         return Badge("look", f"Look first: {'; '.join(reasons)}.")
     if changed:
         return Badge("pass", "Nothing speaks against reading this as it stands.")
-    return Badge("pass", "These patients would have shown a loss that matters.")
+    return Badge("pass", "These patients would have shown a large loss.")

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from lens.report.section import Need, Report, Section
 from lens.report.answer_caveats import exposure
+from lens.report.section import Need, Report, Section
 
 CONFOUNDS = {
     "adjusted": "given the columns adjusted for (partial R2)",

@@ -9,8 +9,8 @@ from typing import Any
 BADGES = {
     "pass": "the answer can be read as it stands",
     "look": "there is an answer, and something to look at before it is believed",
-    "cannot tell": "no change is shown, and these patients could not have shown one that matters; or too "
-    "much is called where nothing was taken away",
+    "cannot tell": "no change is shown, and these patients would not even have shown a "
+    "large loss; or too much is called where nothing was taken away",
 }
 """Badges of a task, each with its meaning; the rules are those of `lens.report.badges`."""
 

@@ -239,8 +239,8 @@ def test_the_short_form_reads_the_verdicts_and_takes_the_worst_task() -> None:
     assert [row["detectable"] for row in content["tasks"]] == [0.05, 0.2, 0.1]
     assert content["sentence"] == (
         "With 900 patients this cohort can answer the question in part: it shows losses of R2 of "
-        "0.20 or more with 80% power, for 2 of 5 features, and smaller ones may go unseen; no "
-        "false-alarm rate was measured."
+        "0.20 or more with 80% power on reg, the task that shows least, for 2 of 5 features, and "
+        "smaller ones may go unseen; no false-alarm rate was measured."
     )
     assert content["median_r2"] == 0.6
     json.dumps(content)
