@@ -74,7 +74,8 @@ def flags() -> set[str]:
         if isinstance(node, ast.ClassDef) and "dataclass" in ast.dump(node)
     ]
     fields = [each.target for node in classes for each in node.body if hasattr(each, "target")]
-    return {f"--{each.id.replace('_', '-')}" for each in fields if isinstance(each, ast.Name)}
+    names = {each.id.replace("_", "-") for each in fields if isinstance(each, ast.Name)}
+    return {f"--{prefix}{name}" for name in names for prefix in ("", "no-")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

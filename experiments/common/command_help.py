@@ -31,8 +31,8 @@ def plain(groups: Groups | None = None, config: type | None = None) -> Construct
     default is named where it is a value: what is done without the flag is said in its text.
 
     Args:
-        groups: in the order in which they are shown. Single flags that no group names are in the
-            last one.
+        groups: in the order in which they are shown. What none of them names comes at the end:
+            single flags in the last one, groups before it.
         config: the dataclass that `groups` is about.
     """
     registry, busy = ConstructorRegistry(), set()
@@ -71,9 +71,10 @@ def _arranged(spec: StructConstructorSpec, groups: Groups) -> StructConstructorS
     known = {field.name: field for field in spec.fields}
     single = {name for name, field in known.items() if not _is_group(field)}
     named = {name for names in groups.values() for name in names}
-    if lost := set(known) - single - named:
-        raise ValueError(f"no title for the groups of flags {', '.join(sorted(lost))}")
-    last = list(groups)[-1]
+    *before, last = groups
+    # A group that none of the titles is for keeps the name of its field.
+    others = {name: (name,) for name in known if name not in named | single}
+    groups = {title: groups[title] for title in before} | others | {last: groups[last]}
     fields, gathered = [], {}
     for title, names in groups.items():
         of_title = [name for name in names if name in single]

@@ -111,7 +111,10 @@ def join_parts(parts: Mapping[str, pd.DataFrame], names: Mapping[str, str]) -> p
 
 
 def _merged(one: pd.DataFrame, two: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame:
-    merged = one.merge(two, how="outer", on=list(keys), validate="one_to_one", indicator="_from")
+    # Copied, since pandas warns of a wide table that lost columns one by one.
+    merged = one.copy().merge(
+        two.copy(), how="outer", on=list(keys), validate="one_to_one", indicator="_from"
+    )
     left, right = (merged["_from"].eq(f"{side}_only") for side in ("left", "right"))
     others, own = (
         ["/".join(row) for row in merged.loc[side, list(keys)].to_numpy()] for side in (left, right)

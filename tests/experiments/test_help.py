@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import re
 import shlex
@@ -87,7 +88,15 @@ def test_a_flag_that_may_be_left_out_may_also_be_none() -> None:
         )  # fmt: skip
 
 
-def test_a_group_without_a_title_is_refused() -> None:
-    groups = {title: names for title, names in GROUPS.items() if title != "analysis: context"}
-    with pytest.raises(ValueError, match="context"):
-        tyro.cli(Config, args=[], registry=plain(groups, Config))
+def test_every_group_of_flags_has_a_title() -> None:
+    named = [name for names in GROUPS.values() for name in names]
+    assert sorted(named) == sorted(field.name for field in dataclasses.fields(Config))
+
+
+def test_what_has_no_title_is_shown_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(monkeypatch, groups={"input": ("tables", "images"), "output": ("out",)})
+    boxes = [title.removesuffix(" options") for title in BOX.findall(text)]
+    assert (boxes[1], boxes[-1]) == ("input", "output")
+    assert {"context", "privacy", "phantom"} < set(boxes)
+    assert len(FLAG.findall(text)) > 50
+    assert "--dry-run" in text.rpartition("output options")[2]
