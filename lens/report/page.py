@@ -9,6 +9,8 @@ from lens.anonymise import OPEN, Names
 from lens.cards.card import write_card
 from lens.files import write_text
 from lens.report.local_paths import without_local_paths
+from lens.report.methods import write_methods
+from lens.report.paper_tables import write_tables
 from lens.report.results import read_results
 from lens.report.section import Report, Section, render_sections
 from lens.report.sections import SECTIONS
@@ -19,7 +21,8 @@ def write_report(
 ) -> Path:
     """Draws the figures of a finished run and writes ``report.html``, which names no local path.
 
-    The run's lens card is written with it (`lens.cards.card`).
+    What a paper takes from the run is written with it: the lens card (`lens.cards.card`), Table 1
+    (`lens.report.paper_tables`) and the methods (`lens.report.methods`).
 
     Args:
         folder: of the run.
@@ -35,6 +38,8 @@ def write_report(
     results = read_results(folder)
     write_card(folder, results)
     report = Report(without_local_paths(results, names), folder / "figures")
+    write_tables(folder, report.results)
+    write_methods(folder, report.results)
     page = report.fill(
         "page.html",
         paper=report.config["mode"] == "paper",

@@ -12,6 +12,7 @@ from lens.report import (
     left_out_section,
     modalities_section,
     paper_table_section,
+    papers_section,
     run_facts_section,
     similarity_section,
     sweep_section,
@@ -40,5 +41,6 @@ SECTIONS: tuple[Section, ...] = (
     ),
     sweep_section.SECTION,
     left_out_section.SECTION,
+    papers_section.SECTION,
     run_facts_section.SECTION,
 )
