@@ -236,7 +236,8 @@ def _software(results: Results) -> str:
     others = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return (
         f"Radiomic Lens {own} with {others}; JAX [jax]. Random seed {run['config']['seed']} for "
-        f"split, folds, training, bootstrap and sign flips. Computed on {str(run['started'])[:10]}."
+        "the split (unless given), folds, training, bootstrap and sign flips. Computed on "
+        f"{str(run['started'])[:10]}."
     )
 
 
