@@ -86,7 +86,7 @@ def table1(results: Results) -> Table:
     for task, tables in results.tasks.items():
         for row in tables.groups.to_dict("records"):
             roi, group, stage = str(row["roi"]), str(row["group"]), str(row["stage"])
-            values[task, roi, group, stage] = row
+            values[task, roi, group, stage] = {str(name): cell for name, cell in row.items()}
             columns.append((task, roi))
             groups.append(group)
     # The paper's classes, other classes and filters as they come, the paper's filters.
