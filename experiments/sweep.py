@@ -38,7 +38,7 @@ def job(config: Config, names: Names) -> int:
     from experiments.main_job.inputs import from_tables
     from experiments.main_job.sizes import check_disk
     from lens.report.page import write_report
-    from lens.report.results import PAPER_FILES
+    from lens.report.results import PAPER_FILES, PAPER_FOLDER
 
     plan = settle(config)
     config = plan.config
@@ -63,7 +63,8 @@ def job(config: Config, names: Names) -> int:
         inputs = from_phantoms(plan, record)
     set_aside = analyse(plan, inputs, record)
     page = write_report(plan.out, album=album_of(plan.out, images=config.page.images))
-    record.wrote(page, plan.out / "figures", *(plan.out / name for name in PAPER_FILES))
+    of_paper = ("figures", PAPER_FOLDER, *PAPER_FILES)
+    record.wrote(page, *(plan.out / name for name in of_paper))
     record.clear([*inputs.files(), *plan.files()])
     print(f"report: {page}")
     return list_set_aside(set_aside, plan.out / "failures.csv")

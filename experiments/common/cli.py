@@ -62,8 +62,8 @@ def run(
     stop_tidily()
     parsed = _parsed(config, groups, examples, **options)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # Orbax and JAX narrate their work at INFO; a user follows ours.
-    for library in ("absl", "jax", "orbax", "distributed"):
+    # Orbax, JAX and the fonts of a PDF narrate their work at INFO; a user follows ours.
+    for library in ("absl", "jax", "orbax", "distributed", "fontTools"):
         logging.getLogger(library).setLevel(logging.WARNING)
     hidden, arguments, clean = getattr(job, "hidden", None), [parsed], str
     with ExitStack() as until_the_end:

@@ -76,8 +76,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
 def kappa(one: np.ndarray, other: np.ndarray) -> float:
     """Cohen's kappa of two sets of words; NaN where both hold nothing but one word."""
     words = sorted({*one, *other})
-    shares = [[np.mean(side == word) for word in words] for side in (one, other)]
-    by_chance = float(np.dot(*shares))
+    by_chance = float(sum(np.mean(one == word) * np.mean(other == word) for word in words))
     return float((np.mean(one == other) - by_chance) / (1 - by_chance)) if by_chance < 1 else np.nan
 
 
@@ -100,12 +99,12 @@ def whole(entry: Entry) -> tuple[float, float]:
 
 def _difference(a: Entry, b: Entry, *, independent: bool) -> dict[str, float]:
     (one, s), (other, t) = whole(a), whole(b)
-    found = dict.fromkeys(("difference_low", "difference_high", "p"), np.nan)
+    found: dict[str, float] = dict.fromkeys(("difference_low", "difference_high", "p"), np.nan)
     variance = s**2 + t**2
     if independent and variance > 0:
         freedom = variance**2 / (s**4 / (a.patients - 1) + t**4 / (b.patients - 1))
-        half = stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variance)
-        p = 2 * stats.t.sf(abs(other - one) / np.sqrt(variance), freedom)
+        half = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variance))
+        p = float(2 * stats.t.sf(abs(other - one) / np.sqrt(variance), freedom))
         found = {
             "difference_low": other - one - half, "difference_high": other - one + half, "p": p,
         }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +16,7 @@ from lens.cards.entries import Comparable, Entry
 from lens.cards.tables import Tables
 from lens.report.figures import STYLE
 from lens.report.verdicts_section import SHAPES, VERDICT_COLOURS
-from lens.report.words import modality_name, number, short
+from lens.report.words import modality_name, short
 
 PAIRS = 6
 """Pairs of runs that are drawn; the tables have all."""
@@ -74,11 +75,13 @@ def _panel(axes: Axes, a: Entry, b: Entry) -> bool:
     out = finite & ((np.abs(x) > edge) | (np.abs(y) > edge))
     for mask, marker, colour, hollow, size in kinds:
         for at, line in ((mask & finite & ~out, None), (mask & out, "black")):
-            style = {"facecolors": "none" if hollow else colour, "edgecolors": line or colour}
+            style: dict[str, Any] = {"color": colour}
+            if marker != "x":
+                face = "none" if hollow else colour
+                style = {"facecolors": face, "edgecolors": line or colour}
             axes.scatter(
                 np.clip(x[at], -edge, edge), np.clip(y[at], -edge, edge), s=size, marker=marker,
-                linewidths=0.8, **({"color": colour} if marker == "x" else style),
-                rasterized=len(x) > 500, clip_on=False,
+                linewidths=0.8, rasterized=len(x) > 500, clip_on=False, **style,
             )  # fmt: skip
     for low in (-edge, 0):
         axes.axline((low, low), slope=1, color=PALE, lw=0.8, zorder=0)
@@ -140,15 +143,19 @@ def _forest_rows(entries: Sequence[Entry], pooled: pd.DataFrame | None, at: int)
     ]
     for entry in entries:
         own = entry.levels.iloc[at]
-        change = (float(own[f"delta_r2_cv{end}"]) for end in ("", "_low", "_high"))
-        rows.append((f"{short(entry.label)}, n = {entry.patients}", *change, "run"))
+        rows.append(_row(f"{short(entry.label)}, n = {entry.patients}", own, "delta_r2_cv", "run"))
     if pooled is not None:
         own = pooled.iloc[at]
         for text, kind in (("these cohorts", ""), ("cohorts of their kind", "_random")):
-            change = (float(own[f"delta_r2{kind}{end}"]) for end in ("", "_low", "_high"))
-            label = f"{text}, I2 {number(own['i2'] * 100, 0)}%" if not kind else text
-            rows.append((label, *change, f"pooled{kind}"))
+            if not kind and np.isfinite(own["i2"]):
+                text = f"{text}, I2 {own['i2']:.0%}"
+            rows.append(_row(text, own, f"delta_r2{kind}", f"pooled{kind}"))
     return rows
+
+
+def _row(label: str, values: pd.Series, name: str, kind: str) -> Row:
+    value, low, high = (float(values[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return label, value, low, high, kind
 
 
 def _whisker(

@@ -140,6 +140,11 @@ def _feature_rows(block: Comparable, tables: Tables) -> list[dict[str, Any]]:
     ]
 
 
+def chance(p: float) -> str:
+    """A p or q value for a table; none is shown as zero."""
+    return "below 0.001" if p < 0.001 else number(p, 3)
+
+
 def _drawn(figure: Figure, folder: Path, name: str) -> str:
     content = save(figure, folder, name).read_bytes()
     return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
@@ -160,5 +165,6 @@ def _environment() -> jinja2.Environment:
         finalize=_shown,
     )
     environment.filters["number"] = number
+    environment.filters["chance"] = chance
     environment.globals["interval"] = interval
     return environment

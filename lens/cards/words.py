@@ -129,7 +129,8 @@ def _features(entries: Sequence[Entry]) -> str:
     shared = verdict_in_all(entries)
     counts = shared[shared != ""].value_counts()
     called = pd.DataFrame({at: e.features["verdict"] for at, e in enumerate(entries)})
-    opposite = int((called.eq("lost").any(axis=1) & called.eq("gained").any(axis=1)).sum())
+    lost, gained = ((called == verdict).any(axis=1) for verdict in ("lost", "gained"))
+    opposite = int((lost & gained).sum())
     each = [f"{counts[v]} {v}" for v in sorted(counts.index, key=_place)]
     said = f"{int(counts.sum())} of {len(shared)} features have the same verdict in all runs"
     said += f" ({', '.join(each)})" if each else ""

@@ -1,4 +1,4 @@
-"""What the figures of a report share: colours, style, panels; each is saved as PNG and SVG."""
+"""What the figures of a report share: colours, style, panels; each is saved as PNG, SVG and PDF."""
 
 from __future__ import annotations
 
@@ -39,18 +39,25 @@ STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "svg.fonttype": "none",
+    # TrueType, embedded: journals refuse the other kind.
+    "pdf.fonttype": 42,
     "svg.hashsalt": "radiomic-lens",
     # Names are the user's: a dollar sign in one is no formula, and TeX would run commands.
     "text.parse_math": False,
     "text.usetex": False,
 }
 
+DATELESS = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+"""Suffixes of a figure's files, with the metadata that leave out when it was drawn."""
+
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
-    """Writes ``name.png`` and ``name.svg``; gives the path of the SVG."""
-    for suffix in (".png", ".svg"):
+    """Writes ``name.png``, ``name.svg`` and ``name.pdf``; gives the path of the SVG.
+
+    The same figure gives the same bytes: none holds a date.
+    """
+    for suffix, metadata in DATELESS.items():
         with atomic(folder / f"{name}{suffix}") as temporary, mpl.rc_context(STYLE):
-            metadata = {"Date": None} if suffix == ".svg" else None
             figure.savefig(temporary, dpi=160, bbox_inches="tight", metadata=metadata)
     return folder / f"{name}.svg"
 

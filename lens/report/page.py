@@ -14,6 +14,8 @@ from lens.report.album import HIDDEN, Album
 from lens.report.assets import inline, united
 from lens.report.contents import contents
 from lens.report.local_paths import without_local_paths
+from lens.report.methods import write_methods
+from lens.report.paper_tables import write_tables
 from lens.report.results import read_results
 from lens.report.section import Report, Section, met, render_sections
 from lens.report.sections import SECTIONS
@@ -29,7 +31,8 @@ def write_report(
 ) -> Path:
     """Draws the figures of a finished run and writes ``report.html``, which names no local path.
 
-    The run's lens card is written with it (`lens.cards.card`).
+    What a paper takes from the run is written with it: the lens card (`lens.cards.card`), Table 1
+    (`lens.report.paper_tables`) and the methods (`lens.report.methods`).
 
     Args:
         folder: of the run.
@@ -47,6 +50,8 @@ def write_report(
     write_card(folder, results)
     album = Album(HIDDEN) if names.hides else album or Album()
     report = Report(without_local_paths(results, names), folder / "figures", album)
+    write_tables(folder, report.results)
+    write_methods(folder, report.results)
     shown = met(sections, report)
     body, entries = contents(Markup("\n").join(render_sections(shown, report)))
     page = report.fill(

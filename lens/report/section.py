@@ -127,7 +127,7 @@ class Report:
         return Markup(_environment().get_template(template).render(run=self.results.run, **content))
 
     def draw(self, figure: Figure, name: str) -> str:
-        """Saves a figure as PNG and SVG under `name` and gives the SVG as a data URI."""
+        """Saves a figure under `name` (`lens.report.figures.save`), gives the SVG as a data URI."""
         content = save(figure, self.folder, name).read_bytes()
         return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
 

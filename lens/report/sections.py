@@ -14,6 +14,7 @@ from lens.report import (
     map_section,
     modalities_section,
     paper_table_section,
+    papers_section,
     patients_section,
     reading_section,
     run_facts_section,
@@ -48,5 +49,6 @@ SECTIONS: tuple[Section, ...] = (
     ),
     sweep_section.SECTION,
     left_out_section.SECTION,
+    papers_section.SECTION,
     run_facts_section.SECTION,
 )

@@ -237,6 +237,30 @@ def test_hostile_names_and_wild_numbers_stay_inert(cards: list[Path], tmp_path: 
     assert "<script" not in svg
 
 
+def test_every_common_task_has_its_folder_and_no_spread_is_no_number(
+    cards: list[Path], tmp_path: Path
+) -> None:
+    """Embeddings that equal those before change nothing, with certainty: nothing is pooled."""
+    for path in cards[:2]:
+        content = json.loads(path.read_text())
+        still = planted_card(
+            content, np.zeros(K), np.zeros(K), hashes=f"{ord(path.stem[-1]):x}"[-1]
+        )
+        content["tasks"]["still"] = still["tasks"]["cls"]
+        write_json(path, content)
+    blocks = choose(read_sources(cards[:2]))
+    assert [block.entries[0].task for block in blocks] == ["cls", "still"]
+    assert all(block.independent for block in blocks)
+    said = " ".join(write_comparison(tmp_path / "out", blocks))
+    assert "No feature can be pooled: in some run its change has no spread." in said
+    assert "nan" not in said.lower()
+    pooled = read_csv(tmp_path / "out" / "still" / "pooled.csv")
+    assert pooled["delta_r2"].isna().all()
+    assert (tmp_path / "out" / "cls" / "pairs.csv").is_file()
+    page = (tmp_path / "out" / PAGE).read_text("utf-8")
+    assert "nan" not in re.sub(r"base64,[^\"]+|<[^>]+>", "", page).lower()
+
+
 def test_agreement_by_hand(content: dict[str, Any], tmp_path: Path) -> None:
     words = (
         np.array(["lost", "lost", "gained", "absent"]),
