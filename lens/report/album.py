@@ -67,6 +67,10 @@ class Album:
             raise NoPictureError(made)
         return made
 
+    def has(self, patient: str, study: str = "", rois: Sequence[str] = ()) -> bool:
+        """Whether the picture of a study was asked for before."""
+        return (patient, study, tuple(rois)) in self._made
+
     def _make(self, patient: str, study: str, rois: tuple[str, ...]) -> Picture | str:
         from lens.cohort import read_case
         from lens.report.pictures import picture
@@ -76,7 +80,7 @@ class Album:
             return f"no picture: the page has those of {self.most} patients already"
         try:
             files = self._files(patient, study)
-            case = read_case(files, spacing_mm=self.spacing_mm, labels=self.labels)
+            case = read_case(files, spacing_mm=self.spacing_mm, labels=self.labels, about=rois)
             made = picture(case, rois)
         except NoPictureError as error:
             return str(error)

@@ -20,7 +20,7 @@ from lens.verdicts.fold_values import common_unit, normal_scores, target_values
 from lens.verdicts.folds import Fold, times_held_out
 from lens.verdicts.held_out import PROBES, RIDGE_VIEWS
 
-COUNT = 3
+COUNT = 2
 """Features shown of each kind."""
 
 KINDS = {
