@@ -73,8 +73,9 @@ def read_case(
         files: from the manifest.
         spacing_mm: (x, y, z) of the grid.
         labels: region -> the mask values that make it; every value above zero by default.
-        about: cut the grid to the surroundings of these regions, as pictures need no more; of all
-            where the case has none of them. None keeps the extent of the reference.
+        about: cut the grid to the surroundings of these regions, as pictures need no more (of all
+            where the case has none of them), without a look at whether the images cover them. None
+            keeps the extent of the reference.
 
     Returns:
         The case. An empty mask means that there is no such region, and is left out with a note.
@@ -115,7 +116,8 @@ def read_case(
         grid, masks = _cut(grid, masks, about)
     sampled: dict[str, sitk.Image] = {}
     for name, image in images.items():
-        _check_cover(image, name, masks, files)
+        if about is None:
+            _check_cover(image, name, masks, files)
         kind = kind_of(name, files.kinds)
         notes += _kind_notes(image, name, kind, files)
         sampled[name] = geometry.sample(image, grid, padding=AIR_HU if kind == "ct" else None)

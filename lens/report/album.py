@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BUDGET = 4_000_000
 """Characters of a page that pictures may take, all tasks together."""
 
-MOST = 40
+MOST = 32
 """Patients of whom a page has pictures: each is read from the images anew."""
 
 TABLES = "The run was given tables and no images, so that there are no pictures."

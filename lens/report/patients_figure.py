@@ -21,6 +21,8 @@ from lens.report.words import modality_name, short
 ROWS = 3
 """Features of the figure: the first of each kind."""
 
+NOT_SHOWN = {"lower": "lower, not shown", "higher": "higher, not shown"}
+
 MANY = 200
 """Points beyond which a cloud is drawn as pixels."""
 
@@ -83,7 +85,8 @@ def _cloud(axes: Axes, rows: pd.DataFrame, feature: dict[str, Any]) -> None:
             alpha=0.5, mew=0, label=STAGE_NAMES[stage], rasterized=len(rows) > MANY,
         )  # fmt: skip
     # Above the titles of the pictures beside it, which it would run into.
-    axes.set_title(short(f"{feature['label']}: {feature['kind']}"), fontsize=8, pad=22)
+    kind = NOT_SHOWN.get(feature["kind"], feature["kind"])
+    axes.set_title(short(f"{feature['label']}: {kind}"), fontsize=8, pad=22)
     axes.set_xlabel("value (SD)", fontsize=8)
     axes.set_ylabel("predicted (SD)", fontsize=8)
     axes.tick_params(labelsize=7)

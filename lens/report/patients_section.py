@@ -37,13 +37,13 @@ def render(report: Report) -> Markup:
     left = [task for task in report.tasks if len(task.tables.patients) or len(task.tables.moved)]
     for at, task in enumerate(left):
         gallery.share(len(left) - at)
-        features = [*_features(task, gallery)]
+        moved, features = _moved(task, gallery), [*_features(task, gallery)]
         figure = patients_figure(task.tables.patients, features, gallery.pictures, looks)
         tasks.append(
             {
                 "name": task.name,
                 "scope": task.scope,
-                "moved": _moved(task, gallery),
+                "moved": moved,
                 "features": features,
                 "figure": report.draw(figure, f"{task.name}-patients") if figure else None,
             }
@@ -55,6 +55,7 @@ def render(report: Report) -> Markup:
         pictures=gallery.pictures,
         looks=looks,
         plain=LOOKS[0],
+        drawn=dict.fromkeys(roi for each in gallery.pictures for roi in each.contours),
         views=views,
         figures=figures,
         kinds=KINDS,
@@ -118,8 +119,9 @@ def _moved(task: Task, gallery: _Gallery) -> dict[str, Any] | None:
     return {
         "cards": [
             row | gallery.card(row, task) | {"better": row["error_ft"] < row["error_pre"]}
-            for row in _records(table.head(MOVED))
+            for row in _records(table[table["moved"] > 0].head(MOVED))
         ],
+        "by_study": "study_id" in table,
         "median": float(table["moved"].median()),
         "count": len(table),
         "better": int(better.sum()),

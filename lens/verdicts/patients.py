@@ -25,13 +25,13 @@ COUNT = 2
 
 KINDS = {
     "lost": "largest loss",
-    "gained": "largest gain",
-    "unchanged": "shown unchanged",
     "lower": "largest fall, which is not shown to be a loss",
+    "gained": "largest gain",
     "higher": "largest rise, which is not shown to be a gain",
+    "unchanged": "shown unchanged",
 }
-"""Why a feature is shown, for people. The last two stand in for the first two where no feature was
-lost, or none gained."""
+"""Why a feature is shown, for people. A fall or rise stands in where no feature was lost, or none
+gained."""
 
 
 class Patients(NamedTuple):
