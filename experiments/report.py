@@ -32,7 +32,9 @@ class Config:
     """Show pictures of patients, where the images of the run are still there; --no-images leaves
     them out."""
     cohort: Path | None = None
-    """Manifest of the images of a run that was given tables, whose ids are the same."""
+    """Manifest of the images of a run that was given tables; its ids are those of the tables."""
+    label: tuple[str, ...] = ()
+    """Mask values that make a region, such as gland=1,2 lesion=3 (with --cohort)."""
     salt: Path | None = None
     """File of the salt, for --anonymise; by default your own, ~/.config/radiomic-lens/salt."""
 

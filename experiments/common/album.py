@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lens.cache import read_record
+from lens.errors import InputError
 from lens.places import replace_paths
 from lens.report.album import HIDDEN, LEFT_OUT, TABLES, Album
 from lens.settings import NiftiForm
@@ -27,7 +28,12 @@ class RecordedFlags:
 
 
 def album_of(
-    folder: Path, *, images: bool = True, hidden: bool = False, cohort: Path | None = None
+    folder: Path,
+    *,
+    images: bool = True,
+    hidden: bool = False,
+    cohort: Path | None = None,
+    label: tuple[str, ...] = (),
 ) -> Album:
     """The album of a run folder; whatever is not there any more, it says so.
 
@@ -36,10 +42,13 @@ def album_of(
         images: False leaves pictures out (``--no-images``).
         hidden: patients are to be hidden (``--anonymise``).
         cohort: manifest of the images of a run that was given tables.
+        label: ``NAME=VALUES`` of its masks.
 
     Raises:
-        InputError: `cohort` cannot be used.
+        InputError: `cohort` cannot be used, or `label` goes without it.
     """
+    if label and cohort is None:
+        raise InputError("--label needs --cohort: a run from images knows its regions")
     config = read_record(folder / "run.json").get("config")
     config = config if isinstance(config, dict) else {}
     if hidden or config.get("anonymise"):
@@ -47,7 +56,7 @@ def album_of(
     if not images:
         return Album(LEFT_OUT)
     if cohort is not None:
-        return _read(RecordedFlags(cohort, (), (), (), None), (), None)
+        return _read(RecordedFlags(cohort, (), (), (), None), label, None)
     # A folder of `lens.compare` has no such flags.
     if config.get("pre") or "cohort" not in config:
         return Album(TABLES)

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import lens.cohort.geometry as geometry
 from lens.cohort.flat import lay_on
 from lens.cohort.images import load_image
-from lens.cohort.intensities import AIR_HU, Kind, kind_of, notes_on
+from lens.cohort.intensities import AIR_HU, Kind, kind_of, notes_on, surroundings
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement, verdict
 from lens.cohort.prostate import check_regions_fit, standardise_maps
@@ -50,6 +50,7 @@ def read_case(
     *,
     spacing_mm: tuple[float, float, float] = (0.5, 0.5, 1.0),
     labels: Mapping[str, Sequence[int]] | None = None,
+    about: Sequence[str] | None = None,
 ) -> Case:
     """Reads the images and masks of a case and puts them on one grid.
 
@@ -72,6 +73,9 @@ def read_case(
         files: from the manifest.
         spacing_mm: (x, y, z) of the grid.
         labels: region -> the mask values that make it; every value above zero by default.
+        about: cut the grid to the surroundings of these regions, as pictures need no more (of all
+            where the case has none of them), without a look at whether the images cover them. None
+            keeps the extent of the reference.
 
     Returns:
         The case. An empty mask means that there is no such region, and is left out with a note.
@@ -108,9 +112,12 @@ def read_case(
     notes += [note for region in regions.values() for note in region.notes]
     placements += [region.placement for region in regions.values()]
     notes += check_regions_fit(masks, files.masks, files.patient_id)
+    if about is not None:
+        grid, masks = _cut(grid, masks, about)
     sampled: dict[str, sitk.Image] = {}
     for name, image in images.items():
-        _check_cover(image, name, masks, files)
+        if about is None:
+            _check_cover(image, name, masks, files)
         kind = kind_of(name, files.kinds)
         notes += _kind_notes(image, name, kind, files)
         sampled[name] = geometry.sample(image, grid, padding=AIR_HU if kind == "ct" else None)
@@ -163,6 +170,18 @@ def _read_regions(
         )
         for roi, path in files.masks.items()
     }
+
+
+def _cut(
+    grid: sitk.Image, masks: Mapping[str, sitk.Image], about: Sequence[str]
+) -> tuple[sitk.Image, dict[str, sitk.Image]]:
+    """Grid and masks in the surroundings of some regions; masks without a voxel left out."""
+    near = [masks[roi] for roi in about if roi in masks] or [*masks.values()]
+    box = surroundings(grid, near)[::-1]
+    start, size = [each.start for each in box], [each.stop - each.start for each in box]
+    cut = {roi: sitk.RegionOfInterest(mask, size, start) for roi, mask in masks.items()}
+    left = {roi: mask for roi, mask in cut.items() if sitk.GetArrayViewFromImage(mask).any()}
+    return sitk.RegionOfInterest(grid, size, start), left
 
 
 def _laid(loaded: Mapping[str, Loaded], files: CaseFiles) -> dict[str, Loaded]:

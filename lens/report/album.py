@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BUDGET = 4_000_000
 """Characters of a page that pictures may take, all tasks together."""
 
-MOST = 40
+MOST = 32
 """Patients of whom a page has pictures: each is read from the images anew."""
 
 TABLES = "The run was given tables and no images, so that there are no pictures."
@@ -67,6 +67,10 @@ class Album:
             raise NoPictureError(made)
         return made
 
+    def has(self, patient: str, study: str = "", rois: Sequence[str] = ()) -> bool:
+        """Whether the picture of a study was asked for before."""
+        return (patient, study, tuple(rois)) in self._made
+
     def _make(self, patient: str, study: str, rois: tuple[str, ...]) -> Picture | str:
         from lens.cohort import read_case
         from lens.report.pictures import picture
@@ -76,7 +80,7 @@ class Album:
             return f"no picture: the page has those of {self.most} patients already"
         try:
             files = self._files(patient, study)
-            case = read_case(files, spacing_mm=self.spacing_mm, labels=self.labels)
+            case = read_case(files, spacing_mm=self.spacing_mm, labels=self.labels, about=rois)
             made = picture(case, rois)
         except NoPictureError as error:
             return str(error)

@@ -21,6 +21,8 @@ from lens.report.words import modality_name, short
 ROWS = 3
 """Features of the figure: the first of each kind."""
 
+NOT_SHOWN = {"lower": "lower, not shown", "higher": "higher, not shown"}
+
 MANY = 200
 """Points beyond which a cloud is drawn as pixels."""
 
@@ -49,7 +51,7 @@ def patients_figure(
     chosen = [_examples(feature) for feature in rows]
     count = 2 if any(chosen) else 0
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2 if count else 3.6, 0.5 + 2.5 * len(rows)))
+        figure = Figure(figsize=(7.2 if count else 3.6, 0.5 + 2.6 * len(rows)))
         grid = figure.subplots(
             len(rows), 1 + count, squeeze=False, width_ratios=[1.15, *([1.0] * count)]
         )
@@ -60,7 +62,7 @@ def patients_figure(
                 if at < len(examples):
                     _example(place, feature, examples[at], pictures, looks)
         grid[0][0].legend(frameon=False, fontsize=7, loc="upper left", handletextpad=0.2)
-        figure.subplots_adjust(hspace=0.55, wspace=0.25)
+        figure.subplots_adjust(hspace=0.75, wspace=0.25)
     return figure
 
 
@@ -82,7 +84,9 @@ def _cloud(axes: Axes, rows: pd.DataFrame, feature: dict[str, Any]) -> None:
             rows["observed"], rows[f"predicted_{stage}"], marker, color=COLOURS[stage], ms=2.5,
             alpha=0.5, mew=0, label=STAGE_NAMES[stage], rasterized=len(rows) > MANY,
         )  # fmt: skip
-    axes.set_title(short(f"{feature['label']}: {feature['kind']}"), fontsize=7.5)
+    # Above the titles of the pictures beside it, which it would run into.
+    kind = NOT_SHOWN.get(feature["kind"], feature["kind"])
+    axes.set_title(short(f"{feature['label']}: {kind}"), fontsize=8, pad=22)
     axes.set_xlabel("value (SD)", fontsize=8)
     axes.set_ylabel("predicted (SD)", fontsize=8)
     axes.tick_params(labelsize=7)
@@ -101,7 +105,7 @@ def _example(
     columns, rows = picture.size
     with Image.open(io.BytesIO(picture.strips[name])) as strip:
         pixels = np.asarray(strip.convert("L"))
-    width, at = pixels.shape[1] // len(picture.slices), picture.middle
+    width, at = pixels.shape[1] // picture.slices, picture.middle
     axes.imshow(
         pixels[:, at * width : (at + 1) * width], cmap="gray", vmin=0, vmax=255,
         extent=(0, columns, rows, 0), aspect=picture.spacing_mm[1] / picture.spacing_mm[0],
@@ -114,5 +118,7 @@ def _example(
     axes.set_ylim(rows, 0)
     who = short("/".join(filter(None, (card["patient"], card["study"]))))
     numbers = (card["observed"], card["predicted_pre"], card["predicted_ft"])
-    told = "{:.1f} SD, predicted {:.1f} before, {:.1f} after".format(*numbers).replace("-", "−")
-    axes.set_title(f"{who}, {modality_name(name)}\n{card['side']}: {told}", fontsize=6.5)
+    told = "{:.1f} SD; predicted {:.1f}, then {:.1f}".format(*numbers).replace("-", "−")
+    axes.set_title(
+        f"{who}, {modality_name(name)}\n{card['side']}: {told}", fontsize=6.5, fontweight="normal"
+    )

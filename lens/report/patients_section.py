@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -33,16 +34,16 @@ def render(report: Report) -> Markup:
     """The patients of every task: whose predictions moved most, then those of each feature."""
     gallery, looks = _Gallery(report.album), _looks(report)
     tasks = []
-    for task in report.tasks:
-        if task.tables.patients.empty and task.tables.moved.empty:
-            continue
-        features = [*_features(task, gallery)]
+    left = [task for task in report.tasks if len(task.tables.patients) or len(task.tables.moved)]
+    for at, task in enumerate(left):
+        gallery.share(len(left) - at)
+        moved, features = _moved(task, gallery), [*_features(task, gallery)]
         figure = patients_figure(task.tables.patients, features, gallery.pictures, looks)
         tasks.append(
             {
                 "name": task.name,
                 "scope": task.scope,
-                "moved": _moved(task, gallery),
+                "moved": moved,
                 "features": features,
                 "figure": report.draw(figure, f"{task.name}-patients") if figure else None,
             }
@@ -54,6 +55,7 @@ def render(report: Report) -> Markup:
         pictures=gallery.pictures,
         looks=looks,
         plain=LOOKS[0],
+        drawn=dict.fromkeys(roi for each in gallery.pictures for roi in each.contours),
         views=views,
         figures=figures,
         kinds=KINDS,
@@ -76,7 +78,11 @@ class _Gallery:
     def __init__(self, album: Album) -> None:
         self.album = album
         self.pictures: list[Picture] = []
-        self._cards = 0
+        self._cards = self._end = 0
+
+    def share(self, tasks: int) -> None:
+        """Leaves a fair share of the pictures to each of the tasks that are left."""
+        self._end = len(self.pictures) + max(1, (self.album.most - len(self.pictures)) // tasks)
 
     def card(self, row: dict[str, Any], task: Task) -> dict[str, Any]:
         """What a card shows of a study: its ids, its picture's number or why there is none."""
@@ -85,8 +91,11 @@ class _Gallery:
         card = {"number": self._cards, "patient": patient, "study": study, "picture": None}
         card["reason"] = ""
         if not self.album.absent:
+            key = (patient, study, tuple(task.scope["rois"]))
+            if len(self.pictures) >= self._end and not self.album.has(*key):
+                return card | {"reason": f"no picture: the task has its {self._end} already"}
             try:
-                found = self.album.picture(patient, study, tuple(task.scope["rois"]))
+                found = self.album.picture(*key)
             except NoPictureError as error:
                 return card | {"reason": str(error)}
             if not any(found is each for each in self.pictures):
@@ -110,8 +119,9 @@ def _moved(task: Task, gallery: _Gallery) -> dict[str, Any] | None:
     return {
         "cards": [
             row | gallery.card(row, task) | {"better": row["error_ft"] < row["error_pre"]}
-            for row in _records(table.head(MOVED))
+            for row in _records(table[table["moved"] > 0].head(MOVED))
         ],
+        "by_study": "study_id" in table,
         "median": float(table["moved"].median()),
         "count": len(table),
         "better": int(better.sum()),
@@ -119,7 +129,7 @@ def _moved(task: Task, gallery: _Gallery) -> dict[str, Any] | None:
     }
 
 
-def _features(task: Task, gallery: _Gallery) -> Iterable[dict[str, Any]]:
+def _features(task: Task, gallery: _Gallery) -> Iterator[dict[str, Any]]:
     """The shown features, each with the patients who have it high and low."""
     known = task.tables.features.drop_duplicates("column").set_index("column", drop=False)
     for column, rows in task.tables.patients.groupby("column", sort=False):
@@ -140,8 +150,7 @@ def _features(task: Task, gallery: _Gallery) -> Iterable[dict[str, Any]]:
             "count": rows[_ids(rows)].drop_duplicates().shape[0],
             "cards": [
                 row | gallery.card(row, task) | {"side": side}
-                for side, table in (("high", high), ("low", low))
-                for row in _records(table)
+                for side, row in _alternating(_records(high), _records(low))
             ],
         }
 
@@ -184,6 +193,14 @@ def figures(value: float) -> str:
         return "–"
     text = f"{value:.3g}"
     return (f"{value:.0f}" if "e+" in text and abs(value) < 1e6 else text).replace("-", "−")
+
+
+def _alternating(
+    high: list[dict[str, Any]], low: list[dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """High and low side by side."""
+    for one, other in zip_longest(high, low):
+        yield from ((side, row) for side, row in (("high", one), ("low", other)) if row)
 
 
 def _ids(table: pd.DataFrame) -> list[str]:

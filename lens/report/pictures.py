@@ -77,8 +77,7 @@ class Picture:
         contours: region -> lines between its voxels and others.
         size: (columns, rows) of a slice in voxels.
         spacing_mm: (x, y) of a voxel.
-        slices: number of each slice in the volume on the grid of the run, from 1 at the feet.
-        depth: slices of that volume.
+        slices: how many, from the feet to the head.
         flat: a single slice, with the axes of its file.
     """
 
@@ -87,14 +86,13 @@ class Picture:
     contours: Mapping[str, tuple[Line, ...]]
     size: tuple[int, int]
     spacing_mm: tuple[float, float]
-    slices: tuple[int, ...]
-    depth: int
+    slices: int
     flat: bool
 
     @property
     def middle(self) -> int:
         """Place of the middle slice in the strip."""
-        return len(self.slices) // 2
+        return self.slices // 2
 
     @property
     def size_mm(self) -> tuple[float, float]:
@@ -150,8 +148,7 @@ def picture(case: Case, rois: Sequence[str] = ()) -> Picture:
         },
         size=size,
         spacing_mm=spacing[:2],
-        slices=tuple(int(each) + 1 for each in slices),
-        depth=shape[0],
+        slices=len(slices),
         flat=shape[0] == 1,
     )
 

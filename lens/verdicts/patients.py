@@ -20,18 +20,18 @@ from lens.verdicts.fold_values import common_unit, normal_scores, target_values
 from lens.verdicts.folds import Fold, times_held_out
 from lens.verdicts.held_out import PROBES, RIDGE_VIEWS
 
-COUNT = 3
+COUNT = 2
 """Features shown of each kind."""
 
 KINDS = {
     "lost": "largest loss",
-    "gained": "largest gain",
-    "unchanged": "shown unchanged",
     "lower": "largest fall, which is not shown to be a loss",
+    "gained": "largest gain",
     "higher": "largest rise, which is not shown to be a gain",
+    "unchanged": "shown unchanged",
 }
-"""Why a feature is shown, for people. The last two stand in for the first two where no feature was
-lost, or none gained."""
+"""Why a feature is shown, for people. A fall or rise stands in where no feature was lost, or none
+gained."""
 
 
 class Patients(NamedTuple):

@@ -36,7 +36,7 @@ def slices_of(found: Picture, modality: str) -> np.ndarray:
     assert uri.startswith("data:image/webp;base64,")
     with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as strip:
         pixels = np.asarray(strip.convert("L")).astype(int)
-    return np.stack(np.split(pixels, len(found.slices), axis=1))
+    return np.stack(np.split(pixels, found.slices, axis=1))
 
 
 def volume(folder: Path, name: str, array: np.ndarray, stored: str) -> Path:
@@ -58,8 +58,9 @@ def test_a_marker_appears_where_it_lies_in_the_patient(tmp_path: Path, stored: s
         {"gland": volume(tmp_path, "gland", inside, stored)}, {}, None,
     )  # fmt: skip
     found = picture(read_case(files, spacing_mm=SPACING), ("gland",))
-    assert found.slices == tuple(range(3, 11)), "from the feet, those of the region"
-    assert found.depth == SHAPE[0]
+    cut = picture(read_case(files, spacing_mm=SPACING, about=("gland",)), ("gland",))
+    assert cut == found, "less is read, and the same is seen"
+    assert found.slices == 8, "from the feet, those of the region"
     pixels = slices_of(found, "t2")
     bright = np.argwhere(pixels > 230)
     # The box is the region and 10 mm about it.
@@ -132,13 +133,12 @@ def test_large_regions_become_small_pictures_of_true_shape() -> None:
     values = np.random.default_rng(0).normal(100, 10, shape)
     found = picture(case(values, inside), ("gland",))
     pixels = slices_of(found, "t2")
-    assert len(found.slices) == SLICES
+    assert found.slices == SLICES
     assert max(pixels.shape[1:]) == EDGE
     assert pixels.shape[2] / pixels.shape[1] == pytest.approx(
         found.size[0] / found.size[1], rel=0.02
     )
     assert found.middle == SLICES // 2
-    assert found.slices[found.middle] == 31
     assert found.bytes < 120_000
 
 
@@ -154,7 +154,7 @@ def test_single_slices_keep_the_axes_of_their_file(tmp_path: Path) -> None:
     album = Album("", read_manifest(tmp_path / "cohort.csv"), (1.0, 1.0, 1.0))
     found = album.picture("P1", "", ("mass",))
     assert found.flat
-    assert found.slices == (1,)
+    assert found.slices == 1
     (pixels,) = slices_of(found, "us")
     assert np.unravel_index(pixels.argmax(), pixels.shape) == (10, 60)
     assert found.windows["us"] == (0.0, 255.0)
@@ -209,4 +209,4 @@ def test_an_album_keeps_to_its_budget(cohort: Path) -> None:
 def test_the_path_of_a_picture_lies_on_its_strip(cohort: Path) -> None:
     found = Album("", read_manifest(cohort), SPACING).picture("P1", "S1")
     starts = [int(x) for x in re.findall(r"M(\d+) ", found.path("gland"))]
-    assert max(starts) == (len(found.slices) - 1) * found.size[0] + 26
+    assert max(starts) == (found.slices - 1) * found.size[0] + 26
