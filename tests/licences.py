@@ -27,8 +27,8 @@ and the implementations that the tests compare with). `python -m tests.licences`
 IN_A_REPORT = """
 ## In a report
 
-A `report.html` works offline, so it holds libraries that these packages ship, under their own terms,
-which are written beside them in the file: Vega, Vega-Lite and Vega-Embed (BSD-3-Clause) with D3
+A `report.html` works offline, so it holds libraries that these packages ship, under their own
+terms, which are in the file beside them: Vega, Vega-Lite and Vega-Embed (BSD-3-Clause) with D3
 (ISC) from `vl-convert-python`; DataTables, jQuery, JSZip and FileSaver (MIT) from `itables`.
 """
 

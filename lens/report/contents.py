@@ -29,13 +29,13 @@ class Entry(NamedTuple):
 
 
 def contents(body: str) -> tuple[Markup, list[Entry]]:
-    """Gives every heading of level 2 and 3 an id, if it has none, and lists them.
+    """Puts an anchor before every heading of level 2 and 3 that has no id, and lists them.
 
     Args:
         body: HTML of the sections.
 
     Returns:
-        The HTML with ids and with a link to itself in every heading, and the headings in order.
+        The HTML with anchors, its headings as they were, and the headings in order.
     """
     entries: list[Entry] = []
     taken: set[str] = set(re.findall(r'\sid="([^"]*)"', body))
@@ -47,9 +47,7 @@ def contents(body: str) -> tuple[Markup, list[Entry]]:
         anchor = known[1] if known else _anchor(text, taken)
         taken.add(anchor)
         entries.append(Entry(int(level), anchor, Markup(text)))
-        attributes += "" if known else f' id="{anchor}"'
-        link = f'<a class="anchor" href="#{anchor}" aria-label="Link to this heading"></a>'
-        return f"<h{level}{attributes}>{inner}{link}</h{level}>"
+        return found[0] if known else f'<span id="{anchor}"></span>{found[0]}'
 
     return Markup(HEADING.sub(named, body)), entries
 

@@ -170,6 +170,7 @@ async function embed() {
   });
   if (turn !== drawing) return result.finalize();
   chart = result.view;
+  root.view = chart;
   box = null;
   let waiting = 0;
   chart.addSignalListener("brush", (name, value) => {

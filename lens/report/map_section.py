@@ -54,10 +54,11 @@ def map_figure(features: pd.DataFrame, layouts: tuple[View, ...]) -> Figure:
         layouts: the views.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.1 * len(layouts), 3.9), layout="constrained")
+        figure = Figure(figsize=(4.1 * len(layouts), 3.9))
         panels = figure.subplots(1, len(layouts), squeeze=False)[0]
         for axes, view in zip(panels, layouts, strict=True):
             _view(axes, features, view)
+        figure.subplots_adjust(wspace=0.28)
     return figure
 
 

@@ -79,7 +79,7 @@ def test_a_median_below_the_axis_is_an_arrow_at_its_end() -> None:
     drawn = [(line.get_marker(), float(line.get_xdata()[0])) for line in points]
     assert drawn == [("<", -0.5), ("o", 0.2), ("o", -0.4), ("o", 0.1)]
     assert axes.get_xlim()[0] < -0.5
-    assert axes.get_xlabel() == "R2, with 95% interval; arrows: below −0.5"
+    assert axes.get_xlabel() == "R2, with 95% interval; arrows at the edge: 1 below −0.50"
     (axes,) = stage_panels(rows("liver", {("ct", "all"): (0.1, 0.2)}), "group", "roi", "R2").axes
     assert axes.get_xlabel() == "R2, with 95% interval"
 

@@ -8,6 +8,7 @@ import pytest
 
 from lens.report.answer import whole_test
 from lens.report.answer_caveats import WITHHELD, exposure, withheld_in_words
+from lens.report.palette import MEANINGS
 from lens.report.verdicts_section import (
     SHAPES,
     VERDICT_COLOURS,
@@ -206,7 +207,8 @@ def test_every_verdict_has_a_colour_and_changes_are_listed(features: pd.DataFram
     marks = {(VERDICT_COLOURS[verdict], SHAPES[verdict]) for verdict in VERDICTS}
     assert len(marks) == len(VERDICTS)
     changes = [verdict for verdict in VERDICTS if verdict not in NO_CHANGE]
-    assert len({SHAPES[verdict] for verdict in changes}) == len(changes), "without colour vision"
+    drawn = {(SHAPES[verdict], MEANINGS[verdict].hollow) for verdict in changes}
+    assert len(drawn) == len(changes), "without colour vision"
     listed = [row["verdict"] for row in evidence(features)["changed"]]
     assert list(dict.fromkeys(listed)) == changes
 
@@ -214,10 +216,9 @@ def test_every_verdict_has_a_colour_and_changes_are_listed(features: pd.DataFram
 def test_the_figure_holds_every_feature_with_a_value(features: pd.DataFrame) -> None:
     (axes,) = verdict_figure(features, 0.1).axes
     drawn = np.ma.concatenate([points.get_offsets() for points in axes.collections])
-    assert len(drawn) == len(features)
-    np.testing.assert_allclose(
-        np.sort(np.ma.getdata(drawn)[:, 0]), np.sort(features["delta_r2"]), atol=1e-12
-    )
+    found = np.sort(np.ma.getdata(drawn)[:, 0])
+    np.testing.assert_allclose(found, np.sort(features["delta_r2"].dropna()), atol=1e-12)
+    assert "without a value: 1" in axes.get_xlabel()
     assert [text.get_text() for text in axes.get_yticklabels()] == [
         "ADC glcm", "ADC ngtdm", "T2 glcm", "T2 gldm",
     ]  # fmt: skip
