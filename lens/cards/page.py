@@ -51,7 +51,7 @@ def write_comparison(folder: Path, blocks: Sequence[Comparable]) -> list[str]:
         parts.append(_write_block(inside, block, tables_of(block)))
     write_json(folder / FACTS, _facts(blocks))
     page = _environment().get_template("compare.html").render(
-        blocks=parts, verdicts=VERDICTS, colours=VERDICT_COLOURS | {"absent": "#9c9c9c"},
+        blocks=parts, verdicts=VERDICTS, colours=VERDICT_COLOURS,
         version=lens.__version__, level=blocks[0].entries[0].settings["level"], pairs_shown=PAIRS,
     )  # fmt: skip
     write_text(folder / PAGE, page)

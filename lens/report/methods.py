@@ -12,8 +12,8 @@ import pandas as pd
 from lens.citation import MESSAGE, bibtex
 from lens.files import write_text
 from lens.intervals import LEVEL
+from lens.report.answer_caveats import exposure
 from lens.report.results import Results, Scope
-from lens.report.verdicts_section import exposure
 from lens.report.words import literal, modality_name, short
 from lens.settings import SweepConfig, doctor_form
 from lens.verdicts.clusters import THRESHOLD
