@@ -59,7 +59,7 @@ lint: $(VENV)/.dev
 # Strict: a link, an anchor or a page that is not in the navigation is an error. Nothing is fetched.
 docs: $(VENV)/.docs
 	$(MKDOCS) build
-	@echo "site/index.html"
+	@echo "site/index.html; with the search: python3 -m http.server --directory site"
 
 wheel-test: $(VENV)/.test
 	$(BIN)/python -m tests.wheel_check

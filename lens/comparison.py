@@ -246,7 +246,7 @@ def compare(
 ) -> Comparison:
     """Compares an encoder before and after fine-tuning, feature by feature.
 
-    The main job, ``radiomic-lens sweep``, is this call with files around it::
+    The main job, ``radiomic-lens sweep``, is this call with files around it:
 
         comparison = lens.compare("before.npz", {"cls": "after.npz"}, "radiomics.csv")
         comparison.verdicts.to_csv("verdicts.csv")

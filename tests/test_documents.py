@@ -73,7 +73,8 @@ def flags() -> set[str]:
         for node in ast.parse(source.read_text("utf-8")).body
         if isinstance(node, ast.ClassDef) and "dataclass" in ast.dump(node)
     ]
-    fields = [each.target for node in classes for each in node.body if hasattr(each, "target")]
+    body = [each for node in classes for each in node.body]
+    fields = [each.target for each in body if isinstance(each, ast.AnnAssign)]
     names = {each.id.replace("_", "-") for each in fields if isinstance(each, ast.Name)}
     return {f"--{prefix}{name}" for name in names for prefix in ("", "no-")}
 

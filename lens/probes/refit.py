@@ -50,7 +50,7 @@ def refit(
 
     Every draw minimises ``sum_i w_i ||r_i - theta z_i - b||^2``, so that a weight of 2 is a patient
     drawn twice. Predictions equal `lens.decode` of the weighted rows to 1e-5. All encoders see the
-    same draws, so that differences between them are paired::
+    same draws, so that differences between them are paired:
 
         draws = [
             {name: np.linalg.norm(part.theta, axis=-1) for name, part in block.items()}
