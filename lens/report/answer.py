@@ -18,7 +18,7 @@ from lens.report.badges import badge
 from lens.report.results import Results, TaskTables
 from lens.report.statements import Answer, Group, Statement, TaskAnswer
 from lens.report.words import label, literal, number, short
-from lens.verdicts.rules import VERDICTS
+from lens.verdicts.rules import NO_CHANGE, VERDICTS
 
 NAMED = 3
 """Groups named in a headline."""
@@ -123,7 +123,7 @@ def _headline(
     counts = features["verdict"].value_counts()
     single = {v: int(counts[v]) for v in CHANGES if v in counts}
     if {"lost", "gained"} & set(by_verdict):
-        parts = [f"{_few(names)} {verdict}" for verdict, names in by_verdict.items()]
+        parts = [f"{_few(names, verdict)} {verdict}" for verdict, names in by_verdict.items()]
         return Statement("headline", f"{'; '.join(parts)}.", {"groups": by_verdict})
     numbers = {"features": len(features), "single": single, "groups": by_verdict}
     listed = ", ".join(f"{count} {verdict}" for verdict, count in single.items())
@@ -139,15 +139,18 @@ def _headline(
     if not told:
         return Statement("headline", "No change is shown.", numbers)
     if by_verdict:
-        parts = [f"{_few(names)} {verdict}" for verdict, names in by_verdict.items()]
+        parts = [f"{_few(names, verdict)} {verdict}" for verdict, names in by_verdict.items()]
         return Statement("headline", f"No change is shown: {'; '.join(parts)}.", numbers)
     return Statement("headline", "No change is shown.", numbers)
 
 
-def _few(names: Sequence[str]) -> str:
-    """A few names, and how many more there are."""
-    named = ", ".join(names[:NAMED])
-    return named if len(names) <= NAMED else f"{named} and {len(names) - NAMED} more"
+def _few(names: Sequence[str], verdict: str) -> str:
+    """A few names, and how many more there are; of many without a change only how many."""
+    if len(names) <= NAMED:
+        return ", ".join(names)
+    if verdict in NO_CHANGE:
+        return f"{len(names)} groups"
+    return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
 
 
 def _compared(features: pd.DataFrame, facts: Mapping[str, Any]) -> Statement:
@@ -182,13 +185,13 @@ def _largest(features: pd.DataFrame) -> Iterator[Statement]:
 
 
 def _nonlinear(features: pd.DataFrame) -> Iterator[Statement]:
-    for verdict, when in (("lost", "still reads them after"), ("gained", "read them before")):
+    for verdict, when in (("lost", "still reads {} after"), ("gained", "read {} before")):
         rows = features[features["verdict"] == verdict]
         count = int(rows["linear_only"].sum())
         if count:
             text = (
                 f"Of the {len(rows)} {verdict}, {count} to a linear reader only: a nonlinear one "
-                f"{when} fine-tuning."
+                f"{when.format('it' if count == 1 else 'them')} fine-tuning."
             )
             numbers = {"count": count, "of": len(rows), "verdict": verdict}
             yield Statement("nonlinear", text, numbers)

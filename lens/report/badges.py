@@ -11,7 +11,7 @@ WORDS = {
     "collapse": "the embeddings have collapsed",
     "warning": "a warning about the tables or settings",
     "few patients": "few patients",
-    "exposure": "gains that may be memory",
+    "exposure": "gains cannot be told from memory",
     "left out": "many patients left out",
 }
 """Kinds of statements that warn, in the words of a reason."""

@@ -65,7 +65,8 @@ class Tables:
     def headline(self) -> list[str]:
         rows = self.levels[(self.levels["level"] == "modality") & (self.levels["group"] == "all")]
         per_verdict = [int((rows["verdict"] == v).sum()) for v in ORDER]
-        more = [str(n - 3) for n in per_verdict if n > 3]
+        changed = len(CALLED)
+        more = [str(n - 3 if i < changed else n) for i, n in enumerate(per_verdict) if n > 3]
         if rows["verdict"].isin(["lost", "gained"]).any():
             return more
         single = [str(self.count[v]) for v in CALLED if self.count[v]]
