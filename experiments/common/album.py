@@ -79,9 +79,12 @@ def _of_manifest(folder: Path, config: dict[str, Any]) -> Album:
             "there are no pictures."
         )
     try:
-        return _read(flags, label, tuple(spacing) if spacing else None)
+        x, y, z = map(float, spacing or (0, 0, 0))
+        return _read(flags, label, (x, y, z) if spacing else None)
     except (OSError, TypeError, ValueError) as error:
-        reason = replace_paths(str(error), {str(flags.cohort): flags.cohort.name})
+        # Words that are not ours may hold anything.
+        said = str(error) if isinstance(error, InputError) else type(error).__name__
+        reason = replace_paths(said, {str(flags.cohort): flags.cohort.name})
         return Album(f"There are no pictures, since the run's images cannot be read: {reason}.")
 
 

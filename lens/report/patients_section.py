@@ -59,6 +59,7 @@ def render(report: Report) -> Markup:
         views=views,
         figures=figures,
         kinds=KINDS,
+        narrow=all(len(each.strips) == 1 for each in gallery.pictures),
         most=SLICES,
         each=EACH,
         share=SHARE,

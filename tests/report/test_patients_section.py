@@ -19,6 +19,7 @@ from lens.errors import InputError
 from lens.report import patients_section
 from lens.report.page import write_report
 from lens.report.patients_section import EACH, MOVED, high_and_low
+from tests.cohort.builders import image, write
 
 HOSTILE = "</svg><script>alert(6*7)</script>\u202eP"
 SECTIONS = [patients_section.SECTION]
@@ -162,6 +163,47 @@ def test_hostile_ids_and_several_studies_stay_text(run: Path) -> None:
     assert "\u202e" not in html
     assert "does not name this study" in html
     assert "studies" in html
+
+
+def test_a_browser_goes_through_the_slices_without_a_script(run: Path) -> None:
+    """By pointing, by a click, and by the arrow keys; the middle one is shown first."""
+    browsers = pytest.importorskip("playwright.sync_api")
+    if not (chromium := shutil.which("chromium")):
+        pytest.skip("no Chromium on this machine")
+    first = pd.read_parquet(run / "cls" / "moved.parquet")["patient_id"][0]
+    inside = np.zeros((9, 40, 40), np.uint8)
+    inside[2:7, 12:28, 12:28] = 1
+    values = np.random.default_rng(0).normal(100, 10, inside.shape)
+    for name, array in (("t2", values), ("gland", inside)):
+        write(image(array, (1.0, 1.0, 2.0)), run / f"{name}.nii.gz")
+    (run / "volumes.csv").write_text(f"patient_id,t2,gland\n{first},t2.nii.gz,gland.nii.gz\n")
+    page(run, album=album_of(run, cohort=run / "volumes.csv"))
+    with browsers.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        shown, faults = browser.new_page(java_script_enabled=True), []
+        shown.on("console", lambda message: faults.append(message.text))
+        shown.goto((run / "report.html").as_uri())
+        card = shown.locator(".patient").first
+
+        def place() -> float:
+            moved = card.locator(".strip").first.evaluate(
+                "each => new DOMMatrix(getComputedStyle(each).transform).m41"
+            )
+            return -moved / 36.0
+
+        assert place() == 5, "the middle of ten slices of 1 mm"
+        card.locator("input.k5").focus()
+        shown.keyboard.press("ArrowRight")
+        assert place() == 6
+        card.locator("input.k0").hover()
+        assert place() == 0
+        shown.mouse.move(0, 0)
+        assert place() == 6
+        card.locator("input.k4").click()
+        shown.mouse.move(0, 0)
+        assert place() == 4
+        browser.close()
+    assert not faults
 
 
 def test_a_budget_bounds_the_page(run: Path) -> None:
