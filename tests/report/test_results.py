@@ -15,6 +15,8 @@ from lens.probes.scaling import MinMax
 from lens.report.results import (
     COLUMNS,
     FILES,
+    PAPER_FILES,
+    PAPER_FOLDER,
     SCOPE_FILES,
     TASK_FILES,
     read_projection,
@@ -32,6 +34,9 @@ READ = {
 def test_a_run_folder_holds_listed_files_only(finished: Path) -> None:
     tables = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}
     tables = {name for name in tables if not name.startswith("figures/")} - {"report.html"}
+    of_paper = {f"{PAPER_FOLDER}/table1{suffix}" for suffix in (".csv", ".md", ".tex")}
+    assert tables >= {*PAPER_FILES, *of_paper}
+    tables -= {*PAPER_FILES, *of_paper}
     task_files = {f"{task}/{name}" for task in ("cls", "same") for name in TASK_FILES}
     assert tables <= set(FILES) - set(TASK_FILES) | task_files
     assert tables >= READ
