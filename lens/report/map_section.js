@@ -236,7 +236,7 @@ const table = new DataTable(root.querySelector("table"), {
     {
       extend: "csvHtml5", text: "Save as CSV", title: null,
       filename: () => `features-${data.tasks[chosen()].name}`,
-      exportOptions: { columns: null, orthogonal: "export" },
+      exportOptions: { columns: () => true, orthogonal: "export" },
     },
   ],
 });
