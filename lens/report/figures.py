@@ -48,10 +48,14 @@ STYLE: dict[Any, Any] = {
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
     """Writes ``name.png`` and ``name.svg``; gives the path of the SVG."""
-    for suffix in (".png", ".svg"):
-        with atomic(folder / f"{name}{suffix}") as temporary, mpl.rc_context(STYLE):
-            metadata = {"Date": None} if suffix == ".svg" else None
-            figure.savefig(temporary, dpi=160, bbox_inches="tight", metadata=metadata)
+    with mpl.rc_context(STYLE):
+        # Measured once for both: that takes as long as to draw.
+        figure.draw_without_rendering()
+        box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
+        for suffix in (".png", ".svg"):
+            with atomic(folder / f"{name}{suffix}") as temporary:
+                metadata = {"Date": None} if suffix == ".svg" else None
+                figure.savefig(temporary, dpi=160, bbox_inches=box, metadata=metadata)
     return folder / f"{name}.svg"
 
 

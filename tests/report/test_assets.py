@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -11,7 +12,7 @@ import pytest
 from markupsafe import Markup
 
 from lens.report import libraries
-from lens.report.assets import NONE, Assets, inline, json_data, united
+from lens.report.assets import NONE, Assets, inline, packed, united
 from lens.report.contents import contents
 from lens.report.sections import SECTIONS
 
@@ -19,12 +20,13 @@ ENDS = "</script><script>alert(1)</script><!-- <script> ]]> \u2028 \u202e &amp; 
 
 
 def test_data_cannot_end_their_element_and_come_back_as_they_were() -> None:
-    html = json_data("some-data", {ENDS: [ENDS, 1.5, None]})
-    (inner,) = re.findall(r'^<script type="application/json" id="some-data">(.*)</script>$', html)
-    assert not set("<>&\u2028\u202e") & set(inner)
-    assert json.loads(inner) == {ENDS: [ENDS, 1.5, None]}
+    html = packed("some-data", {ENDS: [ENDS, 1.5, None]})
+    (inner,) = re.findall(r'^<script type="text/plain" id="some-data">(.*)</script>$', html)
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", inner)
+    assert json.loads(gzip.decompress(base64.b64decode(inner))) == {ENDS: [ENDS, 1.5, None]}
+    assert packed("some-data", [1]) == packed("some-data", [1]), "of no date"
     with pytest.raises(ValueError, match="JSON compliant"):
-        json_data("some-data", float("nan"))
+        packed("some-data", float("nan"))
 
 
 def test_the_policy_names_every_script_and_nothing_else() -> None:

@@ -13,15 +13,9 @@ pytest.importorskip("playwright", reason="Playwright drives the browser")
 
 from playwright.sync_api import Browser
 
-from tests.report.browser import Opened, browsing, opening
+from tests.report.browser import Opened, opening
 
 MAP = "#feature-map"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as found:
-        yield found
 
 
 @pytest.fixture
