@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -23,7 +24,8 @@ class Assets(NamedTuple):
     Attributes:
         libraries: names in `lens.report.libraries.LIBRARIES`.
         styles, scripts: files of this package, ``.css`` and ``.js``. A script runs once, after the
-            whole page is read and after its libraries, in strict mode and a scope of its own.
+            whole page is read and after its libraries, in strict mode and an async
+            function of its own.
     """
 
     libraries: tuple[str, ...] = ()
@@ -71,7 +73,7 @@ def inline(assets: Assets) -> Inline:
     styles += [_file(name) for name in assets.styles]
     ours = ("page.js", *assets.scripts)
     scripts = [each.script for each in found]
-    scripts += ["(() => {\n" + '"use strict";\n' + _file(name) + "})();\n" for name in ours]
+    scripts += ["(async () => {\n" + '"use strict";\n' + _file(name) + "})();\n" for name in ours]
     # A browser reads every end of a line as \n, and takes the hash of that.
     scripts = [
         _closed(text, "script").replace("\r\n", "\n").replace("\r", "\n") for text in scripts
@@ -88,18 +90,18 @@ def inline(assets: Assets) -> Inline:
     )
 
 
-def json_data(name: str, content: Any) -> Markup:
-    """A ``<script type="application/json">`` with the id `name`, which no browser runs.
+def packed(name: str, content: Any) -> Markup:
+    """A ``<script>`` that no browser runs, with the id `name`, for a script of the page to read.
 
-    What could end the element, or start another, is escaped, so that any text may be in it.
+    It holds JSON, compressed with gzip and written in base64: small, and nothing in it can end the
+    element or start another, whatever the names say.
 
     Raises:
         ValueError: a number is not finite.
     """
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    for char in "<>&":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return Markup('<script type="application/json" id="{}">{}</script>').format(name, Markup(text))
+    found = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+    return Markup('<script type="text/plain" id="{}">{}</script>').format(name, found)
 
 
 def _closed(text: str, element: str) -> str:

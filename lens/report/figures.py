@@ -56,9 +56,13 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
 
     The same figure gives the same bytes: none holds a date.
     """
-    for suffix, metadata in DATELESS.items():
-        with atomic(folder / f"{name}{suffix}") as temporary, mpl.rc_context(STYLE):
-            figure.savefig(temporary, dpi=160, bbox_inches="tight", metadata=metadata)
+    with mpl.rc_context(STYLE):
+        # Measured once for all: that takes as long as to draw.
+        figure.draw_without_rendering()
+        box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
+        for suffix, metadata in DATELESS.items():
+            with atomic(folder / f"{name}{suffix}") as temporary:
+                figure.savefig(temporary, dpi=160, bbox_inches=box, metadata=metadata)
     return folder / f"{name}.svg"
 
 

@@ -1,5 +1,7 @@
 const root = document.getElementById("feature-map");
-const data = JSON.parse(document.getElementById("feature-map-data").textContent);
+const packed = atob(document.getElementById("feature-map-data").textContent);
+const bytes = new Blob([Uint8Array.from(packed, (char) => char.charCodeAt(0))]).stream();
+const data = await new Response(bytes.pipeThrough(new DecompressionStream("gzip"))).json();
 const form = root.querySelector("form");
 const field = (name) => form.elements.namedItem(name);
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -236,7 +238,7 @@ const table = new DataTable(root.querySelector("table"), {
     {
       extend: "csvHtml5", text: "Save as CSV", title: null,
       filename: () => `features-${data.tasks[chosen()].name}`,
-      exportOptions: { columns: null, orthogonal: "export" },
+      exportOptions: { columns: () => true, orthogonal: "export" },
     },
   ],
 });

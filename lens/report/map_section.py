@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lens.report.assets import Assets, json_data
+from lens.report.assets import Assets, packed
 from lens.report.figures import STYLE
 from lens.report.map_chart import View, charts, views
 from lens.report.map_data import map_data
@@ -34,7 +34,7 @@ def render(report: Report) -> Markup:
             for task in tasks
         ],
         verdicts=VERDICTS,
-        data=json_data("feature-map-data", map_data(tasks) | {"charts": charts(found)}),
+        data=packed("feature-map-data", map_data(tasks) | {"charts": charts(found)}),
     )
 
 

@@ -45,7 +45,8 @@ class Opened(NamedTuple):
             """() => {
               const { view } = document.getElementById("feature-map");
               const area = document.querySelector("#feature-map canvas").getBoundingClientRect();
-              const [left, top] = view.origin();
+              const left = view.origin()[0] + view.padding().left;
+              const top = view.origin()[1] + view.padding().top;
               return view.data("features").map((mark) => ({
                 index: mark.index, feature: mark.feature, verdict: mark.verdict,
                 change: mark.change, beyond: mark.beyond,
@@ -78,7 +79,9 @@ def opening(browser: Browser, path: Path, *, width: int = 1400, **options: Any) 
         width: of the window in pixels.
         options: of Playwright's ``new_context``.
     """
-    context = browser.new_context(viewport={"width": width, "height": 1000}, **options)
+    context = browser.new_context(
+        viewport={"width": width, "height": 1000}, reduced_motion="reduce", **options
+    )
     context.set_default_timeout(120_000)
     page, complaints = context.new_page(), []
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +14,9 @@ pytest.importorskip("playwright", reason="Playwright drives the browser")
 
 from playwright.sync_api import Browser
 
-from tests.report.browser import Opened, browsing, opening
+from tests.report.browser import Opened, opening
 
 MAP = "#feature-map"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as found:
-        yield found
 
 
 @pytest.fixture
@@ -71,10 +66,12 @@ def test_the_table_sorts_by_mouse_and_by_keys(opened: Opened, features: pd.DataF
     page = opened.page
     head = page.locator(f"{MAP} thead th", has_text="Change of R2")
     head.click()
+    page.wait_for_selector(f"{MAP} th[aria-sort=ascending]")
     assert number(opened.rows()[0][4]) == pytest.approx(features["delta_r2"].min(), abs=0.006)
     order = head.locator(".dt-column-order")
     order.focus()
     page.keyboard.press("Enter")
+    page.wait_for_selector(f"{MAP} th[aria-sort=descending]")
     assert number(opened.rows()[0][4]) == pytest.approx(features["delta_r2"].max(), abs=0.006)
     cells = [number(row[4]) for row in opened.rows()]
     assert cells == sorted(cells, reverse=True)
@@ -157,6 +154,7 @@ def test_all_is_reached_by_keys(opened: Opened) -> None:
     cluster = page.inner_text(f"{MAP} button.cluster")
     page.keyboard.press("Enter")
     page.wait_for_function(f"document.querySelector('{MAP} [name=cluster]').value === '{cluster}'")
+    page.locator(f"{MAP} .status", has_text=re.compile(r": [1-9]\d? of")).wait_for()
     assert {row[6] for row in opened.rows()} == {cluster}
     page.check(f"{MAP} [name=view][value='1']")
     page.wait_for_selector(f"{MAP}[data-view='1']")
