@@ -18,7 +18,14 @@ PHANTOMS = Path("cohort") / "cohort.csv"
 
 @dataclass(frozen=True)
 class RecordedFlags:
-    """The flags of a cohort as a run recorded them."""
+    """The flags of a cohort as a run recorded them.
+
+    Attributes:
+        cohort: the manifest.
+        modalities, rois: columns with images, with masks; none leaves them to be recognised.
+        kind: ``NAME=KIND``, what the numbers of a modality mean.
+        nifti_form: which placement of a NIfTI header to use.
+    """
 
     cohort: Path
     modalities: tuple[str, ...]

@@ -123,7 +123,8 @@ def test_no_prediction_of_a_patient_depends_on_the_patients_own_values() -> None
     # The common unit moves with all values; normal scores of the others do not.
     np.testing.assert_allclose(before.loc[own, names], after.loc[own, names], atol=1e-9)
     others = (before["patient_id"] != who) & (before["column"] == column)
-    assert np.abs(before.loc[others, names] - after.loc[others, names]).to_numpy().max() > 1e-4
+    one, other = (each.loc[others, names].to_numpy() for each in (before, after))
+    assert np.abs(one - other).max() > 1e-4
 
 
 def test_values_come_back_in_their_own_unit() -> None:
