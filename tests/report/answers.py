@@ -93,7 +93,7 @@ def decided(
     rng = np.random.default_rng(seed)
     features = tables.features
     p = float(rng.choice([0.0002, 0.03, 0.4, 1.0])) if p is None else p
-    rows = [("task", "", "", "all", np.ones(len(features), bool))]
+    rows: list[tuple[Any, ...]] = [("task", "", "", "all", np.ones(len(features), bool))]
     for (modality, roi), part in features.groupby(["modality", "roi"], sort=False):
         of_part = features.index.isin(part.index)
         rows.append(("modality", modality, roi, "all", of_part))
