@@ -91,11 +91,12 @@ def _parsed(
 ) -> Config:
     """The command line; ``--help`` and wrong usage end the process, the former after examples."""
     registry = plain(groups, config if isinstance(config, type) else None)
+    options = {"prog": _program(), **options}
     try:
-        return tyro.cli(config, **{"prog": _program(), "registry": registry, **options})
+        return tyro.cli(config, **{"registry": registry, **options})
     except SystemExit as ended:
         if not ended.code and examples:
-            print(f"examples:{examples.rstrip().format(program=_program())}")
+            print(f"examples:{examples.rstrip().format(program=options['prog'])}")
         raise
 
 

@@ -10,7 +10,11 @@ from lens.verdicts.rules import VERDICTS
 
 def render(report: Report) -> Markup:
     """Steps and a glossary."""
-    return report.fill("reading_section.html", verdicts=VERDICTS)
+    return report.fill(
+        "reading_section.html",
+        verdicts=VERDICTS,
+        doctor=any(scope.doctor for scope in report.results.scopes.values()),
+    )
 
 
 SECTION = Section("how to read", (Need("features", ("verdict",)),), render)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,9 @@ COLUMNS = {
 
 LISTS = ("failures.csv", "dropped.csv")
 """Tables of text that may be without rows."""
+
+PATIENT_TABLES = {"patients": "patients.parquet", "moved": "moved.parquet"}
+"""Of single patients, by their field in `TaskTables`; without rows where nobody was held out."""
 
 REMEDY = "run the same command again"
 
@@ -294,7 +298,7 @@ def _read_task(folder: Path) -> TaskTables:
         encoding=_read_table(folder, "encoding.csv"),
         **{
             name: _read_table(folder, file)
-            for name, file in (("patients", "patients.parquet"), ("moved", "moved.parquet"))
+            for name, file in PATIENT_TABLES.items()
             if (folder / file).is_file()
         },
     )
@@ -303,12 +307,19 @@ def _read_task(folder: Path) -> TaskTables:
 def _read_table(folder: Path, name: str) -> pd.DataFrame:
     path = folder / name
     try:
-        table = read_csv(path, dtype=str) if name in LISTS else read_table(path)
+        table = _reader(name)(path)
     except (OSError, ValueError) as error:  # `InputError` is a `ValueError`
         raise _unusable(path, name, str(error).removeprefix(f"{path}: ")) from error
     if missing := [column for column in COLUMNS[name] if column not in table]:
         raise _unusable(path, name, f"no column {missing[0]}")
     return table
+
+
+def _reader(name: str) -> Callable[[Path], pd.DataFrame]:
+    """How a table is read: those that may be without rows are not refused for it."""
+    if name in LISTS:
+        return partial(read_csv, dtype=str)
+    return pd.read_parquet if name in PATIENT_TABLES.values() else read_table
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

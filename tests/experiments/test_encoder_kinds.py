@@ -123,7 +123,7 @@ def test_the_main_job_with_functions_goes_on_where_it_was(
         return inputs.set_aside
 
     monkeypatch.setattr("experiments.main_job.analysis.analyse", analyse)
-    monkeypatch.setattr("lens.report.page.write_report", lambda folder: folder / "run.json")
+    monkeypatch.setattr("lens.report.page.write_report", lambda folder, **_: folder / "run.json")
     words = place.common(
         encoder_pre=f"{place.code}:before", encoder_ft=f"cls={place.code}:after",
         radiomics=place.folder / "radiomics.csv", out=tmp_path / "run", hidden=2, epochs=2,
