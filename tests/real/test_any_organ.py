@@ -162,9 +162,11 @@ class User:
 
 
 def text_of(run: Path) -> str:
-    """A report page without its pictures, in small letters."""
+    """A report page without pictures, scripts and the paper's title, in small letters."""
     page = (run / "report.html").read_text(encoding="utf-8")
-    return re.sub(r"base64,[A-Za-z0-9+/=]+", "", page).lower()
+    page = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", page, flags=re.DOTALL)
+    page = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page).lower()
+    return page.replace("a radiomic lens on prostate foundation model representations", "")
 
 
 def agree(ours: pd.Series, region: str, theirs: dict[str, float], *, at_least: int) -> None:
