@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -21,7 +23,7 @@ def test_it_is_what_statsmodels_finds(k: int) -> None:
     for column in range(40):
         variances = errors[:, column] ** 2
         with np.errstate(invalid="ignore"):
-            peer = combine_effects(y[:, column], variances, method_re="chi2", use_t=True)
+            peer: Any = combine_effects(y[:, column], variances, method_re="chi2", use_t=True)
         np.testing.assert_allclose(found.q[column], peer.q, rtol=1e-10)
         np.testing.assert_allclose(found.i2[column], max(peer.i2, 0), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(found.p[column], peer.test_homogeneity().pvalue, rtol=1e-8)
