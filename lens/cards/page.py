@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from lens.cards.tables import Tables, tables_of
 from lens.cards.words import sentences
 from lens.files import write_json, write_table, write_text
 from lens.report.figures import save
+from lens.report.section import templates
 from lens.report.verdicts_section import VERDICT_COLOURS
-from lens.report.words import interval, label, literal, modality_name, number
+from lens.report.words import label, modality_name, number
 from lens.verdicts.rules import VERDICTS
 
 PAGE, FACTS = "compare.html", "compare.json"
@@ -150,21 +150,7 @@ def _drawn(figure: Figure, folder: Path, name: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
 
 
-def _shown(value: Any) -> Any:
-    return literal(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
-@cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lens.cards", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_shown,
-    )
-    environment.filters["number"] = number
+    environment = templates("lens.cards")
     environment.filters["chance"] = chance
-    environment.globals["interval"] = interval
     return environment

@@ -124,7 +124,9 @@ class Report:
             content: its variables, besides ``run``, the content of ``run.json``; a name that the
                 template uses and nobody gives is an error.
         """
-        return Markup(_environment().get_template(template).render(run=self.results.run, **content))
+        return Markup(
+            templates("lens.report").get_template(template).render(run=self.results.run, **content)
+        )
 
     def draw(self, figure: Figure, name: str) -> str:
         """Saves a figure under `name` (`lens.report.figures.save`), gives the SVG as a data URI."""
@@ -169,9 +171,10 @@ def _shown(value: Any) -> Any:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def templates(package: str) -> jinja2.Environment:
+    """The templates of a package, strict and escaped, with what prints numbers and names."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lens.report", "."),
+        loader=jinja2.PackageLoader(package, "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

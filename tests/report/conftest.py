@@ -36,7 +36,6 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless browser for Playwright's pages; a skip where there is none."""
-    pytest.importorskip("playwright", reason="Playwright, which drives the browser, is missing")
     from tests.report.browser import browsing
 
     with browsing() as found:

@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
-pytest.importorskip("playwright", reason="Playwright drives the browser")
-
 from playwright.sync_api import Browser
 
 from tests.report.browser import Opened, opening

@@ -168,7 +168,8 @@ def test_hostile_ids_and_several_studies_stay_text(run: Path) -> None:
 
 def test_a_browser_goes_through_the_slices_without_a_script(run: Path) -> None:
     """By pointing, by a click, and by the arrow keys; the middle one is shown first."""
-    browsers = pytest.importorskip("playwright.sync_api")
+    from playwright import sync_api as browsers
+
     if not (chromium := shutil.which("chromium")):
         pytest.skip("no Chromium on this machine")
     first = pd.read_parquet(run / "cls" / "moved.parquet")["patient_id"][0]
