@@ -18,9 +18,9 @@ from lens.cards.figures import PAIRS, change_figure, forest_figure
 from lens.cards.tables import Tables, tables_of
 from lens.cards.words import sentences
 from lens.files import write_json, write_table, write_text
+from lens.report.assets import NONE, inline
 from lens.report.figures import save
 from lens.report.section import templates
-from lens.report.verdicts_section import VERDICT_COLOURS
 from lens.report.words import label, modality_name, number
 from lens.verdicts.rules import VERDICTS
 
@@ -51,8 +51,8 @@ def write_comparison(folder: Path, blocks: Sequence[Comparable]) -> list[str]:
         parts.append(_write_block(inside, block, tables_of(block)))
     write_json(folder / FACTS, _facts(blocks))
     page = _environment().get_template("compare.html").render(
-        blocks=parts, verdicts=VERDICTS, colours=VERDICT_COLOURS,
-        version=lens.__version__, level=blocks[0].entries[0].settings["level"], pairs_shown=PAIRS,
+        blocks=parts, verdicts=VERDICTS, page=inline(NONE), pairs_shown=PAIRS,
+        version=lens.__version__, level=blocks[0].entries[0].settings["level"],
     )  # fmt: skip
     write_text(folder / PAGE, page)
     return [text for part in parts for text in part["sentences"]]
@@ -151,6 +151,6 @@ def _drawn(figure: Figure, folder: Path, name: str) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    environment = templates("lens.cards")
+    environment = templates("lens.cards", "lens.report")
     environment.filters["chance"] = chance
     return environment

@@ -171,10 +171,10 @@ def _shown(value: Any) -> Any:
 
 
 @cache
-def templates(package: str) -> jinja2.Environment:
-    """The templates of a package, strict and escaped, with what prints numbers and names."""
+def templates(*packages: str) -> jinja2.Environment:
+    """The templates of packages, strict and escaped, with what prints numbers and names."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(package, "."),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package, ".") for package in packages]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
