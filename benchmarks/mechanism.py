@@ -244,6 +244,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "same_encoder": sum(row["same_encoder"] for row in own),
             "median_r2_before": float(np.median([row["median_r2_before"] for row in own])),
             "called": rate(own, "called", "features"),
+            "called_of_moved": rate(
+                [row for row in own if not row["same_encoder"]], "called", "features"
+            ),
             "sensitivity": rate(own, "owned_found", "owned_changed"),
             "false_alarms": rate(own, "owned_wrong", "owned_called"),
             "alarms_of_small_changes": rate(own, "owned_small", "owned_called"),

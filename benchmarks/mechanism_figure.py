@@ -16,14 +16,6 @@ LOST, GAINED, TRUTH, OTHER, AIM = "#D55E00", "#0072B2", "#222222", "#BBBBBB", "#
 AIMS = {"volume_ml": "gland_volume", **GRADES}
 """Label -> the factor that it is made of."""
 
-TITLES = {
-    "volume_ml": "trained for gland volume",
-    "lesion_grade": "trained for lesion contrast",
-    "texture_grade": "trained for texture scale",
-    "nodule_grade": "trained for nodules",
-    "level_grade": "trained for ADC level",
-}
-
 CONTROLS = {
     "full": "fine-\ntuned",
     "scratch": "from a\nrandom\nstart",
@@ -51,8 +43,9 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.6, 1))
     upper, lower = parts[0, 0], parts[1, 0]
     upper.suptitle(
-        "What fine-tuning did to each factor of the phantoms (black), and what the lens said of "
-        "the features that measure it (bars)",
+        f"What fine-tuning did to each factor of {result['patients']} phantoms (black: each seed, "
+        "with 95% interval over phantoms), and what the lens said of the features that measure it "
+        "(bars: all seeds)",
         fontsize=11,
     )
     axes = upper.subplots(1, max(len(labels), 1), sharey=True, squeeze=False)[0]
@@ -92,7 +85,8 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], label: str) -> None:
     axis.set_xlim(-1.02, 1.02)
     axis.set_xticks([-1, -0.5, 0, 0.5, 1])
     axis.set_ylim(-0.6, len(names) - 0.4)
-    axis.set_title(TITLES.get(label, label), fontsize=9)
+    aim = AIMS.get(label, label).replace("_", " ")
+    axis.set_title(f"trained for {aim}, {len(rows)} seeds", fontsize=9)
     axis.set_xlabel("points: change of the factor's R2\nbars: share of its features", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
 
@@ -116,7 +110,7 @@ def _rates(axis: Any, summary: Mapping[str, Any]) -> None:
     axis.set_yticks([3, 2, 1], [text for _, text, _ in wanted], fontsize=8)
     axis.set_ylim(0.4, 3.6)
     axis.set_xlim(0, 1)
-    axis.set_xlabel("share, 95% interval over fine-tunings", fontsize=8)
+    axis.set_xlabel("share, 95% interval over labels", fontsize=8)
     axis.set_title("Does the lens find what happened?", fontsize=9)
 
 

@@ -6,7 +6,7 @@ and which feature measures which factor is told from the phantoms alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -155,21 +155,19 @@ def agreement(verdicts: Sequence[str], owner: np.ndarray, changes: pd.DataFrame)
 def rate(
     rows: Sequence[dict[str, Any]], part: str, whole: str, *, seed: int = 0
 ) -> dict[str, float | int | None]:
-    """A share over several fine-tunings, with a 95% interval that draws whole fine-tunings."""
-    counts = np.array([[row[part], row[whole]] for row in rows], float).reshape(-1, 2)
-    return _interval(counts, lambda c: c[..., 0].sum(-1) / np.maximum(c[..., 1].sum(-1), 1), seed)
+    """A share over several fine-tunings, with a 95% interval that draws whole labels.
 
-
-def _interval(
-    counts: Float[np.ndarray, "runs 2"], statistic: Callable[[np.ndarray], np.ndarray], seed: int
-) -> dict[str, float | int | None]:
+    The seeds of a label are no more independent of each other than that.
+    """
+    table = pd.DataFrame(rows, columns=["label", part, whole])
+    counts = table.groupby("label")[[part, whole]].sum().to_numpy(float)
     of = int(counts[:, 1].sum())
     if not of:
-        return {"share": None, "low": None, "high": None, "of": 0, "runs": len(counts)}
-    drawn: Int[np.ndarray, "draws runs"] = np.random.default_rng(seed).integers(
+        return {"share": None, "low": None, "high": None, "of": 0, "runs": len(rows)}
+    drawn: Int[np.ndarray, "draws labels"] = np.random.default_rng(seed).integers(
         len(counts), size=(DRAWS, len(counts))
     )
-    drawn = drawn[counts[drawn, 1].sum(axis=1) > 0]
-    low, high = np.quantile(statistic(counts[drawn]), [0.025, 0.975])
-    share = float(statistic(counts))
-    return {"share": share, "low": float(low), "high": float(high), "of": of, "runs": len(counts)}
+    found, wholes = counts[drawn].sum(axis=1).T
+    low, high = np.quantile(found[wholes > 0] / wholes[wholes > 0], [0.025, 0.975])
+    share = float(counts[:, 0].sum() / of)
+    return {"share": share, "low": float(low), "high": float(high), "of": of, "runs": len(rows)}

@@ -19,11 +19,11 @@ def test_the_docs_hold_the_section_as_printed() -> None:
 def test_the_numbers_follow_the_record() -> None:
     found = json.loads(RECORD.read_text(encoding="utf-8"))
     found["summary"]["full"]["sensitivity"] |= {"share": 0.123, "of": 77}
-    found["summary"]["frozen"]["called"]["share"] = 0.5
+    found["summary"]["frozen"]["called"] |= {"share": 0.5, "of": 88}
     said = text(found)
     assert "the lens calls 12.3%" in said
     assert "of 77 in the right direction" in said
-    assert "An encoder that is frozen: 50.0%" in said
+    assert "44 of 88 features are called, a check of the code" in said
 
 
 def test_what_the_study_must_show_is_in_its_record() -> None:

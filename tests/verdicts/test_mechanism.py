@@ -139,14 +139,21 @@ def test_a_call_of_the_other_sign_is_a_false_alarm() -> None:
     }
 
 
-def test_shares_over_fine_tunings_have_intervals_that_draw_whole_ones() -> None:
-    rows = [{"found": 9, "of": 10}, {"found": 1, "of": 10}] * 4
+def test_shares_over_fine_tunings_have_intervals_that_draw_whole_labels() -> None:
+    rows = [
+        {"label": f"{label}", "found": (9, 1)[label % 2], "of": 10}
+        for label in range(8)
+        for _ in range(3)
+    ]
     found = rate(rows, "found", "of")
     assert found["share"] == 0.5
-    # Two kinds of runs, eight of them: the standard error is 0.4 / sqrt(8), about 0.14.
+    assert found["runs"] == 24
+    # Two kinds of labels, eight of them: the standard error is 0.4 / sqrt(8), about 0.14; that of
+    # 24 independent fine-tunings would be 0.08.
     assert 0.15 < found["low"] < 0.3
     assert 0.7 < found["high"] < 0.85
-    assert rate([{"found": 0, "of": 0}], "found", "of")["share"] is None
+    assert rate([{"label": "a", "found": 0, "of": 0}], "found", "of")["share"] is None
+    assert rate([], "found", "of")["share"] is None
 
 
 def test_packing_keeps_embeddings_to_a_step_of_their_range() -> None:
