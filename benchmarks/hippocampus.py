@@ -65,6 +65,7 @@ def main(config: Config) -> None:
             "frozen": ("frozen-0",),
         },
         paper=("hippocampus", ("volume", "outline", "permuted")),
+        adjust=("volume_ml",),
         images=("--label", *cohorts.REGIONS, "--spacing", *map(str, SPACING)),
         perturbed=80,
     )

@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.real.sentences import (
     Found,
     answer,
+    caption,
     ceilings,
     change,
     class_table,
@@ -43,6 +44,7 @@ def _ultrasound_design(found: Found) -> str:
     return (
         "## Breast ultrasound: an encoder of photographs, fine-tuned for malignancy\n\n"
         "![Change of R2 by feature class, with controls](evidence-ultrasound.png)\n\n"
+        f"{caption(found)}\n\n"
         f"**What was done.** {cohort['rows']} lesions (BUSI; {diagnosis['benign']} benign, "
         f"{diagnosis['malignant']} malignant). The archive names no patients and holds near "
         f"duplicates: {double['lesions_with_a_duplicate']} lesions look like another one (details "
@@ -73,6 +75,7 @@ def _hippocampus_design(found: Found) -> str:
         "## Hippocampus MR: an encoder pre-trained here, fine-tuned for "
         f"{' and '.join(tasks)}\n\n"
         "![Change of R2 by feature class, with controls](evidence-hippocampus.png)\n\n"
+        f"{caption(found)}\n\n"
         f"**What was done.** {cohort['rows']} crops (Medical Segmentation Decathlon, task 4); "
         f"{len(aside)} files without their partner are set aside ({', '.join(aside)}). The label "
         f"is the volume of the mask, {volume['mean']:.2f} ± {volume['sd']:.2f} ml. Trained on "
@@ -169,7 +172,7 @@ _HIP: Sequence[Any] = (
     verdict_table,
     _hippocampus_classes,
     controls,
-    lambda found: paper_beside(found, "volume"),
+    lambda found: "\n\n".join(paper_beside(found, task) for task in _hippocampus_tasks(found)),
     _hippocampus_limits,
 )
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from benchmarks.real.judge import VERSIONS, Study
 from lens.files import write_table
@@ -180,12 +179,35 @@ def _paper(study: Study) -> dict[str, Any]:
     tasks = [task for task, folders in both.items() if all(map(_finished, folders))]
     scored = {task: pd.read_parquet(both[task][0] / FEATURES) for task in tasks}
     judged = {task: pd.read_parquet(both[task][1] / FEATURES) for task in tasks}
-    made = {task: compared(scored[task], judged[task]) for task in tasks}
-    first = scored[tasks[0]].set_index("column")["delta_importance"]
-    for task in tasks[1:]:
-        other = scored[task].set_index("column")["delta_importance"].reindex(first.index)
-        made[task]["importance_correlation_with_first"] = _number(spearmanr(first, other)[0])
+    made = {
+        task: compared(scored[task], judged[task])
+        | beyond_zero(pd.read_csv(both[task][0] / "groups.csv"))
+        for task in tasks
+    }
     return {"pool": pool, "tasks": made}
+
+
+def beyond_zero(groups: pd.DataFrame) -> dict[str, Any]:
+    """Groups of features whose change of the median R2 has an interval without zero.
+
+    Args:
+        groups: ``groups.csv`` of the paper's run.
+    """
+    rows = groups[(groups["stage"] == "delta") & (groups["n_features"] > 0)]
+    shown = rows[(rows["r2_median_low"] > 0) | (rows["r2_median_high"] < 0)]
+    return {
+        "r2_groups_seen": len(rows),
+        "r2_groups": [
+            {
+                "roi": str(row["roi"]),
+                "group": str(row["group"]),
+                "value": _number(row["r2_median"]),
+                "low": _number(row["r2_median_low"]),
+                "high": _number(row["r2_median_high"]),
+            }
+            for _, row in shown.iterrows()
+        ],
+    }
 
 
 def compared(paper: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any]:
@@ -209,6 +231,7 @@ def compared(paper: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any]:
         up=table["delta_importance_low"] > 0,
         down=table["delta_importance_high"] < 0,
         called=table["verdict"].isin(["lost", "gained"]),
+        readable=table["verdict"] != "absent",
     )
     groups = table.groupby("feature_class", sort=True)
     return {
@@ -223,6 +246,8 @@ def _signs(table: pd.DataFrame) -> dict[str, Any]:
     return {
         "n_features": len(table),
         "opposite_signs": int(table["opposite"].sum()),
+        "readable": int(table["readable"].sum()),
+        "readable_opposite": int((table["opposite"] & table["readable"]).sum()),
         "importance_up": int(table["up"].sum()),
         "importance_down": int(table["down"].sum()),
         "moved_and_called": int((table["called"] & (table["up"] | table["down"])).sum()),

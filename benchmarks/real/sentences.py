@@ -28,8 +28,8 @@ RUNS = {
 }  # fmt: skip
 """Task -> how its trainings are called."""
 
-ALIKE = 0.5
-"""Rank correlation from which two changes of importance are called alike."""
+ADJUSTED = {"us": "area", "hip": "volume"}
+"""Study -> what its changes are adjusted for."""
 
 SCORES = {"auc": "AUC", "r2": "R2", "dice": "Dice"}
 
@@ -85,7 +85,7 @@ def ceilings(found: Found) -> str:
 
 def verdict_table(found: Found) -> str:
     lines = [
-        "**Verdicts** (5 folds, all patients, number of features):",
+        "**Verdicts** (5 folds, all patients, also those of fine-tuning; number of features):",
         "",
         "| embedding | encoder | seeds | " + " | ".join(DECIDED) + " | held back by other seeds | "
         "median R2 before | after | mean change [95% interval] |",
@@ -115,8 +115,10 @@ def class_table(found: Found, task: str) -> str:
     lines = [
         f"By feature class, embedding of the {POOLS[pool]}, {NAMES[task]}:",
         "",
-        "| class | features | R2 before | after | change [95% interval] | mean of the seeds | "
-        f"{'beyond the area | ' * adjusted}lost or gained | recoded |",
+        "| class | features | median R2 before | after | mean change [95% interval] | "
+        "mean of the seeds | "
+        + f"beyond the {ADJUSTED[found['study']]} (median) | " * adjusted
+        + "lost or gained | recoded |",
         "|---|---|---|---|---|---|---|---|" + "---|" * adjusted,
     ]
     for each in sorted(groups, key=lambda group: -(group["delta_r2"] or 0)):
@@ -159,10 +161,10 @@ def answer(found: Found, task: str) -> str:
             lines.append(
                 f"Over {result['retrained']} seeds the band of the next one lies above zero for "
                 f"{band['gain']} features and below it for {band['loss']}, "
-                "whatever another draw of patients would do."
+                "of these patients; of another draw of them it says nothing."
             )
     lines += classes_beyond_zero(found, task)
-    lines.append(f"The tool itself on what these patients can show: {can_show(found, task)}")
+    lines.append(f"The tool itself on what these patients can show, {can_show(found, task)}")
     return " ".join(lines)
 
 
@@ -188,8 +190,11 @@ def classes_beyond_zero(found: Found, task: str) -> list[str]:
 
 
 def can_show(found: Found, task: str) -> str:
-    """The doctor's sentence, in the pool of the paper's analysis."""
-    return f'"{found["pools"][found["paper"]["pool"]][task]["doctor"]}"'
+    """The doctor's sentence on each embedding."""
+    return " ".join(
+        f'embedding of the {POOLS[pool]}: "{tasks[task]["doctor"]}"'
+        for pool, tasks in found["pools"].items()
+    )
 
 
 def verdicts_told(result: Found) -> str:
@@ -206,8 +211,8 @@ def meaning(found: Found, task: str) -> str:
     if not lost and not gained:
         lines.append(
             f"So an encoder that has learnt its task ({score}) is not shown to hold more, or less, "
-            "of any of these features than before: what it uses is not one of them, or was there "
-            "already."
+            "of any of these features than before: what it uses is not one of them, was there "
+            "already, or changed by less than these patients can show."
         )
     if note := head_alone(found, task):
         lines.append(note)
@@ -258,7 +263,16 @@ def controls(found: Found) -> str:
                     else "Training on labels that mean nothing changed nothing that is shown."
                 )
             )
-    if not there(found, "permuted"):
+    if there(found, "permuted"):
+        last = max(run["embedded_epoch"] for run in runs_of(found, "permuted"))
+        first = next(name for name in RUNS if name in next(iter(found["pools"].values())))
+        best = ", ".join(str(run["embedded_epoch"]) for run in runs_of(found, first))
+        lines.append(
+            f"The control of permuted labels is taken after its last epoch ({last}), the task at "
+            f"the epoch that validation chose ({best}): it shows what such training can do, not "
+            "what a user would get."
+        )
+    else:
         lines.append(
             "A control of permuted labels has not been trained: how much of a change is that of "
             "any training on these pictures cannot be told."
@@ -278,57 +292,72 @@ def there(found: Found, task: str) -> bool:
     return any(task in tasks for tasks in found["pools"].values())
 
 
+def caption(found: Found) -> str:
+    """What the picture of a study shows."""
+    first = next(name for name in NAMES if name in next(iter(found["pools"].values())))
+    return (
+        f"*{found['cohort']['rows']} cases in 5 folds, those of fine-tuning among them. Change of "
+        "R2, mean over the features of a class: of the first seed with its 95% interval over "
+        "patients, cross: mean of the seeds. Gray: changes below 0.04, which are not called. Right "
+        f"of a frame: median R2 before and after, {NAMES[first]}.*"
+    )
+
+
 def paper_beside(found: Found, task: str) -> str:
-    """Where the paper's importance and the verdicts disagree, and which of them the controls
-    support."""
+    """What the paper's own analysis says beside the verdicts, and where they disagree."""
     paper = found["paper"]
-    real = paper["tasks"][task]
+    real, result = paper["tasks"][task], found["pools"][paper["pool"]][task]
+    n = runs_of(found, task)[0]["test"]["n"]
     lines = [
         f"**The paper's own analysis** (single split, embedding of the {POOLS[paper['pool']]}, a "
-        f"width that fits the patients) reads the change of importance: up in "
-        f"{real['importance_up']} and down in {real['importance_down']} of {real['n_features']} "
-        f"features (95% intervals), median {signed(real['delta_importance_median'])}. Its sign is "
-        f"opposite to that of the cross-validated change of R2 in {real['opposite_signs']} of "
-        f"{real['n_features']} features. Its R2 on test patients goes from "
-        f"{signed(real['r2_pre_median'], 2)} to {signed(real['r2_ft_median'], 2)} in the median. "
-        f"Of the features whose importance moves, {real['moved_and_called'] or 'none'} are lost or "
-        "gained."
+        f"width that fits the patients, four pairs of penalties), {NAMES[task]}. It reads the "
+        f"change of importance: up in {real['importance_up']} and down in "
+        f"{real['importance_down']} of {real['n_features']} features (95% intervals), median "
+        f"{signed(real['delta_importance_median'])}. Of these {real['moved_and_called'] or 'none'} "
+        "are lost or gained by the verdicts. Its sign is opposite to that of the cross-validated "
+        f"change of R2 in {real['opposite_signs']} of {real['n_features']} features, and in "
+        f"{real['readable_opposite']} of the {real['readable']} that are not absent."
     ]
-    classes = [
-        f"{name} {each['opposite_signs']} of {each['n_features']}"
-        for name, each in real["by_class"].items()
-    ]
-    lines.append(f"Opposite by class: {', '.join(classes)}.")
-    shown = real["importance_up"] + real["importance_down"]
-    if shown < real["opposite_signs"]:
+    lines.append(
+        f"Its R2 on {n} test cases goes from {signed(real['r2_pre_median'], 2)} to "
+        f"{signed(real['r2_ft_median'], 2)} in the median. {groups_beyond_zero(real)}"
+    )
+    if real["r2_groups"]:
         lines.append(
-            "Most opposite signs are those of changes that importance's own interval does not show."
+            "That R2 reads both embeddings through a layer trained on the one before; the verdicts "
+            "train a reader for each. What is lost to the first alone they call recoded "
+            f"({result['verdicts']['recoded']} features)."
+        )
+    if real["r2_pre_median"] < 0:
+        lines.append(
+            "An R2 below zero is that of a reader worse than the mean of the patients: what rises "
+            "from there may be less noise, not more information."
         )
     if control := paper["tasks"].get("permuted"):
-        moved = control["importance_up"] + control["importance_down"]
-        alike = control["importance_correlation_with_first"]
+        called = found["pools"][paper["pool"]]["permuted"]["verdicts"]
         lines.append(
-            f"In the control of permuted labels, which can teach nothing true, importance moves in "
-            f"{moved} of {control['n_features']} features, median "
-            f"{signed(control['delta_importance_median'])}; over the features its changes there "
-            f"and in the real task correlate at {alike:.2f} (Spearman). "
-            + (
-                "An importance that moves as far, and alike, where nothing true is learnt does not "
-                "tell what was learnt: where the two disagree, the controls speak for the change "
-                "of R2 on held-out patients."
-                if moves_alike(real, control)
-                else "The control moves it less than the task does."
-            )
+            "With permuted labels, which can teach nothing true, importance moves in "
+            f"{control['importance_up'] + control['importance_down']} of {control['n_features']} "
+            f"features, median {signed(control['delta_importance_median'])}, its sign is opposite "
+            f"in {control['opposite_signs']}, and {called['lost'] + called['gained'] or 'none'} "
+            "are called lost or gained."
         )
-    else:
-        lines.append(
-            "Without a control of permuted labels, who is right cannot be argued from this study; "
-            "the hippocampus has that control."
-        )
+    lines.append(
+        "Where the two disagree, these patients do not decide who is right; "
+        "[experiments with a known answer](importance.md), in which the sign of importance turns "
+        "over while no information changes, do."
+    )
     return " ".join(lines)
 
 
-def moves_alike(real: Found, control: Found) -> bool:
-    """Whether importance moves in the control as far as in the task, or in the same features."""
-    far = abs(control["delta_importance_median"]) >= abs(real["delta_importance_median"])
-    return far or control["importance_correlation_with_first"] > ALIKE
+def groups_beyond_zero(scores: Found) -> str:
+    """Groups of features whose R2 changed beyond its interval in the paper's analysis."""
+    told = [
+        f"{each['group']}, {each['roi']} {signed(each['value'])} "
+        f"[{signed(each['low'])}, {signed(each['high'])}]"
+        for each in scores["r2_groups"]
+    ]
+    return (
+        f"Of {scores['r2_groups_seen']} groups of features the interval of this change excludes "
+        f"zero for {len(told) or 'none'}{': ' if told else ''}{'; '.join(told)}."
+    )

