@@ -17,7 +17,7 @@ from lens.report.answer_limits import limit, limit_statement
 from lens.report.badges import badge
 from lens.report.results import Results, TaskTables
 from lens.report.statements import Answer, Group, Statement, TaskAnswer
-from lens.report.words import label, literal, number, short
+from lens.report.words import label, literal, p_told, short
 from lens.verdicts.rules import NO_CHANGE, VERDICTS
 
 NAMED = 3
@@ -51,7 +51,7 @@ def whole_test(features: pd.DataFrame, levels: pd.DataFrame, level: float) -> St
         level: family-wise, of the verdicts.
     """
     p = float(levels["p_group"].iloc[0])
-    chance = f"one test of all {len(features)} features together, p = {number(p, 4)}"
+    chance = f"one test of all {len(features)} features together, {p_told(p)}"
     counts = features["verdict"].value_counts()
     called = int(counts.get("lost", 0) + counts.get("gained", 0))
     recoded = int(counts.get("recoded", 0))

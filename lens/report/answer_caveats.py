@@ -83,15 +83,17 @@ def left_out(results: Results) -> tuple[Statement, ...]:
         return (
             Statement(
                 "left out",
-                f"{len(failures)} rows of patients who are analysed were left out, each with its "
-                "reason.",
+                f"Left out of patients who are analysed: {len(failures)} "
+                f"{'row' if len(failures) == 1 else 'rows'}, each with its reason.",
                 {"rows": len(failures)},
             ),
         )
     join = len(set(who[failures["stage"] == "join"]) & out)
     everyone = len(out | kept)
-    numbers = {"out": len(out), "everyone": everyone, "join": join, "share": len(out) / everyone}
-    text = f"{len(out)} of {everyone} patients ({numbers['share']:.0%}) were left out"
+    percent = len(out) / everyone
+    share = f"{percent:.0%}" if percent >= 0.005 else "under 1%"
+    numbers = {"out": len(out), "everyone": everyone, "join": join, "share": percent}
+    text = f"{len(out)} of {everyone} patients ({share}) were left out"
     if join:
         text += f", {join} of them because a table lacks them"
     return (

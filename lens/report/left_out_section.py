@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from lens.report.answer_caveats import left_out
 from lens.report.section import Report, Section
 
 
@@ -12,6 +13,7 @@ def render(report: Report) -> Markup:
     results = report.results
     return report.fill(
         "left_out_section.html",
+        told=" ".join(each.text for each in left_out(results)),
         failures=results.failures.to_dict("records"),
         dropped={name: scope.dropped.to_dict("records") for name, scope in results.scopes.items()},
     )

@@ -1,4 +1,4 @@
-"""The rows of the map of features, small: names as codes, numbers as whole thousandths."""
+"""The rows of the map of features, small: names as codes, numbers as whole millionths."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ VALUES = (
 )  # fmt: skip
 """Columns of ``features.parquet`` on the page."""
 
-DIGITS = {"p_maxt": 4}
-"""Digits that are kept, where they are not 3."""
+DIGITS = 6
+"""Digits that are kept: more than are shown, so that these are rounded once, as elsewhere."""
 
 WORDS = ("modality", "roi", "image", "feature_class")
 """Columns that the features are filtered by."""
@@ -37,7 +37,7 @@ def map_data(tasks: Sequence[Task]) -> dict[str, Any]:
         ``verdicts``, each with how it looks; ``listings`` of features, which tasks may share: their
         ``column`` and ``label``, and under ``words`` and ``codes`` the columns `WORDS`; ``tasks``
         with the ``listing``'s index, ``verdict`` and ``cluster`` of every feature, and ``values``:
-        whole numbers in units of the last of the digits, None where there is no value.
+        whole numbers, None where there is no value; ``unit``: how many of them make 1.
     """
     listings: list[dict[str, Any]] = []
     content = []
@@ -52,7 +52,7 @@ def map_data(tasks: Sequence[Task]) -> dict[str, Any]:
                 "listing": listings.index(listing),
                 "verdict": [[*VERDICTS].index(verdict) for verdict in features["verdict"]],
                 "cluster": features["cluster"].astype(int).tolist(),
-                "values": {name: _whole(features[name], DIGITS.get(name, 3)) for name in VALUES},
+                "values": {name: _whole(features[name]) for name in VALUES},
             }
         )
     looks = [
@@ -60,8 +60,7 @@ def map_data(tasks: Sequence[Task]) -> dict[str, Any]:
          "hollow": look.hollow}
         for name, look in ((verdict, MEANINGS[verdict]) for verdict in VERDICTS)
     ]  # fmt: skip
-    units = {name: 10 ** DIGITS.get(name, 3) for name in VALUES}
-    return {"verdicts": looks, "listings": listings, "tasks": content, "units": units}
+    return {"verdicts": looks, "listings": listings, "tasks": content, "unit": 10**DIGITS}
 
 
 def _listing(features: pd.DataFrame) -> dict[str, Any]:
@@ -81,8 +80,8 @@ def _listing(features: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _whole(values: pd.Series, digits: int) -> list[int | None]:
+def _whole(values: pd.Series) -> list[int | None]:
     found = np.clip(values.to_numpy(float), -LARGEST, LARGEST)
     missing = np.isnan(found)
-    whole = np.rint(np.where(missing, 0.0, found) * 10**digits).astype(np.int64)
+    whole = np.rint(np.where(missing, 0.0, found) * 10**DIGITS).astype(np.int64)
     return [None if gone else int(value) for value, gone in zip(whole, missing, strict=True)]

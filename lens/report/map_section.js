@@ -21,13 +21,14 @@ function rowsOf(task) {
     for (const name of FILTERS) row[name] = listing.words[name][listing.codes[name][index]];
     for (const name in task.values) {
       const value = task.values[name][index];
-      row[name] = value === null ? null : value / data.units[name];
+      row[name] = value === null ? null : value / data.unit;
     }
     row.rank = task.verdict[index];
     row.verdict = data.verdicts[row.rank].name;
     row.before = interval(row, "r2_ridge_pre");
     row.after = interval(row, "r2_ridge_ft");
     row.change = interval(row, "delta_r2");
+    row.p = row.p_maxt !== null && row.p_maxt < 0.00005 ? "< 0.0001" : shown(row.p_maxt, 4);
     row.text = `${row.feature} ${column} ${row.verdict}`.toLowerCase();
     return row;
   });
@@ -171,6 +172,7 @@ async function embed() {
     tooltip: { theme: dark.matches ? "dark" : "light" },
   });
   if (turn !== drawing) return result.finalize();
+  chart?.finalize(); // it would go on listening, with a box that nobody sees
   chart = result.view;
   root.view = chart;
   box = null;
@@ -215,7 +217,7 @@ const columns = [
   value("r2_ridge_pre", "R2 before", "before"),
   value("r2_ridge_ft", "R2 after", "after"),
   value("delta_r2", "Change of R2", "change"),
-  value("p_maxt", "p, all features", "", true, 4),
+  value("p_maxt", "p, all features", "p", true, 4),
   {
     title: "Cluster", data: "cluster", type: "num",
     render: (cluster, type) =>
@@ -286,14 +288,16 @@ dark.addEventListener("change", themed);
 // On paper the table is whole where it can be, and says so where it is not.
 const partly = Object.assign(document.createElement("p"), { className: "partly soft" });
 root.append(partly);
+let perPage = table.page.len();
 addEventListener("beforeprint", () => {
   const { recordsDisplay, length } = table.page.info();
+  perPage = length;
   if (recordsDisplay <= WHOLE_ON_PAPER) table.page.len(-1).draw();
   else partly.textContent = `The first ${length} of ${recordsDisplay} features; the file has them all.`;
 });
 addEventListener("afterprint", () => {
   partly.textContent = "";
-  table.page.len(10).draw();
+  table.page.len(perPage).draw();
 });
 
 document.documentElement.classList.add("live");

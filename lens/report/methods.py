@@ -12,7 +12,7 @@ import pandas as pd
 from lens.citation import MESSAGE, bibtex
 from lens.files import write_text
 from lens.intervals import LEVEL
-from lens.report.answer_caveats import exposure
+from lens.report.answer_caveats import exposure, left_out
 from lens.report.results import Results, Scope
 from lens.report.words import literal, modality_name, short
 from lens.settings import SweepConfig, doctor_form
@@ -99,9 +99,7 @@ def _data(results: Results) -> str:
         )
         if left := len(scope.dropped):
             said.append(f"{left} radiomic columns were left out before the analysis.")
-    if len(results.failures):
-        aside = results.failures["patient_id"].nunique()
-        said.append(f"{aside} patient(s) were set aside, with reasons.")
+    said += [statement.text for statement in left_out(results)]
     if "spacing" in config and not config.get("pre"):
         grid = " x ".join(f"{each:g}" for each in config["spacing"])
         said.append(

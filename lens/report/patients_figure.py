@@ -14,12 +14,16 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lens.report.figures import COLOURS, STAGE_NAMES, STYLE
+from lens.report.figures import STAGE_NAMES, STAGES, STYLE
+from lens.report.palette import line_mark
 from lens.report.pictures import LOOKS, Picture
 from lens.report.words import modality_name, short
 
 ROWS = 3
 """Features of the figure: the first of each kind."""
+
+SIDES = ("high", "low")
+"""Of a feature's values: a patient with a picture is shown for each."""
 
 NOT_SHOWN = {"lower": "lower, not shown", "higher": "higher, not shown"}
 
@@ -49,7 +53,7 @@ def patients_figure(
     if not rows:
         return None
     chosen = [_examples(feature) for feature in rows]
-    count = 2 if any(chosen) else 0
+    count = len(SIDES) if any(card for cards in chosen for card in cards) else 0
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2 if count else 3.6, 0.5 + 2.6 * len(rows)))
         grid = figure.subplots(
@@ -59,30 +63,31 @@ def patients_figure(
             _cloud(axes[0], patients[patients["column"] == feature["column"]], feature)
             for at, place in enumerate(axes[1:]):
                 place.set_axis_off()
-                if at < len(examples):
+                if examples[at] is not None:
                     _example(place, feature, examples[at], pictures, looks)
+                else:
+                    place.text(
+                        0.5, 0.5, f"no picture of a {SIDES[at]} one", ha="center", fontsize=7
+                    )
         grid[0][0].legend(frameon=False, fontsize=7, loc="upper left", handletextpad=0.2)
         figure.subplots_adjust(hspace=0.75, wspace=0.25)
     return figure
 
 
-def _examples(feature: dict[str, Any]) -> list[dict[str, Any]]:
-    """A patient who has the feature high and one who has it low, of those with a picture."""
+def _examples(feature: dict[str, Any]) -> list[dict[str, Any] | None]:
+    """A patient with a picture for each of `SIDES`, None without one."""
     pictured = [card for card in feature["cards"] if card["picture"] is not None]
-    found = (
-        next((card for card in pictured if card["side"] == side), None) for side in ("high", "low")
-    )
-    return [card for card in found if card is not None]
+    return [next((card for card in pictured if card["side"] == side), None) for side in SIDES]
 
 
 def _cloud(axes: Axes, rows: pd.DataFrame, feature: dict[str, Any]) -> None:
     ends = rows[["observed", "predicted_pre", "predicted_ft"]].to_numpy()
     low, high = float(ends.min()), float(ends.max())
     axes.plot([low, high], [low, high], color="#999999", lw=0.8)
-    for stage, marker in (("pre", "o"), ("ft", "s")):
+    for stage in ("ft", "pre"):
         axes.plot(
-            rows["observed"], rows[f"predicted_{stage}"], marker, color=COLOURS[stage], ms=2.5,
-            alpha=0.5, mew=0, label=STAGE_NAMES[stage], rasterized=len(rows) > MANY,
+            rows["observed"], rows[f"predicted_{stage}"], ls="", ms=2.5, mew=0.5, alpha=0.6,
+            label=STAGE_NAMES[stage], rasterized=len(rows) > MANY, **line_mark(STAGES[stage]),
         )  # fmt: skip
     # Above the titles of the pictures beside it, which it would run into.
     kind = NOT_SHOWN.get(feature["kind"], feature["kind"])

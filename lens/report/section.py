@@ -18,7 +18,7 @@ from lens.report.album import Album
 from lens.report.assets import NONE, Assets, united
 from lens.report.figures import save
 from lens.report.results import Results, TaskTables
-from lens.report.words import interval, literal, modality_name, number
+from lens.report.words import interval, literal, modality_name, number, p_told, p_value
 
 
 class Need(NamedTuple):
@@ -182,6 +182,8 @@ def templates(*packages: str) -> jinja2.Environment:
         finalize=_shown,
     )
     environment.filters["number"] = number
+    environment.filters["p_value"] = p_value
     environment.filters["modality_name"] = modality_name
     environment.globals["interval"] = interval
+    environment.globals["p_told"] = p_told
     return environment

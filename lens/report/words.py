@@ -66,6 +66,17 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
+def p_value(p: float | None) -> str:
+    """A p or q value to four digits; none is shown as zero."""
+    return "< 0.0001" if p is not None and p < 0.5e-4 else number(p, 4)
+
+
+def p_told(p: float) -> str:
+    """``p = 0.0123``, or ``p < 0.0001``."""
+    shown = p_value(p)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+
+
 def interval(row: Mapping[str, Any], name: str, digits: int = 2) -> Markup:
     """``value [low, high]`` of a column that has ``<name>_low`` and ``<name>_high`` with it."""
     low, high = number(row[f"{name}_low"], digits), number(row[f"{name}_high"], digits)

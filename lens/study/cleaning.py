@@ -53,9 +53,12 @@ def select(rows: Rows, *, rois: Sequence[str] = (), modalities: Sequence[str] = 
 
 
 def with_spelling(rows: Rows) -> Rows:
-    """With a note on regions or modalities whose names are the same but for upper and lower case.
+    """With a note on names of regions or columns that are the same but for upper and lower case.
 
-    They are analysed as two, which is seldom meant. Likewise features of a modality and region.
+    They are analysed as two, which is seldom meant.
+
+    Raises:
+        InputError: modalities have such names; people read them in capitals, as one.
     """
     notes = []
     parts = rows.features
@@ -68,15 +71,23 @@ def with_spelling(rows: Rows) -> Rows:
             f"for upper and lower case, such as {' and '.join(map(repr, names))}; are they meant "
             "to be one?"
         )
-    for what in ("modality", "roi"):
-        names = rows.features[what].unique().tolist()
-        alike = [name for name in names if [n.casefold() for n in names].count(name.casefold()) > 1]
-        if alike:
-            notes.append(
-                f"{rows.sources['radiomics']}: {what} {' and '.join(map(repr, alike))} are taken "
-                "as different ones; are they meant to be one?"
-            )
+    if alike := _alike(parts["modality"]):
+        raise InputError(
+            f"{rows.sources['radiomics']}: the modalities {alike} differ in upper and lower case "
+            "alone; give them the same name, or names that tell them apart"
+        )
+    if alike := _alike(parts["roi"]):
+        notes.append(
+            f"{rows.sources['radiomics']}: roi {alike} are taken as different ones; are they meant "
+            "to be one?"
+        )
     return replace(rows, notes=(*rows.notes, *notes))
+
+
+def _alike(names: pd.Series) -> str:
+    """Names that are the same but for upper and lower case; empty without any."""
+    unique = pd.Series(names.unique())
+    return " and ".join(map(repr, unique[unique.str.casefold().duplicated(keep=False)]))
 
 
 def with_sentinels(rows: Rows) -> Rows:

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser
 
+from lens.report.answer_groups import change
+from lens.report.words import label, p_value
 from tests.report.browser import Opened, opening
 
 MAP = "#feature-map"
@@ -53,7 +55,7 @@ def test_filters_and_search_hold_for_map_and_table(opened: Opened, features: pd.
     assert opened.rows() == [["No feature matches"]]
     page.click(f"{MAP} button[type=reset]")
     page.fill(f"{MAP} [name=most]", "-0.2")
-    opened.told(f"{(features['delta_r2'].round(3) <= -0.2).sum()} of {total} features shown")
+    opened.told(f"{(features['delta_r2'] <= -0.2).sum()} of {total} features shown")
     page.click(f"{MAP} button[type=reset]")
     page.select_option(f"{MAP} [name=task]", label="same")
     opened.told(f"same: {total} of {total}")
@@ -89,18 +91,25 @@ def test_a_mark_tells_its_name_value_interval_and_verdict(opened: Opened) -> Non
     assert all("[" in each["change"] for each in shown)
 
 
-def test_a_box_on_the_map_selects_in_the_table(opened: Opened) -> None:
+def draw_box(opened: Opened) -> tuple[list[dict], tuple[float, float, float, float]]:
+    """Draws a box around the left half of the marks; gives all marks and the box's edges."""
     page = opened.page
     page.locator(f"{MAP} canvas").scroll_into_view_if_needed()
     marks = opened.marks()
-    middle = float(np.median([mark["x"] for mark in marks]))
+    right = float(np.median([mark["x"] for mark in marks])) + 0.5
     left, top = min(m["x"] for m in marks) - 3, min(m["y"] for m in marks) - 3
-    right, bottom = middle + 0.5, max(m["y"] for m in marks) + 3
+    bottom = max(m["y"] for m in marks) + 3
     page.mouse.move(right, bottom)
     page.mouse.down()
     page.mouse.move(left, top, steps=6)
     page.mouse.up()
     page.locator(f"{MAP} .status", has_text="in the box").wait_for()
+    return marks, (left, top, right, bottom)
+
+
+def test_a_box_on_the_map_selects_in_the_table(opened: Opened) -> None:
+    page = opened.page
+    marks, (left, top, right, bottom) = draw_box(opened)
     inside = [mark for mark in marks if left <= mark["x"] <= right]
     assert 0 < len(inside) < len(marks)
     assert f"{len(inside)} in the box" in opened.status
@@ -108,6 +117,34 @@ def test_a_box_on_the_map_selects_in_the_table(opened: Opened) -> None:
     assert {row[0] for row in opened.rows()} <= {mark["feature"] for mark in inside}
     page.mouse.dblclick((left + right) / 2, (top + bottom) / 2)
     page.wait_for_function(f"!document.querySelector('{MAP} .status').innerText.includes('box')")
+
+
+def test_a_box_is_gone_with_its_map(opened: Opened, features: pd.DataFrame) -> None:
+    """A map that was replaced hears of a new width no more."""
+    page, total = opened.page, len(features)
+    draw_box(opened)
+    page.click(f"{MAP} button[type=reset]")
+    page.wait_for_function(f"!document.querySelector('{MAP} .status').innerText.includes('box')")
+    for width in (900, 1100):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(300)
+        assert "in the box" not in opened.status
+    assert f"of {total} features" in page.inner_text(f"{MAP} .dt-info")
+
+
+def test_numbers_are_rounded_as_elsewhere_on_the_page(
+    opened: Opened, features: pd.DataFrame
+) -> None:
+    opened.page.select_option(f"{MAP} .dt-length select", "100")
+    shown = {row[0]: row[2:6] for row in opened.rows()}
+    assert len(shown) == min(100, len(features))
+    for row in features.to_dict("records"):
+        if cells := shown.get(label(row)):
+            for cell, column in zip(
+                cells, ("r2_ridge_pre", "r2_ridge_ft", "delta_r2"), strict=False
+            ):
+                assert cell == change(row, column)
+            assert cells[3] == p_value(row["p_maxt"])
 
 
 def test_what_is_shown_is_saved_as_csv(opened: Opened, features: pd.DataFrame) -> None:

@@ -198,6 +198,11 @@ def test_a_browser_goes_through_the_slices_without_a_script(run: Path) -> None:
         shown.keyboard.press("ArrowRight")
         assert place() == 6
         card.locator("input.k0").hover()
+        assert place() == 6, "keys go on while the pointer rests on the bar"
+        shown.keyboard.press("ArrowRight")
+        assert place() == 7
+        shown.keyboard.press("ArrowLeft")
+        card.locator("input.k6").blur()
         assert place() == 0
         shown.mouse.move(0, 0)
         assert place() == 6

@@ -158,11 +158,15 @@ def test_a_region_that_looks_misspelt_is_asked_about(planted: Planted) -> None:
     for options, meant in ({"modalities": ("T2",)}, "t2"), ({"rois": ("glnad",)}, "gland"):
         with pytest.raises(InputError, match=f"did you mean {meant}"):
             load_study(pre, ft, planted.radiomics, **options)
-    names = {c: c.replace("t2.", "T2.") for c in planted.radiomics.columns[1:6]}
+    columns = planted.radiomics.columns[1:6]
+    names = {c: c.replace(".gland.", ".Gland.") for c in columns}
     study = load_study(pre, ft, planted.radiomics.rename(columns=names))
     assert study.notes == (
-        "radiomics: modality 'T2' and 't2' are taken as different ones; are they meant to be one?",
+        "radiomics: roi 'Gland' and 'gland' are taken as different ones; are they meant to be one?",
     )
+    names = {c: c.replace("t2.", "T2.") for c in columns}
+    with pytest.raises(InputError, match="modalities 'T2' and 't2' differ in upper and lower"):
+        load_study(pre, ft, planted.radiomics.rename(columns=names))
 
 
 @pytest.mark.parametrize(
