@@ -61,7 +61,8 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         regions = {roi for roi, _ in rows}
         axes[0].set_yticks(range(len(rows)), [_label(row, len(regions) > 1) for row in rows])
         axes[0].invert_yaxis()
-        figure.suptitle(_title(found), fontsize=13, x=0.01, ha="left")
+        title = f"{TITLES[found['study']]}, {found['cohort']['rows']} cases"
+        figure.suptitle(title, fontsize=13, x=0.01, ha="left")
         figure.supxlabel(
             "change of R2 (after minus before), mean over the class's features, first seed; bar: "
             "95% interval over patients; cross: mean of three seeds\n"
@@ -72,14 +73,6 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), fontsize=9)
         figure.savefig(path, dpi=110)
-
-
-def _title(found: Mapping[str, Any]) -> str:
-    tasks = [name for name in next(iter(found["pools"].values())) if name in TASKS]
-    done = " and ".join(
-        TASKS[name][0] for name in tasks if not TASKS[name][0].startswith("control")
-    ).replace(" and fine-tuned", " and")
-    return f"{TITLES[found['study']]}, {found['cohort']['rows']} cases: {done}"
 
 
 def _rows(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

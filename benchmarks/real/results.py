@@ -138,7 +138,7 @@ def _group(row: pd.Series, features: pd.DataFrame) -> dict[str, Any]:
     for name in ("delta_r2_cv", "delta_r2_cv_low", "delta_r2_cv_high"):
         made[name.replace("_cv", "")] = _number(row[name])
     made["verdict"] = str(row["verdict"])
-    for name in ("r2_ridge_pre", "r2_ridge_ft", "delta_r2_adjusted"):
+    for name in ("r2_ridge_pre", "r2_ridge_ft", "r2_adjusted_pre", "r2_adjusted_ft"):
         made[f"{name}_median"] = _median(inside, name)
     if "delta_r2_retrained" in inside:
         made["delta_r2_seeds"] = _number(inside["delta_r2_retrained"].mean())

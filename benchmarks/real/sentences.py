@@ -111,18 +111,22 @@ def each_result(found: Found) -> Iterable[tuple[str, str, Found]]:
 def class_table(found: Found, task: str) -> str:
     pool = found["paper"]["pool"]
     groups = found["pools"][pool][task]["groups"]
-    adjusted = groups[0]["delta_r2_adjusted_median"] is not None
+    adjusted = groups[0]["r2_adjusted_pre_median"] is not None
     lines = [
         f"By feature class, embedding of the {POOLS[pool]}, {NAMES[task]}:",
         "",
         "| class | features | median R2 before | after | mean change [95% interval] | "
         "mean of the seeds | "
-        + f"beyond the {ADJUSTED[found['study']]} (median) | " * adjusted
+        + f"beyond the {ADJUSTED[found['study']]}: median R2 before, after | " * adjusted
         + "lost or gained | recoded |",
         "|---|---|---|---|---|---|---|---|" + "---|" * adjusted,
     ]
     for each in sorted(groups, key=lambda group: -(group["delta_r2"] or 0)):
-        beyond = f"{signed(each['delta_r2_adjusted_median'])} | " if adjusted else ""
+        beyond = (
+            f"{each['r2_adjusted_pre_median']:.2f}, {each['r2_adjusted_ft_median']:.2f} | "
+            if adjusted
+            else ""
+        )
         name = each["class"] if len({g["roi"] for g in groups}) == 1 else named(each)
         lines.append(
             f"| {name} | {each['n_features']} | {each['r2_ridge_pre_median']:.2f} | "
@@ -131,6 +135,9 @@ def class_table(found: Found, task: str) -> str:
             f"{each['verdicts']['lost'] + each['verdicts']['gained']} | "
             f"{each['verdicts']['recoded']} |"
         )
+    ends = ("r2_adjusted_pre_median", "r2_adjusted_ft_median")
+    if adjusted and any(each[end] < 0 for each in groups for end in ends):
+        lines += ["", f"Below zero, nothing is read beyond the {ADJUSTED[found['study']]}."]
     return "\n".join(lines)
 
 
@@ -325,13 +332,13 @@ def paper_beside(found: Found, task: str) -> str:
     if real["r2_groups"]:
         lines.append(
             "That R2 reads both embeddings through a layer trained on the one before; the verdicts "
-            "train a reader for each. What is lost to the first alone they call recoded "
-            f"({result['verdicts']['recoded']} features)."
+            "train a reader for each. A loss to the first alone is what they call recoded: "
+            f"{result['verdicts']['recoded'] or 'no'} features here."
         )
-    if real["r2_pre_median"] < 0:
+    if min(real["r2_pre_median"], real["r2_ft_median"]) < 0:
         lines.append(
-            "An R2 below zero is that of a reader worse than the mean of the patients: what rises "
-            "from there may be less noise, not more information."
+            "An R2 below zero is that of a reader worse than the mean of the patients: down there "
+            "it tells of the reader's noise, not of information."
         )
     if control := paper["tasks"].get("permuted"):
         called = found["pools"][paper["pool"]]["permuted"]["verdicts"]

@@ -109,7 +109,7 @@ def test_verdicts_of_groups_take_the_place_of_the_splits_interval_by_default(
     set_mode(folder, mode)
     overall, groups, _ = tables(folder)
     added = ["Mean change, cross-validated", "Verdict"]
-    shown = ["-0.25 [-0.50, -0.12]", "lost p 0.004"]
+    shown = ["-0.25 [-0.50, -0.12]", "lost p 0.0040"]
     assert overall[0][-3:] == ["Median change", *added]
     # In paper mode what the paper has comes first.
     first = 10 if mode == "paper" else 6
