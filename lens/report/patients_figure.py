@@ -61,14 +61,12 @@ def patients_figure(
         )
         for axes, feature, examples in zip(grid, rows, chosen, strict=True):
             _cloud(axes[0], patients[patients["column"] == feature["column"]], feature)
-            for at, place in enumerate(axes[1:]):
+            for side, card, place in zip(SIDES, examples, axes[1:], strict=False):
                 place.set_axis_off()
-                if examples[at] is not None:
-                    _example(place, feature, examples[at], pictures, looks)
+                if card is None:
+                    place.text(0.5, 0.5, f"no picture of a {side} one", ha="center", fontsize=7)
                 else:
-                    place.text(
-                        0.5, 0.5, f"no picture of a {SIDES[at]} one", ha="center", fontsize=7
-                    )
+                    _example(place, feature, card, pictures, looks)
         grid[0][0].legend(frameon=False, fontsize=7, loc="upper left", handletextpad=0.2)
         figure.subplots_adjust(hspace=0.75, wspace=0.25)
     return figure
