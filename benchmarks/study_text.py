@@ -133,8 +133,9 @@ def _ultrasound_limits(found: Found) -> str:
     control, real = (runs_of(found, task) for task in ("permuted", "malignancy"))
     epochs, full = (made[0]["epochs"] if made else 0 for made in (control, real))
     few = (
-        f" The control of permuted labels is {len(control)} of {len(real)} seeds, of {epochs} "
-        f"epochs against {full}: a weaker control than it should be."
+        f" The control of permuted labels is {len(control)} of {len(real)} seeds"
+        + (f", of {epochs} epochs against {full}" if epochs < full else "")
+        + ": a weaker control than it should be."
         if control and (len(control) < len(real) or epochs < full)
         else ""
     )
