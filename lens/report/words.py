@@ -32,6 +32,8 @@ def literal(text: str) -> str:
     Control characters, marks that turn the direction of writing, and halves of characters become
     escapes, so that a name neither breaks the page nor reorders what stands beside it.
     """
+    if text.isprintable():  # none of `UNSEEN` in it
+        return text
     return "".join(
         char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSEEN else char
         for char in text
