@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -21,7 +20,7 @@ from lens.files import write_json, write_table, write_text
 from lens.report.assets import NONE, inline
 from lens.report.figures import save
 from lens.report.section import templates
-from lens.report.words import label, modality_name, number
+from lens.report.words import label, modality_name
 from lens.verdicts.rules import VERDICTS
 
 PAGE, FACTS = "compare.html", "compare.json"
@@ -50,7 +49,7 @@ def write_comparison(folder: Path, blocks: Sequence[Comparable]) -> list[str]:
         inside = folder / block.entries[0].task if len(blocks) > 1 else folder
         parts.append(_write_block(inside, block, tables_of(block)))
     write_json(folder / FACTS, _facts(blocks))
-    page = _environment().get_template("compare.html").render(
+    page = templates("lens.cards", "lens.report").get_template("compare.html").render(
         blocks=parts, verdicts=VERDICTS, page=inline(NONE), pairs_shown=PAIRS,
         version=lens.__version__, level=blocks[0].entries[0].settings["level"],
     )  # fmt: skip
@@ -140,17 +139,6 @@ def _feature_rows(block: Comparable, tables: Tables) -> list[dict[str, Any]]:
     ]
 
 
-def chance(p: float) -> str:
-    """A p or q value for a table; none is shown as zero."""
-    return "below 0.001" if p < 0.001 else number(p, 3)
-
-
 def _drawn(figure: Figure, folder: Path, name: str) -> str:
     content = save(figure, folder, name).read_bytes()
     return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
-
-
-def _environment() -> jinja2.Environment:
-    environment = templates("lens.cards", "lens.report")
-    environment.filters["chance"] = chance
-    return environment
