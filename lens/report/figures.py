@@ -40,6 +40,8 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    # Nothing stands above the axes that a title would have to make way for.
+    "axes.titley": 1.0,
     "svg.fonttype": "none",
     "svg.hashsalt": "radiomic-lens",
     # Names are the user's: a dollar sign in one is no formula, and TeX would run commands.
@@ -59,8 +61,10 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     """
     path = folder / f"{name}.svg"
     with mpl.rc_context(STYLE):
-        # Measured once for all: that takes as long as to draw.
-        figure.draw_without_rendering()
+        # Laid out and measured once for all: that takes as long as to draw.
+        if figure.get_layout_engine():
+            figure.draw_without_rendering()
+            figure.set_layout_engine(None)
         box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
         for suffix, metadata in DATELESS.items():
             with atomic(path.with_suffix(suffix)) as temporary:
