@@ -108,7 +108,7 @@ def job(config: Config, names: Names) -> int:
     """The steps of the job, under the names that may be written; gives the exit code."""
     from experiments.common.flags import as_flag, pairs
     from lens.errors import InputError
-    from lens.report.results import write_diagnosis
+    from lens.report.writing import write_diagnosis
     from lens.study.load import load_study
     from lens.verdicts.doctor_summary import Diagnosis, spectra_of, summary, table
 

@@ -112,9 +112,15 @@ def finished(path: Path, key: str) -> bool:
     return entry.get("key") == key and intact(entry.get("files"), path.parent)
 
 
-def finish(path: Path, key: str) -> None:
-    """Records that `path` holds the result of this key, in a small file beside it."""
-    write_json(_entry(path), {"key": key, "files": recorded([path], path.parent)})
+def finish(path: Path, key: str, *beside: Path) -> None:
+    """Records that `path` holds the result of this key, in a small file beside it.
+
+    Args:
+        path: file or folder.
+        key: of the result.
+        beside: files of the same folder that belong to it.
+    """
+    write_json(_entry(path), {"key": key, "files": recorded([path, *beside], path.parent)})
 
 
 def read_record(path: Path) -> dict[str, Any]:

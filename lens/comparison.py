@@ -25,10 +25,8 @@ from lens.paper.shift import Shift
 from lens.progress import silent, tqdm_bar
 from lens.report.answer_text import in_lines
 from lens.report.page import write_report
-from lens.report.results import (
-    Results,
-    Scope,
-    TaskTables,
+from lens.report.results import Results, Scope, TaskTables
+from lens.report.writing import (
     write_diagnosis,
     write_patients,
     write_shift,

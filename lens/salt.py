@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lens.errors import InputError
 from lens.openable import special
+from lens.user_folders import config_home
 
 FEWEST = 16
 """Characters of a salt: 64 random bits in hexadecimal."""
@@ -31,7 +32,7 @@ def read_salt(path: Path | None = None, out: Path | None = None) -> bytes:
     own = path is None
     # Not by its path: this is said before anything can be hidden.
     which = "--salt: your own file (radiomic-lens/salt among your settings)" if own else "--salt"
-    path = path or user_folder("XDG_CONFIG_HOME", ".config") / "salt"
+    path = path or config_home() / "salt"
     # The own one lies below the results only where these are the user's whole folder.
     if out is not None and not own and path.resolve().is_relative_to(out.resolve()):
         raise InputError(
@@ -62,8 +63,3 @@ def _draw_salt(path: Path) -> None:
     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(handle, "w", encoding="ascii") as stream:
         stream.write(secrets.token_hex(32) + "\n")
-
-
-def user_folder(variable: str, default: str) -> Path:
-    """The package's folder among the user's own, ``~/.config/radiomic-lens`` say."""
-    return Path(os.environ.get(variable) or Path.home() / default) / "radiomic-lens"

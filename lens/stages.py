@@ -19,9 +19,10 @@ from lens.errors import InputError
 from lens.paper.groups import group_masks, modality_masks
 from lens.paper.shift import Shift, shift
 from lens.paper.similarity import similarity
+from lens.probes.grid_warnings import grid_warnings
 from lens.probes.mlp import Projection
 from lens.probes.scaling import MinMax, fit_min_max, scale
-from lens.probes.sweep import Sweep, grid_warnings, sweep
+from lens.probes.sweep import Sweep, sweep
 from lens.progress import Bar, silent
 from lens.scratch import IN_MEMORY, Scratch
 from lens.settings import DoctorForm, Scores, Settings, default_width

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from lens.errors import InputError
+from lens.user_folders import cache_home
 
 if TYPE_CHECKING:
     from lens.anonymise import Names
@@ -112,9 +113,7 @@ def check_out(out: Path) -> None:
 
 def private_cache() -> Path:
     """Folder of finished cases, outside all results: what is kept there names files."""
-    from lens.salt import user_folder
-
-    return user_folder("XDG_CACHE_HOME", ".cache") / "cases"
+    return cache_home() / "cases"
 
 
 class _Cleaned:

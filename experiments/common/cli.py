@@ -15,11 +15,12 @@ import tyro
 
 from experiments.common.anonymous import Hidden, anonymously
 from experiments.common.command_help import Groups, plain
-from experiments.common.failures import REFUSED, cache_home, explain
+from experiments.common.failures import REFUSED, explain
 from experiments.common.stopping import stop_tidily
 from lens.errors import CaseError
 from lens.lock import Claim, held
 from lens.unfinished import own_temporary_folder, unfinished
+from lens.user_folders import cache_home
 
 if TYPE_CHECKING:
     from lens.anonymise import Names

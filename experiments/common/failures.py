@@ -22,6 +22,7 @@ from pathlib import Path
 
 from lens.errors import InputError
 from lens.names import PACKAGES
+from lens.user_folders import cache_home
 
 REFUSED, INTERRUPTED = 1, 130
 
@@ -241,9 +242,3 @@ def _as_module(found: re.Match[str]) -> str:
 def log_folder() -> Path:
     """Where the details of unexpected failures go, if it can be written."""
     return cache_home() / "logs"
-
-
-def cache_home() -> Path:
-    """The user's cache folder of this package, which need not exist or be writable."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(home) / "radiomic-lens"

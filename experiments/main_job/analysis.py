@@ -20,9 +20,9 @@ from lens.errors import CaseError
 from lens.files import file_hash, read_table, write_failures, write_table
 from lens.progress import tqdm_bar
 from lens.report.answer_text import in_lines
-from lens.report.results import (
+from lens.report.results import read_results
+from lens.report.writing import (
     read_projection,
-    read_results,
     write_diagnosis,
     write_patients,
     write_shift,

@@ -174,8 +174,9 @@ def _spectrum(doctor: Mapping[str, Any], task: str) -> dict[str, dict[str, Any]]
 
 def rows(table: pd.DataFrame, columns: Iterable[str]) -> list[dict[str, Any]]:
     """The rows of a table with some of its columns, as JSON takes them: no NaN, no infinity."""
-    kept = table[[name for name in columns if name in table]]
-    return [{str(k): plain(v) for k, v in row.items()} for row in kept.to_dict("records")]
+    names = [name for name in columns if name in table]
+    cells = [[plain(value) for value in table[name].tolist()] for name in names]
+    return [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
 def plain(value: Any) -> Any:
@@ -189,15 +190,15 @@ def plain(value: Any) -> Any:
 
 def _lines(value: Any, indent: str) -> str:
     """JSON with a line for what holds no more than numbers and texts."""
-    parts = value.values() if isinstance(value, Mapping) else value
-    nested = isinstance(value, Mapping | list) and any(isinstance(p, Mapping | list) for p in parts)
+    parts = value.values() if isinstance(value, dict) else value
+    nested = isinstance(value, dict | list) and any(isinstance(p, dict | list) for p in parts)
     if not nested or not value:
         return json.dumps(value, ensure_ascii=True, allow_nan=False)
     deeper = indent + " "
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         inner = [f"{json.dumps(str(k))}: {_lines(v, deeper)}" for k, v in value.items()]
     else:
         inner = [_lines(each, deeper) for each in value]
-    opening, closing = "{}" if isinstance(value, Mapping) else "[]"
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
     body = f",\n{deeper}".join(inner)
     return f"{opening}\n{deeper}{body}\n{indent}{closing}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
-from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lens import cache
 from lens.files import atomic
 from lens.report.off_scale import Scale, arrows, no_value, scale
 from lens.report.palette import MEANINGS, line_mark
@@ -42,6 +44,8 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     # Nothing stands above the axes that a title would have to make way for.
     "axes.titley": 1.0,
+    # Letters keep their outline and width at every resolution, and are drawn sooner.
+    "text.hinting": "none",
     "svg.fonttype": "none",
     "svg.hashsalt": "radiomic-lens",
     # Names are the user's: a dollar sign in one is no formula, and TeX would run commands.
@@ -49,15 +53,16 @@ STYLE: dict[Any, Any] = {
     "text.usetex": False,
 }
 
-DATELESS = {".png": None, ".svg": {"Date": None}}
-"""Suffixes of what is drawn, with the metadata that leave out when that was."""
+DPI = 160
+"""Pixels per inch of a PNG, and of what is drawn as pixels in the other formats."""
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
     """Writes ``name.png``, ``name.svg`` and ``name.pdf``; gives the path of the SVG.
 
     None holds a date. The same figure gives the same bytes, but for the order of the fonts in the
-    PDF, which is the SVG converted: drawing it once more would take ten times as long.
+    PDF, which is the SVG converted: drawing it once more would take ten times as long. PNG and PDF
+    are left as they are where they were made with the same SVG.
     """
     path = folder / f"{name}.svg"
     with mpl.rc_context(STYLE):
@@ -66,12 +71,25 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
             figure.draw_without_rendering()
             figure.set_layout_engine(None)
         box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
-        for suffix, metadata in DATELESS.items():
-            with atomic(path.with_suffix(suffix)) as temporary:
-                figure.savefig(temporary, dpi=160, bbox_inches=box, metadata=metadata)
-    with atomic(path.with_suffix(".pdf")) as temporary:
-        temporary.write_bytes(_as_pdf(path.read_text("utf-8")))
+        with atomic(path) as temporary:
+            figure.savefig(temporary, dpi=DPI, bbox_inches=box, metadata={"Date": None})
+        svg = path.read_text("utf-8")
+        png, pdf = path.with_suffix(".png"), path.with_suffix(".pdf")
+        key = cache.fingerprint(svg, _converters())
+        if not cache.finished(png, key):
+            with atomic(png) as temporary:
+                figure.savefig(temporary, dpi=DPI, bbox_inches=box)
+            with atomic(pdf) as temporary:
+                temporary.write_bytes(_as_pdf(svg))
+            cache.finish(png, key, pdf)
     return path
+
+
+@functools.cache
+def _converters() -> dict[str, str]:
+    """What the other formats of a figure depend on besides its SVG."""
+    made_by = {name: version(name) for name in ("matplotlib", "pillow", "vl-convert-python")}
+    return {"code": cache.code_version(__name__), **made_by}
 
 
 def _as_pdf(svg: str) -> bytes:
@@ -83,7 +101,7 @@ def _as_pdf(svg: str) -> bytes:
     return vl_convert.svg_to_pdf(re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg, count=2))
 
 
-@cache
+@functools.cache
 def _register_fonts() -> None:
     """Tells the converter of the fonts that figures are drawn with."""
     import vl_convert

@@ -7,11 +7,16 @@ jQuery (MIT) with ``itables``. Nothing is fetched.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import distribution
+from importlib.metadata import distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+
+from lens.cache import fingerprint, finish, finished
+from lens.files import write_text
+from lens.user_folders import cache_home
 
 
 class Library(NamedTuple):
@@ -30,16 +35,31 @@ VEGA = """Vega, Vega-Lite, Vega-Embed, Vega-Tooltip: BSD-3-Clause, as below,
 Copyright University of Washington Interactive Data Lab and contributors.
 D3: ISC, Copyright Mike Bostock. Bundled by vl-convert:"""
 
+VEGA_ENTRY = "window.vegaEmbed = vegaEmbed;"
+"""What the page's script calls it by."""
+
 DATATABLES = """DataTables and its extensions: MIT, as below, Copyright SpryMedia Ltd.
 jQuery: MIT, Copyright OpenJS Foundation and contributors. The others are named at the end.
 Bundled by itables:"""
 
 
 def vega() -> Library:
-    """Vega-Lite with everything it needs: ``window.vegaEmbed``."""
-    import vl_convert
+    """Vega-Lite with everything it needs: ``window.vegaEmbed``.
 
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    Bundling takes seconds. What came of it is kept in the user's cache folder, where that can be
+    written, and taken from there while it is what was kept (`lens.cache`).
+    """
+    kept = cache_home() / "vega.js"
+    key = fingerprint(VEGA_ENTRY, version("vl-convert-python"))
+    if finished(kept, key):
+        bundle = kept.read_text("utf-8")
+    else:
+        import vl_convert
+
+        bundle = vl_convert.javascript_bundle(VEGA_ENTRY)
+        with suppress(OSError):
+            write_text(kept, bundle)
+            finish(kept, key)
     return Library(f"{_terms('vl-convert-python', VEGA)}(() => {{\n{bundle}\n}})();\n")
 
 

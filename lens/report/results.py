@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lens.errors import FAILURE_COLUMNS, InputError
-from lens.files import read_table, write_arrays, write_json, write_table
+from lens.files import read_table
 from lens.formulas import read_csv
-from lens.paper.shift import Shift
-from lens.probes.decoder import Decoder
-from lens.probes.mlp import ACTIVATION, Projection
-from lens.probes.scaling import MinMax
-from lens.probes.sweep import Sweep
-from lens.report.figures import save
-from lens.report.power_figure import power_figure
 from lens.settings import doctor_form
-from lens.study.study import Study
-from lens.verdicts.doctor_summary import Diagnosis
-from lens.verdicts.patients import Patients
 
 RUN_FILES = {
     "run.json": "settings, versions, stages and scopes of the run",
@@ -178,78 +167,6 @@ class Results:
         return [table for table in found if len(table)]
 
 
-def write_study(folder: Path, study: Study) -> None:
-    """Writes ``split.csv`` and ``dropped.csv`` of a scope."""
-    write_table(study.ids.assign(split=study.split), folder / "split.csv")
-    write_table(study.dropped, folder / "dropped.csv")
-
-
-def write_sweep(folder: Path, sweep: Sweep, scaling: MinMax) -> None:
-    """Writes ``sweep.parquet`` and ``projection.npz`` of a scope."""
-    write_table(sweep.table, folder / "sweep.parquet")
-    write_projection(folder, sweep.projection, scaling)
-
-
-def write_projection(folder: Path, projection: Projection, scaling: MinMax) -> None:
-    """Writes ``projection.npz``: all that turns embeddings into projected ones, and the scaling."""
-    write_arrays(
-        folder / "projection.npz",
-        activation=np.asarray(ACTIVATION),
-        **projection._asdict(),
-        **scaling._asdict(),
-    )
-
-
-def read_projection(folder: Path) -> tuple[Projection, MinMax]:
-    """Reads what `write_projection` wrote.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    path = folder / "projection.npz"
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return (
-                Projection(*(content[name] for name in Projection._fields)),
-                MinMax(*(content[name] for name in MinMax._fields)),
-            )
-    except Exception as error:  # a damaged archive fails in many ways, with one remedy
-        raise _unusable(path, "projection.npz", f"not readable ({error})") from error
-
-
-def write_shift(folder: Path, result: Shift) -> None:
-    """Writes the decoders and tables of one task into its folder."""
-    arrays: dict[str, np.ndarray] = {"columns": result.features["column"].to_numpy(str)}
-    for stage, decoder in result.decoders.items():
-        arrays |= _decoder_arrays(stage, decoder)
-    write_arrays(folder / "decoders.npz", **arrays)
-    write_table(result.features, folder / "features.parquet")
-    write_table(result.groups, folder / "groups.csv")
-    write_table(result.modalities, folder / "modalities.csv")
-
-
-def write_patients(folder: Path, patients: Patients) -> None:
-    """Writes the tables of single patients of one task into its folder."""
-    write_table(patients.predictions, folder / "patients.parquet")
-    write_table(patients.moved, folder / "moved.parquet")
-
-
-def write_diagnosis(folder: Path, diagnosis: Diagnosis, facts: Mapping[str, Any]) -> None:
-    """Writes ``doctor.json``; of the full form also its tables and the figure of power.
-
-    Args:
-        folder: where to.
-        diagnosis: of the doctor.
-        facts: what else to keep in ``doctor.json``.
-    """
-    content, findings = diagnosis.content, diagnosis.findings
-    if findings is not None:
-        write_table(findings.planted, folder / "doctor.csv")
-        write_table(findings.features, folder / "doctor-features.csv")
-        save(power_figure(findings.planted, content["detectable"]), folder, "doctor")
-    write_json(folder / "doctor.json", {**content, **facts})
-
-
 def read_results(folder: Path) -> Results:
     """Reads a finished run folder.
 
@@ -309,9 +226,9 @@ def _read_table(folder: Path, name: str) -> pd.DataFrame:
     try:
         table = _reader(name)(path)
     except (OSError, ValueError) as error:  # `InputError` is a `ValueError`
-        raise _unusable(path, name, str(error).removeprefix(f"{path}: ")) from error
+        raise unusable(path, name, str(error).removeprefix(f"{path}: ")) from error
     if missing := [column for column in COLUMNS[name] if column not in table]:
-        raise _unusable(path, name, f"no column {missing[0]}")
+        raise unusable(path, name, f"no column {missing[0]}")
     return table
 
 
@@ -326,15 +243,12 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _unusable(folder / name, name, f"not readable as JSON ({error})") from error
+        raise unusable(folder / name, name, f"not readable as JSON ({error})") from error
     if not isinstance(content, dict):
-        raise _unusable(folder / name, name, "not a JSON object")
+        raise unusable(folder / name, name, "not a JSON object")
     return content
 
 
-def _unusable(path: Path, name: str, problem: str) -> InputError:
+def unusable(path: Path, name: str, problem: str) -> InputError:
+    """The error for one of the `FILES`: what it holds, what is wrong with it, what to do."""
     return InputError(f"{path} ({FILES[name]}): {problem}; {REMEDY}")
-
-
-def _decoder_arrays(stage: str, decoder: Decoder) -> Mapping[str, np.ndarray]:
-    return {f"theta_{stage}": decoder.theta, f"intercept_{stage}": decoder.b}

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lens.probes.sweep import grid_warnings
+from lens.probes.grid_warnings import grid_warnings
 from lens.report.figures import STYLE
 from lens.report.results import Scope
 from lens.report.section import Need, Report, Section

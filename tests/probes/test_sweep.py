@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from lens.probes.devices import choose_stack
+from lens.probes.grid_warnings import grid_warnings
 from lens.probes.halving import halve, rounds
 from lens.probes.mlp import init
 from lens.probes.scaling import fit_standardise
-from lens.probes.sweep import grid_warnings, sweep
+from lens.probes.sweep import sweep
 from lens.probes.training import Data, advance, minibatches, start, to_points
 from lens.settings import PAPER_L1_GRID, Mode, SweepConfig
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import pytest
 from markupsafe import Markup
@@ -68,6 +69,30 @@ def test_the_libraries_say_under_what_terms_they_are() -> None:
     assert "jQuery JavaScript Library" in datatables.script
     assert "window.DataTable =" in datatables.script
     assert "export{" not in datatables.script
+
+
+def test_the_bundle_is_kept_and_not_trusted_blindly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundles = []
+
+    def bundle(entry: str) -> str:
+        bundles.append(entry)
+        return f"/* bundled */ {entry}"
+
+    monkeypatch.setattr("vl_convert.javascript_bundle", bundle)
+    first = libraries.vega()
+    assert "/* bundled */ window.vegaEmbed = vegaEmbed;" in first.script
+    assert libraries.vega() == first
+    assert len(bundles) == 1, "kept"
+    (kept,) = tmp_path.rglob("vega.js")
+    kept.write_text("somebody else's", "utf-8")
+    assert libraries.vega() == first
+    assert len(bundles) == 2, "bundled again"
+    # A file where the folder would be: nothing can be kept there.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
+    assert libraries.vega() == first
 
 
 def test_every_heading_is_in_the_contents_once() -> None:

@@ -56,6 +56,26 @@ def test_a_figure_is_saved_thrice_with_fonts_and_the_same_bytes(tmp_path: Path) 
     assert not re.search(rb"/(JavaScript|JS|OpenAction|URI|Launch)\b", pdf)
 
 
+def test_png_and_pdf_are_made_again_only_where_they_are_not_the_svgs(tmp_path: Path) -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    files = [tmp_path / f"name{suffix}" for suffix in (".png", ".pdf")]
+
+    def saved() -> list[bytes]:
+        save(figure, tmp_path, "name")
+        return [file.read_bytes() for file in files]
+
+    first = saved()
+    made = [file.stat().st_mtime_ns for file in files]
+    saved()
+    assert [file.stat().st_mtime_ns for file in files] == made, "left as they are"
+    for file in files:
+        file.write_bytes(b"damaged")
+        assert saved() == first
+    axes.plot([0, 1], [0, 1])
+    assert all(other != one for one, other in zip(first, saved(), strict=True)), "another figure"
+
+
 def test_table_1_holds_the_numbers_of_every_task(finished: Path) -> None:
     table = table1(read_results(finished))
     assert table.columns == [("cls", "gland"), ("same", "gland")]

@@ -19,10 +19,9 @@ from lens.report.results import (
     PAPER_FOLDER,
     SCOPE_FILES,
     TASK_FILES,
-    read_projection,
     read_results,
-    write_projection,
 )
+from lens.report.writing import read_projection, write_projection
 
 READ = {
     "run.json", "split.csv", "dropped.csv", "sweep.parquet",
