@@ -42,8 +42,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.test
 sweep: $(VENV)/.run
 	$(BIN)/python -m experiments.sweep $(ARGS)
 
+# A process per core: more threads of each would wait for each other.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

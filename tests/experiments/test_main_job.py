@@ -154,7 +154,7 @@ def test_run_folder_keeps_the_contract(tables: dict[str, Path], finished: Path) 
     assert set(record["inputs"]) == {str(path) for path in tables.values()}
     sweep = pd.read_parquet(finished / "sweep.parquet")
     assert sweep.columns.tolist() == ["l1", "l2", "seed", "train_loss", "val_loss", "selected"]
-    figures = {path.stem for path in (finished / "figures").iterdir()}
+    figures = {path.stem for path in (finished / "figures").glob("*.svg")}
     for stem in figures:
         assert (finished / "figures" / f"{stem}.png").stat().st_size > 5000
         assert (finished / "figures" / f"{stem}.svg").is_file()
