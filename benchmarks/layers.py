@@ -1,0 +1,264 @@
+"""Does the profile by depth find where a change is made, and nothing where there is none?
+
+``python -m benchmarks.layers --embedded O --mechanism F`` reads what `benchmarks.layers_embed`
+wrote. Two parts, into ``benchmarks/results/layers.json``:
+
+- *phantoms*: encoders fine-tuned for a label that depends on one factor. The factors themselves are
+  read at every stage, before and after, with the random encoder and permuted labels beside.
+- *drawn*: tables with a known truth, of three layers of 16, 32 and 64 numbers. Nothing changes, but
+  noise, basis or gains; or a class is partly lost at the second layer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+from scipy.stats import binomtest
+
+from benchmarks import harness
+
+FACTOR_OF = {
+    "volume_ml": "gland_volume", "lesion_grade": "dwi_contrast", "texture_grade": "t2_texture",
+    "nodule_grade": "adc_nodularity", "level_grade": "adc_level",
+}  # fmt: skip
+"""The factor that each label depends on."""
+
+WIDTHS = {"stage1": 16, "stage2": 32, "stage3": 64}
+CLASSES = ("firstorder", "glcm", "glrlm", "glszm")
+CHANGES = ("identical", "rotated", "gains", "noise")
+SHAPES = ("normal", "skewed", "outlying", "clustered")
+DOSES = (0.25, 0.5, 0.75, 1.0)
+CALLED = ("lost", "gained")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is read, and how often."""
+
+    embedded: Path = Path("runs/layers")
+    """Folder of `benchmarks.layers_embed`."""
+    mechanism: Path = Path("runs/mechanism")
+    """Folder of `benchmarks.mechanism_train`, for the factors."""
+    parts: tuple[str, ...] = ("phantoms", "drawn")
+    """What to do; the other part is kept from the last record."""
+    draws: int = 40
+    """Tables of each kind without a change."""
+    planted: int = 20
+    """Tables of each dose."""
+    patients: int = 120
+    """Patients of a drawn table."""
+    flips: int = 500
+    """Sign flips of each test of a drawn table."""
+    out: Path = harness.RESULTS / "layers.json"
+    """Where the figures go."""
+
+
+def main(config: Config) -> None:
+    """Does the parts, and records each as soon as it is done."""
+    for part in config.parts:
+        found = phantoms(config) if part == "phantoms" else drawn(config)
+        facts = harness.facts(config, "scipy")
+        harness.record_part(config.out, part, {**facts, **found})
+
+
+def phantoms(config: Config) -> dict[str, Any]:
+    """Profiles of the factors, of every fine-tuned encoder that is there."""
+    from benchmarks.mechanism_data import Sizes, labels
+    from lens.cohort.factor_images import FACTORS
+
+    sizes = Sizes(2000, 1680, 600, (24, 32, 32), (2.0, 2.0, 2.0), 17)
+    table = labels(config.mechanism / "data", sizes, "judged")
+    names = list(FACTORS)
+    features = pd.DataFrame({"column": names, "feature_class": names})
+    patients, r = table["patient_id"].to_numpy(str), table[names].to_numpy(float)
+    read = {path.stem: _layers(path) for path in sorted(config.embedded.glob("*.npz"))}
+    runs = []
+    for name in (name for name in read if name.endswith("-full")):
+        label, seed, _ = name.rsplit("-", 2)
+        controls = {"random": read["random"]}
+        if (noise := f"{label}-{seed}-noise") in read:
+            controls["permuted"] = read[noise]
+        found = _profile(read["pretrained"], read[name], r, features, patients, controls)
+        run = _of_label(found, FACTOR_OF[label])
+        runs.append({"label": label, "seed": int(seed), "factor": FACTOR_OF[label], **run})
+        print(label, seed, {key: run[key] for key in ("called_at", "others_called", "step_at")})
+    noise = []
+    for name in (name for name in read if name.endswith("-noise")):
+        found = _profile(read["pretrained"], read[name], r, features, patients, {})
+        rows = found[found["group"] != "all"]
+        called = rows[rows["verdict"].isin(CALLED)]
+        noise.append({
+            "run": name, "tests": len(rows), "called": len(called),
+            "cells": [f"{row.group} {row.verdict} {row.layer}" for row in called.itertuples()],
+        })  # fmt: skip
+        print(noise[-1])
+    return {"patients": len(r), "runs": runs, "permuted_labels": noise}
+
+
+def _of_label(found: pd.DataFrame, factor: str) -> dict[str, Any]:
+    """One fine-tuning: the factor of its label by depth, and what else changed."""
+    own = found[found["group"] == factor]
+    others = found[~found["group"].isin([factor, "all"])]
+    columns = [
+        "r2_pre", "r2_ft", "delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "step_r2",
+        "p_step", "r2_random", "r2_permuted", "r2_shuffled", "r2_whole_pre", "r2_whole_ft",
+    ]  # fmt: skip
+    steps = own[own["p_step"] <= 0.05]
+    called = others[others["verdict"].isin(CALLED)]
+    mean = others.groupby("layer", sort=False)[["r2_pre", "r2_ft", "r2_random", "r2_shuffled"]]
+    return {
+        "components": int(own["components"].iloc[0]),
+        "layers": own["layer"].tolist(),
+        "verdicts": own["verdict"].tolist(),
+        **{column: own[column].round(4).tolist() for column in columns},
+        "called_at": own.loc[own["verdict"].isin(CALLED), "layer"].tolist(),
+        "step_at": steps.loc[steps["step_r2"].abs().idxmax(), "layer"] if len(steps) else None,
+        "others_called": [f"{row.group} {row.verdict} {row.layer}" for row in called.itertuples()],
+        "others": mean.mean().round(4).reset_index().to_dict("list"),
+    }
+
+
+def drawn(config: Config) -> dict[str, Any]:
+    """Rates of alarms without a change, and of calls by dose."""
+    alarms = {
+        f"{change}, {shape}": _rates([_alarm(config, change, shape, at)
+                                      for at in range(config.draws)])
+        for shape in SHAPES for change in CHANGES if shape == "normal" or change == "noise"
+    }  # fmt: skip
+    for name, rates in alarms.items():
+        print(name, rates)
+    power = {str(dose): _rates([_found(config, dose, at) for at in range(config.planted)])
+             for dose in DOSES}  # fmt: skip
+    for name, rates in power.items():
+        print(name, rates)
+    return {"alarms": alarms, "power": power}
+
+
+def _alarm(config: Config, change: str, shape: str, seed: int) -> dict[str, float]:
+    """Whether any cell is called where nothing changed."""
+    rng = np.random.default_rng([seed, SHAPES.index(shape), CHANGES.index(change)])
+    pre, r, patients, features, latent = _drawn(config.patients, shape, rng)
+    ft = {name: _changed(x, latent, change, rng) for name, x in pre.items()}
+    found = _profile(pre, ft, r, features, patients, {}, config.flips)
+    shuffled = found.loc[found["group"] == "all", "r2_shuffled"]
+    return {
+        "called": float(found["verdict"].isin(CALLED).any()),
+        "p_change": float(found["p_maxt"].min() <= 0.05),
+        "p_step": float(found["p_step"].min() <= 0.05),
+        "spread_of_shuffled": float(shuffled.max() - shuffled.min()),
+        "r2_shuffled": float(shuffled.mean()),
+    }
+
+
+def _found(config: Config, dose: float, seed: int) -> dict[str, float]:
+    """Whether a class that is partly lost at the second layer is called there, and only there."""
+    rng = np.random.default_rng([seed, 99, int(100 * dose)])
+    pre, r, patients, features, latent = _drawn(config.patients, "normal", rng)
+    ft = {name: _changed(x, latent, "noise", rng) for name, x in pre.items()}
+    lost = latent.copy()
+    lost[:, 0] = np.sqrt(1 - dose**2) * lost[:, 0] + dose * rng.normal(size=len(lost))
+    for name in ("stage2", "stage3"):
+        weights = rng.normal(size=(latent.shape[1], WIDTHS[name]))
+        ft[name] = lost @ weights + 0.7 * rng.normal(size=(len(lost), WIDTHS[name]))
+    found = _profile(pre, ft, r, features, patients, {}, config.flips)
+    own = found[found["group"] == CLASSES[0]].set_index("layer")
+    others = found[~found["group"].isin([CLASSES[0], "all"])]
+    steps = own[own["p_step"] <= 0.05]
+    return {
+        "called": float(own.loc["stage2", "verdict"] == "lost"),
+        "step_at_second": float(
+            bool(len(steps)) and steps["step_r2"].abs().idxmax() == "stage2"
+        ),
+        "called_at_first": float(own.loc["stage1", "verdict"] in CALLED),
+        "others_called": float(others["verdict"].isin(CALLED).any()),
+        "change": float(own.loc["stage2", "delta_r2"]),
+    }  # fmt: skip
+
+
+def _drawn(
+    patients: int, shape: str, rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, pd.DataFrame, np.ndarray]:
+    """Embeddings of every layer, features, patients, the features' classes, and the factors."""
+    ids = np.repeat(np.arange(patients), 2 if shape == "clustered" else 1)
+    latent = rng.normal(size=(patients, len(CLASSES)))[ids]
+    if shape == "clustered":
+        latent = 0.9 * latent + np.sqrt(1 - 0.81) * rng.normal(size=latent.shape)
+    if shape == "skewed":
+        latent = np.exp(0.8 * latent) - np.exp(0.32)
+    columns = np.repeat(np.arange(len(CLASSES)), 3)
+    r = latent[:, columns] + 0.5 * rng.normal(size=(len(ids), len(columns)))
+    pre = {}
+    for name, width in WIDTHS.items():
+        weights = rng.normal(size=(latent.shape[1], width))
+        pre[name] = latent @ weights + 0.7 * rng.normal(size=(len(ids), width))
+    if shape == "outlying":
+        odd = rng.choice(patients, max(1, patients * 3 // 100), replace=False)
+        r[odd] *= 8
+        for x in pre.values():
+            x[odd] *= 4
+    classes = [CLASSES[at] for at in columns]
+    features = pd.DataFrame({"column": [f"f{at}" for at in range(len(columns))],
+                             "feature_class": classes})  # fmt: skip
+    return pre, r, ids.astype(str), features, latent
+
+
+def _changed(
+    x: np.ndarray, latent: np.ndarray, change: str, rng: np.random.Generator
+) -> np.ndarray:
+    """The same information, in the way of `change`; ``noise``: drawn anew with another basis."""
+    if change == "identical":
+        return x.copy()
+    if change == "rotated":
+        return x @ np.linalg.qr(rng.normal(size=(x.shape[1],) * 2))[0]
+    if change == "gains":
+        return x * np.exp(0.5 * rng.normal(size=x.shape[1]))
+    weights = rng.normal(size=(latent.shape[1], x.shape[1]))
+    return latent @ weights + 0.7 * rng.normal(size=x.shape)
+
+
+def _profile(
+    pre: dict[str, np.ndarray],
+    ft: dict[str, np.ndarray],
+    r: np.ndarray,
+    features: pd.DataFrame,
+    patients: np.ndarray,
+    controls: dict[str, dict[str, np.ndarray]],
+    flips: int = 2000,
+) -> pd.DataFrame:
+    from lens.settings import Rules
+    from lens.verdicts.folds import make_folds
+    from lens.verdicts.layers import layer_profile
+
+    folds, rules = make_folds(patients, 5, 1, 0), Rules(flips=flips)
+    return layer_profile(pre, ft, r, features, patients, folds, rules, controls=controls).classes
+
+
+def _layers(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as stored:
+        x, layer = stored["embeddings"], stored["layer"]
+    return {str(name): x[:, layer == name].astype(float) for name in dict.fromkeys(layer)}
+
+
+def _rates(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Share of each 0 or 1 with its 95% interval (Wilson); means of what is neither."""
+    found: dict[str, Any] = {"tables": len(rows)}
+    for key in rows[0]:
+        values = [row[key] for row in rows]
+        if set(values) <= {0.0, 1.0}:
+            low, high = binomtest(int(sum(values)), len(values)).proportion_ci(method="wilson")
+            found[key] = [round(float(v), 3) for v in (np.mean(values), low, high)]
+        else:
+            found[key] = round(float(np.mean(values)), 4)
+    return found
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main(tyro.cli(Config, description=__doc__))
