@@ -144,9 +144,10 @@ def drawn(config: Config) -> dict[str, Any]:
 def _alarm(config: Config, change: str, shape: str, seed: int) -> dict[str, float]:
     """Whether any cell is called where nothing changed."""
     rng = np.random.default_rng([seed, SHAPES.index(shape), CHANGES.index(change)])
-    pre, r, patients, features, latent = _drawn(config.patients, shape, rng)
-    ft = {name: _changed(x, latent, change, rng) for name, x in pre.items()}
-    found = _profile(pre, ft, r, features, patients, {}, config.flips)
+    drawn = _Drawn(config.patients, shape, rng)
+    pre = {name: drawn.embedded(name) for name in WIDTHS}
+    ft = {name: drawn.changed(x, name, change) for name, x in pre.items()}
+    found = _profile(pre, ft, drawn.r, drawn.features, drawn.patients, {}, config.flips)
     shuffled = found.loc[found["group"] == "all", "r2_shuffled"]
     return {
         "called": float(found["verdict"].isin(CALLED).any()),
@@ -160,67 +161,66 @@ def _alarm(config: Config, change: str, shape: str, seed: int) -> dict[str, floa
 def _found(config: Config, dose: float, seed: int) -> dict[str, float]:
     """Whether a class that is partly lost at the second layer is called there, and only there."""
     rng = np.random.default_rng([seed, 99, int(100 * dose)])
-    pre, r, patients, features, latent = _drawn(config.patients, "normal", rng)
-    ft = {name: _changed(x, latent, "noise", rng) for name, x in pre.items()}
-    lost = latent.copy()
+    drawn = _Drawn(config.patients, "normal", rng)
+    pre = {name: drawn.embedded(name) for name in WIDTHS}
+    lost = drawn.latent.copy()
     lost[:, 0] = np.sqrt(1 - dose**2) * lost[:, 0] + dose * rng.normal(size=len(lost))
-    for name in ("stage2", "stage3"):
-        weights = rng.normal(size=(latent.shape[1], WIDTHS[name]))
-        ft[name] = lost @ weights + 0.7 * rng.normal(size=(len(lost), WIDTHS[name]))
-    found = _profile(pre, ft, r, features, patients, {}, config.flips)
+    ft = {name: drawn.embedded(name, drawn.latent if name == "stage1" else lost) for name in WIDTHS}
+    found = _profile(pre, ft, drawn.r, drawn.features, drawn.patients, {}, config.flips)
     own = found[found["group"] == CLASSES[0]].set_index("layer")
     others = found[~found["group"].isin([CLASSES[0], "all"])]
     steps = own[own["p_step"] <= 0.05]
     return {
         "called": float(own.loc["stage2", "verdict"] == "lost"),
-        "step_at_second": float(
-            bool(len(steps)) and steps["step_r2"].abs().idxmax() == "stage2"
-        ),
+        "step_at_second": float(bool(len(steps)) and steps["step_r2"].abs().idxmax() == "stage2"),
         "called_at_first": float(own.loc["stage1", "verdict"] in CALLED),
         "others_called": float(others["verdict"].isin(CALLED).any()),
         "change": float(own.loc["stage2", "delta_r2"]),
-    }  # fmt: skip
+    }
 
 
-def _drawn(
-    patients: int, shape: str, rng: np.random.Generator
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, pd.DataFrame, np.ndarray]:
-    """Embeddings of every layer, features, patients, the features' classes, and the factors."""
-    ids = np.repeat(np.arange(patients), 2 if shape == "clustered" else 1)
-    latent = rng.normal(size=(patients, len(CLASSES)))[ids]
-    if shape == "clustered":
-        latent = 0.9 * latent + np.sqrt(1 - 0.81) * rng.normal(size=latent.shape)
-    if shape == "skewed":
-        latent = np.exp(0.8 * latent) - np.exp(0.32)
-    columns = np.repeat(np.arange(len(CLASSES)), 3)
-    r = latent[:, columns] + 0.5 * rng.normal(size=(len(ids), len(columns)))
-    pre = {}
-    for name, width in WIDTHS.items():
-        weights = rng.normal(size=(latent.shape[1], width))
-        pre[name] = latent @ weights + 0.7 * rng.normal(size=(len(ids), width))
-    if shape == "outlying":
-        odd = rng.choice(patients, max(1, patients * 3 // 100), replace=False)
-        r[odd] *= 8
-        for x in pre.values():
-            x[odd] *= 4
-    classes = [CLASSES[at] for at in columns]
-    features = pd.DataFrame({"column": [f"f{at}" for at in range(len(columns))],
-                             "feature_class": classes})  # fmt: skip
-    return pre, r, ids.astype(str), features, latent
+class _Drawn:
+    """A table whose embeddings hold four factors, each measured by three features.
 
+    Attributes:
+        patients, latent, r, features: of its rows, and of its columns.
+    """
 
-def _changed(
-    x: np.ndarray, latent: np.ndarray, change: str, rng: np.random.Generator
-) -> np.ndarray:
-    """The same information, in the way of `change`; ``noise``: drawn anew with another basis."""
-    if change == "identical":
-        return x.copy()
-    if change == "rotated":
-        return x @ np.linalg.qr(rng.normal(size=(x.shape[1],) * 2))[0]
-    if change == "gains":
-        return x * np.exp(0.5 * rng.normal(size=x.shape[1]))
-    weights = rng.normal(size=(latent.shape[1], x.shape[1]))
-    return latent @ weights + 0.7 * rng.normal(size=x.shape)
+    def __init__(self, patients: int, shape: str, rng: np.random.Generator) -> None:
+        ids = np.repeat(np.arange(patients), 2 if shape == "clustered" else 1)
+        latent = rng.normal(size=(patients, len(CLASSES)))[ids]
+        if shape == "clustered":
+            latent = 0.9 * latent + np.sqrt(1 - 0.81) * rng.normal(size=latent.shape)
+        if shape == "skewed":
+            latent = np.exp(0.8 * latent) - np.exp(0.32)
+        columns = np.repeat(np.arange(len(CLASSES)), 3)
+        self.r = latent[:, columns] + 0.5 * rng.normal(size=(len(ids), len(columns)))
+        self._size = np.ones((len(ids), 1))
+        if shape == "outlying":
+            odd = rng.choice(patients, max(1, patients * 3 // 100), replace=False)
+            self.r[odd] *= 8
+            self._size[odd] = 4
+        self.latent, self.patients, self._rng = latent, ids.astype(str), rng
+        names, classes = [f"f{at}" for at in range(len(columns))], [CLASSES[at] for at in columns]
+        self.features = pd.DataFrame({"column": names, "feature_class": classes})
+        self._basis = {
+            name: rng.normal(size=(len(CLASSES), width)) for name, width in WIDTHS.items()
+        }
+
+    def embedded(self, layer: str, latent: np.ndarray | None = None) -> np.ndarray:
+        """Numbers that hold the factors, with noise that is drawn anew."""
+        signal = (self.latent if latent is None else latent) @ self._basis[layer]
+        return self._size * (signal + 0.7 * self._rng.normal(size=signal.shape))
+
+    def changed(self, x: np.ndarray, layer: str, change: str) -> np.ndarray:
+        """The same information, in the way of `change`; ``noise``: other noise, rotated."""
+        turn = np.linalg.qr(self._rng.normal(size=(x.shape[1],) * 2))[0]
+        return {
+            "identical": x,
+            "rotated": x @ turn,
+            "gains": x * np.exp(0.5 * self._rng.normal(size=x.shape[1])),
+            "noise": self.embedded(layer) @ turn,
+        }[change]
 
 
 def _profile(
