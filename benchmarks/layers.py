@@ -119,10 +119,17 @@ def _of_label(found: pd.DataFrame, factor: str) -> dict[str, Any]:
         "verdicts": own["verdict"].tolist(),
         **{column: own[column].round(4).tolist() for column in columns},
         "called_at": own.loc[own["verdict"].isin(CALLED), "layer"].tolist(),
-        "step_at": steps.loc[steps["step_r2"].abs().idxmax(), "layer"] if len(steps) else None,
+        "step_at": _largest_step(steps),
         "others_called": [f"{row.group} {row.verdict} {row.layer}" for row in called.itertuples()],
         "others": mean.mean().round(4).reset_index().to_dict("list"),
     }
+
+
+def _largest_step(steps: pd.DataFrame) -> str | None:
+    """The layer with the largest of the steps; None of none."""
+    if steps.empty:
+        return None
+    return str(steps["layer"].iloc[int(steps["step_r2"].abs().to_numpy().argmax())])
 
 
 def drawn(config: Config) -> dict[str, Any]:
@@ -172,10 +179,10 @@ def _found(config: Config, dose: float, seed: int) -> dict[str, float]:
     steps = own[own["p_step"] <= 0.05]
     return {
         "called": float(own.loc["stage2", "verdict"] == "lost"),
-        "step_at_second": float(bool(len(steps)) and steps["step_r2"].abs().idxmax() == "stage2"),
+        "step_at_second": float(_largest_step(steps.reset_index()) == "stage2"),
         "called_at_first": float(own.loc["stage1", "verdict"] in CALLED),
         "others_called": float(others["verdict"].isin(CALLED).any()),
-        "change": float(own.loc["stage2", "delta_r2"]),
+        "change": float(own["delta_r2"].to_dict()["stage2"]),
     }
 
 
