@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,14 @@ class Config:
     """Folder of `benchmarks.mechanism_train`, for the factors."""
     parts: tuple[str, ...] = ("phantoms", "drawn")
     """What to do; the other part is kept from the last record."""
-    draws: int = 40
+    draws: int = 20
     """Tables of each kind without a change."""
-    planted: int = 20
+    planted: int = 10
     """Tables of each dose."""
     patients: int = 120
     """Patients of a drawn table."""
+    folds: int = 3
+    """Parts of the cross-validation of a drawn table; 5 of the phantoms."""
     flips: int = 500
     """Sign flips of each test of a drawn table."""
     out: Path = harness.RESULTS / "layers.json"
@@ -133,19 +136,19 @@ def _largest_step(steps: pd.DataFrame) -> str | None:
 
 
 def drawn(config: Config) -> dict[str, Any]:
-    """Rates of alarms without a change, and of calls by dose."""
-    alarms = {
-        f"{change}, {shape}": _rates([_alarm(config, change, shape, at)
-                                      for at in range(config.draws)])
-        for shape in SHAPES for change in CHANGES if shape == "normal" or change == "noise"
-    }  # fmt: skip
-    for name, rates in alarms.items():
-        print(name, rates)
-    power = {str(dose): _rates([_found(config, dose, at) for at in range(config.planted)])
-             for dose in DOSES}  # fmt: skip
-    for name, rates in power.items():
-        print(name, rates)
-    return {"alarms": alarms, "power": power}
+    """Rates of alarms without a change, and of calls by dose; each is recorded once it is done."""
+    found: dict[str, Any] = {"alarms": {}, "power": {}}
+    kinds = [("noise", shape) for shape in reversed(SHAPES)]
+    kinds += [(change, "normal") for change in CHANGES if change != "noise"]
+    todo = [("alarms", f"{change}, {shape}", partial(_alarm, config, change, shape), config.draws)
+            for change, shape in kinds]  # fmt: skip
+    of_doses = [("power", str(dose), partial(_found, config, dose), config.planted)
+                for dose in reversed(DOSES)]  # fmt: skip
+    for part, name, draw, count in [todo[0], *of_doses, *todo[1:]]:
+        found[part][name] = _rates([draw(at) for at in range(count)])
+        print(name, found[part][name], flush=True)
+        harness.record_part(config.out, "drawn", {**harness.facts(config, "scipy"), **found})
+    return found
 
 
 def _alarm(config: Config, change: str, shape: str, seed: int) -> dict[str, float]:
@@ -154,7 +157,9 @@ def _alarm(config: Config, change: str, shape: str, seed: int) -> dict[str, floa
     drawn = _Drawn(config.patients, shape, rng)
     pre = {name: drawn.embedded(name) for name in WIDTHS}
     ft = {name: drawn.changed(x, name, change) for name, x in pre.items()}
-    found = _profile(pre, ft, drawn.r, drawn.features, drawn.patients, {}, config.flips)
+    found = _profile(
+        pre, ft, drawn.r, drawn.features, drawn.patients, {}, config.flips, config.folds
+    )
     shuffled = found.loc[found["group"] == "all", "r2_shuffled"]
     return {
         "called": float(found["verdict"].isin(CALLED).any()),
@@ -173,7 +178,9 @@ def _found(config: Config, dose: float, seed: int) -> dict[str, float]:
     lost = drawn.latent.copy()
     lost[:, 0] = np.sqrt(1 - dose**2) * lost[:, 0] + dose * rng.normal(size=len(lost))
     ft = {name: drawn.embedded(name, drawn.latent if name == "stage1" else lost) for name in WIDTHS}
-    found = _profile(pre, ft, drawn.r, drawn.features, drawn.patients, {}, config.flips)
+    found = _profile(
+        pre, ft, drawn.r, drawn.features, drawn.patients, {}, config.flips, config.folds
+    )
     own = found[found["group"] == CLASSES[0]].set_index("layer")
     others = found[~found["group"].isin([CLASSES[0], "all"])]
     steps = own[own["p_step"] <= 0.05]
@@ -238,12 +245,13 @@ def _profile(
     patients: np.ndarray,
     controls: dict[str, dict[str, np.ndarray]],
     flips: int = 2000,
+    parts: int = 5,
 ) -> pd.DataFrame:
     from lens.settings import Rules
     from lens.verdicts.folds import make_folds
     from lens.verdicts.layers import layer_profile
 
-    folds, rules = make_folds(patients, 5, 1, 0), Rules(flips=flips)
+    folds, rules = make_folds(patients, parts, 1, 0), Rules(flips=flips)
     return layer_profile(pre, ft, r, features, patients, folds, rules, controls=controls).classes
 
 

@@ -37,6 +37,9 @@ from lens.report.words import number
 FEWEST = 3
 """Runs from which they are clustered."""
 
+LISTED = 6
+"""Pairs of kinds that a sentence names."""
+
 APART = 0.5
 """Correlation below which runs fall into different clusters where no kind has two runs."""
 
@@ -167,10 +170,16 @@ def sentences(found: Taxonomy) -> list[str]:
     ]
     alike = [f"{row['kind_a']} and {row['kind_b']}" for row in rows if row["differ"] == "no"]
     if told:
-        parts.append(f"Different beyond the seed: {'; '.join(told)}.")
+        parts.append(f"Different beyond the seed: {_listed(told)}.")
     if alike:
-        parts.append(f"Not told apart, their runs are within the ceiling: {'; '.join(alike)}.")
+        parts.append(f"Not told apart, their runs are within the ceiling: {_listed(alike)}.")
     return parts
+
+
+def _listed(pairs: list[str]) -> str:
+    more = len(pairs) - LISTED
+    rest = f"; and {more} more pairs (taxonomy-kinds.csv)" if more > 0 else ""
+    return "; ".join(pairs[:LISTED]) + rest
 
 
 def _groups(found: Taxonomy) -> str:
