@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,12 +13,13 @@ import SimpleITK as sitk
 from jaxtyping import Bool, Float, Float32
 from tqdm import tqdm
 
+from encoders.blocks import ByBlock, block_config, layer_names
 from encoders.case_cache import CaseCache, kept_notes
 from encoders.channels import check_channels
 from encoders.embedding import embed, embed_windows
 from encoders.encoder import Encoder, EncoderConfig, encoder_hash
 from encoders.functions import FunctionConfig, FunctionEncoder
-from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, Tokens
+from encoders.settings import INPUT_SHAPE, SPACING_MM, Layers, Pool, Tokens
 from encoders.vit import ViT, ViTConfig, grey
 from lens.cohort import Case, CaseFiles, Cohort, read_case, stack, stack_mask
 from lens.cohort.case_notes import log_notes
@@ -39,17 +40,21 @@ class CohortEmbeddings:
         patient_id: of each row.
         study_id: of each row, empty text where the manifest has none; None without any.
         embeddings: the rows.
+        layer: of each number, ``stage1`` and so on; None of an ordinary embedding.
     """
 
     patient_id: tuple[str, ...]
     study_id: tuple[str, ...] | None
     embeddings: Float32[np.ndarray, "n f"]
+    layer: tuple[str, ...] | None = None
 
     def save(self, path: Path) -> None:
-        """Writes ``.npz`` with ``patient_id``, ``embeddings`` and ``study_id`` where known."""
+        """Writes ``.npz``: ``patient_id``, ``embeddings``, where known ``study_id``, ``layer``."""
         arrays = {"patient_id": np.array(self.patient_id), "embeddings": self.embeddings}
         if self.study_id is not None:
             arrays["study_id"] = np.array(self.study_id)
+        if self.layer is not None:
+            arrays["layer"] = np.array(self.layer)
         write_arrays(path, **arrays)
 
 
@@ -63,6 +68,7 @@ class EmbeddingSettings:
         modalities: its channels; one that the cohort lacks, or ``none``, is all zeros.
         pool: average over the whole crop, or over this region.
         stages: stages of the encoder, from 1; none for the last.
+        layers: all stages, or all blocks, in place of `stages`.
         tokens: of a ViT, as `encoders.embed` takes them.
         windows: cover images larger than `shape` by overlapping windows instead of cropping them.
         labels: region -> the mask values that make it; every value above zero by default.
@@ -73,6 +79,7 @@ class EmbeddingSettings:
     modalities: tuple[str, ...] = MODALITIES
     pool: Pool = "global"
     stages: tuple[int, ...] = ()
+    layers: Layers | None = None
     tokens: Tokens | None = None
     windows: bool = False
     labels: Mapping[str, Sequence[int]] | None = None
@@ -112,6 +119,7 @@ def embed_cohort(
     if isinstance(encoder, ViT) and len(settings.modalities) == 1 < encoder.config.in_channels:
         encoder = grey(encoder)
     kept = None if cache is None else _kept(encoder, settings, cache)
+    encoder, settings = _of_layers(encoder, settings)
     rows: dict[int, np.ndarray] = {}
     notes: dict[int, Sequence[str]] = {}
     errors = list(cohort.set_aside)
@@ -133,7 +141,8 @@ def embed_cohort(
         raise InputError(f"{cohort.path}: no case could be embedded; the first: {errors[0]}")
     if told:
         log_notes((cohort.cases[index].patient_id, notes[index]) for index in sorted(notes))
-    return _in_order(cohort, rows), tuple(errors)
+    layer = layer_names(encoder.config, settings.stages) if settings.stages else None
+    return _in_order(cohort, rows, layer), tuple(errors)
 
 
 def count_embedded(
@@ -159,6 +168,23 @@ def _kept(
     return CaseCache(cache, CODE, *facts, encoder_hash(encoder))
 
 
+def _of_layers(
+    encoder: Encoder | FunctionEncoder, settings: EmbeddingSettings
+) -> tuple[Encoder | FunctionEncoder, EmbeddingSettings]:
+    """The encoder and its settings with the layers that are asked for as numbered stages."""
+    if settings.layers is None:
+        return encoder, settings
+    seen = ByBlock(encoder) if settings.layers == "blocks" else encoder
+    return seen, replace(settings, stages=tuple(range(1, len(seen.config.widths) + 1)))
+
+
+def width_of(config: EncoderConfig, settings: EmbeddingSettings) -> int:
+    """Numbers of an embedding under these settings."""
+    if settings.layers:
+        return sum((block_config(config) if settings.layers == "blocks" else config).widths)
+    return sum(config.widths[stage - 1] for stage in settings.stages) or config.features
+
+
 def check_settings(config: EncoderConfig, settings: EmbeddingSettings) -> None:
     """Refuses settings that do not fit an encoder, which need not have been read for it.
 
@@ -180,7 +206,9 @@ def check_settings(config: EncoderConfig, settings: EmbeddingSettings) -> None:
         raise InputError(f"stages {settings.stages}: the encoder has 1 to {len(config.widths)}")
     if config.dims == 2 and settings.windows:
         raise InputError("a 2D encoder reads slices; windows need a 3D encoder")
-    if settings.tokens and (settings.stages or not hasattr(config, "tokens")):
+    if settings.layers == "blocks":
+        block_config(config)
+    if settings.tokens and (settings.stages or settings.layers or not hasattr(config, "tokens")):
         raise InputError(
             f"tokens {settings.tokens}: of the last block of a ViT, without stages; leave it out"
         )
@@ -196,7 +224,8 @@ def check_settings(config: EncoderConfig, settings: EmbeddingSettings) -> None:
 
 
 def _check_function(settings: EmbeddingSettings) -> None:
-    asked = {"stages": settings.stages, "windows": settings.windows, "tokens": settings.tokens}
+    stages = settings.stages or settings.layers
+    asked = {"stages": stages, "windows": settings.windows, "tokens": settings.tokens}
     if named := [name for name, value in asked.items() if value]:
         raise InputError(
             f"{named[0]}: a function or ONNX file gives what it gives; leave it out, and choose in "
@@ -215,13 +244,16 @@ def check_pool(settings: EmbeddingSettings, cohort: Cohort) -> None:
         check_names([settings.pool], sorted(regions), "region", f"{cohort.path}, pool")
 
 
-def _in_order(cohort: Cohort, rows: Mapping[int, np.ndarray]) -> CohortEmbeddings:
+def _in_order(
+    cohort: Cohort, rows: Mapping[int, np.ndarray], layer: tuple[str, ...] | None
+) -> CohortEmbeddings:
     used = [cohort.cases[index] for index in sorted(rows)]
     studies = tuple(files.study_id or "" for files in used)
     return CohortEmbeddings(
         tuple(files.patient_id for files in used),
         studies if any(studies) else None,
         np.stack([rows[index] for index in sorted(rows)]),
+        layer,
     )
 
 

@@ -6,6 +6,7 @@ last downsampling of stride 1, so that the total stride is 16.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -183,6 +184,18 @@ class ConvNeXtV2(nnx.Module):
                 stage. Outputs are those of sparse convolutions over the visible positions, and
                 zero elsewhere; nothing of the other patches enters.
         """
+        ends = np.cumsum(self.config.depths)
+        maps = self.block_maps(x, key=key, visible=visible)
+        return tuple(found for number, found in enumerate(maps, start=1) if number in ends)
+
+    def block_maps(
+        self,
+        x: Float[Array | np.ndarray, "n *spatial c"],
+        *,
+        key: PRNGKeyArray | None = None,
+        visible: Bool[Array | np.ndarray, "n ..."] | None = None,
+    ) -> Iterator[Float[Array, "n ..."]]:
+        """The output of each block, of all stages in their order; see `stages`."""
         if x.ndim != self.config.dims + 2 or x.shape[-1] != self.config.in_channels:
             raise ValueError(
                 f"input of shape {x.shape}; expected {self.config.dims} spatial axes between the "
@@ -190,7 +203,6 @@ class ConvNeXtV2(nnx.Module):
             )
         maps: Array = jnp.asarray(x, self.config.dtype)
         keep = _keep_probabilities(self.config)
-        outputs = []
         for stage, (downsample, blocks) in enumerate(
             zip(self.downsamples, self.blocks, strict=True)
         ):
@@ -203,8 +215,7 @@ class ConvNeXtV2(nnx.Module):
                     key, block_key = jax.random.split(key)
                     skip = kept(block_key, keep[stage][index], len(maps))
                 maps = _residual(*nnx.split(block), maps, shown, skip, remat=self.config.remat)
-            outputs.append(maps)
-        return tuple(outputs)
+                yield maps
 
     def pool(self, last: Float[Array, "n *spatial f"]) -> Float[Array, "n f"]:
         """The embedding of the last stage's feature map."""

@@ -24,6 +24,8 @@ Task = Literal["classification", "regression", "segmentation"]
 MaskLoss = Literal["dice", "dice-ce"]
 Tokens = Literal["class", "patches"]
 """What the embedding of a ViT is: its class token, or the mean of its patches."""
+Layers = Literal["stages", "blocks"]
+"""Every stage of an encoder, or every block."""
 Target = Literal["patch", "input"]
 """What a masked autoencoder predicts: each patch scaled to mean 0 and variance 1, or the input."""
 Pool = str

@@ -190,16 +190,24 @@ class ViT(nnx.Module):
         Raises:
             ValueError: `visible` is given, or the images do not fit.
         """
+        maps = self.block_maps(x, key=key, visible=visible)
+        return tuple(found for number, found in enumerate(maps, 1) if number in self.config.ends)
+
+    def block_maps(
+        self,
+        x: Float[Array | np.ndarray, "n h w c"],
+        *,
+        key: PRNGKeyArray | None = None,
+        visible: Bool[Array | np.ndarray, "n ..."] | None = None,
+    ) -> Iterator[Float[Array, "n gh gw f"]]:
+        """The same after each block; see `stages`."""
         if visible is not None:
             raise ValueError("a ViT is not pre-trained here: it cannot leave patches out")
         grid = [side // self.config.patch for side in x.shape[1:3]]
-        maps = []
         for number, tokens in enumerate(self.states(x, key=key), start=1):
-            if number in self.config.ends:
-                patches = self._only_patches(tokens)
-                patches = self.norm(patches) if number == self.config.depth else patches
-                maps.append(patches.reshape(len(x), *grid, -1))
-        return tuple(maps)
+            patches = self._only_patches(tokens)
+            patches = self.norm(patches) if number == self.config.depth else patches
+            yield patches.reshape(len(x), *grid, -1)
 
     def states(
         self, x: Float[Array | np.ndarray, "n h w c"], *, key: PRNGKeyArray | None = None

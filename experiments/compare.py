@@ -30,6 +30,9 @@ class Config:
     that all runs have, or the only one of each."""
     names: tuple[str, ...] = ()
     """What to call the runs, one for each; by default the names of their folders."""
+    kinds: tuple[str, ...] = ()
+    """What each run is of, in their order, the same word for seeds of the same task and method: how
+    far seeds agree is the noise ceiling for all other runs (three or more runs)."""
     patients: Literal["auto", "same", "different"] = "auto"
     """Whether runs share patients, so that nothing is pooled. auto: by the hashes of their tables,
     and by ids where both are run folders; cards alone cannot rule it out."""
@@ -47,7 +50,8 @@ def job(config: Config) -> int:
     if (config.out / "run.json").exists():
         raise InputError(f"{config.out}: is the folder of a run; choose another --out")
     sources = read_sources(config.runs, config.names)
-    said = write_comparison(config.out, choose(sources, config.task, config.patients))
+    blocks = choose(sources, config.task, config.patients)
+    said = write_comparison(config.out, blocks, config.kinds)
     print("\n".join(map(literal, said)))
     print(f"comparison: {config.out / PAGE}")
     return DONE

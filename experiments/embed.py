@@ -9,9 +9,9 @@ import logging
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from encoders.settings import INPUT_SHAPE, SPACING_MM, Pool, Tokens, grid_problem
+from encoders.settings import INPUT_SHAPE, SPACING_MM, Layers, Pool, Tokens, grid_problem
 from encoders.source_names import check_output_name, named_file
 from experiments.common.anonymous import Hidden, private_cache
 from experiments.common.check_first import check_encoder, check_output, check_regions
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LAYERS: dict[str, Layers] = {"all": "stages", "blocks": "blocks"}
+
 
 @dataclass(frozen=True)
 class Config:
@@ -43,7 +45,8 @@ class Config:
     """A checkpoint folder, a PyTorch file or .safetensors; module:function or file.py:function of
     your own code, which is run; or .onnx."""
     out: Path
-    """The .npz to write: patient_id (n,), embeddings (n, d), and study_id if the cohort has it."""
+    """The .npz to write: patient_id (n,), embeddings (n, d), study_id if the cohort has it, and
+    with --stage layer (d,), the stage or block of each number."""
     shape: tuple[int, int, int] | None = None
     """Depth, height and width of the encoder's input, in voxels; default 64 224 224, of single
     slices 1 224 224."""
@@ -68,8 +71,9 @@ class Config:
     NAME=ct (Hounsfield units), NAME=8-bit (ultrasound, X-ray) or NAME=units (a map)."""
     pool: Pool = "global"
     """Average over the whole crop, or over this region."""
-    stage: tuple[int, ...] = ()
-    """Stages of the encoder, 1 to 4, side by side; the last one (the paper's) if not given."""
+    stage: tuple[int, ...] | Literal["all", "blocks"] = ()
+    """Stages of the encoder, 1 to 4, side by side; all of them, or all blocks, in one pass; the
+    last one (the paper's) if not given."""
     tokens: Tokens | None = None
     """Of a ViT: its class token, or the mean of its patches. As its checkpoint says if not given,
     else class; with a region, class averages the slices that the region meets, and the default is
@@ -109,7 +113,7 @@ def hidden(config: Config) -> Hidden:
 @alone(lambda config: of_file(config.out, parts(config)), hidden)
 def job(config: Config, names: Names) -> int:
     """Manifest to embeddings, under the names that may be written; gives the exit code."""
-    from encoders.cohort_embeddings import embed_cohort
+    from encoders.cohort_embeddings import embed_cohort, width_of
     from encoders.sources import open_encoder
     from experiments.common.cohorts import read_cohort
     from experiments.common.outlook import check_room
@@ -125,7 +129,7 @@ def job(config: Config, names: Names) -> int:
     if config.dry_run:
         print(_outlook(config, cohort, encoder, settings, header))
         return DONE
-    need = _bytes(len(cohort.cases), _width(config, header))
+    need = _bytes(len(cohort.cases), width_of(header.config, settings))
     check_room([(parts(config), "--cache", need / 2), (config.out.parent, "--out", need / 2)])
     embeddings, errors = embed_cohort(
         cohort,
@@ -152,7 +156,8 @@ def _settings(config: Config, cohort: Cohort) -> EmbeddingSettings:
         spacing_mm=spacing_of(cohort, config.spacing),
         modalities=config.modalities or cohort.channels,
         pool=config.pool,
-        stages=config.stage,
+        stages=() if isinstance(config.stage, str) else config.stage,
+        layers=_LAYERS[config.stage] if isinstance(config.stage, str) else None,
         tokens=config.tokens,
         windows=config.windows,
         labels=parse_labels(config.label),
@@ -192,11 +197,11 @@ def _outlook(
     settings: EmbeddingSettings,
     header: Header,
 ) -> Outlook:
-    from encoders.cohort_embeddings import count_embedded
+    from encoders.cohort_embeddings import count_embedded, width_of
     from experiments.common.outlook import FLOAT, Outlook, Step, amount, several
 
     total, done = len(cohort.cases), count_embedded(cohort, encoder, settings, parts(config))
-    width, weights = _width(config, header), header.values
+    width, weights = width_of(header.config, settings), header.values
     batch = config.batch_size * prod(settings.shape) * len(settings.modalities) * FLOAT
     return Outlook(
         steps=[Step("embed", done == total, f"{done} of {total} cases done before")],
@@ -212,12 +217,6 @@ def _outlook(
     )
 
 
-def _width(config: Config, header: Header) -> int:
-    """Numbers of an embedding."""
-    chosen = sum(header.config.widths[stage - 1] for stage in config.stage)
-    return chosen or header.config.features
-
-
 def _bytes(cases: int, width: int) -> float:
     """Of the embeddings on disk: those of finished patients, and the table of all."""
     from experiments.common.outlook import FLOAT
@@ -229,7 +228,10 @@ def _problem(config: Config) -> str:
     """What is out of range; an empty text where nothing is."""
     shape, spacing = config.shape or INPUT_SHAPE, config.spacing or SPACING_MM
     return grid_problem(shape, spacing) or first_problem(
-        [Check("stage", config.stage, COUNT), Check("batch_size", config.batch_size, COUNT)]
+        [
+            Check("stage", () if isinstance(config.stage, str) else config.stage, COUNT),
+            Check("batch_size", config.batch_size, COUNT),
+        ]
     )
 
 

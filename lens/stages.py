@@ -43,6 +43,7 @@ from lens.verdicts.held_out import (
     held_out_errors,
 )
 from lens.verdicts.judge import Judged, judge
+from lens.verdicts.layers import CONTROLS, Layers, LayerTables, count_fits, layer_profile
 from lens.verdicts.levels import Masks, with_levels
 from lens.verdicts.nonlinear import nonlinear_columns
 from lens.verdicts.patients import Patients, held_out_patients
@@ -228,6 +229,35 @@ def encode(study: Study, settings: Settings, *, bar: Bar = silent) -> dict[str, 
             study.x_pre, study.x_ft, study.r, study.features, _patients(study), folds,
             on_fit=advance,
         )  # fmt: skip
+
+
+def by_layer(
+    study: Study,
+    settings: Settings,
+    layers: Mapping[str, Mapping[str, Layers]],
+    *,
+    bar: Bar = silent,
+) -> dict[str, LayerTables]:
+    """R2 by depth before and after fine-tuning and its change, by task, on the first repeat.
+
+    Args:
+        study: the joined tables.
+        settings: folds, rules, scores and seed.
+        layers: task -> ``pre, ft`` and perhaps ``random, permuted`` -> layer -> embeddings.
+        bar: progress of the fits.
+    """
+    folds = first_repeat(study_folds(study, settings))
+    total = sum(count_fits(len(each["pre"]), len(each) - 2, folds) for each in layers.values())
+    found = {}
+    with bar(total, "layers", "fit") as advance:
+        for task, each in layers.items():
+            controls = {name: x for name, x in each.items() if name in CONTROLS}
+            found[task] = layer_profile(
+                each["pre"], each["ft"], study.observed(), study.features, _patients(study), folds,
+                settings.rules, controls=controls, scores=settings.scores, seed=settings.seed,
+                on_fit=advance,
+            )  # fmt: skip
+    return found
 
 
 def compare_single_split(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.main_job.config import Config, ContextFlags, TableFlags
+from experiments.main_job.config import Config, ContextFlags, LayerFlags, TableFlags
 from experiments.sweep import job
 from lens.report.results import FILES, SCOPE_FILES, TASK_FILES
 from lens.settings import changed
@@ -57,6 +57,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     icc = pd.DataFrame({"column": radiomics.columns[2:], "icc": 0.9})
     icc.to_csv(folder / "repeatability.csv", index=False)
 
+    def layers(name: str, values: np.ndarray) -> Path:
+        layer = np.repeat(["stage1", "stage2"], values.shape[1])
+        both = np.concatenate([values, values], axis=1)
+        np.savez(folder / name, patient_id=ids, study_id=studies, embeddings=both, layer=layer)
+        return folder / name
+
     seeds = [planted.ft + 0.1 * rng.normal(size=planted.ft.shape) for _ in range(2)]
     config = Config(
         tables=TableFlags(
@@ -66,6 +72,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 f"cls={embeddings(f'seed{number}.npz', x)}" for number, x in enumerate(seeds)
             ),
             radiomics=((str(folder / "radiomics.csv"),),),
+        ),
+        layers=LayerFlags(
+            layers_pre=(str(layers("layers-pre.npz", planted.pre)),),
+            layers_ft=(f"cls={layers('layers-ft.npz', planted.ft)}",),
+            layers_random=layers("layers-random.npz", rng.normal(size=planted.pre.shape)),
         ),
         context=ContextFlags(
             labels=folder / "labels.csv", adjust=("age",), site="site",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,9 +12,10 @@ import jax
 from experiments.common.flags import common_and_own
 from experiments.common.run_record import RunRecord
 from experiments.main_job.inputs import Inputs
+from experiments.main_job.layers import LayerFiles
 from experiments.main_job.plan import Plan, Scope
 from lens import stages
-from lens.anonymise import Names
+from lens.anonymise import OPEN, Names
 from lens.context import Context, read_context
 from lens.errors import CaseError
 from lens.files import file_hash, read_table, write_failures, write_table
@@ -31,6 +32,7 @@ from lens.report.writing import (
 )
 from lens.settings import DoctorForm, Settings, doctor_form
 from lens.study.identical import check_different
+from lens.study.layers import read_layers
 from lens.study.load import load_study
 from lens.study.study import Study
 from lens.verdicts.judge import Judged
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 VERDICT_FILES = ("verdicts.parquet", "levels.csv")
 
 PATIENT_FILES = ("patients.parquet", "moved.parquet")
+
+LAYER_FILES = ("layers.csv", "layers.parquet")
 
 PROJECTION = "projection.npz"
 
@@ -63,7 +67,8 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
         prepared = prepare(plan, inputs, part)
         set_aside += prepared.study.set_aside
         settings = stages.begin(prepared.study, plan.settings)
-        PartStages(settings, *prepared, part, record, plan.config.context.doctor).run()
+        doctor = plan.config.context.doctor
+        PartStages(settings, *prepared, part, record, doctor, inputs.names).run()
         facts = stages.facts(prepared.study, settings)
         scopes[name] = facts | {"folder": str(part.folder.relative_to(record.folder))}
         tasks |= dict.fromkeys(part.ft, name)
@@ -95,12 +100,14 @@ class Part:
         pre: embeddings before fine-tuning.
         ft: task -> embeddings after it.
         folder: of the sweep, the projection and the split.
+        layers: task -> embeddings of every layer; none where they are not asked for.
     """
 
     scope: Scope
     pre: Path
     ft: dict[str, Path]
     folder: Path
+    layers: dict[str, LayerFiles] = field(default_factory=dict)
 
     def stage_name(self, name: str, run: Path) -> str:
         """What a stage of this part is called in the record of the run folder `run`."""
@@ -108,8 +115,9 @@ class Part:
 
     def stage_names(self, run: Path, doctor: DoctorForm | bool) -> list[str]:
         """All stages of this part in order, as `PartStages` does them."""
-        planted = () if doctor_form(doctor) == "off" else ("doctor",)
-        of_part = [self.stage_name(name, run) for name in (*FIRST_STAGES, *planted)]
+        more = ("layers",) if self.layers else ()
+        more += () if doctor_form(doctor) == "off" else ("doctor",)
+        of_part = [self.stage_name(name, run) for name in (*FIRST_STAGES, *more)]
         return of_part + [f"shift {task}" for task in self.ft]
 
 
@@ -164,7 +172,8 @@ def parts_of(plan: Plan, inputs: Inputs, folder: Path) -> dict[str, Part]:
             stem = "pre" if inputs.names.hides else pre.stem
             name = f"{scope}-{stem}" + (f"-{number}" if number > 1 else "")
             number += 1
-        named[name] = Part(scope, pre, ft, folder / "scopes" / name if named else folder)
+        layers = {task: inputs.layers[task] for task in ft if task in inputs.layers}
+        named[name] = Part(scope, pre, ft, folder / "scopes" / name if named else folder, layers)
     return named
 
 
@@ -226,6 +235,7 @@ class PartStages:
         part: whose stages they are.
         record: of the run folder.
         doctor: its form.
+        names: under which patients enter the study.
     """
 
     settings: Settings
@@ -234,6 +244,7 @@ class PartStages:
     part: Part
     record: RunRecord
     doctor: DoctorForm | bool
+    names: Names = OPEN
 
     def run(self) -> None:
         """Runs what is not done yet."""
@@ -264,6 +275,8 @@ class PartStages:
         yield Stage(folds, (), lambda: [every, beyond], outputs, self._cross_validate)
         outputs = self._of_tasks("encoding.csv")
         yield Stage(encoding, (), lambda: every, outputs, self._encode)
+        if self.part.layers:
+            yield self._by_layer(self.part.stage_name("layers", run), every)
         if doctor_form(self.doctor) != "off":
             yield self._doctor(self.part.stage_name("doctor", run), every)
         for task in study.x_ft:
@@ -299,6 +312,27 @@ class PartStages:
     def _encode(self) -> None:
         tables = stages.encode(self.study, self.settings, bar=tqdm_bar)
         self._write(tables, "encoding.csv")
+
+    def _by_layer(self, name: str, every: list[Any]) -> Stage:
+        """What every layer tells of the features."""
+        files = {task: each.files() for task, each in self.part.layers.items()}
+        reads = tuple(path for each in files.values() for path in each.values())
+
+        def work() -> None:
+            ids, names = self.study.ids, self.names
+            read = {path: read_layers(path, ids, names) for path in dict.fromkeys(reads)}
+            layers = {task: {k: read[p] for k, p in each.items()} for task, each in files.items()}
+            found = stages.by_layer(self.study, self.settings, layers, bar=tqdm_bar)
+            for task, tables in found.items():
+                for table, file in zip(tables, LAYER_FILES, strict=True):
+                    write_table(table, self.record.folder / task / file)
+
+        outputs = [self.record.folder / task / file for task in files for file in LAYER_FILES]
+
+        def depends() -> list[Any]:
+            return [every, {t: {k: file_hash(p) for k, p in f.items()} for t, f in files.items()}]
+
+        return Stage(name, reads, depends, outputs, work)
 
     def _doctor(self, name: str, every: list[Any]) -> Stage:
         """What the cohort can show; its full form does not depend on the verdicts."""

@@ -22,10 +22,13 @@ from experiments.main_job.images import (
     check_different_encoders,
     cohort_split,
     embedding_settings,
+    of_layers,
     with_channels,
     with_rois,
 )
 from experiments.main_job.inputs import check_inputs, table_tasks
+from experiments.main_job.layers import check_names as check_layer_names
+from experiments.main_job.layers import layer_files
 from experiments.main_job.plan import Plan
 from lens.cohort import Cohort, parse_labels
 from lens.context import read_ceiling, read_exposure, read_labels
@@ -33,6 +36,7 @@ from lens.errors import InputError
 from lens.files import read_table
 from lens.names import check_names
 from lens.stages import folds_of
+from lens.study.layers import layer_order
 from lens.study.load import MIN_PATIENTS
 from lens.study.split import read_split
 from lens.study.tables import ID_COLUMNS, read_radiomics
@@ -55,6 +59,7 @@ def check_first(plan: Plan) -> Cohort | None:
     table_tasks(plan.config.tables)
     pairs(plan.config.images.encoder_ft, "--encoder-ft")
     _check_files(plan)
+    _check_layers(plan)
     if plan.config.tables.pre:
         return None
     images = plan.config.images
@@ -78,6 +83,18 @@ def _check_files(plan: Plan) -> None:
     for path in plan.files():
         if not path.exists():
             raise InputError(f"{path}: no such file")
+
+
+def _check_layers(plan: Plan) -> None:
+    """The files of all layers that flags name have the same ones."""
+    flags = plan.config.layers
+    if plan.config.tables.pre:
+        check_layer_names(layer_files(flags, list(pairs(plan.config.tables.ft, "--ft"))))
+    else:
+        permuted = [Path(entry.rpartition("=")[2]) for entry in flags.layers_permuted]
+        for path in (flags.layers_random, *permuted):
+            if path is not None:
+                layer_order(path)
 
 
 def _check_patients(plan: Plan, cohort: Cohort) -> None:
@@ -131,6 +148,8 @@ def _check_encoders(plan: Plan, cohort: Cohort) -> None:
         widths[flag] = header.config.features
         try:
             check_settings(header.config, settings)
+            if plan.config.layers.layers:
+                check_settings(header.config, of_layers(settings))
         except InputError as error:
             raise InputError(f"{flag} {path}: {error}") from error
         if widths[flag] != widths["--encoder-pre"]:

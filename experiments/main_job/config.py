@@ -19,6 +19,7 @@ GROUPS = {
     "input: tables": ("tables",),
     "input: images": ("images",),
     "input: phantoms": ("phantom",),
+    "input: layers": ("layers",),
     "analysis: regions": ("roi", "scope"),
     "analysis": ("analysis",),
     "analysis: context": ("context",),
@@ -123,6 +124,23 @@ class ImageFlags:
 
 
 @dataclass(frozen=True)
+class LayerFlags:
+    """Every layer of the encoders: where in them features are read, and where that changed."""
+
+    layers: bool = False
+    """Embed every stage of the encoders, and look at each (with --cohort, and on the phantoms)."""
+    layers_pre: Pairs = ()
+    """Embeddings of every layer before fine-tuning (with --pre): .npz of experiments.embed --stage
+    all, or blocks. TASK=FILE where a task starts from other ones."""
+    layers_ft: Pairs = ()
+    """TASK=FILE, the same after fine-tuning; repeat for several tasks."""
+    layers_random: Path | None = None
+    """The same of the encoder at its random start, shown beside."""
+    layers_permuted: Pairs = ()
+    """FILE or TASK=FILE, the same of an encoder fine-tuned on permuted labels, shown beside."""
+
+
+@dataclass(frozen=True)
 class ContextFlags:
     """What is looked at around the verdicts."""
 
@@ -185,6 +203,8 @@ class Config:
     """Tables of your own."""
     images: ImageFlags = field(default_factory=ImageFlags)
     """Images and encoders of your own."""
+    layers: LayerFlags = field(default_factory=LayerFlags)
+    """Every layer of the encoders."""
     analysis: Settings = field(default_factory=Settings)
     """How the encoders are compared."""
     context: ContextFlags = field(default_factory=ContextFlags)

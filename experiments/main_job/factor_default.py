@@ -22,6 +22,7 @@ from experiments.main_job.embedded import PERMUTED
 from experiments.main_job.embedded_training import pretrain, start, tracking, trained
 from experiments.main_job.images import from_images
 from experiments.main_job.inputs import Inputs
+from experiments.main_job.layers import with_layers
 from experiments.main_job.plan import Plan
 from lens.cohort import factor_phantom, read_manifest
 
@@ -65,7 +66,7 @@ def stage_names(plan: Plan) -> list[str]:
     """Stages up to the tables, in order."""
     tunings = [f"fine-tune {task}" for task in plan.scopes]
     embedded = [f"embed {name}" for name in ("pre", *plan.scopes)]
-    return ["phantoms", "pre-train", *tunings, "radiomics", *embedded]
+    return ["phantoms", "pre-train", *tunings, "radiomics", *with_layers(plan, embedded)]
 
 
 def are_written(plan: Plan) -> bool:

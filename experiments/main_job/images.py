@@ -18,6 +18,7 @@ from experiments.common.cohorts import read_cohort
 from experiments.common.flags import pairs
 from experiments.common.run_record import RunRecord
 from experiments.main_job.inputs import Embeddings, Inputs
+from experiments.main_job.layers import SUFFIX, LayerFiles, layer_files
 from experiments.main_job.plan import Plan
 from lens.anonymise import OPEN, Names
 from lens.cohort import Cohort, parse_labels
@@ -66,21 +67,30 @@ def from_images(
     if radiomics is None:
         radiomics, failed = maker.radiomics()
         lost += failed
-    made: dict[tuple[Path, tuple[str, ...]], Path] = {}
+    made: dict[tuple[Path, tuple[str, ...], bool], Path] = {}
 
-    def embedded(name: str, checkpoint: Path, channels: tuple[str, ...]) -> Path:
+    def embedded(
+        name: str, checkpoint: Path, channels: tuple[str, ...], *, layers: bool = False
+    ) -> Path:
         """The embeddings of an encoder that sees these channels, made once."""
-        if (checkpoint, channels) not in made:
-            table, failed = maker.embeddings("-".join([name, *channels]), checkpoint, channels)
-            made[checkpoint, channels] = table
+        if (checkpoint, channels, layers) not in made:
+            stem = "-".join([name, *channels])
+            table, failed = maker.embeddings(stem, checkpoint, channels, layers=layers)
+            made[checkpoint, channels, layers] = table
             lost.extend(failed)
-        return made[checkpoint, channels]
+        return made[checkpoint, channels, layers]
 
-    tasks = {}
+    tasks, of_tasks = {}, {}
     for task, checkpoint in tuned.items():
         channels = plan.scope(task).channels
         tasks[task] = Embeddings(
             embedded("pre", pre, channels), embedded(task, checkpoint, channels)
+        )
+    for task, checkpoint in tuned.items() if plan.config.layers.layers else ():
+        channels = plan.scope(task).channels
+        of_tasks[task] = LayerFiles(
+            embedded("pre", pre, channels, layers=True),
+            embedded(task, checkpoint, channels, layers=True),
         )
     return Inputs(
         tasks=tasks,
@@ -89,6 +99,7 @@ def from_images(
         set_aside=tuple(lost),
         notes=tuple(notes),
         names=names,
+        layers=layer_files(plan.config.layers, list(tasks), of_tasks),
     )
 
 
@@ -150,15 +161,17 @@ class _Maker:
         return table, read_failures(failures)
 
     def embeddings(
-        self, name: str, checkpoint: Path, channels: tuple[str, ...]
+        self, name: str, checkpoint: Path, channels: tuple[str, ...], *, layers: bool = False
     ) -> tuple[Path, list[CaseError]]:
-        """An encoder's embeddings of the cohort, and the patients set aside."""
+        """An encoder's embeddings of the cohort, or its layers', and the patients set aside."""
         from encoders.cohort_embeddings import embed_cohort
         from encoders.sources import content_hash, open_encoder
 
         plan, folder = self.plan, self.record.folder / "embeddings"
+        name = f"{name}-{SUFFIX}" if layers else name
         table, failures = folder / f"{name}.npz", folder / f"{name}-failures.csv"
         settings = embedding_settings(plan, self.cohort)
+        settings = of_layers(settings) if layers else settings
         output = plan.config.images.output
 
         def work() -> None:
@@ -214,6 +227,11 @@ def embedding_settings(plan: Plan, cohort: Cohort) -> EmbeddingSettings:
         tokens=flags.tokens,
         labels=parse_labels(flags.label),
     )
+
+
+def of_layers(settings: EmbeddingSettings) -> EmbeddingSettings:
+    """The settings for every stage: the same images, maps averaged, no class token."""
+    return dataclasses.replace(settings, layers="stages", tokens=None)
 
 
 def check_different_encoders(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from experiments.common.flags import common_and_own, pairs
 from experiments.main_job.config import TableFlags
+from experiments.main_job.layers import LayerFiles, layer_files
 from experiments.main_job.plan import Plan, retrained_files
 from lens.anonymise import OPEN, Names
 from lens.errors import CaseError, InputError
@@ -50,6 +51,7 @@ class Inputs:
     Attributes:
         tasks: task -> its embeddings.
         retrained: task -> embeddings of encoders fine-tuned on it again.
+        layers: task -> embeddings of every layer; none where they are not asked for.
         exposure: whom fine-tuning saw, where the run knows it and it is not the split.
         radiomics, split: files as `lens.load_study` takes them.
         set_aside: patients lost on the way from images to tables.
@@ -65,12 +67,14 @@ class Inputs:
     retrained: dict[str, list[Path]] = field(default_factory=dict)
     names: Names = OPEN
     exposure: Path | None = None
+    layers: dict[str, LayerFiles] = field(default_factory=dict)
 
     def files(self) -> list[Path]:
         """All files, sorted; of ``FILE:PART`` the file, and the ids beside an array."""
         tables = self.radiomics.values() if isinstance(self.radiomics, dict) else [self.radiomics]
         paths = {path for pair in self.tasks.values() for path in pair} | {*tables}
         paths |= {path for paths in self.retrained.values() for path in paths}
+        paths |= {path for each in self.layers.values() for path in each.files().values()}
         paths |= {self.split} if self.split is not None else set()
         return sorted({file for path in paths for file in stored_files(path)})
 
@@ -121,7 +125,9 @@ def from_tables(plan: Plan, names: Names = OPEN) -> Inputs:
     flags, radiomics = plan.config.tables, plan.radiomics
     assert radiomics is not None
     again = retrained_files(plan.config)
-    return Inputs(table_tasks(flags), radiomics, flags.split, retrained=again, names=names)
+    tasks = table_tasks(flags)
+    layers = layer_files(plan.config.layers, list(tasks))
+    return Inputs(tasks, radiomics, flags.split, retrained=again, names=names, layers=layers)
 
 
 def table_tasks(flags: TableFlags) -> dict[str, Embeddings]:

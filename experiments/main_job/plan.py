@@ -14,6 +14,7 @@ from encoders.source_names import named_file
 from experiments.common.flags import as_flag, entries, pairs
 from experiments.main_job.config import Config, PhantomFlags
 from experiments.main_job.embedded import FORMS, Form, Name, form_name, scopes_of
+from experiments.main_job.layers import check_flags
 from experiments.main_job.scope import Scope
 from lens.errors import InputError
 from lens.names import PART, name_problem
@@ -125,11 +126,13 @@ def named_files(config: Config) -> dict[str, Path]:
     """The files that flags name, by flag and task: ``--pre``, ``--ft cls``; refuses nothing."""
     entries = {
         "--pre": config.tables.pre, "--ft": config.tables.ft,
+        "--layers-pre": config.layers.layers_pre, "--layers-ft": config.layers.layers_ft,
+        "--layers-permuted": config.layers.layers_permuted,
         "--retrained": config.tables.retrained, "--encoder-ft": config.images.encoder_ft,
         "--parameters": config.images.parameters, "--exposure": config.context.exposure,
     }  # fmt: skip
     alone = {
-        "--split": config.tables.split,
+        "--split": config.tables.split, "--layers-random": config.layers.layers_random,
         "--cohort": config.images.cohort, "--encoder-pre": config.images.encoder_pre,
         "--labels": config.context.labels, "--repeatability": config.context.repeatability,
     }  # fmt: skip
@@ -318,6 +321,8 @@ def _check_values(config: Config, given: PhantomFlags) -> None:
 def _check_context(config: Config, tasks: Collection[str]) -> None:
     """Refuses what belongs to no task or lacks its table."""
     context, cohort = config.context, config.images.cohort
+    images = not config.tables.pre
+    check_flags(config.layers, sorted(tasks), images=images)
     if config.tables.retrained and not config.tables.pre:
         raise InputError("--retrained needs --pre: embeddings of your own (experiments.embed)")
     retrained_files(config)

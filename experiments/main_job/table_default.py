@@ -14,6 +14,7 @@ from encoders.volumes import CachedCohort, cache_cohort
 from experiments.main_job.embedded_training import pretrain, tracking, trained
 from experiments.main_job.images import cohort_split, from_images
 from experiments.main_job.inputs import Inputs
+from experiments.main_job.layers import with_layers
 from experiments.main_job.plan import Plan
 from lens.cohort import read_manifest, write_phantoms
 from lens.cohort.phantom import is_written
@@ -72,7 +73,8 @@ def stage_names(plan: Plan) -> list[str]:
             # Two settings of one encoder that sees the same are embedded once.
             embedded.setdefault((name, *channels), "-".join([f"embed {setting}", *channels]))
     tunings = [f"fine-tune {name}" for name in _tunings(plan)]
-    return ["phantoms", "pre-train", *tunings, "radiomics", *embedded.values()]
+    layered = with_layers(plan, list(embedded.values()))
+    return ["phantoms", "pre-train", *tunings, "radiomics", *layered]
 
 
 def are_written(plan: Plan) -> bool:

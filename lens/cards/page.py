@@ -15,6 +15,9 @@ from lens.cards.agreement import verdict_in_all
 from lens.cards.entries import Comparable
 from lens.cards.figures import PAIRS, change_figure, forest_figure
 from lens.cards.tables import Tables, tables_of
+from lens.cards.taxonomy import Taxonomy, taxonomy
+from lens.cards.taxonomy import sentences as taxonomy_sentences
+from lens.cards.taxonomy_figure import taxonomy_figure
 from lens.cards.words import sentences
 from lens.files import write_json, write_table, write_text
 from lens.report.assets import NONE, inline
@@ -29,25 +32,34 @@ PAGE, FACTS = "compare.html", "compare.json"
 TABLES = ("features.csv", "groups.csv", "pooled.csv", "pairs.csv")
 """Tables of a comparison; of runs of the same patients without the third."""
 
+TAXONOMY = ("taxonomy.csv", "taxonomy-kinds.csv")
+"""Tables of three runs or more: the runs along the tree, and their kinds by twos."""
+
 SHOWN = 60
 """Features in the page's table, those with the largest changes."""
 
 
-def write_comparison(folder: Path, blocks: Sequence[Comparable]) -> list[str]:
+def write_comparison(
+    folder: Path, blocks: Sequence[Comparable], kinds: Sequence[str] = ()
+) -> list[str]:
     """Writes page, tables and figures.
 
     Args:
         folder: where to; with several comparisons each has its tables in ``<task>/``.
         blocks: of `lens.cards.entries.choose`.
+        kinds: of the runs, as `lens.cards.taxonomy.taxonomy` takes them.
 
     Returns:
         The sentences of the page, comparison by comparison.
+
+    Raises:
+        InputError: another number of kinds than runs.
     """
-    parts = []
-    for block in blocks:
+    trees, parts = [taxonomy(block, kinds) for block in blocks], []
+    for block, tree in zip(blocks, trees, strict=True):
         # Several blocks are one for each task that all runs have; else the tasks may differ.
         inside = folder / block.entries[0].task if len(blocks) > 1 else folder
-        parts.append(_write_block(inside, block, tables_of(block)))
+        parts.append(_write_block(inside, block, tables_of(block), tree))
     write_json(folder / FACTS, _facts(blocks))
     page = templates("lens.cards", "lens.report").get_template("compare.html").render(
         blocks=parts, verdicts=VERDICTS, page=inline(NONE), pairs_shown=PAIRS,
@@ -57,8 +69,12 @@ def write_comparison(folder: Path, blocks: Sequence[Comparable]) -> list[str]:
     return [text for part in parts for text in part["sentences"]]
 
 
-def _write_block(folder: Path, block: Comparable, tables: Tables) -> dict[str, Any]:
+def _write_block(
+    folder: Path, block: Comparable, tables: Tables, tree: Taxonomy | None
+) -> dict[str, Any]:
     found = dict(zip(TABLES, tables, strict=True))
+    trees = [pd.DataFrame()] * 2 if tree is None else [tree.table(), tree.pairs]
+    found |= dict(zip(TAXONOMY, trees, strict=True))
     for name, table in found.items():
         if len(table):
             write_table(table, folder / name)
@@ -71,7 +87,9 @@ def _write_block(folder: Path, block: Comparable, tables: Tables) -> dict[str, A
         "entries": block.entries,
         "independent": block.independent,
         "notes": block.notes,
-        "sentences": sentences(block, tables),
+        "sentences": sentences(block, tables) + ([] if tree is None else taxonomy_sentences(tree)),
+        "tree": None if tree is None else _drawn(taxonomy_figure(tree), figures, "taxonomy"),
+        "ceiling": tree is not None and bool(tree.ceiling),
         "changes": _drawn(change_figure(block), figures, "changes"),
         "forest": None if forest is None else _drawn(forest, figures, "forest"),
         "pairs": tables.pairs.to_dict("records"),

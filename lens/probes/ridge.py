@@ -58,19 +58,25 @@ class LeadingRidgeProbe:
 
     Attributes:
         share: of the number of rows, at least one component.
+        components: their number where it is given; of an embedding of lower rank, all it has.
+        per_channel: components of the channels divided each by its own standard deviation, so that
+            a gain per channel changes nothing, and a rotation does.
         alphas: as in `RidgeProbe`, relative to a component's variance.
     """
 
     share: float = SHARE
+    components: int | None = None
+    per_channel: bool = False
     alphas: tuple[float, ...] = tuple(np.geomspace(1e-3, 1e3, 19).tolist())
 
     def fit(self, x: Float[np.ndarray, "n d"], r: Float[np.ndarray, "m k"]) -> FittedRidge:
         """See `lens.probes.probe.Probe`."""
         check_rows(x=x, r=r)
         x, r = np.asarray(x, np.float64), np.asarray(r, np.float64)
-        x_mean, x_std = fit_channels(x, per_channel=False)
+        x_mean, x_std = fit_channels(x, per_channel=self.per_channel)
         (u, s), v = decompose(standardise(x, x_mean, x_std))
-        leading = np.argsort(s)[::-1][: max(1, int(self.share * len(x)))]
+        count = max(1, int(self.share * len(x))) if self.components is None else self.components
+        leading = np.argsort(s)[::-1][:count]
         size = np.sqrt(len(x))
         spectrum = Spectrum(u[:, leading], np.full(len(leading), size))
         v = size * v[:, leading] / s[leading]

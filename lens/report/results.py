@@ -45,10 +45,12 @@ TASK_FILES = {
     "encoding.csv": "variance of the embeddings explained by each group of features",
     "patients.parquet": "held-out predictions of single patients, for a few features",
     "moved.parquet": "how far the predictions of each patient moved",
+    "layers.csv": "R2 and its change by layer and class of features",
+    "layers.parquet": "R2 and its change by layer and feature",
     "exposure.csv": "patients whom fine-tuning saw",
 }
-"""Files of a task, in ``<task>``; absent without a table of exposure: the last. Runs of earlier
-versions lack the two before it."""
+"""Files of a task, in ``<task>``; absent without a table of exposure: the last, without layers: the
+two before it. Runs of earlier versions lack the tables of patients."""
 
 FILES = RUN_FILES | SCOPE_FILES | TASK_FILES
 
@@ -82,6 +84,10 @@ COLUMNS = {
         "predicted_ft", "value_pre", "value_ft",
     ),
     "moved.parquet": ("patient_id", "n_features", "moved", "error_pre", "error_ft"),
+    "layers.csv": (
+        "layer", "depth", "group", "n_features", "width", "components", "r2_pre", "r2_ft",
+        "delta_r2", "p_maxt", "step_r2", "p_step", "verdict", "r2_shuffled",
+    ),
 }  # fmt: skip
 """Columns without which a table cannot be shown."""
 
@@ -105,6 +111,7 @@ class TaskTables:
         similarity: of `lens.paper.similarity`.
         encoding: of `lens.verdicts.encoding`.
         patients, moved: of `lens.verdicts.patients`; no rows in a run of an earlier version.
+        layers: of `lens.verdicts.layers`, by class; no rows where they were not asked for.
     """
 
     features: pd.DataFrame
@@ -115,6 +122,7 @@ class TaskTables:
     encoding: pd.DataFrame
     patients: pd.DataFrame = field(default_factory=pd.DataFrame)
     moved: pd.DataFrame = field(default_factory=pd.DataFrame)
+    layers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -183,7 +191,7 @@ def read_results(folder: Path) -> Results:
     return Results(
         run=run,
         scopes=scopes,
-        tasks={task: _read_task(folder / task) for task in run["tasks"]},
+        tasks={task: _read_task(folder, task, run["config"]) for task in run["tasks"]},
         failures=_read_table(folder, "failures.csv") if failed else pd.DataFrame(),
     )
 
@@ -205,7 +213,11 @@ def _read_scope(folder: Path, run: dict[str, Any], facts: dict[str, Any]) -> Sco
     )
 
 
-def _read_task(folder: Path) -> TaskTables:
+def _read_task(folder: Path, task: str, config: Mapping[str, Any]) -> TaskTables:
+    folder = folder / task
+    # As with the doctor: what an earlier run left is not this one's.
+    given = any(str(entry).startswith(f"{task}=") for entry in config.get("layers_ft", ()))
+    layers = config.get("layers") or given
     return TaskTables(
         features=_read_table(folder, "features.parquet"),
         levels=_read_table(folder, "levels.csv"),
@@ -218,6 +230,7 @@ def _read_task(folder: Path) -> TaskTables:
             for name, file in PATIENT_TABLES.items()
             if (folder / file).is_file()
         },
+        layers=_read_table(folder, "layers.csv") if layers else pd.DataFrame(),
     )
 
 

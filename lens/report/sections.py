@@ -10,6 +10,7 @@ from lens.report import (
     groups_section,
     headings,
     largest_changes_section,
+    layers_section,
     left_out_section,
     map_section,
     modalities_section,
@@ -34,7 +35,7 @@ SECTIONS: tuple[Section, ...] = (
     by_task(
         "beyond the verdicts",
         headings.beyond_verdicts,
-        (confounds_section.SECTION, encoding_section.SECTION),
+        (confounds_section.SECTION, encoding_section.SECTION, layers_section.SECTION),
     ),
     paper_table_section.SECTION,
     by_task(

@@ -157,6 +157,22 @@ def pooled(x: np.ndarray, name: str, pool_tokens: PoolTokens | None) -> np.ndarr
     return _real(x, name).mean(axis=1, dtype=np.float64) if pool_tokens == "mean" else x[:, 0]
 
 
+def read_npy_member(path: Path, name: str) -> np.ndarray:
+    """One array of an ``.npz``; nothing is unpickled.
+
+    Args:
+        path: the file.
+        name: of the array, which is there.
+
+    Raises:
+        InputError: of Python objects, or one whose header declares other bytes than are there.
+    """
+    with zipfile.ZipFile(path) as archive:
+        _check_member(path, name, archive, archive.getinfo(f"{name}.npy"))
+        with archive.open(f"{name}.npy") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+
+
 def _read_members(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     missing = {"patient_id", "embeddings"} - members.keys()

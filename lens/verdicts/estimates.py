@@ -185,6 +185,12 @@ def mean_of(estimate: Estimate, columns: Bool[np.ndarray, " k"]) -> Estimate:
     return _with_interval(value, influence, estimate.patients)
 
 
+def difference(one: Estimate, other: Estimate) -> Estimate:
+    """The second estimate less the first, on the same patients, with its own interval."""
+    patients = min(one.patients, other.patients)
+    return _with_interval(other.value - one.value, other.influence - one.influence, patients)
+
+
 def concatenate(one: Estimate, other: Estimate) -> Estimate:
     """Two estimates on the same patients as one, so that their features are tested together."""
     arrays = (np.concatenate(pair, axis=-1) for pair in zip(one[:4], other[:4], strict=True))

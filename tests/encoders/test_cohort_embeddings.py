@@ -172,3 +172,20 @@ def test_the_jobs(reference, manifest, tmp_path):
     assert sorted(written) == ["embeddings", "patient_id"]
     assert written["embeddings"].shape == (3, 16)
     assert "phantom-0002" in (tmp_path / "E.failures.csv").read_text()
+
+
+def test_all_stages_and_all_blocks_are_told_apart(encoder, manifest, tmp_path):
+    cohort = Cohort(manifest, read_manifest(manifest).cases[:2], ())
+    one = EmbeddingSettings(SETTINGS.shape, SETTINGS.spacing_mm, stages=(1, 2))
+    expected, _ = embed_cohort(cohort, encoder, settings=one, batch_size=2)
+    for layers, unit in (("stages", "stage"), ("blocks", "block")):
+        settings = EmbeddingSettings(SETTINGS.shape, SETTINGS.spacing_mm, layers=layers)
+        found, _ = embed_cohort(cohort, encoder, settings=settings, batch_size=2)
+        # Each stage has one block here.
+        np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=2e-5)
+        assert found.layer == (f"{unit}1",) * 8 + (f"{unit}2",) * 16
+        found.save(tmp_path / "x.npz")
+        with np.load(tmp_path / "x.npz") as stored:
+            assert tuple(stored["layer"]) == found.layer
+    alone, _ = embed_cohort(cohort, encoder, settings=SETTINGS, batch_size=2)
+    assert alone.layer is None
