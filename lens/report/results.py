@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lens.cache import read_record
 from lens.errors import FAILURE_COLUMNS, InputError
 from lens.files import read_table, write_arrays, write_json, write_table
 from lens.formulas import read_csv
@@ -57,11 +58,15 @@ TASK_FILES = {
     "patients.parquet": "held-out predictions of single patients, for a few features",
     "moved.parquet": "how far the predictions of each patient moved",
     "exposure.csv": "patients whom fine-tuning saw",
+    "amnesic.csv": "what the task loses by the erasure of each cluster of features",
 }
-"""Files of a task, in ``<task>``; absent without a table of exposure: the last. Runs of earlier
-versions lack the two before it."""
+"""Files of a task, in ``<task>``; absent without a table of exposure: the last but one. Runs of
+earlier versions lack the two before it. The last is written by ``experiments.amnesic`` alone."""
 
 FILES = RUN_FILES | SCOPE_FILES | TASK_FILES
+
+AMNESIC_RECORD = "amnesic.json"
+"""Beside ``amnesic.csv``: how it was made, and from what."""
 
 PAPER_FILES = {
     "card.json": "the run's lens card, without patients",
@@ -93,6 +98,11 @@ COLUMNS = {
         "predicted_ft", "value_pre", "value_ft",
     ),
     "moved.parquet": ("patient_id", "n_features", "moved", "error_pre", "error_ft"),
+    "amnesic.csv": (
+        "label", "score", "patients", "cluster", "stage", "n_features", "rank", "variance_removed",
+        "score_before", "score_after", "loss", "loss_low", "loss_high", "null_mean", "null_q05",
+        "null_q95", "p_maxt", "p_rank_maxt", "left_linear", "left_nonlinear", "finding",
+    ),
 }  # fmt: skip
 """Columns without which a table cannot be shown."""
 
@@ -116,6 +126,7 @@ class TaskTables:
         similarity: of `lens.paper.similarity`.
         encoding: of `lens.verdicts.encoding`.
         patients, moved: of `lens.verdicts.patients`; no rows in a run of an earlier version.
+        amnesic: of `lens.amnesic.table`; no rows where it was not asked for, or of another run.
     """
 
     features: pd.DataFrame
@@ -126,6 +137,7 @@ class TaskTables:
     encoding: pd.DataFrame
     patients: pd.DataFrame = field(default_factory=pd.DataFrame)
     moved: pd.DataFrame = field(default_factory=pd.DataFrame)
+    amnesic: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -234,6 +246,22 @@ def write_patients(folder: Path, patients: Patients) -> None:
     write_table(patients.moved, folder / "moved.parquet")
 
 
+def write_amnesic(
+    folder: Path, table: pd.DataFrame, facts: Mapping[str, Any], inputs: Mapping[str, str]
+) -> None:
+    """Writes ``amnesic.csv`` of a task and, last, what it was made from and how.
+
+    Args:
+        folder: of the task.
+        table: of `lens.amnesic.table`.
+        facts: settings, for ``amnesic.json``.
+        inputs: of the run, by which a later reader tells whether the table is about this run.
+    """
+    (folder / AMNESIC_RECORD).unlink(missing_ok=True)
+    write_table(table, folder / "amnesic.csv")
+    write_json(folder / AMNESIC_RECORD, {**facts, "of_inputs": sorted(inputs.values())})
+
+
 def write_diagnosis(folder: Path, diagnosis: Diagnosis, facts: Mapping[str, Any]) -> None:
     """Writes ``doctor.json``; of the full form also its tables and the figure of power.
 
@@ -266,7 +294,7 @@ def read_results(folder: Path) -> Results:
     return Results(
         run=run,
         scopes=scopes,
-        tasks={task: _read_task(folder / task) for task in run["tasks"]},
+        tasks={task: _read_task(folder / task, run) for task in run["tasks"]},
         failures=_read_table(folder, "failures.csv") if failed else pd.DataFrame(),
     )
 
@@ -288,7 +316,7 @@ def _read_scope(folder: Path, run: dict[str, Any], facts: dict[str, Any]) -> Sco
     )
 
 
-def _read_task(folder: Path) -> TaskTables:
+def _read_task(folder: Path, run: dict[str, Any]) -> TaskTables:
     return TaskTables(
         features=_read_table(folder, "features.parquet"),
         levels=_read_table(folder, "levels.csv"),
@@ -301,7 +329,15 @@ def _read_task(folder: Path) -> TaskTables:
             for name, file in PATIENT_TABLES.items()
             if (folder / file).is_file()
         },
+        amnesic=_read_amnesic(folder, run),
     )
+
+
+def _read_amnesic(folder: Path, run: dict[str, Any]) -> pd.DataFrame:
+    """The table of an erasure that was made from this very run's tables; else no rows."""
+    record = read_record(folder / AMNESIC_RECORD)
+    same = record.get("of_inputs") == sorted(run.get("inputs", {}).values())
+    return _read_table(folder, "amnesic.csv") if record and same else pd.DataFrame()
 
 
 def _read_table(folder: Path, name: str) -> pd.DataFrame:
