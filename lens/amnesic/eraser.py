@@ -120,7 +120,7 @@ class Eraser:
 
     def __call__(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         """Erased rows; the mean of the fitted ones stays where it was."""
-        mean, std, axes, scale = self.whitening
+        _, std, axes, scale = self.whitening
         erased = self.whitening.rows(x) @ self.u @ (self.u.T * scale) @ axes.T
         return np.asarray(x, np.float64) - erased * std
 

@@ -29,12 +29,14 @@ class Settings:
         bootstraps: redrawings of the patients.
         share: principal components of the embedding, relative to the fitted patients.
         seed: of subspaces, patients and landmarks.
+        leftovers: also measure how much of a cluster is left; NaN without.
     """
 
     draws: int = 200
     bootstraps: int = 1000
     share: float = 0.25
     seed: int = 0
+    leftovers: bool = True
 
 
 class Erased(NamedTuple):
@@ -67,6 +69,10 @@ class Erased(NamedTuple):
     left_linear: float
     read_kernel: float
     left_kernel: float
+
+
+LEFT = ("read_linear", "read_kernel", "left_linear", "left_kernel")
+"""Fields of `Erased` that readers fill in."""
 
 
 class _Part(NamedTuple):
@@ -140,7 +146,7 @@ def losses(
         cohort.groups, settings.bootstraps, np.random.default_rng(settings.seed)
     )
     common = target_values(cohort.r, np.ones(len(x), bool))
-    leftovers = _Leftovers(whole, x, parts, settings.seed)
+    leftovers = _Leftovers(whole, parts, settings.seed) if settings.leftovers else None
     found = []
     for number, cluster in enumerate(clusters):
         rng = np.random.default_rng([settings.seed, stage, number])
@@ -182,7 +188,7 @@ def _erased(
     whole: Whitening,
     weights: np.ndarray,
     common: np.ndarray,
-    leftovers: _Leftovers,
+    leftovers: _Leftovers | None,
     settings: Settings,
     rng: np.random.Generator,
 ) -> Erased:
@@ -224,7 +230,7 @@ def _erased(
         null=null[0],
         null_variance=null_variance,
         null_rank=null[1],
-        **leftovers.of(target, erased),
+        **(leftovers.of(target, erased) if leftovers else dict.fromkeys(LEFT, float("nan"))),
     )
 
 
@@ -260,7 +266,7 @@ class _Leftovers:
     of the other folds.
     """
 
-    def __init__(self, whole: Whitening, x: np.ndarray, parts: Sequence[_Part], seed: int) -> None:
+    def __init__(self, whole: Whitening, parts: Sequence[_Part], seed: int) -> None:
         self._parts, self._seed = parts, seed
         # A fold's components, in the axes of all rows.
         self._turn = [
@@ -274,12 +280,8 @@ class _Leftovers:
 
     def of(self, target: Targets, erased: Sequence[np.ndarray]) -> dict[str, float]:
         """R2 by both readers, before and after."""
-        plain = self._scores(self._plain, target)
-        left = self._scores(self._readers(erased), target)
-        names = ("linear", "kernel")
-        return {f"read_{n}": v for n, v in zip(names, plain, strict=True)} | {
-            f"left_{n}": v for n, v in zip(names, left, strict=True)
-        }
+        scores = [self._scores(each, target) for each in (self._plain, self._readers(erased))]
+        return dict(zip(LEFT, [*scores[0], *scores[1]], strict=True))
 
     def _readers(self, erased: Sequence[np.ndarray]) -> list[tuple[Reader, Reader]]:
         rows = np.zeros((len(self._parts[0].rows), self._turn[0].shape[1]))
@@ -289,7 +291,9 @@ class _Leftovers:
         found = []
         for part in self._parts:
             fitted, held = rows[part.fitted], rows[part.held.rows]
-            found.append((linear_reader(fitted, held), kernel_reader(fitted, held, seed=self._seed)))
+            found.append(
+                (linear_reader(fitted, held), kernel_reader(fitted, held, seed=self._seed))
+            )
         return found
 
     def _scores(self, readers: list[tuple[Reader, Reader]], target: Targets) -> list[float]:

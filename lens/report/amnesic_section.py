@@ -18,7 +18,7 @@ from lens.report.palette import line_mark
 from lens.report.section import Need, Report, Section
 from lens.report.words import short
 
-SHOWN = 16
+SHOWN = 12
 """Clusters of a label in the figure and in the table, the largest losses."""
 
 
@@ -60,7 +60,9 @@ def amnesic_figure(table: pd.DataFrame) -> Figure:
                 part = rows[rows["stage"] == stage].set_index("cluster").loc[names[label]]
                 height = np.arange(len(part)) + shift
                 null = bounds.shown(part[["null_q05", "null_q95"]].to_numpy(float))
-                axes.hlines(height, null[:, 0], null[:, 1], color=COLOURS["stable"], lw=6, alpha=0.4)
+                axes.hlines(
+                    height, null[:, 0], null[:, 1], color=COLOURS["stable"], lw=6, alpha=0.4
+                )
                 span = bounds.shown(part[["loss_low", "loss_high"]].to_numpy(float))
                 axes.hlines(height, span[:, 0], span[:, 1], color=COLOURS[stage], lw=1.4)
                 value = part["loss"].to_numpy(float)
@@ -82,17 +84,16 @@ def amnesic_figure(table: pd.DataFrame) -> Figure:
             axes.set_axisbelow(True)
         handles, texts = panels[0].get_legend_handles_labels()
         handles.append(Patch(color=COLOURS["stable"], alpha=0.4, lw=0))
-        panels[0].legend(
-            handles, [*texts, "random, as large"], frameon=False, loc="lower right",
-            bbox_to_anchor=(1.0, 1.0), ncols=3,
-        )  # fmt: skip
+        texts.append("random parts of the embedding, as large")
+        figure.legend(handles, texts, frameon=False, loc="outside lower center", ncols=3)
     return figure
 
 
 def _label(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     """A label's rows side by side."""
-    stages = {
-        stage: rows[rows["stage"] == stage].set_index("cluster") for stage in ("pre", "ft", "delta")
+    sides = {
+        stage: {row["cluster"]: row for row in rows[rows["stage"] == stage].to_dict("records")}
+        for stage in ("pre", "ft", "delta")
     }
     return {
         "name": name,
@@ -100,8 +101,8 @@ def _label(name: str, rows: pd.DataFrame) -> dict[str, Any]:
         "patients": int(rows["patients"].iloc[0]),
         "clusters": int(rows["cluster"].nunique()),
         "rows": [
-            {"name": cluster_name(cluster), "n_features": int(stages["pre"].loc[cluster, "n_features"])}
-            | {stage: part.loc[cluster].to_dict() for stage, part in stages.items()}
+            {"name": cluster_name(cluster), "n_features": int(sides["pre"][cluster]["n_features"])}
+            | {stage: side[cluster] for stage, side in sides.items()}
             for cluster in largest(rows)
         ],
     }  # fmt: skip

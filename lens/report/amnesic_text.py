@@ -74,8 +74,8 @@ def _rests(when: str, score: str, part: pd.DataFrame) -> list[str]:
     rests, large = (ordered[ordered["finding"] == name] for name in ("rests", "large part"))
     if len(rests):
         said.append(
-            f"{when.capitalize()} it rests on {_names(rests)}, more than random "
-            "that size costs as much."
+            f"{when.capitalize()} it rests on {_names(rests)}: more than random "
+            "parts of the embedding of that size cost."
         )
     if len(large):
         also = "also " if len(rests) else ""
