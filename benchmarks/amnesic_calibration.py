@@ -7,7 +7,6 @@ factor of an embedding, and clusters of features measure others, or that one. It
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,14 +60,12 @@ class Setting(NamedTuple):
 SETTINGS = (
     Setting("label of chance", 120, None),
     Setting("label of something unmeasured", 60, UNMEASURED),
-    Setting("label of something unmeasured", 120, UNMEASURED),
     Setting("label of something unmeasured", 400, UNMEASURED),
     Setting("the same, skewed, outliers, 2 studies", 120, UNMEASURED, 3.0, True, 0.02, 2),
     Setting("the same, skewed, outliers, 2 studies", 400, UNMEASURED, 3.0, True, 0.02, 2),
     Setting("label of a cluster", 60, 0),
     Setting("label of a cluster", 120, 0),
     Setting("label of a cluster", 240, 0),
-    Setting("label of a cluster", 400, 0),
     Setting("the same, weak", 240, 0, 1.0),
     Setting("the same, skewed, outliers, 2 studies", 240, 0, 3.0, True, 0.02, 2),
     Setting("the same, correlated clusters (0.6)", 240, 0, 3.0, False, 0.0, 1, 0.6),
@@ -79,7 +76,7 @@ SETTINGS = (
 class Config:
     """How much is drawn."""
 
-    cohorts: int = 100
+    cohorts: int = 60
     """Cohorts of each setting."""
     draws: int = 99
     """Random subspaces of each kind."""
@@ -98,8 +95,7 @@ def main(config: Config) -> None:
             for cohort in range(config.cohorts)
         ]
         rows.append(setting._asdict() | counts(setting, tables))
-        print(json.dumps(rows[-1]), flush=True)
-    harness.record(config.out, {**harness.facts(config, "numpy", "scipy"), "rows": rows})
+        harness.record(config.out, {**harness.facts(config, "numpy", "scipy"), "rows": rows})
     print(markdown(rows))
 
 
