@@ -23,12 +23,13 @@ from benchmarks import harness
 from benchmarks.mechanism import Config as Judged
 from benchmarks.mechanism import Material, read_material
 from benchmarks.mechanism_files import unpacked
-from benchmarks.mechanism_truth import owners, rate, shares_of_factors
-from lens.amnesic.clusters import Cluster
+from benchmarks.mechanism_truth import owners, rate, shares_of_factors, squared_errors
+from lens.amnesic.clusters import MOST, Cluster, targets_of
 from lens.amnesic.labels import label_of
 from lens.amnesic.losses import Settings
 from lens.amnesic.table import amnesic
 from lens.report.amnesic_text import CHANCE
+from lens.verdicts.fold_values import target_values
 
 FACTOR_OF = {
     "lesion_grade": "dwi_contrast",
@@ -37,6 +38,9 @@ FACTOR_OF = {
     "volume_ml": "gland_volume",
 }
 """The factor that each label depends on, and nothing else."""
+
+CARRIED = 0.1
+"""R2 from which the features of another factor are said to carry the label's."""
 
 FOUND = {"rests": ("rests",), "costs": ("rests", "large part")}
 """Findings that are counted, by the name of the count."""
@@ -53,7 +57,7 @@ class Config:
     pool: str = "gland"
     """Over what the embeddings were averaged."""
     kinds: tuple[str, ...] = ("full", "noise")
-    """Kinds of fine-tunings: on the label, and on images of noise."""
+    """Kinds of fine-tunings: on the label, and on permuted labels to the last epoch (noise)."""
     draws: int = 200
     """Random subspaces of each kind."""
     out: Path = harness.RESULTS / "amnesic_mechanism.json"
@@ -89,6 +93,7 @@ def main(config: Config) -> None:
             print(f"{label}, {kind}: {len(found)} fine-tunings", flush=True)
     table = pd.concat(tables, ignore_index=True)
     table = table.assign(own=table["cluster"] == table["label"].map(FACTOR_OF))
+    table = table.merge(carried(material), on=["erased", "cluster", "label"], validate="m:1")
     content = {
         **harness.facts(config, "numpy", "scipy"),
         "patients": len(material.r),
@@ -109,6 +114,28 @@ def _what(material: Material) -> dict[str, tuple[np.ndarray, list[Cluster]]]:
     measured = [Cluster(n, np.flatnonzero(owner == n)) for n in factors if (owner == n).any()]
     alone = [Cluster(str(n), np.array([at])) for at, n in enumerate(factors)]
     return {"factors": (factors.to_numpy(), alone), "features": (material.r, measured)}
+
+
+def carried(material: Material) -> pd.DataFrame:
+    """R2 with which what is erased for a cluster reads the label's factor, without any encoder.
+
+    Held-out, by ridge regression from the cluster's components. Above zero for another factor's
+    cluster, its features measure the label's factor as well, and erasing them takes that along.
+    """
+    everyone = np.ones(len(material.r), bool)
+    rows = []
+    for kind, (r, clusters) in _what(material).items():
+        values = target_values(r, everyone)
+        for cluster in clusters:
+            z = targets_of(values[:, cluster.columns], everyone, MOST).z
+            for label, factor in FACTOR_OF.items():
+                y = material.factors[factor].to_numpy()
+                errors = squared_errors(z, y[:, None]).sum()
+                r2 = 1 - errors / np.square(y - y.mean()).sum()
+                rows.append(
+                    {"erased": kind, "cluster": cluster.name, "label": label, "carried": r2}
+                )
+    return pd.DataFrame(rows)
 
 
 def summary(table: pd.DataFrame) -> dict[str, Any]:
@@ -139,6 +166,12 @@ def _rates(rows: pd.DataFrame) -> dict[str, Any]:
     rates["own_share_lost_median"] = float((own["loss"] / above).median())
     rates["own_loss_median"] = float(own["loss"].median())
     others = rows[~rows["own"]]
+    for name, part in (
+        ("carry", others[others["carried"] >= CARRIED]),
+        ("carry_not", others[others["carried"] < CARRIED]),
+    ):
+        hits = part["finding"].isin(FOUND["costs"])
+        rates[f"others_that_{name}"] = {"costs": int(hits.sum()), "of": len(part)}
     rates["others_loss_median"] = float(others["loss"].median())
     rates["others_loss_largest"] = float(others["loss"].max())
     rates["own_costs_most"] = int(sum(unit["own_first"] for unit in units))
@@ -167,7 +200,11 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
                 f"), median loss {rates['own_loss_median']:.2f}, that is "
                 f"{rates['own_share_lost_median']:.0%} of what is above chance; others in "
                 f"{_said(others)} (beyond: {_said(rates['others_rests'])}), median loss "
-                f"{rates['others_loss_median']:.3f}, at most {rates['others_loss_largest']:.2f}; "
+                f"{rates['others_loss_median']:.3f}, at most {rates['others_loss_largest']:.2f}; of others "
+                f"that carry the label's factor (R2 {CARRIED} or more) "
+                f"{rates['others_that_carry']['costs']} of {rates['others_that_carry']['of']} cost, "
+                f"of the rest {rates['others_that_carry_not']['costs']} of "
+                f"{rates['others_that_carry_not']['of']}; "
                 f"the own one costs most in {rates['own_costs_most']} of {rates['embeddings']}"
             )
     return lines
@@ -188,31 +225,33 @@ def _draw(table: pd.DataFrame, path: Path) -> None:
     from lens.report.figures import COLOURS, STYLE
     from lens.report.palette import line_mark
 
-    part = table[(table["erased"] == "features") & (table["kind"] == "full")]
+    part = table[table["kind"] == "full"]
     factors: Sequence[str] = list(dict.fromkeys(part["cluster"]))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 3.4), layout="constrained")
-        panels = figure.subplots(1, len(FACTOR_OF), sharey=True)
-        for axes, (label, own) in zip(panels, FACTOR_OF.items(), strict=True):
-            for shift, stage, look, name in (
-                (-0.15, "pre", "before", "before"), (0.15, "ft", "after", "after fine-tuning"),
-            ):  # fmt: skip
-                rows = part[(part["label"] == label) & (part["stage"] == stage)]
-                loss = rows.groupby("cluster")["loss"].agg(["median", "min", "max"]).loc[factors]
-                height = np.arange(len(factors)) + shift
-                colour = COLOURS[stage]
-                axes.hlines(height, loss["min"], loss["max"], color=colour, lw=1.4)
-                axes.plot(loss["median"], height, ls="", ms=4.5, label=name, **line_mark(look))
-            axes.axvline(0, color="black", lw=0.8)
-            axes.set_title(label)
-            axes.set_xlabel("Loss of R2" if label == "volume_ml" else "Loss of concordance")
-            axes.set_ylim(len(factors) - 0.5, -0.5)
-            axes.axhspan(
-                factors.index(own) - 0.45, factors.index(own) + 0.45,
-                color=COLOURS["stable"], alpha=0.15, lw=0,
-            )  # fmt: skip
-            axes.set_yticks(range(len(factors)), factors)
-        handles, texts = panels[0].get_legend_handles_labels()
+        figure = Figure(figsize=(9.2, 6.2), layout="constrained")
+        panels = figure.subplots(2, len(FACTOR_OF), sharey=True, sharex="col")
+        for line, kind in zip(panels, ("factors", "features"), strict=True):
+            for axes, (label, own) in zip(line, FACTOR_OF.items(), strict=True):
+                for shift, stage, look, name in (
+                    (-0.15, "pre", "before", "before"), (0.15, "ft", "after", "after fine-tuning"),
+                ):  # fmt: skip
+                    rows = part[(part["label"] == label) & (part["erased"] == kind)]
+                    loss = rows[rows["stage"] == stage].groupby("cluster")["loss"]
+                    ends = loss.agg(["median", "min", "max"]).loc[factors]
+                    height = np.arange(len(factors)) + shift
+                    axes.hlines(height, ends["min"], ends["max"], color=COLOURS[stage], lw=1.4)
+                    axes.plot(ends["median"], height, ls="", ms=4.5, label=name, **line_mark(look))
+                axes.axvline(0, color="black", lw=0.8)
+                axes.set_yticks(range(len(factors)), factors)
+                axes.set_ylim(len(factors) - 0.5, -0.5)
+                at = factors.index(own)
+                axes.axhspan(at - 0.45, at + 0.45, color=COLOURS["stable"], alpha=0.15, lw=0)
+                if kind == "factors":
+                    axes.set_title(label)
+                else:
+                    axes.set_xlabel(f"Loss of {'R2' if label == 'volume_ml' else 'concordance'}")
+            line[0].set_ylabel("the factor erased" if kind == "factors" else "its features erased")
+        handles, texts = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, texts, frameon=False, loc="outside lower center", ncols=2)
         with atomic(path) as temporary:
             figure.savefig(temporary, dpi=160, format="png")

@@ -1,8 +1,8 @@
 """What do two real tasks rest on? Erasure on the run folders of the two real studies.
 
 ``python -m benchmarks.amnesic_real --ultrasound U --hippocampus H`` runs ``experiments.amnesic`` on
-copies of the run folders that `benchmarks.ultrasound` and `benchmarks.hippocampus` leave, each as it
-was fine-tuned and with permuted labels. It writes ``benchmarks/results/amnesic_real.json`` and
+copies of the run folders that `benchmarks.ultrasound` and `benchmarks.hippocampus` leave, each as
+it was fine-tuned and with permuted labels. It writes ``benchmarks/results/amnesic_real.json`` and
 draws ``docs/evidence-amnesic.png``.
 """
 
