@@ -193,27 +193,24 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     lines = []
     for kind, parts in found.items():
         for name, rates in parts.items():
-            own, others = rates["own_costs"], rates["others_costs"]
-            lines.append(
-                f"{kind} erased, {name} ({rates['embeddings']} embeddings): the label's own costs "
-                f"it in {_said(own)} (of these beyond its variance too: {_said(rates['own_rests'])}"
-                f"), median loss {rates['own_loss_median']:.2f}, that is "
-                f"{rates['own_share_lost_median']:.0%} of what is above chance; others in "
-                f"{_said(others)} (beyond: {_said(rates['others_rests'])}), median loss "
-                f"{rates['others_loss_median']:.3f}, at most {rates['others_loss_largest']:.2f}; of others "
-                f"that carry the label's factor (R2 {CARRIED} or more) "
-                f"{rates['others_that_carry']['costs']} of {rates['others_that_carry']['of']} cost, "
-                f"of the rest {rates['others_that_carry_not']['costs']} of "
-                f"{rates['others_that_carry_not']['of']}; "
-                f"the own one costs most in {rates['own_costs_most']} of {rates['embeddings']}"
-            )
+            carry, rest = rates["others_that_carry"], rates["others_that_carry_not"]
+            lines += [
+                f"{kind} erased, {name} ({rates['embeddings']} embeddings):",
+                f"  the label's own costs it: {_said(rates['own_costs'])}; beyond its variance: "
+                f"{_said(rates['own_rests'])}; median loss {rates['own_loss_median']:.2f}, "
+                f"{rates['own_share_lost_median']:.0%} of what is above chance; it costs most in "
+                f"{rates['own_costs_most']}",
+                f"  others cost it: {_said(rates['others_costs'])}; beyond their variance: "
+                f"{_said(rates['others_rests'])}; median loss {rates['others_loss_median']:.3f}, "
+                f"at most {rates['others_loss_largest']:.2f}; of those that carry the label's "
+                f"factor {carry['costs']} of {carry['of']}, of the rest {rest['costs']} of "
+                f"{rest['of']}",
+            ]
     return lines
 
 
 def _said(value: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()
-    )
+    return f"{value['share']:.2f} [{value['low']:.2f}, {value['high']:.2f}] of {value['of']}"
 
 
 def _draw(table: pd.DataFrame, path: Path) -> None:

@@ -82,7 +82,7 @@ def _rests(when: str, score: str, part: pd.DataFrame) -> list[str]:
         said.append(
             f"{when.capitalize()} the erasure of {_names(large)} {also}costs it, beyond random "
             "parts of the same rank but not beyond such as take as much of the variance: "
-            "the embedding has little besides."
+            "its size alone may be what costs."
         )
     if not len(rests) and not len(large):
         said.append(f"{when.capitalize()} it is not shown to rest on any cluster.")
