@@ -39,6 +39,14 @@ FACTOR_OF = {
 }
 """The factor that each label depends on, and nothing else."""
 
+KEPT = (
+    "label", "erased", "seed", "kind", "cluster", "own", "stage", "score", "rank",
+    "variance_removed", "score_before", "score_after", "loss", "loss_low", "loss_high",
+    "null_mean", "null_q95", "p_maxt", "p_rank_maxt", "read_linear", "left_linear",
+    "left_nonlinear", "finding", "carried",
+)  # fmt: skip
+"""Columns of the record."""
+
 CARRIED = 0.1
 """R2 from which the features of another factor are said to carry the label's."""
 
@@ -60,6 +68,8 @@ class Config:
     """Kinds of fine-tunings: on the label, and on permuted labels to the last epoch (noise)."""
     draws: int = 200
     """Random subspaces of each kind."""
+    summarise: bool = False
+    """Only the rates and the figure anew, from the rows of --out."""
     out: Path = harness.RESULTS / "amnesic_mechanism.json"
     """Where the figures go."""
     figure: Path = Path("docs/evidence-amnesic-mechanism.png")
@@ -73,16 +83,34 @@ def main(config: Config) -> None:
         embeddings = unpacked(stored)[config.pool]
     judged = Judged(trained=config.trained, folder=config.folder, pool=config.pool)
     material = read_material(judged, about["phantoms"], embeddings)
+    if config.summarise:
+        known = json.loads(config.out.read_text())
+        table = pd.DataFrame(known["rows"]).drop(columns=["carried"], errors="ignore")
+    else:
+        known = harness.facts(config, "numpy", "scipy")
+        table = erased(config, material)
+    table = table.merge(carried(material), on=["erased", "cluster", "label"], validate="m:1")
+    known |= {
+        "patients": len(material.r),
+        "features_by_factor": {c.name: len(c.columns) for c in _what(material)["features"][1]},
+        "summary": summary(table),
+        "rows": json.loads(table[[*KEPT]].round(4).to_json(orient="records")),
+    }
+    harness.record(config.out, known)
+    _draw(table, config.figure)
+    print("\n".join(sentences(known["summary"])))
+
+
+def erased(config: Config, material: Material) -> pd.DataFrame:
+    """Rows of ``pre`` and ``ft`` of every label, of the factors and of their features."""
     labels = pd.read_csv(config.folder / "judged/cohort.csv").set_index("patient_id")
-    tables = []
+    embeddings, tables = material.embeddings, []
     for label in FACTOR_OF:
+        column = labels.loc[material.patients, label].reset_index(drop=True)
+        values = label_of(column, label, patients=material.patients, folds=5)
+        names = [n for n in embeddings if n.split("-")[0] == label]
+        after = {n: embeddings[n] for n in names if n.rsplit("-", 1)[1] in config.kinds}
         for kind, (r, clusters) in _what(material).items():
-            values = label_of(
-                labels.loc[material.patients, label].reset_index(drop=True), label,
-                patients=material.patients, folds=5,
-            )  # fmt: skip
-            names = [n for n in embeddings if n.split("-")[0] == label]
-            after = {n: embeddings[n] for n in names if n.rsplit("-", 1)[1] in config.kinds}
             found = amnesic(
                 embeddings["pretrained"], after, r, values, clusters, material.patients,
                 settings=Settings(draws=config.draws, seed=0),
@@ -93,18 +121,7 @@ def main(config: Config) -> None:
             print(f"{label}, {kind}: {len(found)} fine-tunings", flush=True)
     table = pd.concat(tables, ignore_index=True)
     table = table.assign(own=table["cluster"] == table["label"].map(FACTOR_OF))
-    table = table.merge(carried(material), on=["erased", "cluster", "label"], validate="m:1")
-    content = {
-        **harness.facts(config, "numpy", "scipy"),
-        "patients": len(material.r),
-        "features_by_factor": {c.name: len(c.columns) for c in _what(material)["features"][1]},
-        "summary": summary(table),
-        "rows": json.loads(table[table["stage"] != "delta"].round(4).to_json(orient="records")),
-    }
-    harness.record(config.out, content)
-    _draw(table, config.figure)
-    for line in sentences(content["summary"]):
-        print(line)
+    return table[table["stage"] != "delta"]
 
 
 def _what(material: Material) -> dict[str, tuple[np.ndarray, list[Cluster]]]:
@@ -122,16 +139,15 @@ def carried(material: Material) -> pd.DataFrame:
     Held-out, by ridge regression from the cluster's components. Above zero for another factor's
     cluster, its features measure the label's factor as well, and erasing them takes that along.
     """
-    everyone = np.ones(len(material.r), bool)
-    rows = []
+    everyone, rows = np.ones(len(material.r), bool), []
+    y = material.factors[[*FACTOR_OF.values()]].to_numpy()
     for kind, (r, clusters) in _what(material).items():
         values = target_values(r, everyone)
         for cluster in clusters:
             z = targets_of(values[:, cluster.columns], everyone, MOST).z
-            for label, factor in FACTOR_OF.items():
-                y = material.factors[factor].to_numpy()
-                errors = squared_errors(z, y[:, None]).sum()
-                r2 = 1 - errors / np.square(y - y.mean()).sum()
+            errors = squared_errors(z, y).sum(axis=0)
+            for at, label in enumerate(FACTOR_OF):
+                r2 = float(1 - errors[at] / np.square(y[:, at] - y[:, at].mean()).sum())
                 rows.append(
                     {"erased": kind, "cluster": cluster.name, "label": label, "carried": r2}
                 )
@@ -144,8 +160,7 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     Before fine-tuning there is one embedding per label; its rows are counted once.
     """
     found: dict[str, Any] = {}
-    stages = table[table["stage"] != "delta"]
-    for kind, rows in stages.groupby("erased"):
+    for kind, rows in table.groupby("erased"):
         before = rows[rows["stage"] == "pre"].drop_duplicates(["label", "cluster"])
         parts = {"before": before}
         for trained, after in rows[rows["stage"] == "ft"].groupby("kind"):

@@ -75,7 +75,11 @@ class Config:
 def hidden(config: Config) -> Hidden:
     """What is asked to be hidden; the ids are those of the run's own tables."""
     tables = {name: config.folder / name for name in ("split.csv", "failures.csv")}
-    tables |= {f"--label {at}": _parted(entry)[0] for at, entry in enumerate(config.label)}
+    for at, entry in enumerate(config.label):
+        path = _parted(entry)[0]
+        # TASK=FILE: which of the two an equals sign is, the file tells.
+        own = path if path.exists() else Path(str(path).partition("=")[2] or path)
+        tables[f"--label {at}"] = own
     return Hidden(config.anonymise, config.salt, config.folder, tables)
 
 
