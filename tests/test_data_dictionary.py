@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import amnesic
 from experiments.main_job.config import Config, ContextFlags, LayerFlags, TableFlags
 from experiments.sweep import job
 from lens.report.results import FILES, SCOPE_FILES, TASK_FILES
@@ -86,6 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out=folder / "run",
     )  # fmt: skip
     assert job(changed(config, **SMALL)) == 3, "done with a patient set aside"
+    age = (f"{folder / 'labels.csv'}:age",)
+    assert amnesic.job(amnesic.Config(folder / "run", age, draws=19, bootstraps=20, folds=2)) == 0
     return folder / "run"
 
 

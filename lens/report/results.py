@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from lens.cache import read_record
 from lens.errors import FAILURE_COLUMNS, InputError
 from lens.files import read_table
 from lens.formulas import read_csv
@@ -48,11 +49,16 @@ TASK_FILES = {
     "layers.csv": "R2 and its change by layer and class of features",
     "layers.parquet": "R2 and its change by layer and feature",
     "exposure.csv": "patients whom fine-tuning saw",
+    "amnesic.csv": "what the task loses by the erasure of each cluster of features",
 }
-"""Files of a task, in ``<task>``; absent without a table of exposure: the last, without layers: the
-two before it. Runs of earlier versions lack the tables of patients."""
+"""Files of a task, in ``<task>``; absent without a table of exposure: ``exposure.csv``, without
+layers: the two before it. Runs of earlier versions lack the tables of patients. Those of
+``experiments.amnesic`` are written by it alone."""
 
 FILES = RUN_FILES | SCOPE_FILES | TASK_FILES
+
+AMNESIC_RECORD = "amnesic.json"
+"""Beside ``amnesic.csv``: how it was made, and from what."""
 
 PAPER_FILES = {
     "card.json": "the run's lens card, without patients",
@@ -88,6 +94,11 @@ COLUMNS = {
         "layer", "depth", "group", "n_features", "width", "components", "r2_pre", "r2_ft",
         "delta_r2", "p_maxt", "step_r2", "p_step", "verdict", "r2_shuffled",
     ),
+    "amnesic.csv": (
+        "label", "score", "patients", "cluster", "stage", "n_features", "rank", "variance_removed",
+        "score_before", "score_after", "loss", "loss_low", "loss_high", "null_mean", "null_q05",
+        "null_q95", "p_maxt", "p_rank_maxt", "left_linear", "left_nonlinear", "finding",
+    ),
 }  # fmt: skip
 """Columns without which a table cannot be shown."""
 
@@ -112,6 +123,7 @@ class TaskTables:
         encoding: of `lens.verdicts.encoding`.
         patients, moved: of `lens.verdicts.patients`; no rows in a run of an earlier version.
         layers: of `lens.verdicts.layers`, by class; no rows where they were not asked for.
+        amnesic: of `lens.amnesic.table`; no rows where it was not asked for, or of another run.
     """
 
     features: pd.DataFrame
@@ -123,6 +135,7 @@ class TaskTables:
     patients: pd.DataFrame = field(default_factory=pd.DataFrame)
     moved: pd.DataFrame = field(default_factory=pd.DataFrame)
     layers: pd.DataFrame = field(default_factory=pd.DataFrame)
+    amnesic: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -191,7 +204,7 @@ def read_results(folder: Path) -> Results:
     return Results(
         run=run,
         scopes=scopes,
-        tasks={task: _read_task(folder, task, run["config"]) for task in run["tasks"]},
+        tasks={task: _read_task(folder, task, run) for task in run["tasks"]},
         failures=_read_table(folder, "failures.csv") if failed else pd.DataFrame(),
     )
 
@@ -213,9 +226,10 @@ def _read_scope(folder: Path, run: dict[str, Any], facts: dict[str, Any]) -> Sco
     )
 
 
-def _read_task(folder: Path, task: str, config: Mapping[str, Any]) -> TaskTables:
+def _read_task(folder: Path, task: str, run: dict[str, Any]) -> TaskTables:
     folder = folder / task
     # As with the doctor: what an earlier run left is not this one's.
+    config = run["config"]
     given = any(str(entry).startswith(f"{task}=") for entry in config.get("layers_ft", ()))
     layers = config.get("layers") or given
     return TaskTables(
@@ -231,7 +245,15 @@ def _read_task(folder: Path, task: str, config: Mapping[str, Any]) -> TaskTables
             if (folder / file).is_file()
         },
         layers=_read_table(folder, "layers.csv") if layers else pd.DataFrame(),
+        amnesic=_read_amnesic(folder, run),
     )
+
+
+def _read_amnesic(folder: Path, run: dict[str, Any]) -> pd.DataFrame:
+    """The table of an erasure that was made from this very run's tables; else no rows."""
+    record = read_record(folder / AMNESIC_RECORD)
+    same = record.get("of_inputs") == sorted(run.get("inputs", {}).values())
+    return _read_table(folder, "amnesic.csv") if record and same else pd.DataFrame()
 
 
 def _read_table(folder: Path, name: str) -> pd.DataFrame:

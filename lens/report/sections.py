@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lens.report import (
+    amnesic_section,
     answer_section,
     confounds_section,
     doctor_section,
@@ -35,7 +36,12 @@ SECTIONS: tuple[Section, ...] = (
     by_task(
         "beyond the verdicts",
         headings.beyond_verdicts,
-        (confounds_section.SECTION, encoding_section.SECTION, layers_section.SECTION),
+        (
+            confounds_section.SECTION,
+            encoding_section.SECTION,
+            layers_section.SECTION,
+            amnesic_section.SECTION,
+        ),  # fmt: skip
     ),
     paper_table_section.SECTION,
     by_task(

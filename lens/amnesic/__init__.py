@@ -1,0 +1,1 @@
+"""Amnesic radiomics: what a task loses when a cluster of features is erased from the embedding."""

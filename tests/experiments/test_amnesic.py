@@ -1,0 +1,154 @@
+"""The job on a finished run folder: its files, its page, and what it refuses before it begins."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.amnesic import Config, job
+from experiments.main_job.config import Config as MainConfig
+from experiments.main_job.config import TableFlags
+from experiments.sweep import job as sweep
+from lens.errors import InputError
+from lens.report.results import read_results
+from lens.settings import changed
+from tests.planted import plant
+
+SMALL = {
+    "hidden": 4, "epochs": 2, "l1": (1e-6,), "l2": (0.0,), "folds": 2, "repeats": 1,
+    "bootstraps": 10, "flips": 50,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run from tables, and labels of its patients beside it."""
+    folder = tmp_path_factory.mktemp("amnesic")
+    planted = plant(n=90, d=8)
+    paths = planted.write(folder)
+    tables = TableFlags(
+        pre=(str(paths["pre"]),),
+        ft=(f"cls={paths['ft']}",),
+        radiomics=((str(paths["radiomics"]),),),
+    )
+    assert sweep(changed(MainConfig(tables=tables, out=folder / "run"), **SMALL)) == 0
+    rng = np.random.default_rng(0)
+    # A label of the first feature of T2, which other classes of T2 share.
+    value = planted.radiomics.iloc[:, 1]
+    labels = pd.DataFrame(
+        {
+            "patient_id": planted.ids,
+            "grade": np.where(value > value.median(), "high", "low"),
+            "size": value + 0.1 * rng.standard_normal(90),
+            "names": rng.choice(["a", "b", "c"], 90),
+            "rare": np.where(np.arange(90) < 2, 1, 0),
+            "</script>": np.where(value > value.median(), 1, 0),
+        }
+    )
+    labels.to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """The run folder, to change."""
+    return Path(shutil.copytree(finished / "run", tmp_path / "run"))
+
+
+def config(finished: Path, folder: Path, *labels: str, **change) -> Config:
+    entries = tuple(
+        label if ":" in label else f"{finished / 'labels.csv'}:{label}" for label in labels
+    )
+    few = {"draws": 19, "bootstraps": 50, "folds": 3} | change
+    return Config(folder, label=entries, **few)
+
+
+def test_the_job_writes_tables_and_the_page_says_what_they_show(
+    finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "rest on?" not in (folder / "report.html").read_text("utf-8")
+    assert job(config(finished, folder, "grade", "size", "</script>")) == 0
+    table = pd.read_csv(folder / "cls" / "amnesic.csv")
+    assert set(table["label"]) == {"grade", "size", "</script>"}
+    assert dict(table.groupby("label")["score"].first()) == {
+        "grade": "auc", "size": "r2", "</script>": "auc",
+    }  # fmt: skip
+    counts = table.groupby(["label", "stage"]).size()
+    assert (counts == table["cluster"].nunique()).all()
+    facts = json.loads((folder / "cls" / "amnesic.json").read_text())
+    assert facts["draws"] == 19
+    assert facts["labels"] == ["grade", "size", "</script>"]
+    page = (folder / "report.html").read_text("utf-8")
+    assert "<h3>Which radiomic information does the task rest on?</h3>" in page
+    said = capsys.readouterr().out
+    line = next(line for line in said.splitlines() if line.startswith("cls: grade"))
+    assert line.removeprefix("cls: ") in page, "the page and the terminal say the same"
+    before = table[(table["label"] == "grade") & (table["stage"] == "pre")].iloc[0]
+    assert f"an AUC of {before['score_before']:.2f}" in line
+    assert "&lt;/script&gt; is predicted" in page
+    assert "</script> is predicted" not in page
+    assert (folder / "figures" / "cls-amnesic.png").stat().st_size > 5000
+
+
+def test_a_label_of_one_task_and_no_page(finished: Path, folder: Path) -> None:
+    written = (folder / "report.html").read_bytes()
+    entry = f"cls={finished / 'labels.csv'}:grade"
+    assert job(config(finished, folder, entry, page=False, by="copies")) == 0
+    assert (folder / "report.html").read_bytes() == written
+    found = read_results(folder).tasks["cls"].amnesic
+    assert set(found["label"]) == {"grade"}
+    assert found["cluster"].str.contains("_").all(), "near copies are called by their medoid"
+
+
+def test_a_table_of_another_run_is_not_shown(finished: Path, folder: Path) -> None:
+    assert job(config(finished, folder, "grade", page=False)) == 0
+    run = json.loads((folder / "run.json").read_text())
+    run["inputs"] = dict.fromkeys(run["inputs"], "0" * 64)
+    (folder / "run.json").write_text(json.dumps(run))
+    assert read_results(folder).tasks["cls"].amnesic.empty
+
+
+@pytest.mark.parametrize(
+    ("labels", "change", "message"),
+    [
+        ((), {}, "--label is missing"),
+        (("grade",), {"folds": 1}, "--folds 1"),
+        (("grade",), {"draws": 3}, "--draws 3"),
+        (("grade",), {"share": 0.0}, "--share 0"),
+        (("grade",), {"task": ("seg",)}, "task seg: the run has cls"),
+        (("grade",), {"ft": ("seg=x.npz",)}, "task seg: the run has cls"),
+        (("grade",), {"pre": Path("gone.npz")}, "gone.npz: the run's table is not there any more"),
+        (("grade", "grade"), {}, "another label of the task is called grade"),
+        (("nothing",), {}, "no column nothing"),
+        (("names",), {}, "have no order"),
+        (("rare",), {}, "fewer than the 3 folds"),
+        (("absent.csv:x",), {}, "absent.csv"),
+        (("labels.csv:",), {}, "expected FILE:COLUMN"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(
+    finished: Path, folder: Path, labels, change, message: str
+) -> None:
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(InputError, match=re.escape(message)):
+        job(config(finished, folder, *labels, **change))
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_tables_that_changed_since_the_run_are_refused(finished: Path, folder: Path) -> None:
+    path = finished / "pre.npz"
+    kept = path.read_bytes()
+    with np.load(path) as content:
+        arrays = dict(content)
+    try:
+        np.savez(path, patient_id=arrays["patient_id"], embeddings=2 * arrays["embeddings"])
+        with pytest.raises(InputError, match=re.escape("pre.npz: has changed since the run")):
+            job(config(finished, folder, "grade"))
+    finally:
+        path.write_bytes(kept)
