@@ -1,8 +1,7 @@
 """The task score: a head refitted in closed form, which no scored patient helped to fit.
 
 The head is ridge regression of the label on the embedding (`lens.probes.ridge.RidgeProbe`). It is
-fitted to originals alone; edited images are only ever scored. Beside the label, heads are fitted to
-the label exchanged among patients: directions of the embedding that mean nothing.
+fitted to originals alone; edited images are only ever scored.
 """
 
 from __future__ import annotations
@@ -12,69 +11,41 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from lens.probes.ridge import RidgeProbe
-
-FEWEST = 12
-"""Patients with a label that heads can be fitted to."""
+from lens.probes.ridge import FittedRidge, RidgeProbe
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Heads of every fold, for the label (first) and its exchanges.
+    """A head per fold.
 
     Attributes:
-        coef: (folds, d, 1 + b) score per unit of the embedding, in standard deviations of the
-            label.
+        fitted: of each fold.
         fold: (n,) in which each patient is scored, having taken no part in the fit.
-        spread: (1 + b,) standard deviation over patients of the scores, about their fold's mean.
-        r2: (1 + b,) share of the label's variance between patients that the scores explain.
+        r2: share of the label's variance between patients that the scores explain.
     """
 
-    coef: Float[np.ndarray, "f d k"]
+    fitted: tuple[FittedRidge, ...]
     fold: Int[np.ndarray, " n"]
-    spread: Float[np.ndarray, " k"]
-    r2: Float[np.ndarray, " k"]
+    r2: float
 
 
 def fit_heads(
-    x: Float[np.ndarray, "n d"],
-    labels: Float[np.ndarray, "n k"],
-    fold: Int[np.ndarray, " n"],
+    x: Float[np.ndarray, "n d"], label: Float[np.ndarray, " n"], fold: Int[np.ndarray, " n"]
 ) -> Heads:
     """Cross-fitted heads on the embeddings of original images.
 
     Args:
         x: a row per patient.
-        labels: of `exchanged`.
+        label: in the unit that scores are to have.
         fold: of each patient, of `make_folds`.
     """
-    x = np.asarray(x, np.float64)
-    coef, scores = [], np.empty_like(labels)
-    centred = np.empty_like(labels)
+    x, scores, fitted = np.asarray(x, np.float64), np.empty(len(label)), []
     for each in range(int(fold.max()) + 1):
-        held, fitted = fold == each, fold != each
-        head = RidgeProbe().fit(x[fitted], labels[fitted])
-        scores[held] = head.predict(x[held])
-        centred[held] = scores[held] - scores[held].mean(axis=0)
-        coef.append(head.coef / head.x_std[:, None])
-    residual = np.square(labels - scores).sum(axis=0)
-    total = np.square(labels - labels.mean(axis=0)).sum(axis=0)
-    return Heads(
-        np.stack(coef), fold, np.sqrt(np.mean(np.square(centred), axis=0)), 1 - residual / total
-    )
-
-
-def exchanged(label: Float[np.ndarray, " n"], count: int, seed: int) -> Float[np.ndarray, "n k"]:
-    """The label in standard deviations, then `count` exchanges of it among patients.
-
-    Args:
-        label: of each patient; not the same for all.
-        count: of exchanges.
-        seed: of them.
-    """
-    standard = (label - label.mean()) / label.std()
-    rng = np.random.default_rng([seed, 2])
-    return np.column_stack([standard, *(rng.permutation(standard) for _ in range(count))])
+        head = RidgeProbe().fit(x[fold != each], label[fold != each, None])
+        scores[fold == each] = head.predict(x[fold == each])[:, 0]
+        fitted.append(head)
+    left = np.square(label - scores).sum() / np.square(label - label.mean()).sum()
+    return Heads(tuple(fitted), fold, 1 - float(left))
 
 
 def make_folds(n: int, folds: int, seed: int) -> Int[np.ndarray, " n"]:
@@ -83,19 +54,47 @@ def make_folds(n: int, folds: int, seed: int) -> Int[np.ndarray, " n"]:
 
 
 def scored(
-    heads: Heads, moved: Float[np.ndarray, "m ... d"], rows: Int[np.ndarray, " m"], *, first: bool
-) -> Float[np.ndarray, "m ... k"]:
+    heads: Heads, moved: Float[np.ndarray, "m ... d"], rows: Int[np.ndarray, " m"]
+) -> Float[np.ndarray, "m ..."]:
     """Changes of the score that changes of the embedding make.
 
     Args:
         heads: of the patients.
         moved: embedding of an edited image less that of the original, for m of the patients.
         rows: which patients.
-        first: the head of the label alone (k = 1).
     """
-    coef = heads.coef[..., :1] if first else heads.coef
-    out = np.empty((*moved.shape[:-1], coef.shape[-1]))
-    for each in range(len(coef)):
+    out = np.empty(moved.shape[:-1])
+    for each, head in enumerate(heads.fitted):
         held = heads.fold[rows] == each
-        out[held] = moved[held] @ coef[each]
+        out[held] = moved[held] @ (head.coef[:, 0] / head.x_std)
     return out
+
+
+def influence(
+    heads: Heads, moved: Float[np.ndarray, "m d"], rows: Int[np.ndarray, " m"]
+) -> Float[np.ndarray, " n"]:
+    """Influence of each patient on the mean change of the score.
+
+    In two ways. As one of the m who are edited: what his own change differs from the mean. As one
+    of those to whom heads are fitted: his weight in the score that the edit moves, times the
+    residual of his label in the fit without him (as in `lens.probes.probe.FittedProbe.influence`),
+    which is what the mean would be less without him. A head that reads nothing moves with the draw
+    of its patients, and this is how much.
+
+    Args:
+        heads, moved, rows: as in `scored`, finite.
+
+    Returns:
+        (n,), which sum to zero.
+    """
+    total = np.zeros(len(heads.fold))
+    own = scored(heads, moved, rows)
+    total[rows] += (own - own.mean()) / len(rows)
+    for each, head in enumerate(heads.fitted):
+        held = heads.fold[rows] == each
+        pull = head.v.T @ (moved[held].sum(axis=0) / len(rows) / head.x_std)
+        u, s = head.solution.spectrum
+        weight = u @ (pull * s / (np.square(s) + head.alpha[0]))
+        part = weight * head.left_out()[:, 0]
+        total[heads.fold != each] += part - part.mean()
+    return total

@@ -1,32 +1,32 @@
 """How the task score responds to edits: a slope over the dose per patient, and its test.
 
-Three questions are asked of every edit, each with a p value of its own:
+Three questions are asked of the mean slope of every edit:
 
-- *outside*: is the slope that of the same edit in a region outside?
-- *noise*: is it that of noise in the region, of the same root mean square change?
-- *label*: would a head that was fitted to the label exchanged among patients move as much?
+- is it zero?
+- is it that of the same edit in a region *outside*?
+- is it that of *noise* in the region, of the same root mean square change?
 
-The first two are sign flips of the patients' differences (`lens.verdicts.sign_flips`). The third is
-needed because every visible edit moves the embedding somewhere: with enough patients any direction
-moves, one that means nothing too. It compares the mean slope, in standard deviations of each head's
-own scores, with those of heads on exchanged labels. An edit is said to move the score where all
-three are answered (the largest p; an intersection-union test). The family is every edit of the task
-before, after and in the change from one to the other (maxT in each of the three).
+Each is answered by random signs over patients (`lens.verdicts.sign_flips.influence_test`), of whom
+both the edited and those behind the head count (`lens.edits.heads.influence`): every visible edit
+moves the embedding somewhere, and a head that reads nothing moves with it in a direction that the
+next patients would change. An edit is said to move the score where all three are denied: p is the
+largest of the three (an intersection-union test). The family is every edit of the task before,
+after and in the change from one to the other (maxT in each of the three).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from scipy.stats import t as student
 
-from lens.edits.heads import Heads, exchanged, fit_heads, make_folds, scored
-from lens.verdicts.sign_flips import sign_flip_test
+from lens.edits.heads import Heads, fit_heads, influence, make_folds, scored
+from lens.verdicts.sign_flips import influence_test
 
 STAGES = ("pre", "ft", "change")
 """Before and after fine-tuning, and after less before."""
@@ -36,8 +36,8 @@ CONTROLS = ("outside", "noise")
 LEVEL = 0.05
 """Family-wise level at which an edit is said to move the score."""
 
-FEWEST = 6
-"""Patients with an edit, below which it is not tested: six sign flips give p of 1 in 32 at best."""
+FEWEST = 8
+"""Patients with an edit, or its control, below which it is not tested."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,11 @@ class Settings:
 
     Attributes:
         folds: in which heads are fitted, by patient.
-        exchanges: of the labels.
         flips: of signs.
-        seed: of all three.
+        seed: of both.
     """
 
     folds: int = 5
-    exchanges: int = 999
     flips: int = 4999
     seed: int = 0
 
@@ -72,6 +70,28 @@ class Moved(NamedTuple):
     change: Mapping[str, Mapping[str, Float[np.ndarray, "m q d"]]]
 
 
+class Estimate(NamedTuple):
+    """A mean over patients, and the influence of each of n patients on it; NaN and zeros where too
+    few patients have what it is the mean of."""
+
+    value: float
+    influence: Float[np.ndarray, " n"]
+    count: int
+
+    def __sub__(self, other: Estimate) -> Estimate:  # type: ignore[override]
+        return Estimate(
+            self.value - other.value, self.influence - other.influence, min(self.count, other.count)
+        )
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%, over another draw of all patients; Student's t."""
+        n = len(self.influence)
+        error = np.linalg.norm(self.influence) * np.sqrt(n / (n - 1))
+        half = float(student.ppf(0.975, max(self.count - 1, 1)) * error)
+        return self.value - half, self.value + half
+
+
 def slope(
     doses: Float[np.ndarray, " q"], change: Float[np.ndarray, "m q ..."]
 ) -> Float[np.ndarray, "m ..."]:
@@ -85,7 +105,7 @@ def slope(
 
 
 def respond(
-    x: Mapping[str, Float[np.ndarray, "n d"]],
+    x: Mapping[str, Float[np.ndarray, "n _"]],
     label: Float[np.ndarray, " n"],
     moved: Sequence[Moved],
     settings: Settings = Settings(),
@@ -94,7 +114,7 @@ def respond(
 
     Args:
         x: ``pre`` and ``ft``: embeddings of original images, a row per patient with a label.
-        label: a number per patient.
+        label: a number per patient, not the same for all.
         moved: by edit.
         settings: of folds and tests.
 
@@ -102,7 +122,7 @@ def respond(
         Three tables, which name an edit by its place, ``at``. A row per edit and stage::
 
             at, stage, n, n_outside, slope, slope_low, slope_high, slope_outside, slope_noise,
-            moved, head_r2, p_outside, p_noise, p_label, p, p_family, moves
+            moved, head_r2, p_zero, p_outside, p_noise, p, p_family, moves
 
         A row per edit, stage, arm and dose: ``at, stage, arm, dose, n, score, score_low,
         score_high``. A row per edit, stage and patient: ``at, stage, row, slope, slope_outside,
@@ -111,141 +131,116 @@ def respond(
         channels.
     """
     fold = make_folds(len(label), settings.folds, settings.seed)
-    labels = exchanged(label, settings.exchanges, settings.seed)
-    heads = {stage: fit_heads(x[stage], labels, fold) for stage in ("pre", "ft")}
-    each = [_slopes(heads, edit) for edit in moved]
-    p = _tests(moved, [one for one, _ in each], [standard for _, standard in each], settings)
-    rows, patients = [], []
-    for at, (edit, (one, _)) in enumerate(zip(moved, each, strict=True)):
-        for stage in STAGES:
+    standard = (label - label.mean()) / label.std()
+    heads = {stage: fit_heads(x[stage], standard, fold) for stage in ("pre", "ft")}
+    each = [_estimates(heads, edit) for edit in moved]
+    tested = _tests(each, settings)
+    rows, patients, doses = [], [], []
+    for at, (edit, found) in enumerate(zip(moved, each, strict=True)):
+        single = _slopes(heads, edit)
+        for place, stage in enumerate(STAGES):
             facts = {"at": at, "stage": stage}
-            rows.append(facts | _row(one[stage]) | _movement(x, edit, stage))
-            rows[-1]["head_r2"] = heads[stage].r2[0] if stage in heads else np.nan
-            rows[-1] |= {name: values[at, STAGES.index(stage)] for name, values in p.items()}
-            patients.append(pd.DataFrame(
-                facts | {"row": edit.rows, "slope": one[stage]["edit"]}
-                | {f"slope_{arm}": one[stage][arm] for arm in CONTROLS}
-            ))  # fmt: skip
+            rows.append(facts | _row(found[stage], edit) | _movement(x, edit, stage))
+            rows[-1]["head_r2"] = heads[stage].r2 if stage in heads else np.nan
+            rows[-1] |= {name: values[at, place] for name, values in tested.items()}
+            patients.append(pd.DataFrame(facts | {"row": edit.rows} | single[stage]))
+        doses.append(_by_dose(heads, edit).assign(at=at))
     table = pd.DataFrame(rows)
     table["moves"] = table["p_family"] < LEVEL
-    doses = [_by_dose(heads, edit).assign(at=at) for at, edit in enumerate(moved)]
     return table, pd.concat(doses, ignore_index=True), pd.concat(patients, ignore_index=True)
 
 
-Slopes = Mapping[str, Mapping[str, np.ndarray]]
-"""Stage -> arm -> (m,)."""
+Estimates = Mapping[str, Mapping[str, Estimate]]
+"""Stage -> ``edit``, each control, and ``edit-outside``, ``edit-noise``: the edit less these."""
 
 
-def _slopes(
-    heads: Mapping[str, Heads], edit: Moved
-) -> tuple[Slopes, Mapping[str, Float[np.ndarray, " k"]]]:
-    """Slopes of the score per patient; and per stage the mean slope of every head, in standard
-    deviations of its scores."""
-    found: dict[str, dict[str, np.ndarray]] = {}
-    mean: dict[str, np.ndarray] = {}
+def _estimates(heads: Mapping[str, Heads], edit: Moved) -> Estimates:
+    """Mean slopes of an edit, its controls and what it is beyond them."""
+    found: dict[str, dict[str, Estimate]] = {}
     for stage, head in heads.items():
-        per_dose = {arm: slope(edit.doses, edit.change[stage][arm]) for arm in edit.change[stage]}
-        own = scored(head, per_dose["edit"], edit.rows, first=False)
-        found[stage] = {"edit": own[:, 0]} | {
-            arm: scored(head, per_dose[arm], edit.rows, first=True)[:, 0] for arm in CONTROLS
+        arms = {arm: slope(edit.doses, values) for arm, values in edit.change[stage].items()}
+        beyond = {f"edit-{control}": arms["edit"] - arms[control] for control in CONTROLS}
+        found[stage] = {
+            name: _estimate(head, values, edit.rows) for name, values in (arms | beyond).items()
         }
-        spread = head.spread
-        mean[stage] = np.divide(
-            own.mean(axis=0), spread, out=np.zeros_like(spread), where=spread > 0
-        )
-    found["change"] = {arm: found["ft"][arm] - found["pre"][arm] for arm in ("edit", *CONTROLS)}
-    mean["change"] = mean["ft"] - mean["pre"]
-    return found, mean
+    found["change"] = {name: found["ft"][name] - found["pre"][name] for name in found["ft"]}
+    return found
 
 
-def _tests(
-    moved: Sequence[Moved],
-    slopes: Sequence[Slopes],
-    means: Sequence[Mapping[str, Float[np.ndarray, " k"]]],
-    settings: Settings,
-) -> dict[str, Float[np.ndarray, "e s"]]:
+def _estimate(
+    head: Heads, moved: Float[np.ndarray, "m d"], rows: Int[np.ndarray, " m"]
+) -> Estimate:
+    known = np.isfinite(moved).all(axis=1)
+    if known.sum() < FEWEST:
+        mean = float(scored(head, moved[known], rows[known]).mean()) if known.any() else np.nan
+        return Estimate(mean, np.zeros(len(head.fold)), int(known.sum()))
+    moved, rows = moved[known], rows[known]
+    mean = float(scored(head, moved, rows).mean())
+    return Estimate(mean, influence(head, moved, rows), len(rows))
+
+
+def _tests(each: Sequence[Estimates], settings: Settings) -> dict[str, Float[np.ndarray, "e s"]]:
     """p values by edit and stage."""
-    shape = (len(slopes), len(STAGES))
+    shape = (len(each), len(STAGES))
     single, family = {}, {}
-    for control in CONTROLS:
-        single[control], family[control] = _against(moved, slopes, control, settings)
-    standard = np.stack([[mean[stage] for stage in STAGES] for mean in means]).reshape(
-        -1, settings.exchanges + 1
-    )
-    single["label"], family["label"] = _exchange_test(standard)
-    out = {f"p_{name}": values.reshape(shape) for name, values in single.items()}
-    # A question that could not be asked is left out of the largest, and NaN in its own column.
-    out["p"] = np.nanmax(np.stack([*single.values()]), axis=0).reshape(shape)
-    out["p_family"] = np.nanmax(np.stack([*family.values()]), axis=0).reshape(shape)
-    few = np.array([[len(each[stage]["edit"]) < FEWEST for stage in STAGES] for each in slopes])
-    for values in out.values():
-        values[few] = np.nan
+    for name, which in (("zero", "edit"), *((c, f"edit-{c}") for c in CONTROLS)):
+        every = [found[stage][which] for found in each for stage in STAGES]
+        own = np.array([found[stage]["edit"].value for found in each for stage in STAGES])
+        values = np.array([one.value for one in every])
+        counts = np.array([one.count for one in every])
+        there = counts >= FEWEST
+        tested = influence_test(
+            np.where(there, values, 0.0),
+            np.stack([one.influence for one in every], axis=1),
+            # Student's t of as many as are edited, at the least: a head rests on more.
+            int(counts[there].min()) if there.any() else 2,
+            flips=settings.flips, seed=settings.seed,
+        )  # fmt: skip
+        # A difference against the sign of the slope says that the control moved more: no response.
+        agrees = values * own > 0
+        for into, p in ((single, tested.p), (family, tested.p_maxt)):
+            into[name] = np.where(there, np.where(agrees, p, 1.0), np.nan).reshape(shape)
+    out = {f"p_{name}": values for name, values in single.items()}
+    for name, of in (("p", single), ("p_family", family)):
+        # A question that cannot be asked for want of a control is left out; not so the others.
+        most = np.fmax(np.fmax(of["zero"], of["outside"]), of["noise"])
+        out[name] = np.where(np.isnan(of["zero"]), np.nan, most)
     return out
 
 
-def _against(
-    moved: Sequence[Moved], slopes: Sequence[Slopes], control: str, settings: Settings
-) -> tuple[np.ndarray, np.ndarray]:
-    """p of each edit and stage against one control, by itself and for all together.
-
-    A difference whose sign is not that of the edit's own mean slope says that the control moved
-    more, and counts as none: its p is 1.
-    """
-    columns, agrees, there, rows = [], [], [], []
-    for edit, each in zip(moved, slopes, strict=True):
-        for stage in STAGES:
-            difference = each[stage]["edit"] - each[stage][control]
-            known = np.isfinite(difference)
-            columns.append(np.where(known, difference, 0.0))
-            rows.append(edit.rows)
-            there.append(int(known.sum()) >= FEWEST)
-            mean = each[stage]["edit"][known].mean() if known.any() else 0.0
-            agrees.append(mean * difference[known].sum() > 0)
-    # One sign per patient for all edits. Who lacks an edit, or its control, adds nothing to a sum
-    # and nothing to its spread.
-    everybody = np.unique(np.concatenate(rows))
-    padded = np.zeros((len(everybody), len(columns)))
-    for column, (own, values) in enumerate(zip(rows, columns, strict=True)):
-        padded[np.searchsorted(everybody, own), column] = values
-    size = len(everybody)
-    tested = sign_flip_test(padded, np.arange(size), flips=settings.flips, seed=settings.seed)
-    out = []
-    for values in (tested.p, tested.p_maxt):
-        out.append(np.where(there, np.where(agrees, values, 1.0), np.nan))
-    return out[0], out[1]
+def _slopes(heads: Mapping[str, Heads], edit: Moved) -> dict[str, dict[str, np.ndarray]]:
+    """Slopes of single patients by stage."""
+    names = {"edit": "slope"} | {control: f"slope_{control}" for control in CONTROLS}
+    found = {
+        stage: {
+            names[arm]: scored(head, slope(edit.doses, values), edit.rows)
+            for arm, values in edit.change[stage].items()
+        }
+        for stage, head in heads.items()
+    }
+    found["change"] = {name: found["ft"][name] - found["pre"][name] for name in names.values()}
+    return found
 
 
-def _exchange_test(means: Float[np.ndarray, "e k"]) -> tuple[np.ndarray, np.ndarray]:
-    """p of mean slopes (first column) among those of exchanged labels, single and for all."""
-    size = np.sqrt(np.mean(np.square(means), axis=1, keepdims=True))
-    z = np.abs(np.divide(means, size, out=np.zeros_like(means), where=size > 0))
-    observed = z[:, :1] * (1 - 1e-9)
-    count = means.shape[1]
-    single = (z >= observed).sum(axis=1) / count
-    family = (z.max(axis=0) >= observed).sum(axis=1) / count
-    return single, family
-
-
-def _row(slopes: Mapping[str, np.ndarray]) -> dict[str, float]:
-    own = slopes["edit"]
-    low, high = _interval(own)
-    known = np.isfinite(slopes["outside"])
+def _row(found: Mapping[str, Estimate], edit: Moved) -> dict[str, Any]:
+    low, high = found["edit"].interval
+    few = found["edit"].count < FEWEST
     return {
-        "n": len(own),
-        "n_outside": int(known.sum()),
-        "slope": float(own.mean()),
-        "slope_low": low,
-        "slope_high": high,
-        "slope_outside": float(slopes["outside"][known].mean()) if known.any() else np.nan,
-        "slope_noise": float(slopes["noise"].mean()),
+        "n": len(edit.rows),
+        "n_outside": found["edit-outside"].count,
+        "slope": found["edit"].value,
+        "slope_low": np.nan if few else low,
+        "slope_high": np.nan if few else high,
+        "slope_outside": found["outside"].value,
+        "slope_noise": found["noise"].value,
     }
 
 
 def _movement(
-    x: Mapping[str, Float[np.ndarray, "n d"]], edit: Moved, stage: str
+    x: Mapping[str, Float[np.ndarray, "n _"]], edit: Moved, stage: str
 ) -> dict[str, float]:
     """Length of the mean slope of the embedding."""
-    if stage not in x:
+    if stage not in x or not len(edit.rows):
         return {"moved": np.nan}
     spread = x[stage].std(axis=0, dtype=np.float64)
     mean = slope(edit.doses, edit.change[stage]["edit"]).mean(axis=0)
@@ -258,21 +253,11 @@ def _by_dose(heads: Mapping[str, Heads], edit: Moved) -> pd.DataFrame:
     rows = []
     for stage, head in heads.items():
         for arm, change in edit.change[stage].items():
-            scores = scored(head, change, edit.rows, first=True)[..., 0]
-            for dose, values in zip(edit.doses, scores.T, strict=True):
-                known = values[np.isfinite(values)]
-                low, high = _interval(known)
+            for at, dose in enumerate(edit.doses):
+                one = _estimate(head, change[:, at], edit.rows)
+                low, high = one.interval if one.count >= FEWEST else (np.nan, np.nan)
                 rows.append({
-                    "stage": stage, "arm": arm, "dose": dose, "n": len(known),
-                    "score": float(known.mean()) if len(known) else np.nan,
-                    "score_low": low, "score_high": high,
+                    "stage": stage, "arm": arm, "dose": float(dose), "n": one.count,
+                    "score": one.value, "score_low": low, "score_high": high,
                 })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _interval(values: Float[np.ndarray, " m"]) -> tuple[float, float]:
-    """95% interval of the mean over patients, Student's t; NaN of fewer than two."""
-    if len(values) < 2:
-        return np.nan, np.nan
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
