@@ -77,7 +77,7 @@ class Config:
     spacing: tuple[float, float, float] | None = None
     """Voxel size along x, y, z, in mm; default 0.5 0.5 1.0, of single slices 1 1 1."""
     label: tuple[str, ...] = ()
-    """Mask values that make a region, such as gland=1,2 lesion=3; every value above 0 by default."""
+    """Mask values that make a region, as in gland=1,2 lesion=3; every value above 0 by default."""
     nifti_form: NiftiForm | None = None
     """Which placement of a NIfTI header to use, qform or sform."""
     modalities: tuple[str, ...] = ()

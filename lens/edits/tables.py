@@ -76,6 +76,15 @@ class Tables:
     patients: pd.DataFrame
     features: pd.DataFrame = field(default_factory=pd.DataFrame)
 
+    @classmethod
+    def together(cls, parts: Sequence[Tables]) -> Tables:
+        """The tables of several tasks as one; the features are those of the first, being alike."""
+        joined = [
+            pd.concat([getattr(part, name) for part in parts], ignore_index=True)
+            for name in ("edits", "doses", "patients")
+        ]
+        return cls(*joined, parts[0].features)
+
     def write(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Writes the files; the table that the report looks for last."""
         names = {"doses": self.doses, "patients": self.patients}
