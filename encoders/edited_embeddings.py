@@ -37,12 +37,15 @@ class EditSettings:
         embedding: as of the originals, without windows.
         edge_mm: of `lens.edits.versions.Editable`.
         seed: of texture and noise.
+        anew: standardise an edited image by itself, as a real one would be; otherwise as the
+            original, so that the edit stays in its region.
     """
 
     targets: tuple[Target, ...]
     embedding: EmbeddingSettings
     edge_mm: float = 0.0
     seed: int = 0
+    anew: bool = False
 
     def versions(self) -> int:
         """Edited images per patient and encoder."""
@@ -141,7 +144,7 @@ def edit_case(
         roi: editable(case, roi, edge_mm=settings.edge_mm, seed=settings.seed)
         for roi in dict.fromkeys(target.roi for target in settings.targets)
     }
-    scalings = next(iter(ready.values())).scalings
+    scalings = None if settings.anew else next(iter(ready.values())).scalings
 
     def embedded(versions: Sequence[Case]) -> dict[str, np.ndarray]:
         volumes = [

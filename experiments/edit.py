@@ -59,6 +59,9 @@ class Config:
     edge: float = 0.0
     """Distance from the contour (mm) over which an edit rises to its full size inside; 0 is a hard
     edge. Edits that move the contour have none."""
+    standardise: Literal["original", "edited"] = "original"
+    """By what an edited image is standardised where its kind asks for it (docs/intensities.md): by
+    the original, so that the edit stays in its region, or by itself, as a real image would be."""
     patients: int = 60
     """Patients that are edited, drawn from those with a label. Heads are fitted to all of them."""
     part: Literal["all", "train", "val", "test"] = "all"

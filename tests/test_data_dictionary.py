@@ -19,6 +19,7 @@ from experiments.sweep import job
 from lens.report.results import FILES, SCOPE_FILES, TASK_FILES
 from lens.settings import changed
 from lens.verdicts.rules import VERDICTS, withheld
+from tests.edits.builders import tables as edited_tables
 from tests.planted import plant
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -75,6 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out=folder / "run",
     )  # fmt: skip
     assert job(changed(config, **SMALL)) == 3, "done with a patient set aside"
+    edited_tables().write(folder / "run/edits", {})
     return folder / "run"
 
 

@@ -35,8 +35,9 @@ from experiments.common.outlook import Outlook, Step, several
 from lens.cohort import CaseFiles, Cohort, parse_labels, read_case
 from lens.edits.catalogue import parse_doses, parse_edits, targets
 from lens.edits.features import measure_again
+from lens.edits.files import SHEET
 from lens.edits.responses import LEVEL, Settings
-from lens.edits.tables import SHEET, Effects, Originals, Tables, assemble
+from lens.edits.tables import Effects, Originals, Tables, assemble
 from lens.edits.versions import Editable, editable
 from lens.errors import CaseError, InputError
 from lens.files import write_json
@@ -126,13 +127,21 @@ def check(config: Config, names: Names, cache: Path) -> Plan:
         flag = "--encoder-pre" if name == PRE else f"--encoder-ft {name}"
         header = check_encoder(source, flag, settings=embedding, output=config.output)
         check_settings(header.config, embedding)
+    few = _one_study_each(cohort, list(labels.values()), config)
+    for task, column in labels.items():
+        given = [files.labels[column] for files in few.cases if column in files.labels]
+        _numbers(cohort.path, task, column, given)
     wanted = check_parameters(config.parameters, cohort, embedding.labels or {})
     return Plan(
         config,
-        _one_study_each(cohort, list(labels.values()), config),
+        few,
         labels,
         EditSettings(
-            targets(edits, regions, config.images or seen), embedding, config.edge, config.seed
+            targets(edits, regions, config.images or seen),
+            embedding,
+            config.edge,
+            config.seed,
+            config.standardise == "edited",
         ),
         {PRE: config.encoder_pre, **sources},
         wanted if config.features else {},
@@ -320,7 +329,11 @@ def _measure(plan: Plan, cases: Sequence[CaseFiles]) -> tuple[list[Measured], li
         ready = _editable(plan, files)
         for at, target in enumerate(every):
             try:
-                out[at].append(measure_again(ready[target.roi], target, plan.parameters))
+                out[at].append(
+                    measure_again(
+                        ready[target.roi], target, plan.parameters, anew=plan.settings.anew
+                    )
+                )
             except CaseError as error:
                 if error.stage != "edit":  # those are told by the embeddings already
                     errors.append(error)
@@ -336,21 +349,23 @@ def _rows(
     values = {files.patient_id: files.labels.get(column) for files in plan.cohort.cases}
     known = [patient for patient in before if patient in after and values.get(patient) is not None]
     x = np.stack([before[p] for p in known]), np.stack([after[p] for p in known])
-    return known, (*x, _numbers(plan, task, column, [values[p] for p in known]))
+    return known, (*x, _numbers(plan.cohort.path, task, column, [values[p] for p in known]))
 
 
-def _numbers(plan: Plan, task: str, column: str, values: Sequence[Any]) -> dict[str, np.ndarray]:
+def _numbers(
+    manifest: Path, task: str, column: str, values: Sequence[Any]
+) -> dict[str, np.ndarray]:
     """The label as numbers: one task, or one per class."""
     if len(values) < FEWEST:
-        raise InputError(f"{plan.cohort.path}: {column}: fewer than {FEWEST} patients have it")
+        raise InputError(f"{manifest}: {column}: fewer than {FEWEST} patients have it")
     if len(set(values)) < 2:
-        raise InputError(f"{plan.cohort.path}: {column} is the same for all patients")
+        raise InputError(f"{manifest}: {column} is the same for all patients")
     if not any(isinstance(value, str) for value in values):
         return {task: np.array(values, float)}
     classes = sorted({str(value) for value in values})
     if len(classes) > MOST_CLASSES:
         raise InputError(
-            f"{plan.cohort.path}: {column} has {len(classes)} different names; give a column of "
+            f"{manifest}: {column} has {len(classes)} different names; give a column of "
             f"numbers, or of at most {MOST_CLASSES} classes"
         )
     given = np.array([str(value) for value in values])

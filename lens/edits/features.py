@@ -6,29 +6,38 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import SimpleITK as sitk
 
+from lens.cohort.case import Case
 from lens.edits.catalogue import Target
 from lens.edits.versions import Editable, edited
 from lens.radiomics.extract import columns, extract_regions, scaling_of
-from lens.radiomics.names import parse_columns
+from lens.radiomics.names import column_name, parse_columns
 from lens.radiomics.parameters import Parameters, parameters_for
 
 KINDS_2D = {"original_shape_VoxelVolume": "original_shape2D_PixelSurface"}
 """Feature of a volume -> its like of a single slice."""
 
 
+LARGEST = 100.0
+"""Standard deviations beyond which a change is no size: PyRadiomics gives a number of its own to a
+feature that is not defined, such as a coarseness of 1e6 to a region of one gray level."""
+
+
 def measure_again(
-    of: Editable, target: Target, parameters: Mapping[str, Parameters]
+    of: Editable, target: Target, parameters: Mapping[str, Parameters], *, anew: bool = False
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Features of the region before and after an edit, at the edit's largest dose above zero.
 
     Measured as the radiomics table is, but standardised as the original image was: the edit is
-    then all that differs. The region after an edit of the contour is the moved one.
+    then all that differs. The region after an edit of the contour is the moved one, and its volume
+    is told whether or not the parameters ask for shape.
 
     Args:
         of: the case.
         target: edit, region and image; of an edit that moves contours the first image is measured.
         parameters: by modality.
+        anew: standardise the edited image by itself.
 
     Returns:
         Value by column before, and after.
@@ -46,11 +55,23 @@ def measure_again(
             case.patient_id, case.study_id, only, case.masks, case.notes, kinds=case.kinds
         )
         scalings = {
-            name: scaling_of(of.case, name, parameters_for(parameters, name)) for name in measured
+            name: scaling_of(case if anew else of.case, name, parameters_for(parameters, name))
+            for name in measured
         }
         regions = extract_regions(part, parameters, scalings=scalings, rois=(target.roi,))
-        found.append(columns(regions))
+        found.append(columns(regions) | _volume(case, target, measured[0]))
     return found[0], found[1]
+
+
+def _volume(case: Case, target: Target, modality: str) -> dict[str, float]:
+    """Volume of the region in mm3, as PyRadiomics counts voxels, where its contour is edited."""
+    mask = case.masks[target.roi]
+    flat = mask.GetSize()[2] == 1
+    if not target.edit.moves_contours or flat:
+        return {}
+    voxels = np.count_nonzero(sitk.GetArrayViewFromImage(mask))
+    volume = float(voxels * np.prod(mask.GetSpacing()))
+    return {column_name(modality, target.roi, "original_shape_VoxelVolume"): volume}
 
 
 def changes(
@@ -97,9 +118,10 @@ def summary(target: Target, table: pd.DataFrame) -> dict[str, object]:
         measured), ``feature_change`` in its unit, ``feature_change_sd``; ``on_target_sd`` and
         ``off_target_sd``, the median size of the change in standard deviations over the features of
         the edit's classes and over all others; ``off_target_feature`` that changed most among
-        these, and ``off_target_largest_sd``.
+        these, and ``off_target_largest_sd``. Changes beyond `LARGEST` are passed over.
     """
-    size = table.assign(size=table["change_sd"].abs()).dropna(subset=["size"])
+    size = table.assign(size=table["change_sd"].abs())
+    size = size[size["size"] <= LARGEST]
     on, off = size[size["on_target"]], size[~size["on_target"]]
     wanted = target.edit.feature()
     names = {wanted, KINDS_2D.get(wanted, wanted)}

@@ -16,21 +16,6 @@ from lens.edits.responses import Moved, Settings, respond
 from lens.edits.versions import ARMS
 from lens.files import write_json, write_table
 
-FILES = {
-    "edits.csv": "response of the task score to every edit, with its tests",
-    "edits-doses.csv": "the score at each dose",
-    "edits-patients.csv": "slopes of single patients",
-    "edits-features.csv": "change of every radiomic feature by every edit",
-    "edits.json": "settings of the edits",
-}
-"""Files of a folder of edits; the one of features is absent where none were measured."""
-
-SHEET = "edits-sheet.json"
-"""Pictures of edited images of one patient, without a name; absent with ``--anonymise``."""
-
-IN_RUN = "edits"
-"""Folder in that of a run, in which the report looks for them."""
-
 
 @dataclass(frozen=True)
 class Originals:
@@ -69,7 +54,7 @@ class Effects:
 
 @dataclass(frozen=True)
 class Tables:
-    """As in `FILES`."""
+    """As in `lens.edits.files`."""
 
     edits: pd.DataFrame
     doses: pd.DataFrame

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import lens.edits.files as edit_files
 from lens.errors import FAILURE_COLUMNS, InputError
 from lens.files import read_table, write_arrays, write_json, write_table
 from lens.formulas import read_csv
@@ -61,7 +62,10 @@ TASK_FILES = {
 """Files of a task, in ``<task>``; absent without a table of exposure: the last. Runs of earlier
 versions lack the two before it."""
 
-FILES = RUN_FILES | SCOPE_FILES | TASK_FILES
+EDIT_FILES = {f"{edit_files.IN_RUN}/{name}": text for name, text in edit_files.FILES.items()}
+"""Files of radiomic edits in the run folder, absent unless `experiments.edit` wrote them there."""
+
+FILES = RUN_FILES | SCOPE_FILES | TASK_FILES | EDIT_FILES
 
 PAPER_FILES = {
     "card.json": "the run's lens card, without patients",
@@ -93,8 +97,16 @@ COLUMNS = {
         "predicted_ft", "value_pre", "value_ft",
     ),
     "moved.parquet": ("patient_id", "n_features", "moved", "error_pre", "error_ft"),
+    "edits/edits.csv": (
+        "task", "edit", "roi", "modality", "stage", "n", "slope", "slope_low", "slope_high",
+        "slope_outside", "slope_noise", "head_r2", "p_outside", "p", "p_family", "moves",
+        "feature", "feature_change_sd", "off_target_sd",
+    ),
 }  # fmt: skip
 """Columns without which a table cannot be shown."""
+
+EDITS, SHEET = f"{edit_files.IN_RUN}/edits.csv", f"{edit_files.IN_RUN}/{edit_files.SHEET}"
+"""Table and pictures of edits, in the run folder."""
 
 LISTS = ("failures.csv", "dropped.csv")
 """Tables of text that may be without rows."""
@@ -158,12 +170,16 @@ class Results:
         scopes: by name; ``run["tasks"]`` holds the name of each task's scope.
         tasks: task name -> tables.
         failures: patients set aside.
+        edits: of `lens.edits.tables`; no rows without any.
+        edits_sheet: pictures of edited images (`lens.report.edits_sheet`); empty without any.
     """
 
     run: dict[str, Any]
     scopes: dict[str, Scope]
     tasks: dict[str, TaskTables]
     failures: pd.DataFrame
+    edits: pd.DataFrame = field(default_factory=pd.DataFrame)
+    edits_sheet: dict[str, Any] = field(default_factory=dict)
 
     def tables(self, name: str) -> list[pd.DataFrame]:
         """The tables of a name that have rows: one per scope or task, or the only one of the run.
@@ -268,6 +284,8 @@ def read_results(folder: Path) -> Results:
         scopes=scopes,
         tasks={task: _read_task(folder / task) for task in run["tasks"]},
         failures=_read_table(folder, "failures.csv") if failed else pd.DataFrame(),
+        edits=_read_table(folder, EDITS) if (folder / EDITS).is_file() else pd.DataFrame(),
+        edits_sheet=_read_json(folder, SHEET) if (folder / SHEET).is_file() else {},
     )
 
 
@@ -333,7 +351,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _unusable(path: Path, name: str, problem: str) -> InputError:
-    return InputError(f"{path} ({FILES[name]}): {problem}; {REMEDY}")
+    return InputError(f"{path} ({FILES.get(name, name)}): {problem}; {REMEDY}")
 
 
 def _decoder_arrays(stage: str, decoder: Decoder) -> Mapping[str, np.ndarray]:

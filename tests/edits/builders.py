@@ -6,7 +6,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from lens.cohort.case import Case
-from lens.edits.catalogue import Edit, parse_edits
+from lens.edits.catalogue import Edit, parse_edits, targets
+from lens.edits.responses import Settings
+from lens.edits.tables import Effects, Originals, Tables, assemble
 from lens.edits.versions import Editable, editable
 
 
@@ -49,3 +51,33 @@ def edit(name: str, *doses: float, flat: bool = False) -> Edit:
 
 def voxels(made: Case, name: str = "t2") -> np.ndarray:
     return sitk.GetArrayFromImage(made.images[name])
+
+
+def tables(seed: int = 0, *, tasks: tuple[str, ...] = ("cls",), n: int = 40, m: int = 16) -> Tables:
+    """Tables of three edits of made-up embeddings; the first moves the score after fine-tuning."""
+    rng, d = np.random.default_rng(seed), 6
+    found = targets(parse_edits(["shift", "grow"], {}, flat=False), ["lesion"], ["t2", "dwi"])
+    labels = {task: rng.normal(size=n) for task in tasks}
+    label = labels[tasks[0]]
+    x = rng.normal(size=(n, d))
+    x[:, 0] = label + 0.2 * rng.normal(size=n)
+    pre, ft, rms = [], [], []
+    for at, target in enumerate(found):
+        doses = np.array(target.edit.doses)
+        shape = (m, len(doses), 3, d)
+        small = [0.05 * rng.normal(size=shape) for _ in range(2)]
+        if at == 0:
+            small[1][:, :, 0, 0] += doses
+        if at == 2:
+            small[0][:, :, 1], small[1][:, :, 1] = np.nan, np.nan
+        pre.append(small[0])
+        ft.append(small[1])
+        rms.append(np.abs(rng.normal(size=shape[:3])))
+    kinds = [np.array([kind] * m) for kind in ("copy", "shell", "none")]
+    before = [{"t2.lesion.original_firstorder_Mean": float(v)} for v in range(4)]
+    after = [{name: value + 2.0 for name, value in row.items()} for row in before]
+    ids = np.array([f"P{number:02d}" for number in range(n)])
+    return assemble(
+        found, Originals(ids, x, x, labels), Effects(np.arange(m), pre, ft, rms, rms, kinds),
+        Settings(flips=199), [(before, after), ((), ()), ((), ())],
+    )  # fmt: skip
