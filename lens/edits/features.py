@@ -127,9 +127,9 @@ def summary(target: Target, table: pd.DataFrame) -> dict[str, object]:
     names = {wanted, KINDS_2D.get(wanted, wanted)}
     found = table[table["column"].str.split(".", n=2).str[2].isin(names)]
     if found.empty and len(on):
-        found = on.loc[[on["size"].idxmax()]]
+        found = on.nlargest(1, "size")
     own = found.iloc[0] if len(found) else None
-    worst = off.loc[off["size"].idxmax()] if len(off) else None
+    worst = off.nlargest(1, "size").iloc[0] if len(off) else None
     return {
         "feature": "" if own is None else own["column"],
         "feature_change": np.nan if own is None else own["change"],

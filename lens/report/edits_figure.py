@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -60,7 +61,7 @@ def edits_figure(edits: pd.DataFrame) -> Figure:
     return figure
 
 
-def _row(axes: mpl.axes.Axes, row: pd.Series, stage: str, y: float) -> None:
+def _row(axes: Axes, row: pd.Series, stage: str, y: float) -> None:
     ends = row[["slope_low", "slope_high"]].to_numpy(float)
     if np.isfinite(ends).all():
         axes.plot(ends, [y, y], color=COLOURS[stage], lw=2, alpha=0.6)
