@@ -145,6 +145,27 @@ def embed_cohort(
     return _in_order(cohort, rows, layer), tuple(errors)
 
 
+def embed_versions(
+    encoder: Encoder | FunctionEncoder,
+    volumes: Sequence[Float[np.ndarray, "d h w c"]],
+    mask: Bool[np.ndarray, "d h w"] | None,
+    settings: EmbeddingSettings,
+    batch_size: int,
+) -> Float[np.ndarray, "n f"]:
+    """Embeddings of versions of one case, none of which need be finite.
+
+    Args:
+        encoder: as in `embed_cohort`; a ViT of colour images as it reads one modality.
+        volumes: of `lens.cohort.stack`, at most `batch_size` of them.
+        mask: region that embeddings are averaged over; None for the whole crop.
+        settings, batch_size: as in `embed_cohort`.
+    """
+    if isinstance(encoder, ViT) and len(settings.modalities) == 1 < encoder.config.in_channels:
+        encoder = grey(encoder)
+    reads = [_Read(volume, mask, ()) for volume in volumes]
+    return np.stack(list(_rows(encoder, reads, settings, batch_size)))
+
+
 def count_embedded(
     cohort: Cohort, encoder: Encoder | FunctionEncoder, settings: EmbeddingSettings, cache: Path
 ) -> int:

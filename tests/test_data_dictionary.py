@@ -20,6 +20,7 @@ from experiments.sweep import job
 from lens.report.results import FILES, SCOPE_FILES, TASK_FILES
 from lens.settings import changed
 from lens.verdicts.rules import VERDICTS, withheld
+from tests.edits.builders import tables as edited_tables
 from tests.planted import plant
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -89,6 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert job(changed(config, **SMALL)) == 3, "done with a patient set aside"
     age = (f"{folder / 'labels.csv'}:age",)
     assert amnesic.job(amnesic.Config(folder / "run", age, draws=19, bootstraps=20, folds=2)) == 0
+    edited_tables().write(folder / "run/edits", {})
     return folder / "run"
 
 

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 JOBS = (
     "sweep", "prepare", "radiomics", "repeatability", "convert", "pretrain", "finetune", "embed",
-    "doctor", "amnesic", "report", "compare",
+    "doctor", "amnesic", "edit", "report", "compare",
 )  # fmt: skip
 """The modules of ``experiments`` that are jobs, in the order of the list that ``--help`` prints."""
 

@@ -122,16 +122,21 @@ def box_about(
 
 
 def encoder_input(
-    image: sitk.Image, modality: str, kind: Kind, masks: Iterable[sitk.Image]
+    image: sitk.Image,
+    modality: str,
+    kind: Kind,
+    masks: Iterable[sitk.Image],
+    scaled: Scaling | None = None,
 ) -> Float32[np.ndarray, "d h w"]:
     """An image as an encoder sees it, without units.
 
     ``mr`` and maps without a fixed scale: standard scores over the surroundings of the regions,
     zeros stay zero. Maps with one (`UNIT_SCALES`): on that scale, zeros stay zero. ``ct``:
-    `WINDOW_HU` onto -1 to 1. ``8-bit``: onto 0 to 1.
+    `WINDOW_HU` onto -1 to 1. ``8-bit``: onto 0 to 1. `scaled` takes the place of mean and standard
+    deviation of the surroundings, as for an image of which a part was edited.
     """
     voxels = sitk.GetArrayFromImage(image)
-    return encoder_voxels(voxels, modality, kind, lambda: surroundings(image, masks))
+    return encoder_voxels(voxels, modality, kind, lambda: surroundings(image, masks), scaled)
 
 
 def encoder_voxels(
@@ -139,6 +144,7 @@ def encoder_voxels(
     modality: str,
     kind: Kind,
     box: Callable[[], tuple[slice, ...]],
+    scaled: Scaling | None = None,
 ) -> Float32[np.ndarray, "d h w"]:
     """`encoder_input` of voxels in memory.
 
@@ -147,6 +153,7 @@ def encoder_voxels(
         modality: its name.
         kind: what its numbers mean.
         box: gives the surroundings of the regions (`box_about`), which not every kind needs.
+        scaled: mean and standard deviation in place of those over this box.
     """
     voxels = voxels.astype(np.float32)
     if kind == "ct":
@@ -155,7 +162,7 @@ def encoder_voxels(
     if kind == "8-bit":
         return voxels / np.float32(GRAY)
     fixed = UNIT_SCALES.get(modality) if kind == "units" else None
-    mean, sd = fixed or _scaling(voxels, box())
+    mean, sd = fixed or scaled or _scaling(voxels, box())
     # In double precision, since intensities may be large beside their spread.
     out = ((voxels.astype(np.float64) - mean) / sd).astype(np.float32)
     out[voxels == 0] = 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Bool, Float32, Shaped
 
 from lens.cohort.case import Case
-from lens.cohort.intensities import encoder_input, kind_of, outside_value
+from lens.cohort.intensities import Scaling, encoder_input, kind_of, outside_value
 from lens.cohort.prostate import channels as default_channels
 from lens.errors import CaseError
 
@@ -20,6 +22,7 @@ def stack(
     *,
     shape: tuple[int, int, int] = SHAPE,
     modalities: tuple[str, ...] | None = None,
+    scalings: Mapping[str, Scaling] | None = None,
 ) -> Float32[np.ndarray, "d h w c"]:
     """Stacks the images of a case into one volume.
 
@@ -31,6 +34,8 @@ def stack(
         shape: (D, H, W) in voxels of the case's grid, along z, y and x.
         modalities: the channels, one that the case lacks is all zeros; by default the images of
             the case (`lens.cohort.prostate.channels`).
+        scalings: modality -> mean and standard deviation that take the place of those of the image,
+            as for a case of which a part was edited.
 
     Returns:
         The volume (D, H, W, C), without units.
@@ -54,7 +59,9 @@ def stack(
     for channel, name in enumerate(modalities):
         if name in case.images:
             kind = kind_of(name, case.kinds)
-            seen = encoder_input(case.images[name], name, kind, case.masks.values())
+            seen = encoder_input(
+                case.images[name], name, kind, case.masks.values(), (scalings or {}).get(name)
+            )
             volume[..., channel] = _crop_or_pad(seen, shape, outside_value(kind))
             if np.ptp(volume[..., channel]) == 0:
                 raise _nothing_seen(case, name, shape)

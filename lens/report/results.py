@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+import lens.edits.files as edit_files
 from lens.cache import read_record
 from lens.errors import FAILURE_COLUMNS, InputError
 from lens.files import read_table
@@ -55,7 +56,10 @@ TASK_FILES = {
 layers: the two before it. Runs of earlier versions lack the tables of patients. Those of
 ``experiments.amnesic`` are written by it alone."""
 
-FILES = RUN_FILES | SCOPE_FILES | TASK_FILES
+EDIT_FILES = {f"{edit_files.IN_RUN}/{name}": text for name, text in edit_files.FILES.items()}
+"""Files of radiomic edits in the run folder, absent unless `experiments.edit` wrote them there."""
+
+FILES = RUN_FILES | SCOPE_FILES | TASK_FILES | EDIT_FILES
 
 AMNESIC_RECORD = "amnesic.json"
 """Beside ``amnesic.csv``: how it was made, and from what."""
@@ -99,8 +103,16 @@ COLUMNS = {
         "score_before", "score_after", "loss", "loss_low", "loss_high", "null_mean", "null_q05",
         "null_q95", "p_maxt", "p_rank_maxt", "left_linear", "left_nonlinear", "finding",
     ),
+    "edits/edits.csv": (
+        "task", "edit", "roi", "modality", "stage", "n", "slope", "slope_low", "slope_high",
+        "slope_outside", "slope_noise", "head_r2", "p_outside", "p", "p_family", "moves",
+        "feature", "feature_change_sd", "off_target_sd",
+    ),
 }  # fmt: skip
 """Columns without which a table cannot be shown."""
+
+EDITS, SHEET = f"{edit_files.IN_RUN}/edits.csv", f"{edit_files.IN_RUN}/{edit_files.SHEET}"
+"""Table and pictures of edits, in the run folder."""
 
 LISTS = ("failures.csv", "dropped.csv")
 """Tables of text that may be without rows."""
@@ -168,12 +180,16 @@ class Results:
         scopes: by name; ``run["tasks"]`` holds the name of each task's scope.
         tasks: task name -> tables.
         failures: patients set aside.
+        edits: of `lens.edits.tables`; no rows without any.
+        edits_sheet: pictures of edited images (`lens.report.edits_sheet`); empty without any.
     """
 
     run: dict[str, Any]
     scopes: dict[str, Scope]
     tasks: dict[str, TaskTables]
     failures: pd.DataFrame
+    edits: pd.DataFrame = field(default_factory=pd.DataFrame)
+    edits_sheet: dict[str, Any] = field(default_factory=dict)
 
     def tables(self, name: str) -> list[pd.DataFrame]:
         """The tables of a name that have rows: one per scope or task, or the only one of the run.
@@ -206,6 +222,8 @@ def read_results(folder: Path) -> Results:
         scopes=scopes,
         tasks={task: _read_task(folder, task, run) for task in run["tasks"]},
         failures=_read_table(folder, "failures.csv") if failed else pd.DataFrame(),
+        edits=_read_table(folder, EDITS) if (folder / EDITS).is_file() else pd.DataFrame(),
+        edits_sheet=_read_json(folder, SHEET) if (folder / SHEET).is_file() else {},
     )
 
 
@@ -286,4 +304,4 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 def unusable(path: Path, name: str, problem: str) -> InputError:
     """The error for one of the `FILES`: what it holds, what is wrong with it, what to do."""
-    return InputError(f"{path} ({FILES[name]}): {problem}; {REMEDY}")
+    return InputError(f"{path} ({FILES.get(name, name)}): {problem}; {REMEDY}")

@@ -11,7 +11,7 @@ from lens.names import name_problem
 
 RESERVED = (
     "pre", "figures", "tables", "scopes", "doctor", "encoders", "embeddings", "cohort", "volumes",
-    "training", "radiomics-cache", "embeddings-cache",
+    "training", "radiomics-cache", "embeddings-cache", "edits",
 )  # fmt: skip
 """Names that a run folder has for things of its own."""
 
