@@ -204,7 +204,7 @@ def _write(config: Config, inputs: dict[str, str], table: _Table) -> None:
     """``amnesic.csv`` and, last, ``amnesic.json``, without which the table is not shown."""
     from dataclasses import asdict
 
-    from lens.report.results import write_amnesic
+    from lens.report.writing import write_amnesic
 
     facts = {
         "by": config.by,

@@ -42,7 +42,7 @@ SECTIONS: tuple[Section, ...] = (
             encoding_section.SECTION,
             layers_section.SECTION,
             amnesic_section.SECTION,
-        ),  # fmt: skip
+        ),
     ),
     paper_table_section.SECTION,
     by_task(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lens.files import write_arrays, write_json, write_table
 from lens.paper.shift import Shift
@@ -16,7 +17,7 @@ from lens.probes.scaling import MinMax
 from lens.probes.sweep import Sweep
 from lens.report.figures import save
 from lens.report.power_figure import power_figure
-from lens.report.results import unusable
+from lens.report.results import AMNESIC_RECORD, unusable
 from lens.study.study import Study
 from lens.verdicts.doctor_summary import Diagnosis
 from lens.verdicts.patients import Patients
@@ -76,6 +77,22 @@ def write_patients(folder: Path, patients: Patients) -> None:
     """Writes the tables of single patients of one task into its folder."""
     write_table(patients.predictions, folder / "patients.parquet")
     write_table(patients.moved, folder / "moved.parquet")
+
+
+def write_amnesic(
+    folder: Path, table: pd.DataFrame, facts: Mapping[str, Any], inputs: Mapping[str, str]
+) -> None:
+    """Writes ``amnesic.csv`` of a task and, last, what it was made from and how.
+
+    Args:
+        folder: of the task.
+        table: of `lens.amnesic.table`.
+        facts: settings, for ``amnesic.json``.
+        inputs: of the run, by which a later reader tells whether the table is about this run.
+    """
+    (folder / AMNESIC_RECORD).unlink(missing_ok=True)
+    write_table(table, folder / "amnesic.csv")
+    write_json(folder / AMNESIC_RECORD, {**facts, "of_inputs": sorted(inputs.values())})
 
 
 def write_diagnosis(folder: Path, diagnosis: Diagnosis, facts: Mapping[str, Any]) -> None:
