@@ -128,8 +128,9 @@ def _what(material: Material) -> dict[str, tuple[np.ndarray, list[Cluster]]]:
     """Values and clusters: the factors themselves, and the features that measure one of them."""
     factors = material.factors
     owner = owners(shares_of_factors(material.r, factors))
-    measured = [Cluster(n, np.flatnonzero(owner == n)) for n in factors if (owner == n).any()]
-    alone = [Cluster(str(n), np.array([at])) for at, n in enumerate(factors)]
+    names = [str(name) for name in factors]
+    measured = [Cluster(n, np.flatnonzero(owner == n)) for n in names if (owner == n).any()]
+    alone = [Cluster(name, np.array([at])) for at, name in enumerate(names)]
     return {"factors": (factors.to_numpy(), alone), "features": (material.r, measured)}
 
 
@@ -199,7 +200,7 @@ def _counts(rows: pd.DataFrame) -> dict[str, int]:
         counts[f"{who}_erased"] = len(part)
         for what, findings in FOUND.items():
             counts[f"{who}_{what}"] = int(part["finding"].isin(findings).sum())
-    counts["own_first"] = int(rows.loc[rows["loss"].idxmax(), "own"])
+    counts["own_first"] = int(rows["own"].to_numpy()[rows["loss"].to_numpy().argmax()])
     return counts
 
 

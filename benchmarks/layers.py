@@ -185,9 +185,9 @@ def _found(config: Config, dose: float, seed: int) -> dict[str, float]:
     others = found[~found["group"].isin([CLASSES[0], "all"])]
     steps = own[own["p_step"] <= 0.05]
     return {
-        "called": float(own.loc["stage2", "verdict"] == "lost"),
+        "called": float(str(own.loc["stage2", "verdict"]) == "lost"),
         "step_at_second": float(_largest_step(steps.reset_index()) == "stage2"),
-        "called_at_first": float(own.loc["stage1", "verdict"] in CALLED),
+        "called_at_first": float(str(own.loc["stage1", "verdict"]) in CALLED),
         "others_called": float(others["verdict"].isin(CALLED).any()),
         "change": float(own["delta_r2"].to_dict()["stage2"]),
     }

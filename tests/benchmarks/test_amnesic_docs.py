@@ -1,4 +1,4 @@
-"""What docs/amnesic.md says of rates is what the records hold, and what had to be shown is there."""
+"""What docs/amnesic.md says of rates is what the records hold; what had to be shown is there."""
 
 from __future__ import annotations
 

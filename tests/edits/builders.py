@@ -15,7 +15,7 @@ from lens.edits.versions import Editable, editable
 def ball(shape: tuple[int, int, int], centre, radius_mm: float, spacing_zyx) -> np.ndarray:
     """Voxels within a radius of a place given in voxels (z, y, x)."""
     axes = [(np.arange(n) - c) * mm for n, c, mm in zip(shape, centre, spacing_zyx, strict=True)]
-    squares = sum(np.square(a) for a in np.meshgrid(*axes, indexing="ij"))
+    squares = np.square(np.meshgrid(*axes, indexing="ij")).sum(axis=0)
     return squares < radius_mm**2
 
 
