@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -92,7 +93,9 @@ class ByBlock(nnx.Module):
         visible: Bool[Array | np.ndarray, "n ..."] | None = None,
     ) -> tuple[Float[Array, "n ..."], ...]:
         """The map after each block."""
-        return tuple(self.encoder.block_maps(x, key=key, visible=visible))
+        # Copies: a block may overwrite the map that it is given.
+        maps = self.encoder.block_maps(x, key=key, visible=visible)
+        return tuple(jnp.array(each, copy=True) for each in maps)
 
     def normalise(self, mean: Float[Array, "n f"]) -> Float[Array, "n f"]:
         """See `encoders.encoder.Encoder`."""

@@ -35,7 +35,7 @@ class Held(NamedTuple):
 
 
 def score(
-    kind: Kind, folds: Sequence[Held], predictions: Sequence[Float[np.ndarray, "t b"]]
+    kind: Kind, folds: Sequence[Held], predictions: Sequence[Float[np.ndarray, "_ b"]]
 ) -> Float[np.ndarray, " b"]:
     """Score of each of several sets of predictions.
 
@@ -83,7 +83,7 @@ def _pairs(
 def resampled(
     kind: Kind,
     folds: Sequence[Held],
-    predictions: Sequence[Float[np.ndarray, " t"]],
+    predictions: Sequence[Float[np.ndarray, " _"]],
     weights: Float[np.ndarray, "w n"],
 ) -> Float[np.ndarray, " w"]:
     """The score with every row counted as often as its patient was drawn.

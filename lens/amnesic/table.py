@@ -128,7 +128,7 @@ def finding(row: Mapping[Any, Any]) -> str:
 
 
 def p_values(
-    values: Sequence[float], null: Sequence[Float[np.ndarray, " b"]]
+    values: Sequence[float], null: Sequence[Float[np.ndarray, " _"]]
 ) -> tuple[Float[np.ndarray, " f"], Float[np.ndarray, " f"]]:
     """p of each loss by its own subspaces, and of the whole family by the largest statistic.
 

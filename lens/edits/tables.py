@@ -54,7 +54,14 @@ class Effects:
 
 @dataclass(frozen=True)
 class Tables:
-    """As in `lens.edits.files`."""
+    """The tables of `lens.edits.files`.
+
+    Attributes:
+        edits: a row per task, edit and stage: slopes and tests.
+        doses: a row per task, edit, stage and dose.
+        patients: a row per task, edit, stage and patient.
+        features: a row per edit, dose and feature; no rows where features were not measured.
+    """
 
     edits: pd.DataFrame
     doses: pd.DataFrame
