@@ -49,9 +49,9 @@ class Config:
     """Of `benchmarks.edits_train`; edits/encoders in the other one if not given."""
     work: Path | None = None
     """Images and finished parts; edits in the first folder if not given."""
-    judged: int = 160
+    judged: int = 300
     """Phantoms to which heads are fitted; none was trained on."""
-    edited: int = 24
+    edited: int = 48
     """Of these, phantoms that are edited."""
     flips: int = 4999
     """Random signs."""

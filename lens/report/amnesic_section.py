@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from lens.report.amnesic_text import SCORES, cluster_name, sentences
-from lens.report.figures import COLOURS, STAGE_NAMES, STAGES, STYLE
-from lens.report.off_scale import Scale, arrows, no_value, scale
-from lens.report.palette import line_mark
+from lens.report.figures import COLOURS, STYLE, stage_marks
+from lens.report.off_scale import Scale, scale
 from lens.report.section import Need, Report, Section
 from lens.report.words import short
 
@@ -63,16 +62,7 @@ def amnesic_figure(table: pd.DataFrame) -> Figure:
                 axes.hlines(
                     height, null[:, 0], null[:, 1], color=COLOURS["stable"], lw=6, alpha=0.4
                 )
-                span = bounds.shown(part[["loss_low", "loss_high"]].to_numpy(float))
-                axes.hlines(height, span[:, 0], span[:, 1], color=COLOURS[stage], lw=1.4)
-                value = part["loss"].to_numpy(float)
-                inside = bounds.shown(value) == value
-                axes.plot(
-                    value[inside], height[inside], ls="", ms=4.5, label=STAGE_NAMES[stage],
-                    **line_mark(STAGES[stage]),
-                )  # fmt: skip
-                arrows(axes, value, height, bounds, COLOURS[stage])
-                no_value(axes, height[np.isnan(value)], (bounds.low + bounds.high) / 2)
+                stage_marks(axes, part, "loss", height, stage, bounds)
             axes.axvline(0, color="black", lw=0.8)
             axes.set_yticks(range(len(names[label])), [cluster_name(n) for n in names[label]])
             axes.set_ylim(len(names[label]) - 0.5, -0.5)

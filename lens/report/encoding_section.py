@@ -8,9 +8,8 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from lens.report.figures import COLOURS, STAGE_NAMES, STAGES, STYLE
-from lens.report.off_scale import Scale, arrows, no_value, scale
-from lens.report.palette import line_mark
+from lens.report.figures import STYLE, stage_marks
+from lens.report.off_scale import Scale, scale
 from lens.report.rows import by_stage
 from lens.report.section import Need, Report, Section
 from lens.report.words import modality_name, short
@@ -58,16 +57,8 @@ def encoding_figure(encoding: pd.DataFrame) -> Figure:
             names = list(dict.fromkeys(part["group"]))
             for shift, stage in ((-0.14, "pre"), (0.14, "ft")):
                 rows = part[part["stage"] == stage].set_index("group").loc[names]
-                value, height = rows["shapley"].to_numpy(float), np.arange(len(names)) + shift
-                span = bounds.shown(rows[["shapley_low", "shapley_high"]].to_numpy(float))
-                axes.hlines(height, span[:, 0], span[:, 1], color=COLOURS[stage], lw=1.4)
-                inside = bounds.shown(value) == value
-                axes.plot(
-                    value[inside], height[inside], ls="", ms=4.5, label=STAGE_NAMES[stage],
-                    **line_mark(STAGES[stage]),
-                )  # fmt: skip
-                arrows(axes, value, height, bounds, COLOURS[stage])
-                no_value(axes, height[np.isnan(value)], (bounds.low + bounds.high) / 2)
+                height = np.arange(len(names)) + shift
+                stage_marks(axes, rows, "shapley", height, stage, bounds)
             axes.axvline(0, color="black", lw=0.8)
             axes.set_yticks(range(len(names)), [short(name) for name in names])
             axes.set_ylim(len(names) - 0.5, -0.5)

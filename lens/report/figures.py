@@ -149,6 +149,31 @@ def stage_panels(table: pd.DataFrame, rows: str, panels: str, title: str) -> Fig
     return figure
 
 
+def stage_marks(
+    axes: Axes, rows: pd.DataFrame, column: str, heights: np.ndarray, stage: str, bounds: Scale
+) -> None:
+    """A mark with its interval for each row, in the looks of a stage.
+
+    Args:
+        axes: to draw on.
+        rows: n rows with `column` and its ends, ``<column>_low`` and ``<column>_high``.
+        column: what is drawn; beyond `bounds` an arrow, without a value the words.
+        heights: of the rows, (n,).
+        stage: ``pre`` or ``ft``.
+        bounds: the part of the axis that is drawn.
+    """
+    value = rows[column].to_numpy(float)
+    span = bounds.shown(rows[[f"{column}_low", f"{column}_high"]].to_numpy(float))
+    axes.hlines(heights, span[:, 0], span[:, 1], color=COLOURS[stage], lw=1.4)
+    inside = bounds.shown(value) == value
+    axes.plot(
+        value[inside], heights[inside], ls="", ms=4.5, label=STAGE_NAMES[stage],
+        **line_mark(STAGES[stage]),
+    )  # fmt: skip
+    arrows(axes, value, heights, bounds, COLOURS[stage])
+    no_value(axes, heights[np.isnan(value)], (bounds.low + bounds.high) / 2)
+
+
 def empty_figure(text: str) -> Figure:
     """A figure that says why there is nothing to draw."""
     with mpl.rc_context(STYLE):
