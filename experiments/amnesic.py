@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from experiments.common.finished import FinishedScope
+    from experiments.common.outlook import Outlook
     from lens.amnesic.clusters import Cluster
     from lens.amnesic.labels import Label
     from lens.amnesic.losses import Settings
     from lens.anonymise import Names
+
+FEW = 19
+"""Random parts of each kind in what a dry run times."""
 
 Labels = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -66,6 +70,8 @@ class Config:
     """Radiomics table, likewise."""
     page: bool = True
     """Draw the run's figures and page again; --no-page leaves that to experiments.report."""
+    dry_run: bool = False
+    """Check everything, print stages, sizes and what they need, and write nothing."""
     anonymise: bool = False
     """Name no patient and no file in messages, nor on the page."""
     salt: Path | None = None
@@ -100,6 +106,9 @@ def job(config: Config, names: Names) -> int:
     scopes = finished_scopes(config.folder, results, config.task, names, given)
     tasks = [task for scope in scopes for task in scope.tasks]
     work = [_work(config, scope, tasks, names) for scope in scopes]
+    if config.dry_run:
+        print(_outlook(config, work))
+        return DONE
     found = [table for each in work for table in _carry_out(config, each)]
     for table in found:
         _write(config, results.run["inputs"], table)
@@ -165,6 +174,44 @@ def _work(config: Config, scope: FinishedScope, tasks: list[str], names: Names) 
             raise InputError(f"--label {entry}: another label of the task is called {column}")
         found.append((own, label))
     return _Work(scope, clusters_of(study.features, study.r, config.by), found)
+
+
+def _outlook(config: Config, work: list[_Work]) -> Outlook:
+    """The erasures and, from one cluster timed here with few draws, how long they take."""
+    from dataclasses import replace
+
+    from experiments.common.outlook import Outlook, Step, amount, several
+    from lens.amnesic.table import amnesic
+    from lens.stages import duration
+
+    few = replace(_settings(config), draws=FEW)
+    seconds, steps, sizes = 0.0, [], []
+    for scope, clusters, labels in work:
+        study = scope.study
+        patients = study.ids["patient_id"].to_numpy(str)
+        for tasks, label in labels:
+            erasures = (1 + len(tasks)) * len(clusters)
+            start = time.perf_counter()
+            args = study.x_pre, {}, study.observed(), label, clusters[:1], patients
+            amnesic(*args, folds=config.folds, settings=few)
+            one = time.perf_counter() - start
+            # All but the reading of the features grows with the draws.
+            seconds += one * erasures * max(1.0, config.draws / FEW)
+            steps.append(Step(f"erasing, {label.name}", note=several(erasures, "erasure")))
+            sizes.append(
+                f"{', '.join(tasks)}, {label.name} ({label.kind}): "
+                f"{several(int(label.known.sum()), 'row')} with a label, "
+                f"{several(len(clusters), 'cluster')}, {config.draws} random parts of each kind"
+            )
+    told = f"at most about {duration(seconds)}, from one cluster timed here"
+    tables = sum(e.scope.study.r.nbytes for e in work) * (1 + config.folds)
+    return Outlook(
+        steps=steps,
+        sizes=sizes,
+        out=config.folder,
+        time=[told],
+        memory=[f"normal scores of the features in {config.folds} folds {amount(tables)}"],
+    )
 
 
 def _carry_out(config: Config, work: _Work) -> list[_Table]:

@@ -36,34 +36,52 @@ def fit_heads(
     power = np.square(scale)
     b_rank = u * scale[:, None]
     moment = scale * (covariance - np.einsum("brq,bq->br", u, covariance @ u))
-    best = np.full(len(u), np.inf)
-    chosen = np.zeros((len(u), len(scale)))
-    for penalty in np.multiply(PENALTIES, power.max()):
-        beta, trace = _solve(power + penalty, b_rank, moment)
-        rss = variance - np.einsum("br,br->b", moment + penalty * beta, beta)
-        # The constant takes one degree of freedom.
-        free = np.maximum(1.0 - (1.0 + len(scale) - penalty * trace) / n, 1e-9)
-        error = np.maximum(rss, 0.0) / np.square(free)
-        better = error <= best
-        best = np.where(better, error, best)
-        chosen[better] = beta[better]
-    scaled = chosen * scale
+    penalties = np.multiply(PENALTIES, power.max())
+    rss, trace = _errors(power, b_rank, moment, penalties)
+    # The constant takes one degree of freedom.
+    free = np.maximum(1.0 - (1.0 + len(scale) - penalties * trace) / n, 1e-9)
+    errors = np.maximum(variance - rss, 0.0) / np.square(free)
+    # Of equal errors the larger penalty's.
+    best = len(penalties) - 1 - errors[:, ::-1].argmin(axis=1)
+    inverse = 1.0 / (power + penalties[best][:, None])
+    first = inverse * moment
+    inner = np.eye(u.shape[2]) - np.einsum("brq,br,brp->bqp", b_rank, inverse, b_rank)
+    pulled = np.linalg.solve(inner, np.einsum("brq,br->bq", b_rank, first)[:, :, None])[:, :, 0]
+    scaled = (first + inverse * np.einsum("brq,bq->br", b_rank, pulled)) * scale
     return scaled - np.einsum("brq,bq->br", u, np.einsum("brq,br->bq", u, scaled))
 
 
-def _solve(
-    diagonal: Float[np.ndarray, " r"],
+def _errors(
+    power: Float[np.ndarray, " r"],
     b_rank: Float[np.ndarray, "b r q"],
-    right: Float[np.ndarray, "b r"],
-) -> tuple[Float[np.ndarray, "b r"], Float[np.ndarray, " b"]]:
-    """``(diag - B B')^-1 right`` and the trace of the inverse, for each B."""
-    over = b_rank / diagonal[:, None]
-    first, trace = right / diagonal, (1.0 / diagonal).sum()
-    transposed = np.swapaxes(over, 1, 2)
-    inner = np.eye(b_rank.shape[2]) - transposed @ b_rank
-    pulled = np.linalg.solve(inner, (transposed @ right[:, :, None]))
-    more = np.linalg.solve(inner, transposed @ over)
-    return (
-        first + np.einsum("brq,bq->br", over, pulled[:, :, 0]),
-        trace + np.trace(more, axis1=1, axis2=2),
+    moment: Float[np.ndarray, "b r"],
+    penalties: Float[np.ndarray, " p"],
+) -> tuple[Float[np.ndarray, "b p"], Float[np.ndarray, "b p"]]:
+    """What each ridge regression explains of the label, and the trace of its inverse.
+
+    With ``D = 1 / (power + penalty)`` all that a penalty needs of the width are sums over it of
+    products of `b_rank` and `moment`, weighted by `D` and its square: two matrix products for all
+    penalties.
+    """
+    inverse = 1.0 / (power[:, None] + penalties)
+    weights = np.concatenate([inverse, np.square(inverse)], axis=1)
+    columns = np.concatenate([b_rank, moment[:, :, None]], axis=2)
+    q = b_rank.shape[2]
+    over, under = np.triu_indices(q + 1)
+    sums = np.moveaxis(columns, 1, 2)
+    sums = np.ascontiguousarray(sums[:, over] * sums[:, under]) @ weights
+    full = np.empty((len(b_rank), weights.shape[1], q + 1, q + 1))
+    full[:, :, over, under] = full[:, :, under, over] = np.moveaxis(sums, 1, 2)
+    first, second = full[:, : len(penalties)], full[:, len(penalties) :]
+    inner = np.eye(q) - first[:, :, :q, :q]
+    right = np.concatenate([first[:, :, :q, q:], second[:, :, :q, :q]], axis=3)
+    solved = np.linalg.solve(inner, right)
+    pulled, more = solved[..., 0], solved[..., 1:]
+    explained = first[:, :, q, q] + np.einsum("bpq,bpq->bp", first[:, :, :q, q], pulled)
+    squared = (
+        second[:, :, q, q]
+        + 2.0 * np.einsum("bpq,bpq->bp", second[:, :, :q, q], pulled)
+        + np.einsum("bpq,bpqs,bps->bp", pulled, second[:, :, :q, :q], pulled)
     )
+    trace = inverse.sum(axis=0) + np.trace(more, axis1=2, axis2=3)
+    return explained + penalties * squared, trace

