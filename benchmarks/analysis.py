@@ -88,7 +88,9 @@ def measure(config: Config, patients: int, columns: int, draws: int, root: Path)
     command += ["--ft", f"cls={folder / 'ft.npz'}"]
     command += ["--radiomics", f"{folder / 'radiomics.parquet'}", "--out", f"{folder / 'run'}"]
     command += ["--bootstraps", f"{draws}", *shlex.split(config.options)]
-    job = subprocess.run(command, check=True, text=True, capture_output=True)
+    job = subprocess.run(command, text=True, capture_output=True)
+    if job.returncode:
+        raise RuntimeError(f"{shlex.join(command)} failed:\n{job.stderr[-4000:]}")
     run = json.loads((folder / "run" / "run.json").read_text())
     verdicts = pd.read_parquet(folder / "run" / "cls" / "features.parquet")["verdict"]
     estimate = re.search(r"cross-validation: .*", job.stderr)

@@ -17,6 +17,7 @@ import tyro
 
 from benchmarks import harness
 from benchmarks.harness import Call
+from benchmarks.rates import copy_rate, limit_seconds, product_rates
 
 FEW = {"ours": 48, "lens.decode, looped": 4, "numpy solve": 4}
 """Draws in a turn of each variant."""
@@ -100,7 +101,7 @@ def refits(data: Pair) -> dict[str, Any]:
     }
     for call in calls.values():
         call()
-    before = harness.product_rates()
+    before = product_rates()
     seconds = {
         name: [value / FEW[name] for value in values]
         for name, values in harness.take_turns(calls, TURNS).items()
@@ -108,8 +109,8 @@ def refits(data: Pair) -> dict[str, Any]:
     start = time.perf_counter()
     batched(data, data.weights)
     whole = time.perf_counter() - start
-    rates, work = harness.product_rates(before), operations(data)
-    limit = harness.limit_seconds(work, rates)
+    rates, work = product_rates(before), operations(data)
+    limit = limit_seconds(work, rates)
     ratios = {name: harness.ratio(values, seconds["ours"]) for name, values in seconds.items()}
     error, draws = largest_error(data), len(data.weights)
     for name, to_ours in ratios.items():
@@ -193,7 +194,7 @@ def memory(config: Config) -> dict[str, Any]:
     for draws in config.memory:
         peaks[str(draws)] = harness.peak_of("benchmarks.refit", *sizes, "--alone", str(draws))
         print(f"  {draws} draws: {peaks[str(draws)]:.0f} MiB", flush=True)
-    return {"peak_mib": peaks, "copy_bytes_per_second": harness.copy_rate()}
+    return {"peak_mib": peaks, "copy_bytes_per_second": copy_rate()}
 
 
 def peak(data: Pair) -> float:

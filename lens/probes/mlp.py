@@ -70,10 +70,12 @@ def reconstruction_loss(
     x: Float[Array, "n d"],
     r: Float[Array, "n k"],
     row_weight: Float[Array, " n"],
+    columns: int | None = None,
 ) -> Float[Array, ""]:
-    """Mean absolute error over the entries of the rows with weight 1."""
+    """Mean absolute error over the entries of the rows with weight 1, as of so many columns."""
+    columns = columns or r.shape[1]
     errors = jnp.abs(reconstruct(mlp, x) - r).sum(axis=1)
-    return (errors * row_weight).sum() / (row_weight.sum() * r.shape[1])
+    return (errors * row_weight).sum() / (row_weight.sum() * columns)
 
 
 def penalty(mlp: MLP, l1: Float[Array, ""], l2: Float[Array, ""]) -> Float[Array, ""]:
