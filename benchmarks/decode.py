@@ -12,8 +12,8 @@ rate of a large matrix product in the same process, float32 and float64 each at 
 
 from __future__ import annotations
 
+import json
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,59 +71,39 @@ def decoders(shape: tuple[int, int, int], condition: float, config: Config) -> d
         for name, call in {**own, **peers(*centred)}.items()
         if name == "ours" or not config.only or any(word in name for word in config.only)
     }
-    seconds, errors = measure(chosen, set(own), *centred, config.turns)
+    turns, errors = measure(chosen, set(own), *centred, config.turns)
     rates, work = product_rates(before), operations(shape, condition)
+    rows = [
+        row | {"error": errors[row["variant"]], "exact": errors[row["variant"]] <= ACCURACY}
+        for row in turns.rows("ours")
+    ]
+    print("  errors", json.dumps(errors), flush=True)
     limit = limit_seconds(work, rates)
-    rows = []
-    for name, values in seconds.items():
-        to_ours = harness.ratio(values, seconds["ours"])
-        rows.append(
-            {
-                "variant": name,
-                **harness.timing(values),
-                **to_ours.named("ratio_to_ours"),
-                "error": errors[name],
-                "exact": errors[name] <= ACCURACY,
-            }
-        )
-        print(
-            f"  {name:28} {1e3 * np.median(values):8.1f} ms (best {1e3 * min(values):.1f})  "
-            f"{to_ours} of ours  error {errors[name]:.0e}",
-            flush=True,
-        )
-    best = min(seconds["ours"])
-    print(f"  limit {1e3 * limit:.1f} ms: ours {best / limit:.2f} of it at best", flush=True)
-    return {
-        "rows": rows,
-        "operations": work,
-        "rates": rates,
-        "limit_seconds": limit,
-        "ours_over_limit_best": best / limit,
-        "ours_over_limit_median": float(np.median(seconds["ours"])) / limit,
-    }
+    limited = harness.over_limit(turns.seconds["ours"], limit)
+    return {"rows": rows, "operations": work, "rates": rates, **limited}
 
 
 def measure(
     calls: dict[str, Call], own: set[str], z: np.ndarray, r: np.ndarray, turns: int
-) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each call, and the error of its predictions relative to float64 LAPACK."""
+) -> tuple[harness.Turns, dict[str, float]]:
+    """Cost of each call, and the error of its predictions relative to float64 LAPACK."""
     fitted = z @ np.linalg.lstsq(z, r, rcond=None)[0]
-    seconds: dict[str, list[float]] = {}
+    found: dict[str, Any] = {}
+    once = harness.take_turns(
+        {name: lambda n=name, call=call: found.update({n: call()}) for name, call in calls.items()},
+        1,
+    )
     errors = {}
-    for name, call in calls.items():
-        time.sleep(harness.PAUSE)
-        start = time.perf_counter()
-        weights = call()
-        seconds[name] = [time.perf_counter() - start]
+    for name, weights in found.items():
         error = z @ np.asarray(weights, np.float64) - fitted
         errors[name] = float(np.linalg.norm(error) / np.linalg.norm(fitted))
     # Compilation belongs to the first call, so that only what is not compiled may stay at one.
     quick = {
         name: call
         for name, call in calls.items()
-        if seconds[name][0] < SLOW or name in own or name.startswith("jax")
+        if once.seconds[name][0] < SLOW or name in own or name.startswith("jax")
     }
-    return {**seconds, **harness.take_turns(quick, turns)}, errors
+    return harness.Turns({**once.costs, **harness.take_turns(quick, turns).costs}), errors
 
 
 def planted(shape: tuple[int, int, int], condition: float) -> tuple[np.ndarray, np.ndarray]:

@@ -265,9 +265,7 @@ def measure(config: Config, kind: Kind, batch: int, precision: Precision) -> lis
     """A row per variant: cost, ratio to ours, error and peak memory."""
     variants = config.variants or (ON_CARD if not harness.on_cpu() else ON_CPU)
     made = calls(config, batch, precision, backward=kind == "backward", variants=variants)
-    turns = harness.Turns()
-    for _ in range(config.turns):
-        turns.go_on(made)
+    turns = harness.take_turns(made, config.turns)
     reference = _reference(config, batch) if kind == "forward" else None
     rows = []
     for name, call in made.items():
@@ -298,13 +296,7 @@ def _reference(config: Config, batch: int) -> np.ndarray:
 
 
 def _line(row: dict[str, Any], limit: float) -> str:
-    text = (
-        f"{row['kind']:8} batch {row['batch']} {row['precision']:8} {row['variant']:20} "
-        f"{1e3 * row['seconds_median']:9.2f} ms (best {1e3 * row['seconds_min']:.2f})  "
-        f"{row['seconds_to_ours_median']:6.2f} of ours "
-        f"[{row['seconds_to_ours_low']:.2f}, {row['seconds_to_ours_high']:.2f}], "
-        f"processor {row['processor_to_ours_median']:.2f}"
-    )
+    text = f"{row['kind']:8} batch {row['batch']} {row['precision']:8} {harness.line(row, 'ours')}"
     if "gflops" in row:
         text += f"  {row['gflops']:.1f} GFLOP/s ({1e11 * row['gflops'] / limit:.0f}%)"
     if "error" in row:

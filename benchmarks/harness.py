@@ -12,6 +12,7 @@ import platform
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -92,10 +93,14 @@ class Turns:
     def __init__(self, costs: Mapping[str, list[Cost]] | None = None) -> None:
         self.costs: dict[str, list[Cost]] = dict(costs or {})
 
+    def add(self, name: str, cost: Cost) -> None:
+        """One more turn of one call, measured elsewhere."""
+        self.costs.setdefault(name, []).append(cost)
+
     def go_on(self, calls: Mapping[str, Call]) -> None:
         """One more turn."""
         for name, call in calls.items():
-            self.costs.setdefault(name, []).append(cost_of(call))
+            self.add(name, cost_of(call))
 
     @property
     def seconds(self) -> dict[str, list[float]]:
@@ -120,25 +125,103 @@ class Turns:
             row |= ratio(own, other).named(f"{kind}_to_{base}")
         return row
 
+    def rows(self, base: str) -> list[dict[str, Any]]:
+        """A row per call, each printed too."""
+        rows = [self.row(name, base) for name in self.costs]
+        for row in rows:
+            print(f"  {line(row, base)}", flush=True)
+        return rows
 
-def take_turns(calls: Mapping[str, Call], turns: int) -> dict[str, list[float]]:
-    """Seconds of each call, one of each in turn."""
+
+def line(row: Mapping[str, Any], base: str) -> str:
+    """A row of `Turns` as text: milliseconds and ratios."""
+
+    def ratios(kind: str) -> Ratio:
+        return Ratio(*(row[f"{kind}_to_{base}_{name}"] for name in Ratio._fields))
+
+    return (
+        f"{row['variant']:36} {1e3 * row['seconds_median']:10.2f} ms "
+        f"(best {1e3 * row['seconds_min']:.2f}), {ratios('seconds')} of {base}; "
+        f"processor {1e3 * row['processor_median']:.1f} ms, {ratios('processor')}"
+    )
+
+
+def over_limit(seconds: Sequence[float], limit: float) -> dict[str, float]:
+    """A limit and how far calls are from it, the best and the median one; printed too."""
+    found = {
+        "limit_seconds": limit,
+        "over_limit_best": min(seconds) / limit,
+        "over_limit_median": float(np.median(seconds)) / limit,
+    }
+    print(f"  limit {1e3 * limit:.2f} ms: ours {found['over_limit_best']:.2f} of it at best")
+    return found
+
+
+def take_turns(calls: Mapping[str, Call], turns: int) -> Turns:
+    """What each call costs, one of each in turn."""
     made = Turns()
     for _ in range(turns):
         made.go_on(calls)
-    return made.seconds
+    return made
 
 
-def timing(values: Sequence[float]) -> dict[str, float]:
-    """``seconds_median`` and ``seconds_min`` of a row."""
-    return {"seconds_median": float(np.median(values)), "seconds_min": min(values)}
+class Run(NamedTuple):
+    """A process that has ended well: cost, largest memory in MiB, and what it wrote."""
+
+    cost: Cost
+    peak_mib: float
+    output: str
+    errors: str
+
+
+def run_process(*words: object) -> Run:
+    """Runs Python with these words; of its memory and processor time its children's are part.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it wrote.
+    """
+    command = [sys.executable, *map(str, words)]
+    used, start = processor_seconds(), time.perf_counter()
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+    peak = Peak(process.pid)
+    output, errors = process.communicate()
+    cost = Cost(time.perf_counter() - start, processor_seconds() - used)
+    mib = peak.stop()
+    if process.returncode:
+        raise RuntimeError(f"exit code {process.returncode}: {command}\n{errors[-4000:]}")
+    return Run(cost, mib, output, errors)
 
 
 def peak_of(module: str, *arguments: str) -> float:
     """Peak resident memory in MiB of a process that runs a benchmark with ``--alone``."""
-    command = [sys.executable, "-m", module, *arguments]
-    out = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(out.stdout.split()[-1])
+    return float(run_process("-m", module, *arguments).output.split()[-1])
+
+
+class Peak:
+    """The largest sum of resident memory over a process and its children, ten times a second."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._largest = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def stop(self) -> float:
+        """Ends the watch; the peak in MiB."""
+        self._done.set()
+        self._thread.join()
+        return self._largest / 2**20
+
+    def _watch(self) -> None:
+        process = psutil.Process(self._pid)
+        while not self._done.wait(0.1):
+            try:
+                family = [process, *process.children(recursive=True)]
+                self._largest = max(self._largest, sum(p.memory_info().rss for p in family))
+            except psutil.NoSuchProcess:
+                continue
 
 
 def own_peak() -> float:

@@ -29,7 +29,7 @@ def product_rates(before: Rates | None = None) -> dict[str, float]:
             "scipy": lambda a=a, gemm=gemm: gemm(1.0, a.T, a.T),
             "torch": lambda t=tensor: torch.mm(t, t),
         }
-        best = min(min(values) for values in take_turns(calls, 4).values())
+        best = min(min(values) for values in take_turns(calls, 4).seconds.values())
         rates[dtype] = max(2 * side**3 / best, before[dtype] if before else 0.0)
     return rates
 
@@ -38,7 +38,7 @@ def copy_rate() -> float:
     """Bytes per second, read and written, of a copy of 200 MB: the best of several."""
     source = np.ones(50_000_000, np.float32)
     target = np.empty_like(source)
-    seconds = take_turns({"copy": lambda: np.copyto(target, source)}, 6)["copy"]
+    seconds = take_turns({"copy": lambda: np.copyto(target, source)}, 6).seconds["copy"]
     return 2 * source.nbytes / min(seconds)
 
 

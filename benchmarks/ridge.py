@@ -62,23 +62,14 @@ def probe(config: Config) -> dict[str, Any]:
     weights = {name: call() for name, call in calls.items()}
     errors = {name: error(values, weights) for name, values in weights.items() if is_card(name)}
     print(f"  errors {errors}", flush=True)
-    seconds = harness.take_turns(calls, config.turns)
+    turns = harness.take_turns(calls, config.turns)
     rates, work = product_rates(before), operations(config)
-    limit = work / rates["float64"]
-    ratios = {name: harness.ratio(values, seconds["ours"]) for name, values in seconds.items()}
-    for name, to_ours in ratios.items():
-        print(f"  {name:26} {1e3 * np.median(seconds[name]):8.0f} ms, {to_ours} of ours")
-    best = min(seconds["ours"])
-    print(f"  limit {1e3 * limit:.0f} ms: ours {best / limit:.2f} of it at best", flush=True)
     return {
-        "seconds": {name: float(np.median(values)) for name, values in seconds.items()},
-        "ratio_to_ours": ratios,
+        "rows": turns.rows(OURS),
         "errors": errors,
         "operations": work,
         "rates": rates,
-        "limit_seconds": limit,
-        "over_limit_best": best / limit,
-        "over_limit_median": float(np.median(seconds["ours"])) / limit,
+        **harness.over_limit(turns.seconds[OURS], work / rates["float64"]),
     }
 
 

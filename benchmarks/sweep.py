@@ -117,7 +117,7 @@ def main(config: Config) -> None:
         rows = _rows(config, turns, found["limit"]["seconds"])
         harness.record(config.out, {**about, **found, "rows": rows})
     for row in rows:
-        print(json.dumps(row), flush=True)
+        print(harness.line(row, "ours"), f"{row['share_of_limit']:.0%} of the limit", flush=True)
     # Trainings that differ by rounding alone part as well: by how much, float64 tells.
     exact = training(_problem(config, data), WAYS[DOUBLE])()
     apart = {

@@ -243,9 +243,7 @@ def measure(config: Config, job: Job, index: int, precision: Precision) -> list[
     """A row per variant: steps per second, cost relative to ours, first loss and peak memory."""
     made = steps(config, job, index, precision, config.variants)
     first = {name: step() for name, step in made.items()}  # compiles
-    turns = harness.Turns()
-    for _ in range(config.turns):
-        turns.go_on(made)
+    turns = harness.take_turns(made, config.turns)
     rows = []
     for name in made:
         row = {
@@ -266,10 +264,7 @@ def measure(config: Config, job: Job, index: int, precision: Precision) -> list[
 def _line(row: dict[str, Any]) -> str:
     text = (
         f"{row['job']:14} {'x'.join(map(str, row['shape'])):9} batch {row['batch']} "
-        f"{row['precision']:8} {row['variant']:14} {row['steps_per_second']:6.2f} steps/s  "
-        f"{row['seconds_to_ours_median']:5.2f} of ours "
-        f"[{row['seconds_to_ours_low']:.2f}, {row['seconds_to_ours_high']:.2f}], "
-        f"processor {row['processor_to_ours_median']:.2f}, first loss {row['first_loss']:.4f}"
+        f"{row['precision']:8} {harness.line(row, 'ours')}, first loss {row['first_loss']:.4f}"
     )
     return text + (f"  {row['peak_mib']:.0f} MiB" if "peak_mib" in row else "")
 
