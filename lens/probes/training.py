@@ -60,11 +60,13 @@ class State(NamedTuple):
 def start(points: Point, d: int, hidden: int, k: int) -> State:
     """Untrained MLPs, one per entry of `points`; those of one seed are the same.
 
-    Their second layers have `filled_columns`: what is beyond `k` is zero, reads zeros and stays.
+    Their second layers have `filled_columns`; those beyond `k` are zero and stay so.
     """
 
     def one(seed: Array) -> State:
-        mlp = _filled(init(jax.random.fold_in(jax.random.key(seed), 0), d, hidden, k), k)
+        mlp = init(jax.random.fold_in(jax.random.key(seed), 0), d, hidden, k)
+        spare = (0, filled_columns(k) - k)
+        mlp = mlp._replace(v=jnp.pad(mlp.v, ((0, 0), spare)), c=jnp.pad(mlp.c, spare))
         # Two trees of zeros: `advance` donates every buffer, so that none may be there twice.
         return State(mlp, *(jax.tree.map(jnp.zeros_like, mlp) for _ in range(2)))
 
@@ -97,11 +99,10 @@ def advance(
     """
     n = data.r.shape[0]
     steps = -(-n // batch)
-    data, columns = _widened(data, state.mlp), data.r.shape[1]
 
     def objective(mlp: MLP, data: Data, point: Point, rows: Array, weight: Array) -> Array:
-        fit = reconstruction_loss(mlp, data.x[rows], data.r[rows], weight, columns)
-        return loss_scale * fit + penalty(mlp, point.l1, point.l2)
+        fit = reconstruction_loss(mlp, data.x[rows], data.r[rows], weight)
+        return loss_scale * fit + penalty(mlp, point.l1, point.l2, data.r.shape[1])
 
     def epoch(state: State, point: Point, data: Data, index: Array) -> State:
         rows, weight = minibatches(point.seed, index, n, steps, batch)
@@ -130,20 +131,18 @@ def advance(
 def evaluate(data: Data, state: State) -> tuple[Float[Array, " mlps"], Float[Array, " mlps"]]:
     """Mean absolute errors (unitless) of each MLP on train and on validation patients."""
 
-    columns = data.r.shape[1]
-
     def losses(mlp: MLP, data: Data) -> tuple[Array, Array]:
         train_weight = jnp.ones(data.r.shape[0])
         val_weight = jnp.ones(data.r_val.shape[0]) if data.val_weight is None else data.val_weight
         return (
-            reconstruction_loss(mlp, data.x, data.r, train_weight, columns),
-            reconstruction_loss(mlp, data.x_val, data.r_val, val_weight, columns),
+            reconstruction_loss(mlp, data.x, data.r, train_weight),
+            reconstruction_loss(mlp, data.x_val, data.r_val, val_weight),
         )
 
     def stacked(mlp: MLP, data: Data) -> tuple[Array, Array]:
         return jax.vmap(losses, in_axes=(0, None))(mlp, data)
 
-    return over_devices(stacked, 1)(state.mlp, _widened(data, state.mlp))
+    return over_devices(stacked, 1)(state.mlp, data)
 
 
 def adam(state: State, gradient: MLP, number: Int[Array, ""], rate: float) -> State:
@@ -183,15 +182,3 @@ def to_points(grid: pd.DataFrame) -> Point:
         jnp.asarray(grid["l2"].to_numpy(), jnp.float32),
         jnp.asarray(grid["seed"].to_numpy(), jnp.int32),
     )
-
-
-def _filled(mlp: MLP, k: int) -> MLP:
-    """The MLP with zeros for the columns that only fill up."""
-    spare = (0, filled_columns(k) - k)
-    return mlp._replace(v=jnp.pad(mlp.v, ((0, 0), spare)), c=jnp.pad(mlp.c, spare))
-
-
-def _widened(data: Data, mlp: MLP) -> Data:
-    """The data with zeros as features where the MLP has columns that only fill up."""
-    spare = ((0, 0), (0, mlp.c.shape[-1] - data.r.shape[1]))
-    return data._replace(r=jnp.pad(data.r, spare), r_val=jnp.pad(data.r_val, spare))
