@@ -43,12 +43,11 @@ class Part:
 
 PARTS = {
     "sweep, loops": Part(
-        "sweep --epochs 20 --turns 2 --more-pairs 256"
-        " --peers torch,~fused~Adam torch torch,~stack torch,~compiled~loop",
-        110,
+        "sweep --epochs 20 --turns 2 --more-pairs 256 --peers torch,~fused~Adam torch torch,~stack",
+        90,
     ),
     "sweep": Part(
-        "sweep --epochs 200 --turns 2 --peers torch,~stack~as~CUDA~graph"
+        "sweep --epochs 100 --turns 2 --peers torch,~stack~as~CUDA~graph"
         " torch,~compiled~stack~as~CUDA~graph torch,~loop~of~CUDA~graphs",
         90,
     ),
@@ -70,8 +69,9 @@ PARTS = {
         110,
         QUICK,
     ),
+    "sweep, compiled loop": Part("sweep --epochs 20 --turns 2 --peers torch,~compiled~loop", 80),
     "sweep, float32": Part(
-        "sweep --epochs 200 --turns 2 --precision float32"
+        "sweep --epochs 100 --turns 2 --precision float32"
         " --peers torch,~stack~as~CUDA~graph torch,~compiled~stack~as~CUDA~graph",
         60,
     ),

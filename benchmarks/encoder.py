@@ -88,8 +88,8 @@ def set_precision(precision: Precision) -> None:
     import jax
     import torch
 
-    names = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}
-    jax.config.update("jax_default_matmul_precision", names[precision])
+    exact = "float32" if precision == "float32" else None
+    jax.config.update("jax_default_matmul_precision", exact)
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
