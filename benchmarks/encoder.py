@@ -251,7 +251,7 @@ def main(config: Config) -> None:
             if kind == "forward":
                 row["gflops"] = batch * work / row["seconds_min"] / 1e9
             rows.append(row)
-            print(_line(row, rates[precision]), flush=True)
+            print(_line(row, rates.get(precision, np.nan)), flush=True)
         harness.record(config.out, about | found | {"rows": rows})
 
     for precision in config.precisions:
