@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import shlex
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,14 +81,13 @@ def measure(config: Config, patients: int, columns: int, draws: int, root: Path)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "radiomics.parquet").exists():
         plant(folder, patients, columns, config.width)
-    command = [sys.executable, "-m", "experiments.sweep", "--pre", f"{folder / 'pre.npz'}"]
-    command += ["--ft", f"cls={folder / 'ft.npz'}"]
-    command += ["--radiomics", f"{folder / 'radiomics.parquet'}", "--out", f"{folder / 'run'}"]
-    command += ["--bootstraps", f"{draws}", *shlex.split(config.options)]
-    job = subprocess.run(command, check=True, text=True, capture_output=True)
+    words = ["-m", "experiments.sweep", "--pre", folder / "pre.npz"]
+    words += ["--ft", f"cls={folder / 'ft.npz'}", "--radiomics", folder / "radiomics.parquet"]
+    words += ["--out", folder / "run", "--bootstraps", draws, *shlex.split(config.options)]
+    job = harness.run_process(*words)
     run = json.loads((folder / "run" / "run.json").read_text())
     verdicts = pd.read_parquet(folder / "run" / "cls" / "features.parquet")["verdict"]
-    estimate = re.search(r"cross-validation: .*", job.stderr)
+    estimate = re.search(r"cross-validation: .*", job.errors)
     seconds = {name: stage["seconds"] for name, stage in run["stages"].items()}
     return {
         "patients": patients,
@@ -99,8 +95,8 @@ def measure(config: Config, patients: int, columns: int, draws: int, root: Path)
         "bootstraps": draws,
         "seconds": {"total": round(sum(seconds.values()), 1), **seconds},
         "estimate": estimate.group() if estimate else None,
-        # The largest of all processes so far: sizes grow from one run to the next.
-        "peak_memory_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9,
+        "processor_seconds": job.cost.processor,
+        "peak_memory_gb": job.peak_mib * 2**20 / 1e9,
         "verdicts": verdicts.value_counts().to_dict(),
     }
 

@@ -1,8 +1,10 @@
-"""Our closed-form decoder beside its peers, on CPU.
+"""Our closed-form decoder beside its peers.
 
 ``python -m benchmarks.decode`` prints the table of docs/benchmarks.md and writes its part of
 ``benchmarks/results/decode.json``. Peers are given centred arrays, of float32 and of float64, and
-are spared the check for values that are not finite; our time includes both.
+are spared the check for values that are not finite; our time includes both. On an accelerator, ours
+and PyTorch's and himalaya's are also given arrays that are there already; weights come back to the
+host in every variant.
 
 The limit is the arithmetic of the cheapest algorithm that holds the stated accuracy, over the best
 rate of a large matrix product in the same process, float32 and float64 each at its own.
@@ -10,8 +12,8 @@ rate of a large matrix product in the same process, float32 and float64 each at 
 
 from __future__ import annotations
 
+import json
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import tyro
 
 from benchmarks import harness
 from benchmarks.harness import Call
+from benchmarks.rates import limit_seconds, product_rates
 
 ACCURACY = 1e-5
 """Largest error of the predictions, over all, relative to float64 LAPACK, that counts as exact."""
@@ -39,6 +42,8 @@ class Config:
     """Patients, hidden units and features of the decoder."""
     conditions: tuple[float, ...] = (1.0, 1e2, 1e4)
     """Condition numbers of the projected embeddings; 1 are normal random numbers."""
+    only: tuple[str, ...] = ()
+    """Only variants whose names have one of these words, and ours; all by default."""
     turns: int = 7
     """Calls of each variant; one that takes over 1 s is called once."""
     out: Path = harness.RESULTS / "decode.json"
@@ -51,69 +56,54 @@ def main(config: Config) -> None:
         for condition in config.conditions:
             title = f"decode {' x '.join(map(str, shape))}, condition {condition:g}"
             print(title, flush=True)
-            found = decoders(shape, condition, config.turns)
+            found = decoders(shape, condition, config)
             harness.record_part(config.out, title, found | harness.facts(config, *PACKAGES))
 
 
-def decoders(shape: tuple[int, int, int], condition: float, turns: int) -> dict[str, Any]:
+def decoders(shape: tuple[int, int, int], condition: float, config: Config) -> dict[str, Any]:
     """Every way to the same decoder: seconds, ratios to ours and errors of the predictions."""
     z, r = planted(shape, condition)
     centred = z - z.mean(axis=0, dtype=np.float64), r - r.mean(axis=0, dtype=np.float64)
-    before = harness.product_rates()
+    before = product_rates()
     own = ours(z, r)
-    seconds, errors = measure({**own, **peers(*centred)}, set(own), *centred, turns)
-    rates, work = harness.product_rates(before), operations(shape, condition)
-    limit = harness.limit_seconds(work, rates)
-    rows = []
-    for name, values in seconds.items():
-        to_ours = harness.ratio(values, seconds["ours"])
-        rows.append(
-            {
-                "variant": name,
-                **harness.timing(values),
-                **to_ours.named("ratio_to_ours"),
-                "error": errors[name],
-                "exact": errors[name] <= ACCURACY,
-            }
-        )
-        print(
-            f"  {name:28} {1e3 * np.median(values):8.1f} ms (best {1e3 * min(values):.1f})  "
-            f"{to_ours} of ours  error {errors[name]:.0e}",
-            flush=True,
-        )
-    best = min(seconds["ours"])
-    print(f"  limit {1e3 * limit:.1f} ms: ours {best / limit:.2f} of it at best", flush=True)
-    return {
-        "rows": rows,
-        "operations": work,
-        "rates": rates,
-        "limit_seconds": limit,
-        "ours_over_limit_best": best / limit,
-        "ours_over_limit_median": float(np.median(seconds["ours"])) / limit,
+    chosen = {
+        name: call
+        for name, call in {**own, **peers(*centred)}.items()
+        if name == "ours" or not config.only or any(word in name for word in config.only)
     }
+    turns, errors = measure(chosen, set(own), *centred, config.turns)
+    rates, work = product_rates(before), operations(shape, condition)
+    rows = [
+        row | {"error": errors[row["variant"]], "exact": errors[row["variant"]] <= ACCURACY}
+        for row in turns.rows("ours")
+    ]
+    print("  errors", json.dumps(errors), flush=True)
+    limit = limit_seconds(work, rates)
+    limited = harness.over_limit(turns.seconds["ours"], limit)
+    return {"rows": rows, "operations": work, "rates": rates, **limited}
 
 
 def measure(
     calls: dict[str, Call], own: set[str], z: np.ndarray, r: np.ndarray, turns: int
-) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each call, and the error of its predictions relative to float64 LAPACK."""
+) -> tuple[harness.Turns, dict[str, float]]:
+    """Cost of each call, and the error of its predictions relative to float64 LAPACK."""
     fitted = z @ np.linalg.lstsq(z, r, rcond=None)[0]
-    seconds: dict[str, list[float]] = {}
+    found: dict[str, Any] = {}
+    once = harness.take_turns(
+        {name: lambda n=name, call=call: found.update({n: call()}) for name, call in calls.items()},
+        1,
+    )
     errors = {}
-    for name, call in calls.items():
-        time.sleep(harness.PAUSE)
-        start = time.perf_counter()
-        weights = call()
-        seconds[name] = [time.perf_counter() - start]
+    for name, weights in found.items():
         error = z @ np.asarray(weights, np.float64) - fitted
         errors[name] = float(np.linalg.norm(error) / np.linalg.norm(fitted))
     # Compilation belongs to the first call, so that only what is not compiled may stay at one.
     quick = {
         name: call
         for name, call in calls.items()
-        if seconds[name][0] < SLOW or name in own or name.startswith("jax")
+        if once.seconds[name][0] < SLOW or name in own or name.startswith("jax")
     }
-    return {**seconds, **harness.take_turns(quick, turns)}, errors
+    return harness.Turns({**once.costs, **harness.take_turns(quick, turns).costs}), errors
 
 
 def planted(shape: tuple[int, int, int], condition: float) -> tuple[np.ndarray, np.ndarray]:
@@ -130,9 +120,15 @@ def planted(shape: tuple[int, int, int], condition: float) -> tuple[np.ndarray, 
 
 def ours(z: np.ndarray, r: np.ndarray) -> dict[str, Call]:
     """Our decoder, the same as compiled for accelerators, and the one before it."""
+    import jax
+
     from lens.probes import decoder
 
-    return {
+    made: dict[str, Call] = {}
+    if jax.default_backend() != "cpu":
+        there = jax.device_put((z, r))
+        made["ours, arrays on the card"] = lambda: decoder.decode(*there).theta.T
+    return made | {
         "ours": lambda: decoder.decode(z, r).theta.T,
         "ours, for accelerators": lambda: decoder._on_device(z, r, True)[0].T,  # type: ignore[index]
         "ours, safe path": lambda: decoder.decode(z, r, solver="lstsq").theta.T,
@@ -177,6 +173,40 @@ def peers(z: np.ndarray, r: np.ndarray) -> dict[str, Call]:
                 HimalayaRidge(alpha=tiny, solver_params={"warn": False}).fit(a, b).coef_
             ),
             f"jax lstsq {dtype}": by_jax,
+        }
+    return made | on_card(z, r)
+
+
+def on_card(z: np.ndarray, r: np.ndarray) -> dict[str, Call]:
+    """Peers on the CUDA card, none where there is none."""
+    import torch
+    from himalaya.backend import set_backend
+    from himalaya.ridge import Ridge
+
+    if not torch.cuda.is_available():
+        return {}
+    made: dict[str, Call] = {}
+    for dtype in ("float32", "float64"):
+        a, b = (torch.tensor(v, dtype=getattr(torch, dtype), device="cuda") for v in (z, r))
+
+        def himalaya(a: Any = a, b: Any = b) -> np.ndarray:
+            set_backend("torch_cuda")
+            try:
+                fitted = Ridge(alpha=1e-10, solver_params={"warn": False}).fit(a, b)  # type: ignore[arg-type]
+                return fitted.coef_.cpu().numpy()
+            finally:
+                set_backend("numpy")
+
+        def normal(a: Any = a, b: Any = b) -> np.ndarray:
+            factor = torch.linalg.cholesky(a.T @ a)
+            return torch.cholesky_solve(a.T @ b, factor).cpu().numpy()
+
+        made |= {
+            f"torch gels CUDA {dtype}": lambda a=a, b=b: (
+                torch.linalg.lstsq(a, b).solution.cpu().numpy()
+            ),
+            f"torch cholesky CUDA {dtype}": normal,
+            f"himalaya ridge CUDA {dtype}": himalaya,
         }
     return made
 

@@ -1,14 +1,21 @@
-"""Our encoder against the same network in PyTorch, on CPU, in one process, taking turns.
+"""Our encoder against the same network, with the same weights, in other packages, taking turns.
 
 ``python -m benchmarks.encoder`` prints the table of docs/benchmarks.md and writes
-``benchmarks/results/encoder.json``. The measure is the time of a whole call. Peak memory is that of
-a process that does nothing else.
+``benchmarks/results/encoder.json``. The measure is the time of a whole call, on the clock and of
+the processor. Peak memory is that of a process that does nothing else. Errors are relative to
+PyTorch in float32 on the CPU. A package that is not installed is named and left out.
+
+On a CUDA card the input is there beforehand, and both libraries multiply at the same precision:
+``tf32`` is JAX's default for float32.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +23,14 @@ import numpy as np
 import tyro
 
 from benchmarks import harness
+from benchmarks.harness import Call
+from benchmarks.rates import card_rates, product_rates
 from lens.machine import cpu_count
 
-Variant = Literal["ours", "torch", "torch-channels-last"]
-VARIANTS: tuple[Variant, ...] = ("ours", "torch", "torch-channels-last")
+Precision = Literal["float32", "tf32", "bfloat16"]
+Kind = Literal["forward", "backward"]
+ON_CPU = ("ours", "torch", "torch-channels-last", "torch-compiled", "onnxruntime", "openvino")
+ON_CARD = ("ours", "ours-one-program", "torch", "torch-channels-last", "torch-compiled")
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,11 @@ class Config:
     """Depth, height and width of the input, in voxels."""
     batches: tuple[int, ...] = (1, 4)
     """Volumes per call."""
-    turns: int = 5
+    precisions: tuple[Precision, ...] = ("float32",)
+    """Of the products; others than float32 are for a CUDA card."""
+    variants: tuple[str, ...] = ()
+    """Whom to run, ours first; by default all that suit the device."""
+    turns: int = 12
     """Calls of each variant."""
     backward: bool = True
     """Also the gradient of the embedding's sum of squares, for one volume."""
@@ -47,63 +62,152 @@ class Config:
 
 
 def calls(
-    config: Config, batch: int, *, backward: bool, variants: tuple[Variant, ...] = VARIANTS
+    config: Config, batch: int, precision: Precision, *, backward: bool, variants: tuple[str, ...]
 ) -> dict[str, Callable[[], Any]]:
     """One call per variant, compiled and warmed up, on the same random input."""
     x = np.random.default_rng(0).normal(size=(batch, *config.shape, 3)).astype(np.float32)
+    set_precision(precision)
     made: dict[str, Callable[[], Any]] = {}
-    if "ours" in variants:
-        made["ours"] = _ours(config, x, backward)
     for name in variants:
-        if name != "ours":
-            made[name] = _torch(config, x, backward, last=name.endswith("last"))
-    for call in made.values():
-        call()
+        if name.startswith("ours"):
+            call: Call | None = _ours(config, x, precision, backward, whole="program" in name)
+        elif name.startswith("torch"):
+            call = _torch(config, x, precision, backward, name)
+        else:
+            call = None if backward else _from_onnx(config, x, name)
+        if call is None:
+            continue
+        seconds = harness.cost_of(call).seconds
+        print(f"  {name} {precision}: ready, first call {seconds:.1f} s", flush=True)
+        made[name] = call
     return made
 
 
-def _ours(config: Config, x: np.ndarray, backward: bool) -> Callable[[], Any]:
+def set_precision(precision: Precision) -> None:
+    """Of matrix products and convolutions, in both libraries."""
+    import jax
+    import torch
+
+    exact = "float32" if precision == "float32" else None
+    jax.config.update("jax_default_matmul_precision", exact)
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+@cache
+def _model(size: Literal["atto", "tiny"]) -> Any:
+    """The network in PyTorch, random weights everywhere."""
+    import torch
+
+    from encoders.convnext import ConvNeXtV2Config
+    from tests.encoders.reference import Reference, randomise
+
+    torch.set_num_threads(cpu_count())
+    ours = ConvNeXtV2Config.named(size)
+    model = Reference(ours.depths, ours.widths, ours.strides)
+    randomise(model)
+    return model
+
+
+def _ours(config: Config, x: np.ndarray, precision: str, backward: bool, *, whole: bool) -> Call:
     import jax
     from flax import nnx
 
     from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
+    from encoders.convnext_weights import convert
+    from tests.encoders.reference import arrays
 
-    encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.size), rngs=nnx.Rngs(0))
-    x_device = jax.numpy.asarray(x)
-    if not backward:
-        return lambda: jax.block_until_ready(encoder(x_device))
+    dtype = "bfloat16" if precision == "bfloat16" else "float32"
+    encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.size, dtype=dtype), rngs=nnx.Rngs(0))
+    nnx.update(encoder, nnx.state(convert(arrays(_model(config.size)))[0]))
     graph, state = nnx.split(encoder)
+    x_device = jax.device_put(x)
 
     @jax.jit
     @jax.grad
     def gradient(state: Any, x: jax.Array) -> jax.Array:
         return (nnx.merge(graph, state)(x) ** 2).sum()
 
-    return lambda: jax.block_until_ready(gradient(state, x_device))
+    @jax.jit
+    def program(state: Any, x: jax.Array) -> jax.Array:
+        return nnx.merge(graph, state)(x)
+
+    if backward:
+        return lambda: jax.block_until_ready(gradient(state, x_device))
+    if whole:
+        return lambda: np.asarray(program(state, x_device))
+    return lambda: np.asarray(encoder(x_device))
 
 
-def _torch(config: Config, x: np.ndarray, backward: bool, *, last: bool) -> Callable[[], Any]:
+def _torch(config: Config, x: np.ndarray, precision: str, backward: bool, name: str) -> Call:
+    import copy
+
     import torch
 
-    from encoders.convnext import ConvNeXtV2Config
-    from tests.encoders.reference import Reference
-
-    torch.set_num_threads(cpu_count())
-    ours = ConvNeXtV2Config.named(config.size)
-    model = Reference(ours.depths, ours.widths, ours.strides)
-    layout = torch.channels_last_3d if last else torch.contiguous_format
-    model.to(memory_format=layout)  # type: ignore[call-overload]
+    card = torch.cuda.is_available()
+    layout = torch.channels_last_3d if "last" in name else torch.contiguous_format
+    model = copy.deepcopy(_model(config.size)).to(memory_format=layout)  # type: ignore[call-overload]
     volume = torch.from_numpy(x).movedim(-1, 1).contiguous(memory_format=layout)
+    if card:
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        model, volume = model.to("cuda", dtype), volume.to("cuda", dtype)
+    run = model
+    if "compiled" in name:
+        run = torch.compile(model, mode="reduce-overhead" if card else None)
 
-    def forward() -> torch.Tensor:
+    def forward() -> np.ndarray:
         with torch.inference_mode():
-            return model(volume)[0]
+            return run(volume)[0].float().cpu().numpy()
 
     def gradient() -> None:
         model.zero_grad()
-        model(volume)[0].square().sum().backward()
+        run(volume)[0].square().sum().backward()
+        if card:
+            torch.cuda.synchronize()
 
     return gradient if backward else forward
+
+
+def _from_onnx(config: Config, x: np.ndarray, name: str) -> Call | None:
+    """The network run from an ONNX file by another package, where it is installed."""
+    if find_spec(name) is None:
+        print(f"  {name}: not installed", flush=True)
+        return None
+    import torch
+
+    volume = np.ascontiguousarray(np.moveaxis(x, -1, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder, "encoder.onnx"))
+        embedding = _embedding(_model(config.size))
+        torch.onnx.export(embedding, (torch.from_numpy(volume),), file, dynamo=False)
+        if name == "openvino":
+            import openvino  # pyright: ignore[reportMissingImports]
+
+            settings = {"INFERENCE_NUM_THREADS": cpu_count(), "PERFORMANCE_HINT": "LATENCY"}
+            program = openvino.Core().compile_model(file, "CPU", settings)
+            return lambda: program([volume])[0]
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = cpu_count()
+        session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    return lambda: session.run(None, {given.name: volume})[0]
+
+
+def _embedding(model: Any) -> Any:
+    """The network without its feature maps."""
+    import torch
+
+    class Embedding(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Any) -> Any:
+            return self.model(x)[0]
+
+    return Embedding()
 
 
 def operations(config: Config) -> float:
@@ -121,7 +225,7 @@ def operations(config: Config) -> float:
     return float(total)
 
 
-def peak_memory(config: Config, name: Variant, kind: str) -> float:
+def peak_memory(config: Config, name: str, kind: str) -> float:
     """Peak resident memory in MiB of a process that makes this call twice."""
     shape = map(str, config.shape)
     return harness.peak_of(
@@ -133,57 +237,70 @@ def main(config: Config) -> None:
     """Measures every kind of call, prints and writes."""
     if config.alone:
         name, kind = config.alone.split()
-        (call,) = calls(
-            config, 1, backward=kind == "backward", variants=(name,)  # type: ignore[arg-type]
-        ).values()  # fmt: skip
-        call()
+        calls(config, 1, "float32", backward=kind == "backward", variants=(name,))[name]()
         print(harness.own_peak())
         return
-    rate, work, rows = harness.product_rates()["float32"], operations(config), []
-    for batch in config.batches:
-        for row in measure(config, "forward", batch):
-            row["gflops"] = batch * work / row["seconds_min"] / 1e9
+    work, rows = operations(config), []
+    rates = card_rates() if not harness.on_cpu() else product_rates()
+    found = {"gflop_per_volume": work / 1e9, "rates": rates}
+    print(f"{work / 1e9:.1f} GFLOP per volume, {rates}", flush=True)
+    about = harness.facts(config, "jax", "torch")
+
+    def keep(kind: Kind, batch: int, precision: Precision, config: Config = config) -> None:
+        for row in measure(config, kind, batch, precision):
+            if kind == "forward":
+                row["gflops"] = batch * work / row["seconds_min"] / 1e9
             rows.append(row)
-            print(_line(row, rate), flush=True)
-    if config.backward:
-        for row in measure(replace(config, shape=config.backward_shape), "backward", 1):
-            rows.append(row)
-            print(_line(row, rate), flush=True)
-    print(f"{work / 1e9:.1f} GFLOP per volume, {rate / 1e9:.0f} GFLOP/s attainable")
-    found = {"gflop_per_volume": work / 1e9, "attainable_gflops": rate / 1e9, "rows": rows}
-    harness.record(config.out, harness.facts(config, "jax", "torch") | found)
+            print(_line(row, rates.get(precision, np.nan)), flush=True)
+        harness.record(config.out, about | found | {"rows": rows})
+
+    for precision in config.precisions:
+        for batch in config.batches:
+            keep("forward", batch, precision)
+        if config.backward:
+            keep("backward", 1, precision, replace(config, shape=config.backward_shape))
 
 
-def measure(
-    config: Config, kind: Literal["forward", "backward"], batch: int
-) -> list[dict[str, Any]]:
-    """A row per variant: seconds, ratio to PyTorch and peak memory."""
-    seconds = harness.take_turns(calls(config, batch, backward=kind == "backward"), config.turns)
+def measure(config: Config, kind: Kind, batch: int, precision: Precision) -> list[dict[str, Any]]:
+    """A row per variant: cost, ratio to ours, error and peak memory."""
+    variants = config.variants or (ON_CARD if not harness.on_cpu() else ON_CPU)
+    made = calls(config, batch, precision, backward=kind == "backward", variants=variants)
+    turns = harness.take_turns(made, config.turns)
+    reference = _reference(config, batch) if kind == "forward" else None
     rows = []
-    for name, values in seconds.items():
+    for name, call in made.items():
         row = {
             "kind": kind,
             "batch": batch,
             "shape": config.shape,
-            "variant": name,
-            **harness.timing(values),
-            **harness.ratio(values, seconds["torch"]).named("ratio_to_torch"),
+            "precision": precision,
+            **turns.row(name, "ours"),
         }
+        if reference is not None:
+            error = np.linalg.norm(np.asarray(call(), np.float64) - reference)
+            row["error"] = float(error / np.linalg.norm(reference))
         if config.memory and batch == 1:
-            row["peak_mib"] = peak_memory(config, name, kind)  # type: ignore[arg-type]
+            row["peak_mib"] = peak_memory(config, name, kind)
         rows.append(row)
     return rows
 
 
+@cache
+def _reference(config: Config, batch: int) -> np.ndarray:
+    """Embeddings in PyTorch on the CPU."""
+    import torch
+
+    x = np.random.default_rng(0).normal(size=(batch, *config.shape, 3)).astype(np.float32)
+    with torch.inference_mode():
+        return _model(config.size)(torch.from_numpy(x).movedim(-1, 1))[0].double().numpy()
+
+
 def _line(row: dict[str, Any], limit: float) -> str:
-    text = (
-        f"{row['kind']:8} batch {row['batch']}  {row['variant']:20} "
-        f"{row['seconds_median']:7.2f} s (best {row['seconds_min']:.2f})  "
-        f"{row['ratio_to_torch_median']:5.2f} of torch "
-        f"[{row['ratio_to_torch_low']:.2f}, {row['ratio_to_torch_high']:.2f}]"
-    )
+    text = f"{row['kind']:8} batch {row['batch']} {row['precision']:8} {harness.line(row, 'ours')}"
     if "gflops" in row:
-        text += f"  {row['gflops']:5.1f} GFLOP/s ({1e11 * row['gflops'] / limit:.0f}%)"
+        text += f"  {row['gflops']:.1f} GFLOP/s ({1e11 * row['gflops'] / limit:.0f}%)"
+    if "error" in row:
+        text += f"  error {row['error']:.0e}"
     if "peak_mib" in row:
         text += f"  {row['peak_mib']:.0f} MiB"
     return text

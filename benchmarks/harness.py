@@ -5,11 +5,14 @@ Variants take turns, so that a busy machine slows all of them, and ratios are ta
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,11 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 
 from lens.files import write_json
 
 Call = Callable[[], Any]
-Rates = Mapping[str, float]
 
 RESULTS = Path(__file__).parent / "results"
 PAUSE = 0.15
@@ -55,69 +58,170 @@ def ratio(values: Sequence[float], over: Sequence[float]) -> Ratio:
     return Ratio(float(np.median(each)), float(each.min()), float(each.max()))
 
 
-def seconds_of(call: Call) -> float:
-    """Seconds of one call, after the pause."""
+class Cost(NamedTuple):
+    """Of one call: seconds on the clock, and of the processor, child processes included."""
+
+    seconds: float
+    processor: float
+
+
+def cost_of(call: Call) -> Cost:
+    """What one call costs, after the pause."""
     time.sleep(PAUSE)
-    start = time.perf_counter()
+    used, start = processor_seconds(), time.perf_counter()
     call()
-    return time.perf_counter() - start
+    return Cost(time.perf_counter() - start, processor_seconds() - used)
 
 
-def take_turns(calls: Mapping[str, Call], turns: int) -> dict[str, list[float]]:
-    """Seconds of each call, one of each in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(turns):
-        for name, call in calls.items():
-            seconds[name].append(seconds_of(call))
-    return seconds
+def processor_seconds() -> float:
+    """Of all threads of this process, of its children and of those that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = time.process_time() + ended.ru_utime + ended.ru_stime
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(child.cpu_times()[:2])
+    return total
 
 
-def timing(values: Sequence[float]) -> dict[str, float]:
-    """``seconds_median`` and ``seconds_min`` of a row."""
-    return {"seconds_median": float(np.median(values)), "seconds_min": min(values)}
+class Turns:
+    """What several calls cost, one of each in turn.
 
-
-def product_rates(before: Rates | None = None) -> dict[str, float]:
-    """Operations per second of a large matrix product by type, the best of several libraries.
-
-    The better of now and `before`: on a busy machine both may be low, never too high.
+    Attributes:
+        costs: of each call, a `Cost` per turn.
     """
-    import torch
-    from scipy.linalg import get_blas_funcs
 
-    side, rates = 1536, {}
-    for dtype in ("float32", "float64"):
-        a = np.random.default_rng(0).random((side, side)).astype(dtype)
-        (gemm,) = get_blas_funcs(("gemm",), dtype=a.dtype)
-        tensor = torch.from_numpy(a)
-        calls: dict[str, Call] = {
-            "numpy": lambda a=a: a @ a,
-            "scipy": lambda a=a, gemm=gemm: gemm(1.0, a.T, a.T),
-            "torch": lambda t=tensor: torch.mm(t, t),
-        }
-        best = min(min(values) for values in take_turns(calls, 4).values())
-        rates[dtype] = max(2 * side**3 / best, before[dtype] if before else 0.0)
-    return rates
+    def __init__(self, costs: Mapping[str, list[Cost]] | None = None) -> None:
+        self.costs: dict[str, list[Cost]] = dict(costs or {})
+
+    def add(self, name: str, cost: Cost) -> None:
+        """One more turn of one call, measured elsewhere."""
+        self.costs.setdefault(name, []).append(cost)
+
+    def go_on(self, calls: Mapping[str, Call]) -> None:
+        """One more turn."""
+        for name, call in calls.items():
+            self.add(name, cost_of(call))
+
+    @property
+    def seconds(self) -> dict[str, list[float]]:
+        """On the clock, of each call and turn."""
+        return {name: [cost.seconds for cost in costs] for name, costs in self.costs.items()}
+
+    def scaled(self, factors: Mapping[str, float]) -> Turns:
+        """The same with the costs of some calls multiplied, of which a part was run."""
+        return Turns(
+            {
+                name: [Cost(*(factors.get(name, 1) * value for value in cost)) for cost in costs]
+                for name, costs in self.costs.items()
+            }
+        )
+
+    def row(self, name: str, base: str) -> dict[str, Any]:
+        """Median and least cost of a call, and its ratio to another's turn by turn."""
+        row: dict[str, Any] = {"variant": name}
+        for kind in Cost._fields:
+            own, other = ([getattr(c, kind) for c in self.costs[n]] for n in (name, base))
+            row |= {f"{kind}_median": float(np.median(own)), f"{kind}_min": min(own)}
+            row |= ratio(own, other).named(f"{kind}_to_{base}")
+        return row
+
+    def rows(self, base: str) -> list[dict[str, Any]]:
+        """A row per call, each printed too."""
+        rows = [self.row(name, base) for name in self.costs]
+        for row in rows:
+            print(f"  {line(row, base)}", flush=True)
+        return rows
 
 
-def copy_rate() -> float:
-    """Bytes per second, read and written, of a copy of 200 MB: the best of several."""
-    source = np.ones(50_000_000, np.float32)
-    target = np.empty_like(source)
-    seconds = take_turns({"copy": lambda: np.copyto(target, source)}, 6)["copy"]
-    return 2 * source.nbytes / min(seconds)
+def line(row: Mapping[str, Any], base: str) -> str:
+    """A row of `Turns` as text: milliseconds and ratios."""
+
+    def ratios(kind: str) -> Ratio:
+        return Ratio(*(row[f"{kind}_to_{base}_{name}"] for name in Ratio._fields))
+
+    return (
+        f"{row['variant']:36} {1e3 * row['seconds_median']:10.2f} ms "
+        f"(best {1e3 * row['seconds_min']:.2f}), {ratios('seconds')} of {base}; "
+        f"processor {1e3 * row['processor_median']:.1f} ms, {ratios('processor')}"
+    )
 
 
-def limit_seconds(work: Rates, rates: Rates) -> float:
-    """Seconds that operations of each type need at the rate of that type."""
-    return sum(work[name] / rates[name] for name in work)
+def over_limit(seconds: Sequence[float], limit: float) -> dict[str, float]:
+    """A limit and how far calls are from it, the best and the median one; printed too."""
+    found = {
+        "limit_seconds": limit,
+        "over_limit_best": min(seconds) / limit,
+        "over_limit_median": float(np.median(seconds)) / limit,
+    }
+    print(f"  limit {1e3 * limit:.2f} ms: ours {found['over_limit_best']:.2f} of it at best")
+    return found
+
+
+def take_turns(calls: Mapping[str, Call], turns: int) -> Turns:
+    """What each call costs, one of each in turn."""
+    made = Turns()
+    for _ in range(turns):
+        made.go_on(calls)
+    return made
+
+
+class Run(NamedTuple):
+    """A process that has ended well: cost, largest memory in MiB, and what it wrote."""
+
+    cost: Cost
+    peak_mib: float
+    output: str
+    errors: str
+
+
+def run_process(*words: object) -> Run:
+    """Runs Python with these words; of its memory and processor time its children's are part.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it wrote.
+    """
+    command = [sys.executable, *map(str, words)]
+    used, start = processor_seconds(), time.perf_counter()
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+    peak = Peak(process.pid)
+    output, errors = process.communicate()
+    cost = Cost(time.perf_counter() - start, processor_seconds() - used)
+    mib = peak.stop()
+    if process.returncode:
+        raise RuntimeError(f"exit code {process.returncode}: {command}\n{errors[-4000:]}")
+    return Run(cost, mib, output, errors)
 
 
 def peak_of(module: str, *arguments: str) -> float:
     """Peak resident memory in MiB of a process that runs a benchmark with ``--alone``."""
-    command = [sys.executable, "-m", module, *arguments]
-    out = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(out.stdout.split()[-1])
+    return float(run_process("-m", module, *arguments).output.split()[-1])
+
+
+class Peak:
+    """The largest sum of resident memory over a process and its children, ten times a second."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._largest = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def stop(self) -> float:
+        """Ends the watch; the peak in MiB."""
+        self._done.set()
+        self._thread.join()
+        return self._largest / 2**20
+
+    def _watch(self) -> None:
+        process = psutil.Process(self._pid)
+        while not self._done.wait(0.1):
+            try:
+                family = [process, *process.children(recursive=True)]
+                self._largest = max(self._largest, sum(p.memory_info().rss for p in family))
+            except psutil.NoSuchProcess:
+                continue
 
 
 def own_peak() -> float:
@@ -129,9 +233,24 @@ def own_peak() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def facts(config: Any, *packages: str, device: str = "") -> dict[str, Any]:
+def on_cpu() -> bool:
+    """Whether JAX has no accelerator."""
+    import jax
+
+    return jax.default_backend() == "cpu"
+
+
+def device_kind() -> str:
+    """What JAX runs on."""
+    import jax
+
+    return jax.devices()[0].device_kind
+
+
+def facts(config: Any, *packages: str) -> dict[str, Any]:
     """Machine, load, versions of `packages` and the settings, for the head of a record."""
     machine = f"{os.cpu_count()} CPU cores, {platform.machine()}"
+    device = device_kind() if "jax" in packages and not on_cpu() else ""
     return {
         "machine": f"{machine}, {device}" if device else machine,
         "load_average": os.getloadavg()[0],

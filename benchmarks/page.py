@@ -9,12 +9,8 @@ are as short as they can be: the page is the same.
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +62,15 @@ def measure(config: Config, size: tuple[int, int, int], root: Path) -> dict[str,
     """Seconds of each redraw, on the clock and of the processor, with the size of the page."""
     run = finished(config, *size, root)
     shutil.rmtree(run / "figures")
-    first, *again = [_drawn(run) for _ in range(1 + config.turns)]
+    first = _job("report", run)
+    turns = harness.Turns()
+    for _ in range(config.turns):
+        turns.add("again", _job("report", run))
     return {
         **dict(zip(("patients", "columns", "tasks"), size, strict=True)),
-        **harness.timing([seconds for seconds, _ in again]),
-        "processor_seconds_min": min(used for _, used in again),
-        "seconds_without_figures": first[0],
-        "processor_seconds_without_figures": first[1],
+        **turns.row("again", "again"),
+        "seconds_without_figures": first.seconds,
+        "processor_seconds_without_figures": first.processor,
         "page_mb": (run / "report.html").stat().st_size / 1e6,
     }
 
@@ -88,23 +86,9 @@ def main(config: Config) -> None:
             harness.record(config.out, {**about, "pages": rows})
 
 
-def _drawn(run: Path) -> tuple[float, float]:
-    """Seconds of one redraw, on the clock and of the processor."""
-    before, began = _children(), time.perf_counter()
-    _job("report", run)
-    return time.perf_counter() - began, _children() - before
-
-
-def _job(name: str, *words: object) -> None:
-    """A job of ours in a process of its own."""
-    command = [sys.executable, "-m", f"experiments.{name}", *map(str, words)]
-    subprocess.run(command, check=True, capture_output=True)
-
-
-def _children() -> float:
-    """Processor seconds of all ended children."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _job(name: str, *words: object) -> harness.Cost:
+    """What a job of ours costs in a process of its own."""
+    return harness.run_process("-m", f"experiments.{name}", *words).cost
 
 
 if __name__ == "__main__":

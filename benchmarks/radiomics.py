@@ -1,14 +1,15 @@
-"""Radiomics: cases per minute and peak memory, ours against a plain PyRadiomics loop.
+"""Radiomics: processor time, cases per minute and peak memory, ours against PyRadiomics' ways.
 
 ``python -m benchmarks.radiomics [--t2 FILE --gland FILE]``
 
 One T2 image with a gland of real size, resampled to 0.5 x 0.5 x 1.0 mm, in copies that differ by a
-little noise. Three ways to the same 837 features of each copy, each in a process of its own,
-interleaved in rounds: the loop of PyRadiomics' documentation (whole image, default threads), and
-`extract_cohort` of `lens.radiomics` with one and with two workers. The time is that of the loop or
-call, starting the workers, hashing, reading and writing included, importing PyRadiomics not.
-Memory is the largest sum of resident memory over the process and its children, sampled ten times
-a second. Writes ``benchmarks/results/radiomics.json``.
+little noise. Several ways to the same 837 features of each copy, each in processes of its own,
+interleaved in rounds: the loop of PyRadiomics' documentation (whole image, default threads); the
+same with ``preCrop`` and a padding of 10 voxels, as who knows it runs it; that in a single-threaded
+process per core; and `extract_cohort` of `lens.radiomics` with one worker and with one per core.
+The time is that of the loop or call, starting the workers, hashing, reading and writing included,
+importing PyRadiomics not. Processor time is of all processes. Memory is the largest sum of
+resident memory over the process and its children. Writes ``benchmarks/results/radiomics.json``.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,36 +31,60 @@ import numpy as np
 import SimpleITK as sitk
 
 from benchmarks import harness
+from lens.machine import cpu_count
 
 SPACING_MM = (0.5, 0.5, 1.0)
 PACKAGES = ("pyradiomics-bhklab", "SimpleITK", "numpy", "scipy", "distributed")
 PARAMETERS = "t2.yaml"
 """Of the package."""
 
-WAYS = ("plain", "one worker", "two workers")
-WORKERS = {"one worker": 1, "two workers": 2}
-BARS = {"one worker": 1.8, "two workers": 3.0}
-"""Least speed over the plain loop."""
+PADDING = 10
+"""Voxels that ``preCrop`` leaves around the mask: more than any filter reaches."""
 
-MEMORY_BAR = 0.5
-"""Most peak memory of one worker as a share of the plain loop's."""
+
+@dataclass(frozen=True)
+class Way:
+    """How the features are had.
+
+    Attributes:
+        processes: at work; single-threaded where there are several of PyRadiomics.
+        ours: by `extract_cohort`, else by PyRadiomics.
+        crop: with ``preCrop``.
+    """
+
+    processes: int = 1
+    ours: bool = False
+    crop: bool = False
+
+
+PLAIN, CROPPED, OURS = "plain loop", "cropped loop", "ours"
+WAYS = {
+    OURS: Way(ours=True),
+    PLAIN: Way(),
+    CROPPED: Way(crop=True),
+    "ours, a worker per core": Way(cpu_count(), ours=True),
+    "cropped, a process per core": Way(cpu_count(), crop=True),
+}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Times our extraction against a plain PyRadiomics loop."""
+    """Times our extraction against PyRadiomics."""
 
     t2: Path | None = None
-    """A T2 image; a phantom in a field of view of 192 x 192 x 60 mm by default."""
+    """An image; a phantom in a field of view of 192 x 192 x 60 mm by default."""
 
     gland: Path | None = None
-    """Its gland mask, on its grid."""
+    """Its mask, on its grid."""
 
     rounds: int = 3
     """Interleaved repetitions."""
 
-    cases: tuple[int, int, int] = (1, 4, 8)
-    """Cases a round: of the plain loop, of one worker and of two workers."""
+    cases: int = 2
+    """Cases a round of each process."""
+
+    ways: tuple[str, ...] = tuple(WAYS)
+    """Ours first."""
 
     out: Path = harness.RESULTS / "radiomics.json"
     """Where the figures go."""
@@ -70,20 +94,30 @@ def main(config: Config) -> dict[str, Any]:
     """Runs all rounds, prints the table and writes the results."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        made = write_cases(folder, max(config.cases), config.t2, config.gland)
-        load = [os.getloadavg()[0]]
-        runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+        most = max(WAYS[way].processes for way in config.ways)
+        made = write_cases(folder, most * config.cases, config.t2, config.gland)
+        turns, peaks = harness.Turns(), dict.fromkeys(config.ways, 0.0)
+        results = harness.facts(config, *PACKAGES) | {"case": made}
         for index in range(config.rounds):
-            for way, cases in zip(WAYS, config.cases, strict=True):
-                runs[way].append(run(folder, way, cases, index))
-                load.append(os.getloadavg()[0])
-                print(way, runs[way][-1], f"load {load[-1]:.1f}", flush=True)
-        difference = largest_difference(folder)
-    results = harness.facts(config, *PACKAGES) | summary(runs)
-    results |= {"load": [round(min(load), 1), round(max(load), 1)]}
-    results |= {"case": made, "runs": runs, "difference": difference}
-    harness.record(config.out, results)
-    report(results)
+            for way in config.ways:
+                cost, peak = run(folder, way, config.cases, index)
+                turns.add(way, cost)
+                peaks[way] = max(peaks[way], peak)
+                print(f"{way}: {cost.seconds:.1f} s, {cost.processor:.1f} of the processor a case")
+            results["rows"] = [
+                turns.row(way, OURS)
+                | {"cases_per_minute": 60 / min(turns.seconds[way]), "peak_mib": peaks[way]}
+                for way in config.ways
+            ]
+            results["largest_difference"] = largest_difference(folder, config.ways)
+            harness.record(config.out, results)
+    for row in results["rows"]:
+        print(
+            f"{row['variant']:28} {row['processor_median']:6.2f} s of the processor a case, "
+            f"{row['processor_to_ours_median']:.2f} of ours; {row['cases_per_minute']:6.2f} cases "
+            f"a minute at best; {row['peak_mib']:.0f} MiB"
+        )
+    print(f"largest relative difference of a value: {results['largest_difference']}")
     return results
 
 
@@ -130,76 +164,53 @@ def widen(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
     return sitk.MirrorPad(image, low, high), sitk.ConstantPad(mask, low, high, 0)
 
 
-def run(folder: Path, way: str, cases: int, index: int) -> dict[str, float]:
-    """One way in a process of its own: seconds, cases per minute and peak memory in MB."""
-    child = [sys.executable, "-m", __spec__.name, "child", way, str(folder), str(cases), str(index)]
-    process = subprocess.Popen(child, stdout=subprocess.PIPE, text=True)
-    peak = Peak(process.pid)
-    output, _ = process.communicate()
-    megabytes = peak.stop()
-    if process.returncode:
-        raise RuntimeError(f"{way} failed with exit code {process.returncode}")
-    seconds = float(output.split()[-1])
-    return {
-        "cases": cases,
-        "seconds": round(seconds, 2),
-        "cases_per_minute": round(60 * cases / seconds, 2),
-        "peak_mb": round(megabytes),
-    }
+def run(folder: Path, way: str, cases: int, index: int) -> tuple[harness.Cost, float]:
+    """One way in a process of its own: cost of a case, and peak memory in MiB."""
+    done = harness.run_process("-m", __spec__.name, "child", way, folder, cases, index)
+    count = cases * WAYS[way].processes
+    seconds, processor = (float(value) / count for value in done.output.split()[-2:])
+    return harness.Cost(seconds, processor), done.peak_mib
 
 
-class Peak:
-    """The largest sum of resident memory over a process and its children, watched by a thread."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._largest = 0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-
-    def stop(self) -> float:
-        """Ends the watch; the peak in MB."""
-        self._done.set()
-        self._thread.join()
-        return self._largest / 1e6
-
-    def _watch(self) -> None:
-        import psutil
-
-        process = psutil.Process(self._pid)
-        while not self._done.wait(0.1):
-            try:
-                family = [process, *process.children(recursive=True)]
-                self._largest = max(self._largest, sum(p.memory_info().rss for p in family))
-            except psutil.NoSuchProcess:
-                continue
+def child(name: str, folder: Path, cases: int, index: int) -> None:
+    """Does the work and prints its seconds, and those of the processor."""
+    way = WAYS[name]
+    work = (
+        our_call(folder, cases, way.processes, folder / f"cache-{way.processes}-{index}")
+        if way.ours
+        else loops(folder, cases, way)
+    )
+    print(*harness.cost_of(work))
 
 
-def child(way: str, folder: Path, cases: int, index: int) -> None:
-    """Does the work and prints its seconds."""
-    work: Callable[[], None]
-    if way == "plain":
-        work = plain_loop(folder, cases)
-    else:
-        work = our_call(folder, cases, WORKERS[way], folder / f"cache-{WORKERS[way]}-{index}")
-    start = time.perf_counter()
-    work()
-    print(time.perf_counter() - start)
+def loops(folder: Path, cases: int, way: Way) -> Callable[[], object]:
+    """The loop of PyRadiomics' documentation over each process's share of the cases."""
+    shares = [range(n * cases, (n + 1) * cases) for n in range(way.processes)]
+    if way.processes == 1:
+        import radiomics.featureextractor  # noqa: F401  # not timed
+
+        return lambda: loop(folder, shares[0], way.crop)
+    os.environ |= dict.fromkeys(("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS"), "1")
+    pool = ProcessPoolExecutor(way.processes, get_context("spawn"))
+    for started in [pool.submit(loop, folder, range(0), way.crop) for _ in shares]:
+        started.result()
+    return lambda: [
+        job.result() for job in [pool.submit(loop, folder, share, way.crop) for share in shares]
+    ]
 
 
-def plain_loop(folder: Path, cases: int) -> Callable[[], None]:
+def loop(folder: Path, cases: range, crop: bool) -> None:
     """As https://pyradiomics.readthedocs.io/en/latest/usage.html shows it."""
     from radiomics.featureextractor import RadiomicsFeatureExtractor
 
-    def work() -> None:
-        extractor = RadiomicsFeatureExtractor(str(folder / PARAMETERS))
-        for case in range(cases):
-            result = extractor.execute(str(folder / f"{case}.nii.gz"), str(folder / "gland.nii.gz"))
-            values = {k: float(v) for k, v in result.items() if not k.startswith("diagnostics")}
-            (folder / f"plain-{case}.json").write_text(json.dumps(values))
-
-    return work
+    extractor = RadiomicsFeatureExtractor(str(folder / PARAMETERS))
+    if crop:
+        extractor.settings |= {"preCrop": True, "padDistance": PADDING}
+    for case in cases:
+        result = extractor.execute(str(folder / f"{case}.nii.gz"), str(folder / "gland.nii.gz"))
+        values = {k: float(v) for k, v in result.items() if not k.startswith("diagnostics")}
+        name = f"{CROPPED if crop else PLAIN}-{case}.json"
+        (folder / name).write_text(json.dumps(values))
 
 
 def our_call(folder: Path, cases: int, workers: int, cache: Path) -> Callable[[], None]:
@@ -210,58 +221,36 @@ def our_call(folder: Path, cases: int, workers: int, cache: Path) -> Callable[[]
     from lens.radiomics.parameters import load_parameters
 
     pyradiomics()
+    count = cases * workers
 
     def work() -> None:
         table, errors = extract_cohort(
-            read_manifest(folder / f"cohort-{cases}.csv"),
+            read_manifest(folder / f"cohort-{count}.csv"),
             load_parameters({"t2": folder / PARAMETERS}),
             cache=cache,
             spacing_mm=SPACING_MM,
             workers=workers,
             progress=False,
         )
-        if errors or len(table) != cases:
+        if errors or len(table) != count:
             raise RuntimeError(f"{errors}")
-        table.to_json(folder / f"ours-{workers}.json", orient="records", double_precision=15)
+        table.to_json(folder / f"{OURS}-0.json", orient="records", double_precision=15)
 
     return work
 
 
-def largest_difference(folder: Path) -> float:
-    """Largest relative difference between the plain loop's values and ours, of the first case."""
-    plain = json.loads((folder / "plain-0.json").read_text())
-    ours = json.loads((folder / "ours-1.json").read_text())[0]
-    pairs = np.array([(value, ours[f"t2.gland.{name}"]) for name, value in plain.items()])
-    scale = np.maximum(np.abs(pairs).max(axis=1), 1e-12)
-    return float((np.abs(pairs[:, 0] - pairs[:, 1]) / scale).max())
-
-
-def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Ratios to the plain loop round by round: median, smallest and largest."""
-    made: dict[str, Any] = {}
-    for way in WAYS[1:]:
-        for kind, name in (("speed", "cases_per_minute"), ("memory", "peak_mb")):
-            ours, plain = ([run[name] for run in runs[each]] for each in (way, "plain"))
-            median, low, high = (round(value, 3) for value in harness.ratio(ours, plain))
-            made[f"{kind}, {way}"] = {"median": median, "range": [low, high]}
-    return made
-
-
-def report(results: dict[str, Any]) -> None:
-    runs = results["runs"]
-    print(f"\n{results['case']}, load {results['load']}")
-    print(f"largest relative difference of a value to the plain loop: {results['difference']:.1e}")
-    for way in WAYS:
-        rates = [made["cases_per_minute"] for made in runs[way]]
-        peaks = [made["peak_mb"] for made in runs[way]]
-        print(f"{way:12} {np.median(rates):7.2f} cases a minute, peak {max(peaks):6.0f} MB")
-    for way, bar in BARS.items():
-        ratio = results[f"speed, {way}"]
-        print(f"{way}: {ratio['median']} x the plain loop {ratio['range']}, bar {bar}")
-    ratio = results["memory, one worker"]
-    print(f"one worker: {ratio['median']} of its memory {ratio['range']}, bar {MEMORY_BAR}")
-    ratio = results["memory, two workers"]
-    print(f"two workers and the job together: {ratio['median']} of its memory {ratio['range']}")
+def largest_difference(folder: Path, ways: tuple[str, ...]) -> dict[str, float]:
+    """Largest relative difference between PyRadiomics' values and ours, of the first case."""
+    ours = json.loads((folder / f"{OURS}-0.json").read_text())[0]
+    found = {}
+    for way in (PLAIN, CROPPED):
+        if way not in ways:
+            continue
+        theirs = json.loads((folder / f"{way}-0.json").read_text())
+        pairs = np.array([(value, ours[f"t2.gland.{name}"]) for name, value in theirs.items()])
+        scale = np.maximum(np.abs(pairs).max(axis=1), 1e-12)
+        found[way] = float((np.abs(pairs[:, 0] - pairs[:, 1]) / scale).max())
+    return found
 
 
 if __name__ == "__main__":
@@ -270,4 +259,4 @@ if __name__ == "__main__":
     else:
         import tyro
 
-        main(tyro.cli(Config))
+        main(tyro.cli(Config, description=__doc__))

@@ -7,7 +7,6 @@ rate of a large matrix product; turns of the peers are of fewer draws.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import tyro
 
 from benchmarks import harness
 from benchmarks.harness import Call
+from benchmarks.rates import copy_rate, limit_seconds, product_rates
 
 FEW = {"ours": 48, "lens.decode, looped": 4, "numpy solve": 4}
 """Draws in a turn of each variant."""
@@ -100,36 +100,20 @@ def refits(data: Pair) -> dict[str, Any]:
     }
     for call in calls.values():
         call()
-    before = harness.product_rates()
-    seconds = {
-        name: [value / FEW[name] for value in values]
-        for name, values in harness.take_turns(calls, TURNS).items()
-    }
-    start = time.perf_counter()
-    batched(data, data.weights)
-    whole = time.perf_counter() - start
-    rates, work = harness.product_rates(before), operations(data)
-    limit = harness.limit_seconds(work, rates)
-    ratios = {name: harness.ratio(values, seconds["ours"]) for name, values in seconds.items()}
-    error, draws = largest_error(data), len(data.weights)
-    for name, to_ours in ratios.items():
-        print(f"  {name:20} {1e3 * np.median(seconds[name]):7.1f} ms a draw, {to_ours} of ours")
-    print(
-        f"  {draws} draws {whole:.1f} s, limit {1e3 * limit:.1f} ms a draw: "
-        f"{whole / draws / limit:.2f} of it; error {error:.0e}",
-        flush=True,
-    )
+    before = product_rates()
+    turns = harness.take_turns(calls, TURNS).scaled({name: 1 / few for name, few in FEW.items()})
+    draws = len(data.weights)
+    whole = harness.cost_of(lambda: batched(data, data.weights)).seconds / draws
+    rates, work = product_rates(before), operations(data)
+    print(f"  {draws} draws, {1e3 * whole:.1f} ms each", flush=True)
     return {
-        "seconds_per_draw": {name: float(np.median(v)) for name, v in seconds.items()},
-        "ratio_to_ours": ratios,
-        "seconds_all_draws": whole,
+        "rows_per_draw": turns.rows("ours"),
+        "seconds_per_draw_of_all": whole,
         "patients_drawn": _drawn(data),
         "operations_per_draw": work,
         "rates": rates,
-        "limit_seconds_per_draw": limit,
-        "over_limit": whole / draws / limit,
-        "over_limit_best": min(seconds["ours"]) / limit,
-        "error": error,
+        **harness.over_limit([whole], limit_seconds(work, rates)),
+        "error": largest_error(data),
     }
 
 
@@ -193,7 +177,7 @@ def memory(config: Config) -> dict[str, Any]:
     for draws in config.memory:
         peaks[str(draws)] = harness.peak_of("benchmarks.refit", *sizes, "--alone", str(draws))
         print(f"  {draws} draws: {peaks[str(draws)]:.0f} MiB", flush=True)
-    return {"peak_mib": peaks, "copy_bytes_per_second": harness.copy_rate()}
+    return {"peak_mib": peaks, "copy_bytes_per_second": copy_rate()}
 
 
 def peak(data: Pair) -> float:

@@ -1,7 +1,9 @@
-"""The ridge probe with its path of penalties against cross-validated ridges, on CPU.
+"""The ridge probe with its path of penalties against cross-validated ridges.
 
 ``python -m benchmarks.ridge`` prints its part of the table "Many decoders" of docs/benchmarks.md
-and writes its part of ``benchmarks/results/decode.json``.
+and writes its part of ``benchmarks/results/decode.json``. Where there is a CUDA card, himalaya runs
+on it too, and the same generalised cross-validation written in PyTorch; their arrays are there
+beforehand, and the weights come back.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ import tyro
 
 from benchmarks import harness
 from benchmarks.harness import Call
+from benchmarks.rates import product_rates
+
+OURS, HIMALAYA = "ours", "himalaya RidgeCV, 5 folds"
 
 ALPHAS = tuple(np.geomspace(1e-3, 1e5, 25).tolist())
 """Penalties of all variants, in units of the number of patients."""
@@ -32,6 +37,8 @@ class Config:
     """Radiomic features."""
     turns: int = 3
     """Calls of each variant."""
+    peers: tuple[str, ...] = ()
+    """Only peers whose names start with one of these; all by default."""
     out: Path = harness.RESULTS / "decode.json"
     """Where the figures go."""
 
@@ -46,27 +53,38 @@ def main(config: Config) -> None:
 
 def probe(config: Config) -> dict[str, Any]:
     """Seconds by variant, ratios to ours, and ours against the limit."""
-    calls = variants(config)
-    before = harness.product_rates()
-    for call in calls.values():
-        call()
-    seconds = harness.take_turns(calls, config.turns)
-    rates, work = harness.product_rates(before), operations(config)
-    limit = work / rates["float64"]
-    ratios = {name: harness.ratio(values, seconds["ours"]) for name, values in seconds.items()}
-    for name, to_ours in ratios.items():
-        print(f"  {name:26} {1e3 * np.median(seconds[name]):8.0f} ms, {to_ours} of ours")
-    best = min(seconds["ours"])
-    print(f"  limit {1e3 * limit:.0f} ms: ours {best / limit:.2f} of it at best", flush=True)
+    calls = {
+        name: call
+        for name, call in variants(config).items()
+        if name == OURS or not config.peers or name.startswith(config.peers)
+    }
+    before = product_rates()
+    weights = {name: call() for name, call in calls.items()}
+    errors = {name: error(values, weights) for name, values in weights.items() if is_card(name)}
+    print(f"  errors {errors}", flush=True)
+    turns = harness.take_turns(calls, config.turns)
+    rates, work = product_rates(before), operations(config)
     return {
-        "seconds": {name: float(np.median(values)) for name, values in seconds.items()},
-        "ratio_to_ours": ratios,
+        "rows": turns.rows(OURS),
+        "errors": errors,
         "operations": work,
         "rates": rates,
-        "limit_seconds": limit,
-        "over_limit_best": best / limit,
-        "over_limit_median": float(np.median(seconds["ours"])) / limit,
+        **harness.over_limit(turns.seconds[OURS], work / rates["float64"]),
     }
+
+
+def is_card(name: str) -> bool:
+    """Whether a variant runs on the card."""
+    return "CUDA" in name
+
+
+def error(values: np.ndarray, weights: dict[str, np.ndarray]) -> float:
+    """Of weights from the card, relative to those of the same method on the CPU (Frobenius norm).
+
+    A feature whose best two penalties are nearly tied may take either.
+    """
+    same = [weights[name] for name in (OURS, HIMALAYA) if name in weights]
+    return float(min(np.linalg.norm(values - w) / np.linalg.norm(w) for w in same))
 
 
 def variants(config: Config) -> dict[str, Call]:
@@ -80,13 +98,58 @@ def variants(config: Config) -> dict[str, Call]:
     x = rng.normal(size=(config.patients, config.width))
     r = rng.random((config.patients, config.features))
     alphas = len(x) * np.array(ALPHAS)
-    return {
-        "ours": lambda: RidgeProbe(alphas=ALPHAS).fit(x, r),
-        "sklearn RidgeCV": lambda: RidgeCV(alphas=alphas, alpha_per_target=True).fit(x, r),
-        "himalaya RidgeCV, 5 folds": lambda: HimalayaRidgeCV(
-            alphas=alphas, solver_params={"warn": False}
-        ).fit(x, r),
+    made: dict[str, Call] = {
+        OURS: lambda: RidgeProbe(alphas=ALPHAS).fit(x, r).coef,
+        "sklearn RidgeCV": lambda: RidgeCV(alphas=alphas, alpha_per_target=True).fit(x, r).coef_.T,
+        HIMALAYA: lambda: (
+            HimalayaRidgeCV(alphas=alphas, solver_params={"warn": False}).fit(x, r).coef_
+        ),
     }
+    return made | on_card(x, r, alphas)
+
+
+def on_card(x: np.ndarray, r: np.ndarray, alphas: np.ndarray) -> dict[str, Call]:
+    """Peers on the CUDA card, none where there is none."""
+    import torch
+    from himalaya.backend import set_backend
+    from himalaya.ridge import RidgeCV as HimalayaRidgeCV
+
+    if not torch.cuda.is_available():
+        return {}
+    made: dict[str, Call] = {}
+    for dtype in (torch.float64, torch.float32):
+        a, b = (torch.tensor(values, dtype=dtype, device="cuda") for values in (x, r))
+
+        def himalaya(a: Any = a, b: Any = b) -> np.ndarray:
+            set_backend("torch_cuda")
+            try:
+                fitted = HimalayaRidgeCV(alphas=alphas, solver_params={"warn": False}).fit(a, b)
+                return fitted.coef_.cpu().numpy()
+            finally:
+                set_backend("numpy")
+
+        name = str(dtype).removeprefix("torch.")
+        made[f"{HIMALAYA}, CUDA {name}"] = himalaya
+        made[f"torch GCV, CUDA {name}"] = lambda a=a, b=b: torch_gcv(a, b, alphas)
+    return made
+
+
+def torch_gcv(x: Any, r: Any, alphas: np.ndarray) -> np.ndarray:
+    """Weights of ridge regression by generalised cross-validation, as one writes it in PyTorch."""
+    import torch
+
+    x = (x - x.mean(0)) / x.std(0, correction=0)
+    y = r - r.mean(0)
+    values, u = torch.linalg.eigh(x @ x.T)
+    values, u = values[1:], u[:, 1:]  # the constant's direction
+    components = u.T @ y
+    power = components.square()
+    beyond = y.square().sum(0) - power.sum(0)
+    grid = torch.tensor(alphas, dtype=x.dtype, device=x.device)[:, None]
+    left = grid / (values + grid)
+    errors = (left.square() @ power + beyond) / left.sum(1, keepdim=True).square()
+    alpha = grid[errors.argmin(0), 0]
+    return (x.T @ (u @ (components / (values[:, None] + alpha)))).cpu().numpy()
 
 
 def operations(config: Config) -> float:

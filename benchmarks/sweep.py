@@ -1,12 +1,17 @@
-"""The sweep over penalties beside a PyTorch loop over the grid, taking turns.
+"""The sweep over penalties beside PyTorch's ways over the same grid, taking turns.
 
 ``python -m benchmarks.sweep`` prints seconds of the whole grid and writes
-``benchmarks/results/sweep.json``. Both train the same MLPs: the same start, the same minibatches in
+``benchmarks/results/sweep.json``. All train the same MLPs: the same start, the same minibatches in
 the same order, the same number of epochs, Adam, mean absolute error with both penalties; their
-validation losses are compared at the end, and PyTorch's in float64 beside them: Adam on an absolute
-error magnifies rounding. Epochs are few by default, since time grows with them
-exactly; ``--epochs 200 --turns 1`` is the published size. scikit-learn's ``MLPRegressor`` has no
-absolute error and no L1 penalty; it is timed on a squared error, for orientation.
+validation losses are compared with those in float64: Adam on an absolute error magnifies rounding.
+Epochs are few by default, since time grows with them exactly; ``--epochs 200 --turns 1`` is the
+published size. scikit-learn's ``MLPRegressor`` has no absolute error and no L1 penalty; it is timed
+on a squared error, for orientation.
+
+The peers on a CPU are a loop over the grid with PyTorch's threads, and single-threaded processes,
+one per core, each with its share of the grid. On an accelerator both libraries use the same card at
+the same precision of products, and the peers are the loop, CUDA graphs of it and the whole grid as
+a stack (`benchmarks.torch_sweep`).
 
 The attainable time is that of the arithmetic at the rate of a large matrix product, plus that of
 the optimiser's traffic (parameters, gradient and two moments read, three of them written) at the
@@ -17,20 +22,45 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
+import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import tyro
 
 from benchmarks import harness
 from benchmarks.harness import Call
+from benchmarks.rates import card_rates, copy_rate, product_rates
+from benchmarks.torch_sweep import (
+    DOUBLE,
+    FUSED,
+    LOOP,
+    PER_CORE,
+    WAYS,
+    PerCore,
+    Problem,
+    as_call,
+    training,
+)
+from lens.machine import cpu_count
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-FUSED, DOUBLE, SKLEARN = "torch, fused Adam", "torch, float64", "sklearn, squared error"
-"""Variants of the peers."""
+SKLEARN = "sklearn, squared error"
+ON_CPU = (LOOP, FUSED, PER_CORE, SKLEARN)
+ON_CARD = (
+    FUSED,
+    "torch, stack as CUDA graph",
+    "torch, loop of CUDA graphs",
+    "torch, compiled stack as CUDA graph",
+    LOOP,
+    "torch, stack",
+    "torch, compiled loop",
+)
+"""Peers by default, in this order."""
 
 
 @dataclass(frozen=True)
@@ -55,61 +85,86 @@ class Config:
     """Values of the L1 and of the L2 penalty."""
     more_pairs: int = 0
     """Also time a grid of so many pairs, such as 256 on an accelerator."""
+    peers: tuple[str, ...] = ()
+    """Whom to run beside; by default those that suit the device."""
+    precision: Literal["default", "float32"] = "default"
+    """Of matrix products on an accelerator, in both libraries: JAX's default, which rounds factors
+    to tf32, or float32."""
     turns: int = 3
     """Times that each takes its turn."""
-    sklearn: bool = True
-    """Also time scikit-learn, one pair, and multiply."""
     out: Path = harness.RESULTS / "sweep.json"
     """Where the figures go."""
 
 
 def main(config: Config) -> None:
     """Runs all in turn, prints and writes the table."""
+    _set_precision(config.precision)
     data = _data(config)
     losses: dict[str, np.ndarray] = {}
-    calls = _variants(config, data, losses)
-    limit = _limit(config)
-    seconds = harness.take_turns(calls, config.turns)
-    if config.sklearn:  # one pair was timed
-        pairs = config.pairs[0] * config.pairs[1]
-        seconds[SKLEARN] = [pairs * value for value in seconds[SKLEARN]]
-    rows = []
-    for name, values in seconds.items():
-        rows.append(
-            {
-                "variant": name,
-                "seconds_median": float(np.median(values)),
-                **harness.ratio(seconds["torch"], values).named("times_torch"),
-                "times_fused_torch_median": harness.ratio(seconds[FUSED], values).median,
-                "share_of_limit": limit["seconds"] / float(np.median(values)),
-            }
-        )
-        print(rows[-1])
-    # Trainings that differ by rounding alone part as well: by how much, PyTorch itself tells.
-    _torch(config, data, losses, DOUBLE)()
-    apart = {}
-    for label, name in (("ours", "ours"), ("torch in float64", DOUBLE)):
-        difference = np.abs(losses[name] / losses["torch"] - 1)
-        apart[f"{label}, median"] = float(np.median(difference))
-        apart[f"{label}, largest"] = float(difference.max())
-    found = {"limit": limit, "validation_losses_apart": apart}
-    print(json.dumps(found))
-    about = harness.facts(config, "jax", "torch", "scikit-learn", device=_device())
+    found: dict[str, Any] = {"first_seconds": {}, "limit": _limit(config)}
+    print(json.dumps(found["limit"]), flush=True)
+    about = harness.facts(config, "jax", "torch", "scikit-learn")
+    calls: dict[str, Call] = {}
+    for name, make in _makers(config, data, losses).items():
+        start = time.perf_counter()
+        calls[name] = make()
+        calls[name]()  # compiles, captures
+        found["first_seconds"][name] = time.perf_counter() - start
+        print(f"{name}: ready after {found['first_seconds'][name]:.1f} s", flush=True)
+    turns = harness.Turns()
+    for _ in range(config.turns):
+        turns.go_on(calls)
+        rows = _rows(config, turns, found["limit"]["seconds"])
+        harness.record(config.out, {**about, **found, "rows": rows})
+    for row in rows:
+        print(harness.line(row, "ours"), f"{row['share_of_limit']:.0%} of the limit", flush=True)
+    # Trainings that differ by rounding alone part as well: by how much, float64 tells.
+    exact = training(_problem(config, data), WAYS[DOUBLE])()
+    apart = {
+        name: {
+            "median": float(np.median(np.abs(values / exact - 1))),
+            "largest": float(np.abs(values / exact - 1).max()),
+        }
+        for name, values in losses.items()
+        if len(values) == len(exact)
+    }
+    print(json.dumps(apart))
+    found["validation_losses_from_float64"] = apart
     harness.record(config.out, {**about, **found, "rows": rows})
 
 
-def _variants(config: Config, data: Arrays, losses: dict[str, np.ndarray]) -> dict[str, Call]:
-    calls = {
-        "ours": _ours(config, data, _grid(config), losses),
-        "torch": _torch(config, data, losses),
-        FUSED: _torch(config, data, losses, FUSED),
+def _rows(config: Config, turns: harness.Turns, limit: float) -> list[dict[str, Any]]:
+    """Seconds of the whole grid by variant, and how many times ours that is."""
+    pairs = config.pairs[0] * config.pairs[1]
+    turns = turns.scaled({SKLEARN: pairs})  # one pair was timed
+    return [
+        turns.row(name, "ours") | {"share_of_limit": limit / float(np.median(values))}
+        for name, values in turns.seconds.items()
+    ]
+
+
+def _makers(
+    config: Config, data: Arrays, losses: dict[str, np.ndarray]
+) -> dict[str, Callable[[], Call]]:
+    """For each variant what makes its call."""
+    made: dict[str, Callable[[], Call]] = {
+        "ours": lambda: _ours(config, data, _grid(config), losses),
     }
     if config.more_pairs:
         l1 = np.geomspace(1e-8, 1e-5, config.more_pairs // config.pairs[1])
-        calls["ours, more pairs"] = _ours(config, data, (tuple(l1), _grid(config)[1]), {})
-    if config.sklearn:
-        calls[SKLEARN] = _sklearn(config, data)
-    return calls
+        grid = (tuple(l1), _grid(config)[1])
+        made[f"ours, {config.more_pairs} pairs"] = lambda: _ours(config, data, grid, {})
+    problem = _problem(config, data)
+    for name in config.peers or (ON_CPU if harness.on_cpu() else ON_CARD):
+        if name == SKLEARN:
+            made[name] = lambda: _sklearn(config, data)
+        elif name == PER_CORE:
+            made[name] = lambda: as_call(
+                PerCore(problem, WAYS[FUSED], cpu_count()), losses, PER_CORE
+            )
+        else:
+            made[name] = lambda name=name: as_call(training(problem, WAYS[name]), losses, name)
+    return made
 
 
 def _data(config: Config) -> Arrays:
@@ -147,59 +202,33 @@ def _ours(
     return call
 
 
-def _torch(
-    config: Config, data: Arrays, losses: dict[str, np.ndarray], name: str = "torch"
-) -> Call:
+def _problem(config: Config, data: Arrays) -> Problem:
+    """What PyTorch is to train, with our start and our minibatches."""
     import jax
-    import torch
 
     from lens.probes.mlp import init
     from lens.probes.scaling import fit_standardise
     from lens.probes.training import minibatches
 
-    torch.set_num_threads(os.cpu_count() or 1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     mean, std = fit_standardise(data[0])
-    kind = torch.float64 if name == DOUBLE else torch.float32
-    x, r, x_val, r_val = (
-        torch.tensor(v, device=device, dtype=kind)
-        for v in ((data[0] - mean) / std, data[1], (data[2] - mean) / std, data[3])
-    )
     start = init(
         jax.random.fold_in(jax.random.key(0), 0), config.width, config.hidden, config.columns
     )
-    steps = -(-config.patients // config.batch)
-    order = []
+    order, n = [], len(data[0])
+    steps = -(-n // config.batch)
     for epoch in range(config.epochs):
-        rows, used = minibatches(np.int32(0), np.int32(epoch), len(x), steps, config.batch)  # type: ignore[arg-type]
+        rows, used = minibatches(np.int32(0), np.int32(epoch), n, steps, config.batch)  # type: ignore[arg-type]
         pairs = zip(np.asarray(rows), np.asarray(used) > 0, strict=True)
-        order.append([torch.tensor(index[keep], device=device) for index, keep in pairs])
-
-    def one(l1: float, l2: float) -> float:
-        first = torch.nn.Linear(config.width, config.hidden)
-        second = torch.nn.Linear(config.hidden, config.columns)
-        net = torch.nn.Sequential(first, torch.nn.ReLU(), second).to(device, kind)
-        values = (start.w.T, start.b, start.v.T, start.c)
-        with torch.no_grad():
-            for parameter, value in zip(net.parameters(), values, strict=True):
-                parameter.copy_(torch.tensor(np.asarray(value)))
-        weights = (first.weight, second.weight)
-        fused = True if name == FUSED else None
-        adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=fused)
-        for rows in itertools.chain(*order):
-            loss = torch.nn.functional.l1_loss(net(x[rows]), r[rows])
-            loss = loss + l1 * sum(w.abs().sum() for w in weights)
-            loss = loss + l2 * sum(w.square().sum() for w in weights)
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-        with torch.no_grad():
-            return torch.nn.functional.l1_loss(net(x_val), r_val).item()
-
-    def call() -> None:
-        losses[name] = np.array([one(*pair) for pair in itertools.product(*_grid(config))])
-
-    return call
+        order.append([index[keep] for index, keep in pairs])
+    return Problem(
+        x=(data[0] - mean) / std,
+        r=data[1],
+        x_val=(data[2] - mean) / std,
+        r_val=data[3],
+        start=tuple(np.array(value) for value in (start.w.T, start.b, start.v.T, start.c)),
+        order=order,
+        pairs=list(itertools.product(*_grid(config))),
+    )
 
 
 def _sklearn(config: Config, data: Arrays) -> Call:
@@ -225,7 +254,12 @@ def _limit(config: Config) -> dict[str, float]:
     steps = config.pairs[0] * config.pairs[1] * config.epochs * -(-config.patients // config.batch)
     # Forward and both gradients, but for that of the embeddings.
     work = 2 * config.batch * (2 * config.width + 3 * config.columns) * config.hidden
-    rate, copy = harness.product_rates()["float32"], harness.copy_rate()
+    if harness.on_cpu():
+        rate, copy = product_rates()["float32"], copy_rate()
+    else:
+        found = card_rates()
+        rate = found["tf32" if config.precision == "default" else "float32"]
+        copy = found["copy"]
     seconds = steps * (work / rate + 7 * 4 * weights / copy)
     return {
         "gflops": rate / 1e9,
@@ -235,10 +269,15 @@ def _limit(config: Config) -> dict[str, float]:
     }
 
 
-def _device() -> str:
+def _set_precision(precision: str) -> None:
+    """Products of float32 in both libraries alike: as JAX has them by default, or exact."""
     import jax
+    import torch
 
-    return jax.devices()[0].device_kind
+    torch.set_num_threads(cpu_count())
+    if precision == "float32":
+        jax.config.update("jax_default_matmul_precision", "float32")
+    torch.backends.cuda.matmul.allow_tf32 = precision == "default"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 ``python -m benchmarks.training`` prints steps per second and peak memory of fine-tuning a
 classifier and of masked pre-training, and writes ``benchmarks/results/training.json``. A step is
 everything from a batch in host memory to the new parameters: forward, gradient, AdamW. Peak memory
-is that of a process that does nothing else.
+is that of a process that does nothing else. On a CUDA card both libraries multiply at the same
+precision: ``tf32`` is JAX's default for float32; with ``bfloat16`` parameters stay float32.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import tyro
 
 from benchmarks import harness
+from benchmarks.encoder import Precision, set_precision
 from lens.machine import cpu_count
 
 Job = Literal["classification", "pretraining"]
@@ -37,6 +39,12 @@ class Config:
     """Volumes per step, one per shape."""
     width: int = 512
     """Channels of the masked autoencoder's decoder."""
+    jobs: tuple[Job, ...] = JOBS
+    """What is trained."""
+    precisions: tuple[Precision, ...] = ("float32",)
+    """Of the products; others than float32 are for a CUDA card."""
+    variants: tuple[str, ...] = ("ours", "torch")
+    """Whom to run, ours first; "torch-compiled" is for classification alone."""
     turns: int = 5
     """Steps of each variant that are timed."""
     memory: bool = True
@@ -48,21 +56,25 @@ class Config:
 
 
 def steps(
-    config: Config, job: Job, index: int, variants: tuple[str, ...]
-) -> dict[str, Callable[[], Any]]:
-    """One step per variant, compiled and warmed up, on the same random batch."""
+    config: Config, job: Job, index: int, precision: Precision, variants: tuple[str, ...]
+) -> dict[str, Callable[[], float]]:
+    """One step per variant, which gives its loss, on the same random batch."""
     shape, batch = config.shapes[index], config.batches[index]
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, *shape, 3)).astype(np.float32)
     y = np.arange(batch) % CLASSES
-    makers = {"ours": _ours, "torch": _torch}
-    made = {name: makers[name](config, job, x, y) for name in variants}
-    for step in made.values():
-        step()
-    return made
+    set_precision(precision)
+    half = precision == "bfloat16"
+    return {
+        name: (_ours if name == "ours" else _torch)(config, job, x, y, half, name)
+        for name in variants
+        if job == "classification" or "compiled" not in name
+    }
 
 
-def _ours(config: Config, job: Job, x: np.ndarray, y: np.ndarray) -> Callable[[], Any]:
+def _ours(
+    config: Config, job: Job, x: np.ndarray, y: np.ndarray, half: bool, _: str
+) -> Callable[[], float]:
     import jax
     from flax import nnx
 
@@ -73,7 +85,8 @@ def _ours(config: Config, job: Job, x: np.ndarray, y: np.ndarray) -> Callable[[]
     from encoders.steps import compiled, start
     from encoders.tasks import Classifier
 
-    encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.size), rngs=nnx.Rngs(0))
+    dtype = "bfloat16" if half else "float32"
+    encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.size, dtype=dtype), rngs=nnx.Rngs(0))
     model = (
         Classifier(encoder, ClassificationHead(encoder.config.features, CLASSES, rngs=nnx.Rngs(0)))
         if job == "classification"
@@ -83,22 +96,27 @@ def _ours(config: Config, job: Job, x: np.ndarray, y: np.ndarray) -> Callable[[]
     graph, state = start(model, settings)
     step, root = compiled(graph, settings), jax.random.key(0)
 
-    def run() -> None:
+    def run() -> float:
         nonlocal state
         batch = {"volumes": jax.device_put(x), "targets": jax.device_put(y)}
         state, loss = step(state, batch, root, RATE)
         jax.block_until_ready((state, loss))
+        return float(loss)
 
     return run
 
 
-def _torch(config: Config, job: Job, x: np.ndarray, y: np.ndarray) -> Callable[[], Any]:
+def _torch(
+    config: Config, job: Job, x: np.ndarray, y: np.ndarray, half: bool, name: str
+) -> Callable[[], float]:
     import torch
 
     from encoders.convnext import ConvNeXtV2Config
     from tests.encoders.reference import Reference
 
     torch.set_num_threads(cpu_count())
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ours = ConvNeXtV2Config.named(config.size)
     encoder = Reference(ours.depths, ours.widths, ours.strides)
     if job == "classification":
@@ -109,25 +127,32 @@ def _torch(config: Config, job: Job, x: np.ndarray, y: np.ndarray) -> Callable[[
     else:
         model = _decoder(ours.widths[-1], config.width)
         visible = _mask_encoder(encoder)
+    encoder.to(device), model.to(device)
     parameters = [*encoder.parameters(), *model.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY)
+    fused = True if device.type == "cuda" else None
+    optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY, fused=fused)
 
-    def loss() -> Any:
-        volumes = torch.from_numpy(x).movedim(-1, 1)
+    def loss(volumes: Any, targets: Any) -> Any:
+        volumes = volumes.movedim(-1, 1)
         if job == "classification":
-            return torch.nn.functional.cross_entropy(model(encoder(volumes)[0]), torch.tensor(y))
+            return torch.nn.functional.cross_entropy(model(encoder(volumes)[0]), targets)
         grid = [side // PATCH for side in x.shape[1:4]]
-        ranks = torch.rand(len(x), int(np.prod(grid))).argsort(1).argsort(1)
+        ranks = torch.rand(len(x), int(np.prod(grid)), device=device).argsort(1).argsort(1)
         seen = (ranks >= round(RATIO * ranks.shape[1])).reshape(len(x), 1, *grid).float()
         visible.append(seen)
         features = encoder(volumes)[1][-1]
         visible.clear()
         return _masked_error(model, features, volumes, seen)
 
-    def run() -> None:
+    objective = torch.compile(loss) if "compiled" in name else loss
+
+    def run() -> float:
         optimiser.zero_grad()
-        loss().backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            value = objective(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
+        value.backward()
         optimiser.step()
+        return value.item()
 
     return run
 
@@ -196,34 +221,40 @@ def main(config: Config) -> None:
         sys.exit("--batches: give one per shape")
     if config.alone:
         name, job, index = config.alone.split()
-        (step,) = steps(config, job, int(index), (name,)).values()  # type: ignore[arg-type]
+        (step,) = steps(config, job, int(index), "float32", (name,)).values()  # type: ignore[arg-type]
+        step()
         step()
         print(harness.own_peak())
         return
-    rows = []
-    for index in range(len(config.shapes)):
-        for job in JOBS:
-            for row in measure(config, job, index):
-                rows.append(row)
-                print(_line(row), flush=True)
-    about = harness.facts(config, "jax", "flax", "optax", "torch")
-    harness.record(config.out, {**about, "rows": rows})
+    about, rows = (
+        harness.facts(config, "jax", "flax", "optax", "torch"),
+        [],
+    )
+    for precision in config.precisions:
+        for index in range(len(config.shapes)):
+            for job in config.jobs:
+                for row in measure(config, job, index, precision):
+                    rows.append(row)
+                    print(_line(row), flush=True)
+                harness.record(config.out, {**about, "rows": rows})
 
 
-def measure(config: Config, job: Job, index: int) -> list[dict[str, Any]]:
-    """A row per variant: steps per second, speed over PyTorch's and peak memory."""
-    seconds = harness.take_turns(steps(config, job, index, ("ours", "torch")), config.turns)
+def measure(config: Config, job: Job, index: int, precision: Precision) -> list[dict[str, Any]]:
+    """A row per variant: steps per second, cost relative to ours, first loss and peak memory."""
+    made = steps(config, job, index, precision, config.variants)
+    first = {name: step() for name, step in made.items()}  # compiles
+    turns = harness.take_turns(made, config.turns)
     rows = []
-    for name, values in seconds.items():
+    for name in made:
         row = {
             "job": job,
             "shape": config.shapes[index],
             "batch": config.batches[index],
-            "variant": name,
-            "steps_per_second": 1 / float(np.median(values)),
-            **harness.timing(values),
-            **harness.ratio(seconds["torch"], values).named("speed_over_torch"),
+            "precision": precision,
+            **turns.row(name, "ours"),
+            "first_loss": first[name],
         }
+        row["steps_per_second"] = 1 / row["seconds_median"]
         if config.memory:
             row["peak_mib"] = peak_memory(config, name, job, index)
         rows.append(row)
@@ -232,10 +263,8 @@ def measure(config: Config, job: Job, index: int) -> list[dict[str, Any]]:
 
 def _line(row: dict[str, Any]) -> str:
     text = (
-        f"{row['job']:14} {'x'.join(map(str, row['shape'])):9} batch {row['batch']}  "
-        f"{row['variant']:5} {row['steps_per_second']:6.2f} steps/s  "
-        f"{row['speed_over_torch_median']:5.2f} x torch "
-        f"[{row['speed_over_torch_low']:.2f}, {row['speed_over_torch_high']:.2f}]"
+        f"{row['job']:14} {'x'.join(map(str, row['shape'])):9} batch {row['batch']} "
+        f"{row['precision']:8} {harness.line(row, 'ours')}, first loss {row['first_loss']:.4f}"
     )
     return text + (f"  {row['peak_mib']:.0f} MiB" if "peak_mib" in row else "")
 

@@ -25,6 +25,9 @@ Result = TypeVar("Result")
 _MEMORY_SHARE = 0.25
 """Of a device's memory for weights and moments; the rest is for data and activations."""
 
+_ALIGNED = 8
+"""Columns that an accelerator's rows of weights are a multiple of."""
+
 _COPIES = 4
 """Arrays of the weights' size that training holds: weights, gradient, two moments."""
 
@@ -53,6 +56,15 @@ def choose_stack(
     bytes_per_mlp = _COPIES * 4 * (d * h + h * k + h + k)
     fitting = _MEMORY_SHARE * memory // bytes_per_mlp
     return devices * int(max(1, min(-(-mlps // devices), fitting)))
+
+
+def filled_columns(k: int) -> int:
+    """Columns of the second layer's weights, those that only fill up included.
+
+    Matrix units read rows of whole 32 bytes fast, and others much slower, so that an accelerator
+    gets a multiple of eight columns.
+    """
+    return k if jax.default_backend() == "cpu" else -(-k // _ALIGNED) * _ALIGNED
 
 
 def own_rows(rows: int) -> Int[np.ndarray, " n"]:

@@ -71,13 +71,22 @@ def reconstruction_loss(
     r: Float[Array, "n k"],
     row_weight: Float[Array, " n"],
 ) -> Float[Array, ""]:
-    """Mean absolute error over the entries of the rows with weight 1."""
-    errors = jnp.abs(reconstruct(mlp, x) - r).sum(axis=1)
+    """Mean absolute error over the entries of the rows with weight 1.
+
+    Columns of the MLP beyond those of `r` only fill up: nothing of them enters.
+    """
+    errors = jnp.abs(reconstruct(mlp, x)[:, : r.shape[1]] - r).sum(axis=1)
     return (errors * row_weight).sum() / (row_weight.sum() * r.shape[1])
 
 
-def penalty(mlp: MLP, l1: Float[Array, ""], l2: Float[Array, ""]) -> Float[Array, ""]:
-    """``l1 * sum |w| + l2 * sum w^2`` over the weights of both layers, biases left free."""
-    absolute = jnp.abs(mlp.w).sum() + jnp.abs(mlp.v).sum()
-    squared = jnp.square(mlp.w).sum() + jnp.square(mlp.v).sum()
+def penalty(
+    mlp: MLP, l1: Float[Array, ""], l2: Float[Array, ""], columns: int | None = None
+) -> Float[Array, ""]:
+    """``l1 * sum |w| + l2 * sum w^2`` over the weights of both layers, biases left free.
+
+    Of the second layer so many columns count; the others only fill up.
+    """
+    v = mlp.v[:, :columns]
+    absolute = jnp.abs(mlp.w).sum() + jnp.abs(v).sum()
+    squared = jnp.square(mlp.w).sum() + jnp.square(v).sum()
     return l1 * absolute + l2 * squared

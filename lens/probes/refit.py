@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -220,14 +220,21 @@ def _solve(
     *,
     intercept: bool,
 ) -> _Solved:
-    """All draws of a block, each device its share, one after another."""
+    """All draws of a block, each device its share."""
 
-    def one_after_another(rows: Any, weights: Any, bases: Any, target: Any) -> _Solved:
-        return jax.lax.map(
-            lambda draw: _draw(bases, target, *draw, intercept=intercept), (rows, weights)
-        )
+    def share(rows: Any, weights: Any, bases: Any, target: Any) -> _Solved:
+        def one(draw: Any) -> _Solved:
+            return _draw(bases, target, *draw, intercept=intercept)
 
-    return over_devices(one_after_another, 2)(rows, weights, bases, target)
+        return _over_draws(one, (rows, weights))
+
+    return over_devices(share, 2)(rows, weights, bases, target)
+
+
+def _over_draws(solve: Callable[[Any], _Solved], draws: Any) -> _Solved:
+    """One after another on a CPU, whose caches a draw fills; together on an accelerator."""
+    together = jax.default_backend() != "cpu"
+    return jax.vmap(solve)(draws) if together else jax.lax.map(solve, draws)
 
 
 def _draw(

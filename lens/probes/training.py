@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import pandas as pd
 from jaxtyping import Array, Float, Int
 
-from lens.probes.devices import over_devices
+from lens.probes.devices import filled_columns, over_devices
 from lens.probes.mlp import MLP, init, penalty, reconstruction_loss
 
 
@@ -58,10 +58,15 @@ class State(NamedTuple):
 
 @partial(jax.jit, static_argnames=("d", "hidden", "k"))
 def start(points: Point, d: int, hidden: int, k: int) -> State:
-    """Untrained MLPs, one per entry of `points`; those of one seed are the same."""
+    """Untrained MLPs, one per entry of `points`; those of one seed are the same.
+
+    Their second layers have `filled_columns`; those beyond `k` are zero and stay so.
+    """
 
     def one(seed: Array) -> State:
         mlp = init(jax.random.fold_in(jax.random.key(seed), 0), d, hidden, k)
+        spare = (0, filled_columns(k) - k)
+        mlp = mlp._replace(v=jnp.pad(mlp.v, ((0, 0), spare)), c=jnp.pad(mlp.c, spare))
         # Two trees of zeros: `advance` donates every buffer, so that none may be there twice.
         return State(mlp, *(jax.tree.map(jnp.zeros_like, mlp) for _ in range(2)))
 
@@ -97,7 +102,7 @@ def advance(
 
     def objective(mlp: MLP, data: Data, point: Point, rows: Array, weight: Array) -> Array:
         fit = reconstruction_loss(mlp, data.x[rows], data.r[rows], weight)
-        return loss_scale * fit + penalty(mlp, point.l1, point.l2)
+        return loss_scale * fit + penalty(mlp, point.l1, point.l2, data.r.shape[1])
 
     def epoch(state: State, point: Point, data: Data, index: Array) -> State:
         rows, weight = minibatches(point.seed, index, n, steps, batch)

@@ -9,9 +9,18 @@ import torch
 from torch import nn
 
 
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    # Not `movedim`, which is exported to ONNX with an axis of -1, for which it has no place.
+    return x.permute(0, *range(2, x.ndim), 1)
+
+
+def channels_first(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, x.ndim - 1, *range(1, x.ndim - 1))
+
+
 class ChannelsFirstNorm(nn.LayerNorm):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        return channels_first(super().forward(channels_last(x)))
 
 
 class GRN(nn.Module):
@@ -36,9 +45,9 @@ class Block(nn.Module):
         self.pwconv2 = nn.Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.norm(self.dwconv(x).movedim(1, -1))
+        y = self.norm(channels_last(self.dwconv(x)))
         y = self.pwconv2(self.grn(nn.functional.gelu(self.pwconv1(y))))
-        return x + y.movedim(-1, 1)
+        return x + channels_first(y)
 
 
 class Reference(nn.Module):

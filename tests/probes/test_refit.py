@@ -121,6 +121,21 @@ def test_draws_of_few_patients_take_the_minimum_norm_solution() -> None:
     np.testing.assert_allclose(b[1], r[8], atol=1e-6)
 
 
+def test_draws_together_are_those_one_by_one(monkeypatch) -> None:
+    """As an accelerator makes them, beside those of a CPU."""
+    z = {name: encoders()[name] for name in ("plain", "condition 1e4", "deficient")}
+    r = np.random.default_rng(8).normal(size=(N, K))
+    w = patient_weights(np.arange(N), 5, 0)
+    (alone,) = lens.refit(z, r, w, memory=memory_of(5, 200 * K))
+    monkeypatch.setattr(refits, "_over_draws", lambda solve, draws: jax.vmap(solve)(draws))
+    refits._solve.clear_cache()
+    (together,) = lens.refit(z, r, w, memory=memory_of(5, 200 * K))
+    refits._solve.clear_cache()
+    for name, found in together.items():
+        np.testing.assert_allclose(found.theta, alone[name].theta, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found.b, alone[name].b, rtol=1e-4, atol=1e-4)
+
+
 def test_devices_share_the_draws() -> None:
     """Eight devices give what one gives, with draws that do not divide by eight."""
     script = """

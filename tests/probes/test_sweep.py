@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lens.probes import training
 from lens.probes.devices import choose_stack
 from lens.probes.grid_warnings import grid_warnings
 from lens.probes.halving import halve, rounds
@@ -221,6 +222,20 @@ def test_compiles_once_for_the_whole_grid(data) -> None:
     for l2 in ((0.0, 1e-2), (1e-3, 1e-4)):
         sweep(*data, SweepConfig(**{**vars(SMALL), "l2": l2, "seeds": 2}))
     assert advance._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_columns_that_only_fill_up_change_nothing(data, monkeypatch) -> None:
+    """An accelerator's second layers are wider than the table; here by three columns."""
+    plain, halved = sweep(*data, SMALL), halve(Data(*data), SMALL, seed=0)
+    monkeypatch.setattr(training, "filled_columns", lambda k: k + 3)
+    start.clear_cache()  # pyright: ignore[reportAttributeAccessIssue]
+    assert start(to_points(plain.table.head(2)), 10, 8, 12).mlp.v.shape == (2, 8, 15)
+    filled, again = sweep(*data, SMALL), halve(Data(*data), SMALL, seed=0)
+    start.clear_cache()  # pyright: ignore[reportAttributeAccessIssue]
+    for column in ("train_loss", "val_loss"):
+        np.testing.assert_allclose(filled.table[column], plain.table[column], rtol=1e-5)
+    np.testing.assert_allclose(filled.projection.w, plain.projection.w, atol=1e-5)
+    np.testing.assert_allclose(again.w, halved.w, atol=1e-5)
 
 
 def test_stacks_follow_memory() -> None:
