@@ -95,6 +95,16 @@ def problem(encoder: Any, rank: int) -> str:
     )
 
 
+def added(encoder: Any, rank: int) -> int:
+    """How many numbers the updates have: ``rank (inputs + outputs)`` of every linear layer.
+
+    Args:
+        encoder, rank: as in `problem`.
+    """
+    layers = (layer for _, _, layer in _layers(encoder, nnx.Linear))
+    return rank * sum(layer.in_features + layer.out_features for layer in layers)
+
+
 def _layers(encoder: Any, kind: type[Any]) -> Iterator[tuple[nnx.Module, str, Any]]:
     """Layers of a kind within an encoder: the module that holds each, its name there, and it."""
     for _, module in nnx.iter_modules(encoder):

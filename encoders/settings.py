@@ -125,7 +125,8 @@ class TrainingSettings:
         )
         if self.lora is not None and self.freeze:
             raise ValueError(
-                f"lora is {self.lora}, and freeze leaves the encoder as it is; give one of the two"
+                f"lora is {self.lora}, which trains the encoder, and freeze leaves it as it is; "
+                "give one of the two"
             )
         if self.lora is None and self.lora_alpha is not None:
             raise ValueError(
