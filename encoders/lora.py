@@ -45,7 +45,8 @@ class LowRank(nnx.Module):
         a, b = self.lora.lora_a[...], self.lora.lora_b[...]
         # Accelerators multiply float32 with fewer digits by default.
         update = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-        self.base.kernel.set_value(self.base.kernel[...] + self.scale * update)
+        # A variable of its own: that of the frozen kernel may be part of a training's state.
+        self.base.kernel = nnx.Param(self.base.kernel[...] + self.scale * update)
         return self.base
 
 
