@@ -17,7 +17,7 @@ from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from encoders.encoder import encoder_hash, parameters
 from encoders.finetuning import finetune
 from encoders.lora import LowRank, adapt, merge, problem
-from encoders.settings import Augmentation, TrainingSettings
+from encoders.settings import TrainingSettings
 from encoders.steps import Learner, start
 from encoders.training import Tracking, train
 from encoders.vit import ViT, ViTConfig
@@ -335,7 +335,7 @@ def test_an_interrupted_training_goes_on(data, tuned, tmp_path):
 
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_the_other_tasks(data, task):
-    """Augmented, and in bfloat16 with recomputed blocks."""
+    """In bfloat16, with recomputed blocks."""
     x, radius, inside = data
     labels = inside if task == "segmentation" else radius > 4
     layout = ConvNeXtV2Config(
@@ -343,7 +343,7 @@ def test_the_other_tasks(data, task):
         dtype="bfloat16", remat=True,
     )  # fmt: skip
     encoder = ConvNeXtV2(layout, rngs=nnx.Rngs(0), stem_bias=0.3)
-    settings = replace(SETTINGS, epochs=2, augmentation=Augmentation())
+    settings = replace(SETTINGS, epochs=1)
     head = encoders.HeadSettings(decoder_width=8, auxiliary_width=8)
     last = finetune(encoder, x, labels, task=task, settings=settings, head=head, tracking=QUIET)[0]
     found, before = parameters(last), parameters(encoder)
