@@ -22,7 +22,7 @@ class Scratch:
     """
 
     def __init__(self, limit: float = float("inf"), folder: Path | None = None) -> None:
-        self._left, self._folder = limit, folder
+        self.limit, self._left, self._folder = limit, limit, folder
 
     def keep(self, array: np.ndarray) -> np.ndarray:
         """The array itself while the bound allows, else an equal one that is mapped to a file.
@@ -43,7 +43,7 @@ class Scratch:
             release(mapped)
         return mapped
 
-    def zeros(self, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
+    def zeros(self, shape: tuple[int, ...]) -> Float[np.ndarray, ...]:
         """Zeros to be filled in later, float64: as `keep` has it."""
         size = 8 * math.prod(shape)
         self._left -= size

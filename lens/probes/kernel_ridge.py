@@ -52,9 +52,7 @@ class KernelRidgeProbe:
         kernel = _gaussian(rows, rows, width)
         means = kernel.mean(axis=0)
         spectrum = decompose_kernel(_centre(kernel, means))
-        return DecomposedKernelRidge(
-            x_mean, x_std, axes, rows, width, means, spectrum, self.alphas
-        )
+        return DecomposedKernelRidge(x_mean, x_std, axes, rows, width, means, spectrum, self.alphas)
 
 
 @dataclass(frozen=True)

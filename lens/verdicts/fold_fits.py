@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def column_blocks(columns: int, column_bytes: float, most: float) -> Iterator[sl
     """
     width = max(LEAST_COLUMNS, most // column_bytes if np.isfinite(most) else columns, 1)
     ends = np.linspace(0, columns, 1 + max(1, int(-(-columns // width)))).round().astype(int)
-    for start, end in zip(ends[:-1], ends[1:], strict=True):
+    for start, end in pairwise(ends):
         yield slice(int(start), int(end))
 
 

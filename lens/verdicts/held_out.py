@@ -346,9 +346,7 @@ class _Scorer:
         error = self.r[test] - self.r[self.fold.fitted].mean(axis=0)
         baseline[test] += self.weight * np.square(np.where(self.seen[test], error, 0.0))
 
-    def add(
-        self, errors: ProbeErrors, probe: Probe, x: Float[np.ndarray, "n d"], key: Key
-    ) -> None:
+    def add(self, errors: ProbeErrors, probe: Probe, x: Float[np.ndarray, "n d"], key: Key) -> None:
         """Fits the probe to the embeddings `x`, and adds its errors and their influences.
 
         Args:
