@@ -117,10 +117,10 @@ def train(study: Study, settings: Settings, *, bar: Bar = silent) -> Trained:
     """The shared MLP on the embeddings before fine-tuning, over the grid of penalties."""
     train, val, mlp = study.rows("train"), study.rows("val"), settings.mlp
     scaling = fit_min_max(study.r[train])
-    r = scale(study.r, scaling)
     with bar(len(mlp.l1_grid) * len(mlp.l2) * mlp.seeds * mlp.epochs, "sweep", "epoch") as advance:
         result = sweep(
-            study.x_pre[train], r[train], study.x_pre[val], r[val], mlp,
+            study.x_pre[train], scale(study.r[train], scaling),
+            study.x_pre[val], scale(study.r[val], scaling), mlp,
             seed=settings.seed, on_epochs=advance,
         )  # fmt: skip
     for warning in grid_warnings(result.table):

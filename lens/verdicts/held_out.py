@@ -29,9 +29,9 @@ from lens.probes.ridge import LeadingRidgeProbe, RidgeProbe
 from lens.scratch import IN_MEMORY, Scratch, release
 from lens.settings import Scores, SweepConfig
 from lens.verdicts.fitting_time import count_work, measure, seconds
-from lens.verdicts.fold_fits import LEAST_COLUMNS, FoldFits
+from lens.verdicts.fold_fits import FoldFits
 from lens.verdicts.fold_mlp import Sizes, common_sizes, project, train_mlp
-from lens.verdicts.fold_values import common_unit, residuals, target_values
+from lens.verdicts.fold_values import all_target_values, common_unit, residuals, target_values
 from lens.verdicts.folds import Fold
 
 PROBES: dict[str, Probe] = {
@@ -197,11 +197,8 @@ def train_mlps(
         on_fit: called after each encoder of each fold.
     """
     sides, sizes = {PRE: x_pre, **x_ft}, common_sizes(folds)
-    filled = np.empty(r.shape)
     for number, fold in enumerate(folds):
-        for at in range(0, r.shape[1], LEAST_COLUMNS):
-            columns = slice(at, at + LEAST_COLUMNS)
-            filled[:, columns] = target_values(common_unit(r[:, columns]), fold.fitted, scores)
+        filled = all_target_values(r, fold.fitted, scores)
         for side in sides:
             heads = [pair for pair in _mlp_pairs([*sides], back) if pair[0] == side]
             if heads:
@@ -259,7 +256,7 @@ def estimate_seconds(
         r, folds, config: as there.
     """
     fold = folds[0]
-    filled = target_values(common_unit(r), fold.fitted)
+    filled = all_target_values(r, fold.fitted)
 
     def fit_probes() -> None:
         for probe in PROBES.values():
