@@ -24,7 +24,7 @@ LEAST_COLUMNS = 64
 """Features of the smallest block: every block reads all decompositions."""
 
 
-def column_blocks(columns: int, column_bytes: float, most: float) -> Iterator[slice]:
+def column_blocks(columns: int, column_bytes: int, most: float) -> Iterator[slice]:
     """Blocks of features that differ by one at most in width.
 
     Args:
