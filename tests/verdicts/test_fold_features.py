@@ -21,7 +21,7 @@ from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import ProbeErrors, feature_bytes, held_out_errors
 from lens.verdicts.judge import judge_estimates
 
-N, K = 80, 2 * LEAST_COLUMNS + 20
+N, K = 160, 2 * LEAST_COLUMNS + 20
 PATIENTS = np.arange(N) // 2
 """Two studies a patient."""
 
@@ -35,7 +35,7 @@ CONFIG = SweepConfig(hidden=4, l1=(0.0,), l2=(0.0,), epochs=2)
 
 
 def blocks(scratch: Scratch, config: SweepConfig | None = CONFIG) -> FeatureBlocks:
-    again = [X + 0.1 * np.random.default_rng(seed).normal(size=X.shape) for seed in (1, 2)]
+    again = [AFTER + 0.1 * np.random.default_rng(seed).normal(size=X.shape) for seed in (1, 2)]
     return FeatureBlocks(
         X, {"t": AFTER}, PATIENTS, make_folds(PATIENTS, 3, 2, 0), config,
         retrained={"t": again},
