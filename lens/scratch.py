@@ -24,6 +24,10 @@ class Scratch:
     def __init__(self, limit: float = float("inf"), folder: Path | None = None) -> None:
         self.limit, self._left, self._folder = limit, limit, folder
 
+    def share(self, part: float) -> Scratch:
+        """A place of its own within this part of the bound, for arrays that are gone sooner."""
+        return Scratch(part * self.limit, self._folder)
+
     def keep(self, array: np.ndarray) -> np.ndarray:
         """The array itself while the bound allows, else an equal one that is mapped to a file.
 

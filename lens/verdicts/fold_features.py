@@ -64,7 +64,8 @@ class FeatureBlocks:
             `lens.verdicts.held_out.held_out_errors`.
         retrained: task -> embeddings of encoders fine-tuned from other seeds.
         confounds: to look at.
-        scratch: of what is kept; a block of errors takes half of its bound.
+        scratch: half of its bound is a block of errors', a quarter each that of what the fits owe
+            to the embeddings and of the patients' influences.
     """
 
     x_pre: Float[np.ndarray, "n d"]
@@ -85,7 +86,7 @@ class FeatureBlocks:
             columns: all features.
         """
         each = feature_bytes(len(self.x_pre), len(self.x_ft), mlp=self.config is not None)
-        return [*column_blocks(columns, each, self.scratch.limit / 2)]
+        return [*column_blocks(columns, each, 0.5 * self.scratch.limit)]
 
     def count_fits(self, columns: int) -> int:
         """Calls of the first `on_fit` of `estimate`, for a progress bar."""
@@ -120,7 +121,8 @@ class FeatureBlocks:
                 fits["errors"], self.x_pre, self.x_ft, r, self.folds, self.config,
                 scores=self.scores, seed=self.seed, on_fit=on_fit,
             )  # fmt: skip
-        found = {task: _Collected(r.shape[1], self.scratch) for task in self.x_ft}
+        kept = self.scratch.share(0.25)
+        found = {task: _Collected(r.shape[1], kept) for task in self.x_ft}
         for columns in blocks:
             self._add(found, columns, r[:, columns], fits, on_fit, on_confound)
             on_confound = None
