@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import DTypeLike
 
 
 class Scratch:
@@ -19,7 +22,11 @@ class Scratch:
     """
 
     def __init__(self, limit: float = float("inf"), folder: Path | None = None) -> None:
-        self._left, self._folder = limit, folder
+        self.limit, self._left, self._folder = limit, limit, folder
+
+    def share(self, part: float) -> Scratch:
+        """A place of its own within this part of the bound, for arrays that are gone sooner."""
+        return Scratch(part * self.limit, self._folder)
 
     def keep(self, array: np.ndarray) -> np.ndarray:
         """The array itself while the bound allows, else an equal one that is mapped to a file.
@@ -34,13 +41,23 @@ class Scratch:
         self._left -= array.nbytes
         if self._left >= 0 or not array.size:
             return array
-        with tempfile.TemporaryFile(dir=self._folder) as file:
-            self._reserve(file.fileno(), array.nbytes)
-            mapped = np.memmap(file, array.dtype, "w+", shape=array.shape)
+        mapped = self._mapped(array.shape, array.dtype)
         if array.any():
             mapped[...] = array
             release(mapped)
         return mapped
+
+    def zeros(self, shape: tuple[int, ...]) -> Float[np.ndarray, ...]:
+        """Zeros to be filled in later, float64: as `keep` has it."""
+        size = 8 * math.prod(shape)
+        self._left -= size
+        return np.zeros(shape) if self._left >= 0 or not size else self._mapped(shape, np.float64)
+
+    def _mapped(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
+        """Zeros in a file without a name."""
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            self._reserve(file.fileno(), math.prod(shape) * np.dtype(dtype).itemsize)
+            return np.memmap(file, dtype, "w+", shape=shape)
 
     def _reserve(self, file: int, size: int) -> None:
         """Takes the room on the disk now: where a mapped file finds none, the process is killed."""

@@ -34,6 +34,9 @@ PoolTokens = Literal["mean", "first"]
 FOLDS, REPEATS = 5, 2
 """What stands for none in `Settings.folds` and `Settings.repeats`."""
 
+MEMORY = 1.0
+"""What stands for none in `Settings.memory`, GB."""
+
 WIDEST, NARROWEST = 128, 4
 """Ends of `default_width`; the paper's own width is the first."""
 
@@ -162,8 +165,9 @@ class Settings:
     seed: int = 0
     """Seed of the split, the folds, the MLPs, the bootstrap and the sign flips."""
     memory: float | None = None
-    """GB of memory for scores (patients times features) and bootstrap draws; what is more goes to
-    unnamed files. Tables and fits come on top. Default: no bound."""
+    """GB of memory for scores (patients times features) and bootstrap draws: features are scored in
+    blocks, and what is still more goes to unnamed files. Tables and fits come on top. Default 1;
+    inf for no bound."""
 
     allow_partial: bool = False
     """Go on where fewer than half of the patients are in all tables; the others are set aside."""
@@ -179,6 +183,11 @@ class Settings:
     def intercept(self) -> bool:
         """Whether the decoders have one; the paper's have not."""
         return self.mlp.mode == "default"
+
+    @property
+    def bound(self) -> float:
+        """Bytes of memory for what grows with patients times features."""
+        return 1e9 * (MEMORY if self.memory is None else self.memory)
 
     def settled(self, *, folds: int = FOLDS, repeats: int = REPEATS) -> Settings:
         """The same with these defaults in place of none."""

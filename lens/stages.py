@@ -34,15 +34,11 @@ from lens.verdicts import confounds as confounding
 from lens.verdicts import doctor, encoding
 from lens.verdicts.clusters import cluster_features
 from lens.verdicts.doctor_summary import Diagnosis, short_summary, spectra_of, summary
+from lens.verdicts.evidence import task_estimates
+from lens.verdicts.fold_features import FeatureBlocks
 from lens.verdicts.folds import Fold, by_repeat, make_folds, single_fold, times_held_out
-from lens.verdicts.held_out import (
-    PROBES,
-    RIDGE_VIEWS,
-    HeldOutErrors,
-    estimate_seconds,
-    held_out_errors,
-)
-from lens.verdicts.judge import Judged, judge
+from lens.verdicts.held_out import estimate_seconds
+from lens.verdicts.judge import Judged, judge_estimates
 from lens.verdicts.layers import CONTROLS, Layers, LayerTables, count_fits, layer_profile
 from lens.verdicts.levels import Masks, with_levels
 from lens.verdicts.nonlinear import nonlinear_columns
@@ -121,10 +117,10 @@ def train(study: Study, settings: Settings, *, bar: Bar = silent) -> Trained:
     """The shared MLP on the embeddings before fine-tuning, over the grid of penalties."""
     train, val, mlp = study.rows("train"), study.rows("val"), settings.mlp
     scaling = fit_min_max(study.r[train])
-    r = scale(study.r, scaling)
     with bar(len(mlp.l1_grid) * len(mlp.l2) * mlp.seeds * mlp.epochs, "sweep", "epoch") as advance:
         result = sweep(
-            study.x_pre[train], r[train], study.x_pre[val], r[val], mlp,
+            study.x_pre[train], scale(study.r[train], scaling),
+            study.x_pre[val], scale(study.r[val], scaling), mlp,
             seed=settings.seed, on_epochs=advance,
         )  # fmt: skip
     for warning in grid_warnings(result.table):
@@ -161,36 +157,39 @@ def judge_tasks(
     fits = len(folds) * (1 + len(study.x_ft))
     seconds = estimate_seconds(study.x_pre, len(study.x_ft), r, folds, settings.mlp)
     log.info("cross-validation: %d fits, about %s", fits, duration(seconds))
-    with bar(fits, "cross-validation", "fit") as advance:
-        held_out = held_out_errors(
-            study.x_pre, study.x_ft, r, patients, folds, settings.mlp,
-            scores=settings.scores, seed=settings.seed, on_fit=advance, scratch=scratch,
-        )  # fmt: skip
-    count = confounding.count_fits(len(study.x_ft), folds, context.confounds)
-    with bar(count, "confounds", "fit") as advance:
-        confounds = confounding.confound_columns(
-            study.x_pre, study.x_ft, r, patients, folds, held_out, context.confounds,
-            scores=settings.scores, seed=settings.seed, on_fit=advance,
-        )  # fmt: skip
+    blocks = FeatureBlocks(
+        study.x_pre, study.x_ft, patients, folds, settings.mlp,
+        scores=settings.scores, seed=settings.seed, retrained=study.retrained,
+        confounds=context.confounds, scratch=scratch,
+    )  # fmt: skip
+    confounded = confounding.count_fits(len(study.x_ft), folds, context.confounds)
+    with (
+        bar(blocks.count_fits(r.shape[1]), "cross-validation", "fit") as advance,
+        bar(confounded, "confounds", "fit") as further,
+    ):
+        estimated = blocks.estimate(r, on_fit=advance, on_confound=further)
     unique = _unique_parts(study, first_repeat(folds), settings.scores, bar)
     clusters = cluster_features(study.r[study.rows("train")])
     names, rows = _rows_of_tables(study)
     judged = {}
     with bar(len(study.x_ft), "verdicts", "task") as advance:
         for task, x in study.x_ft.items():
-            found = judge(
-                held_out, task, clusters, patients, settings.rules,
-                _retrained(study, task, settings), rows=rows, seed=settings.seed,
-                unseen_low=confounding.unseen_low(task, confounds[task], context.confounds),
+            each = estimated.pop(task)
+            confounds = each.confounds
+            found = judge_estimates(
+                task_estimates(each.estimates, each.retrained), clusters, settings.rules,
+                rows=rows, seed=settings.seed,
+                unseen_low=confounding.unseen_low(task, confounds, context.confounds),
             )  # fmt: skip
+            del each  # The influences' room is the nonlinear reader's.
             curved = nonlinear_columns(
                 study.x_pre, x, r, patients, first_repeat(folds), found.features,
-                scores=settings.scores,
+                scores=settings.scores, scratch=scratch,
             )  # fmt: skip
             table = found.features
             table.insert(0, "column", study.features["column"])
             table["r2_ceiling"] = np.nan if context.ceiling is None else context.ceiling
-            table = pd.concat([table, curved, unique[task], confounds[task]], axis=1)
+            table = pd.concat([table, curved, unique[task], confounds], axis=1)
             judged[task] = Judged(table, pd.concat([names, found.levels], axis=1))
             advance()
     return judged
@@ -355,8 +354,7 @@ def first_repeat(folds: Sequence[Fold]) -> tuple[Fold, ...]:
 
 def scratch_of(settings: Settings, folder: Path | None = None) -> Scratch:
     """A place for a stage's large arrays, within the bound on memory."""
-    limit = float("inf") if settings.memory is None else 1e9 * settings.memory
-    return Scratch(limit, folder)
+    return Scratch(settings.bound, folder)
 
 
 def _plant(study: Study, settings: Settings, bar: Bar) -> doctor.Findings:
@@ -371,18 +369,6 @@ def _plant(study: Study, settings: Settings, bar: Bar) -> doctor.Findings:
             study.x_pre, study.x_ft, study.observed(), study.features["column"].tolist(),
             _patients(study), folds, planted, None, on_fit=advance,
         )  # fmt: skip
-
-
-def _retrained(study: Study, task: str, settings: Settings) -> list[HeldOutErrors]:
-    """Errors of the encoders from other seeds; the rule on seeds asks one ridge probe alone."""
-    probes, folds = {RIDGE_VIEWS[0]: PROBES[RIDGE_VIEWS[0]]}, study_folds(study, settings)
-    return [
-        held_out_errors(
-            study.x_pre, {task: x}, study.observed(), _patients(study), folds, None,
-            scores=settings.scores, probes=probes,
-        )
-        for x in study.retrained.get(task, ())
-    ]  # fmt: skip
 
 
 def _rows_of_tables(study: Study) -> tuple[pd.DataFrame, Masks]:

@@ -148,10 +148,6 @@ def _seconds_of_folds(plan: Plan, sizes: Sizes, prepared: Sequence[Prepared]) ->
 
 
 def _analysis_memory(config: Config, sizes: Sizes) -> str:
-    bound = config.analysis.memory
-    scores = (
-        f"scores and bootstrap draws up to {bound:g} GB (--memory)"
-        if bound is not None
-        else "scores and bootstrap draws without a bound (--memory GB sets one)"
-    )
+    bound = config.analysis.bound / 1e9
+    scores = f"scores and bootstrap draws up to {bound:g} GB (--memory)"
     return f"analysis: tables {amount(sizes.in_memory)}, {scores}; fits come on top, not known"

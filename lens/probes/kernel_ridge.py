@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist, pdist
 
 from lens.probes.checks import check_rows
 from lens.probes.scaling import column_means, fit_channels, standardise
-from lens.probes.spectral import Solution, decompose, decompose_kernel, solve
+from lens.probes.spectral import Solution, Spectrum, decompose, decompose_kernel, solve
 
 ALPHAS = tuple(np.geomspace(1e-6, 1e3, 28).tolist())
 """Penalties, in units of the number of patients; the trace of a kernel is that number at most."""
@@ -38,8 +38,12 @@ class KernelRidgeProbe:
 
     def fit(self, x: Float[np.ndarray, "n d"], r: Float[np.ndarray, "m k"]) -> FittedKernelRidge:
         """See `lens.probes.probe.Probe`."""
-        check_rows(x=x, r=r)
-        x, r = np.asarray(x, np.float64), np.asarray(r, np.float64)
+        return self.decompose(x).fit(r)
+
+    def decompose(self, x: Float[np.ndarray, "n d"]) -> DecomposedKernelRidge:
+        """See `lens.probes.probe.DecomposingProbe`."""
+        check_rows(x=x)
+        x = np.asarray(x, np.float64)
         x_mean, x_std = fit_channels(x, per_channel=True)
         rows = standardise(x, x_mean, x_std)
         axes = None if self.share is None else _leading(rows, int(self.share * len(rows)))
@@ -48,9 +52,38 @@ class KernelRidgeProbe:
         kernel = _gaussian(rows, rows, width)
         means = kernel.mean(axis=0)
         spectrum = decompose_kernel(_centre(kernel, means))
+        return DecomposedKernelRidge(x_mean, x_std, axes, rows, width, means, spectrum, self.alphas)
+
+
+@dataclass(frozen=True)
+class DecomposedKernelRidge:
+    """The part of a fit that is the same for all targets.
+
+    Attributes:
+        x_mean, x_std, axes, rows, width, kernel_means: as in `FittedKernelRidge`.
+        spectrum: of the centred kernel.
+        alphas: penalties to choose from, as in the probe.
+    """
+
+    x_mean: Float[np.ndarray, " d"]
+    x_std: Float[np.ndarray, " d"]
+    axes: Float[np.ndarray, "d c"] | None
+    rows: Float[np.ndarray, "n c"]
+    width: float
+    kernel_means: Float[np.ndarray, " n"]
+    spectrum: Spectrum
+    alphas: tuple[float, ...]
+
+    def fit(self, r: Float[np.ndarray, "m k"]) -> FittedKernelRidge:
+        """See `lens.probes.probe.Decomposed`."""
+        check_rows(x=self.rows, r=r)
+        r = np.asarray(r, np.float64)
         intercept = column_means(r)
-        solution = solve(spectrum, r - intercept, self.alphas)
-        return FittedKernelRidge(x_mean, x_std, axes, rows, width, means, intercept, solution)
+        solution = solve(self.spectrum, r - intercept, self.alphas)
+        return FittedKernelRidge(
+            self.x_mean, self.x_std, self.axes, self.rows, self.width, self.kernel_means,
+            intercept, solution,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,11 +160,19 @@ def _median_distance(rows: Float[np.ndarray, "n d"]) -> float:
 def _gaussian(
     a: Float[np.ndarray, "m d"], b: Float[np.ndarray, "n d"], width: float
 ) -> Float[np.ndarray, "m n"]:
-    return np.exp(-0.5 / width**2 * cdist(a, b, "sqeuclidean"))
+    kernel = cdist(a, b, "sqeuclidean")
+    kernel *= -0.5 / width**2
+    return np.exp(kernel, out=kernel)
 
 
 def _centre(
     kernel: Float[np.ndarray, "m n"], means: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, "m n"]:
-    """Kernel of the features less their mean over the fitted rows (Schoelkopf et al. 1998)."""
-    return kernel - kernel.mean(axis=1, keepdims=True) - means + means.mean()
+    """Kernel of the features less their mean over the fitted rows (Schoelkopf et al. 1998).
+
+    Overwrites the kernel: of many rows it is the largest array there is.
+    """
+    kernel -= kernel.mean(axis=1, keepdims=True)
+    kernel -= means
+    kernel += means.mean()
+    return kernel

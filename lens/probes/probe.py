@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -86,3 +88,36 @@ class Probe(Protocol):
             ValueError: rows differ in number, or an entry is not finite.
         """
         ...
+
+
+@runtime_checkable
+class Decomposed(Protocol):
+    """What a fit owes to the embeddings alone: made once, it serves any number of targets."""
+
+    def fit(self, r: Float[np.ndarray, "n k"]) -> FittedProbe:
+        """Fits targets of the same rows; see `Probe.fit`."""
+        ...
+
+
+@runtime_checkable
+class DecomposingProbe(Protocol):
+    """A probe whose fit has a part that is the same for all targets."""
+
+    def decompose(self, x: Float[np.ndarray, "n d"]) -> Decomposed:
+        """That part of a fit. ``decompose(x).fit(r)`` equals ``fit(x, r)``."""
+        ...
+
+
+def fitter(
+    probe: Probe, x: Float[np.ndarray, "n d"], keep: Callable[[Any], Any] = lambda made: made
+) -> Callable[[Float[np.ndarray, "n k"]], FittedProbe]:
+    """Fits the probe to the same embeddings for any targets, with the common part made once.
+
+    Args:
+        probe: to fit.
+        x: embeddings.
+        keep: puts the common part away.
+    """
+    if isinstance(probe, DecomposingProbe):
+        return keep(probe.decompose(x)).fit
+    return partial(probe.fit, x)

@@ -37,14 +37,15 @@ class RidgeProbe:
 
     def fit(self, x: Float[np.ndarray, "n d"], r: Float[np.ndarray, "m k"]) -> FittedRidge:
         """See `lens.probes.probe.Probe`."""
-        check_rows(x=x, r=r)
-        x, r = np.asarray(x, np.float64), np.asarray(r, np.float64)
+        return self.decompose(x).fit(r)
+
+    def decompose(self, x: Float[np.ndarray, "n d"]) -> DecomposedRidge:
+        """See `lens.probes.probe.DecomposingProbe`."""
+        check_rows(x=x)
+        x = np.asarray(x, np.float64)
         x_mean, x_std = fit_channels(x, per_channel=self.per_channel)
         spectrum, v = decompose(standardise(x, x_mean, x_std))
-        intercept = column_means(r)
-        solution = solve(spectrum, r - intercept, self.alphas)
-        coef = v @ (solution.components / spectrum.s[:, None])
-        return FittedRidge(x_mean, x_std, coef, intercept, v, solution)
+        return DecomposedRidge(x_mean, x_std, spectrum, v, self.alphas)
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,12 @@ class LeadingRidgeProbe:
 
     def fit(self, x: Float[np.ndarray, "n d"], r: Float[np.ndarray, "m k"]) -> FittedRidge:
         """See `lens.probes.probe.Probe`."""
-        check_rows(x=x, r=r)
-        x, r = np.asarray(x, np.float64), np.asarray(r, np.float64)
+        return self.decompose(x).fit(r)
+
+    def decompose(self, x: Float[np.ndarray, "n d"]) -> DecomposedRidge:
+        """See `lens.probes.probe.DecomposingProbe`."""
+        check_rows(x=x)
+        x = np.asarray(x, np.float64)
         x_mean, x_std = fit_channels(x, per_channel=self.per_channel)
         (u, s), v = decompose(standardise(x, x_mean, x_std))
         count = max(1, int(self.share * len(x))) if self.components is None else self.components
@@ -80,10 +85,34 @@ class LeadingRidgeProbe:
         size = np.sqrt(len(x))
         spectrum = Spectrum(u[:, leading], np.full(len(leading), size))
         v = size * v[:, leading] / s[leading]
+        return DecomposedRidge(x_mean, x_std, spectrum, v, self.alphas)
+
+
+@dataclass(frozen=True)
+class DecomposedRidge:
+    """The part of a ridge fit that is the same for all targets.
+
+    Attributes:
+        x_mean, x_std: as in `FittedRidge`.
+        spectrum: of the standardised rows, or of the components that are read.
+        v: as in `FittedRidge`.
+        alphas: penalties to choose from, as in the probe.
+    """
+
+    x_mean: Float[np.ndarray, " d"]
+    x_std: Float[np.ndarray, " d"]
+    spectrum: Spectrum
+    v: Float[np.ndarray, "d r"]
+    alphas: tuple[float, ...] | None
+
+    def fit(self, r: Float[np.ndarray, "m k"]) -> FittedRidge:
+        """See `lens.probes.probe.Decomposed`."""
+        check_rows(x=self.spectrum.u, r=r)
+        r = np.asarray(r, np.float64)
         intercept = column_means(r)
-        solution = solve(spectrum, r - intercept, self.alphas)
-        coef = v @ (solution.components / size)
-        return FittedRidge(x_mean, x_std, coef, intercept, v, solution)
+        solution = solve(self.spectrum, r - intercept, self.alphas)
+        coef = self.v @ (solution.components / self.spectrum.s[:, None])
+        return FittedRidge(self.x_mean, self.x_std, coef, intercept, self.v, solution)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.linalg import eigh
 
 from lens.probes.gcv import gcv_errors
 
 _RANK_CUTOFF = 1e-12
 """Eigenvalues below this share of the largest are rounding of the kernel."""
+
+_LARGE = 2048
+"""Rows from which a matrix of inner products is overwritten by its decomposition."""
 
 _LEAST_FREE = 1e-9
 """Least `1 - h` that is divided by: a row that the fit passes through has a left-out residual of
@@ -161,7 +165,10 @@ def decompose(rows: Float[np.ndarray, "n d"]) -> tuple[Spectrum, Float[np.ndarra
 
 
 def decompose_kernel(kernel: Float[np.ndarray, "n n"]) -> Spectrum:
-    """Spectrum of centred rows of which only the kernel, their inner products, is known."""
+    """Spectrum of centred rows of which only the kernel, their inner products, is known.
+
+    The kernel may be overwritten.
+    """
     s, u = _eigenvectors(kernel)
     return Spectrum(u, s)
 
@@ -209,7 +216,16 @@ def relative_penalties(spectrum: Spectrum) -> Float[np.ndarray, " a"]:
 def _eigenvectors(
     gram: Float[np.ndarray, "n n"],
 ) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, "n r"]]:
-    """Roots of the eigenvalues that are not rounding, ascending, and their eigenvectors."""
-    values, vectors = np.linalg.eigh(gram)
-    kept = values > _RANK_CUTOFF * max(values[-1], np.finfo(np.float64).tiny)
-    return np.sqrt(values[kept]), vectors[:, kept]
+    """Roots of the eigenvalues that are not rounding, ascending, and their eigenvectors.
+
+    Large matrices are overwritten: their eigenvectors then take twice the matrix's memory in all,
+    not four times.
+    """
+    if len(gram) > _LARGE:
+        values, vectors = eigh(gram.T, overwrite_a=True, check_finite=False, driver="evr")
+    else:
+        values, vectors = np.linalg.eigh(gram)
+    first = np.searchsorted(
+        values, _RANK_CUTOFF * max(values[-1], np.finfo(np.float64).tiny), side="right"
+    )
+    return np.sqrt(values[first:]), vectors[:, first:]

@@ -12,6 +12,9 @@ from scipy.stats import rankdata
 THRESHOLD = 0.9
 """Absolute Spearman correlation above which two features are near copies."""
 
+_ROWS = 512
+"""Features whose correlations with all others are computed at once."""
+
 
 class Clusters(NamedTuple):
     """A partition of the features.
@@ -35,28 +38,53 @@ def cluster_features(r: Float[np.ndarray, "n k"], threshold: float = THRESHOLD) 
         r: radiomic features of the train patients, any units, finite.
         threshold: absolute rank correlation.
     """
-    correlation = np.abs(_spearman(r))
-    k = len(correlation)
+    ranks = _unit_ranks(r)
+    k = ranks.shape[1]
     if k == 1:
         return Clusters(np.zeros(1, int), np.zeros(1, int))
-    distance = 1.0 - correlation[np.triu_indices(k, 1)]
     # The cut is inclusive; a correlation of exactly the threshold is not above it.
     cut = np.nextafter(1.0 - threshold, 0.0)
-    labels = fcluster(linkage(distance, "complete"), cut, criterion="distance")
+    labels = fcluster(linkage(_distances(ranks), "complete"), cut, criterion="distance")
     _, first, ids = np.unique(labels, return_index=True, return_inverse=True)
     ids = np.argsort(np.argsort(first))[ids]
     medoids = np.empty(len(first), int)
     for cluster in range(len(first)):
         members = np.flatnonzero(ids == cluster)
-        closeness = correlation[np.ix_(members, members)].mean(axis=0)
+        own = ranks[:, members]
+        closeness = _correlations(own, own).mean(axis=0)
         # Rounding must not decide between members that tie, as two always do.
         medoids[cluster] = members[np.round(closeness, 9).argmax()]
     return Clusters(ids, medoids)
 
 
-def _spearman(r: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "k k"]:
+def _distances(ranks: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " p"]:
+    """``1 - |Spearman|`` of every pair of features, in the order of `scipy`'s `squareform`.
+
+    The square matrix of all pairs is never there: it would take as much again, and its indices four
+    times as much.
+    """
+    k = ranks.shape[1]
+    distance, end = np.empty(k * (k - 1) // 2), 0
+    for start in range(0, k, _ROWS):
+        block = 1.0 - _correlations(ranks[:, start : start + _ROWS], ranks[:, start:])
+        for row, values in enumerate(block):
+            part = values[row + 1 :]
+            distance[end : end + len(part)] = part
+            end += len(part)
+    return distance
+
+
+def _correlations(
+    a: Float[np.ndarray, "n i"], b: Float[np.ndarray, "n j"]
+) -> Float[np.ndarray, "i j"]:
+    """Absolute rank correlations, from unit ranks."""
+    return np.minimum(np.abs(a.T @ b), 1.0)
+
+
+def _unit_ranks(r: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    """Centred ranks of each column, of norm 1; zeros of a constant one."""
     ranks = rankdata(r, axis=0)
     ranks -= ranks.mean(axis=0)
     length = np.linalg.norm(ranks, axis=0)
     ranks /= np.where(length > 0, length, 1.0)
-    return np.clip(ranks.T @ ranks, -1.0, 1.0)
+    return ranks

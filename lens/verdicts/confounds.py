@@ -24,6 +24,7 @@ from sklearn.preprocessing import SplineTransformer
 
 from lens.settings import Scores
 from lens.verdicts.estimates import Estimate, delta_r2, r2_score
+from lens.verdicts.fold_fits import FoldFits
 from lens.verdicts.folds import Fold, leave_site_out
 from lens.verdicts.held_out import (
     PRE,
@@ -35,6 +36,9 @@ from lens.verdicts.held_out import (
 )
 
 PROBE = {RIDGE_VIEWS[0]: PROBES[RIDGE_VIEWS[0]]}
+
+RUNS = ("adjusted", "site")
+"""Fits of their own that confounds may ask for."""
 
 KNOTS = 4
 """Knots of a number's spline, at quantiles of the fitted patients."""
@@ -70,6 +74,7 @@ def confound_columns(
     scores: Scores = "normal",
     seed: int = 0,
     on_fit: Callable[[], object] | None = None,
+    fits: Mapping[Any, FoldFits] | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Columns about confounds for every task, a row per feature; ridge probe alone.
 
@@ -82,6 +87,7 @@ def confound_columns(
         scores: of the features, as in `lens.verdicts.held_out`.
         seed: of the draw inside the folds by site.
         on_fit: called after each of `count_fits` fits.
+        fits: of `RUNS`, where the features come block by block.
 
     Returns:
         Task -> table with, as far as asked for, ``r2_adjusted_pre, r2_adjusted_ft,
@@ -90,17 +96,19 @@ def confound_columns(
     """
     tables = {task: pd.DataFrame(index=range(r.shape[1])) for task in x_ft}
     runs: dict[str, HeldOutErrors] = {}
+    fits = fits or {}
     if confounds.adjust is not None:
         adjust = adjuster(confounds.adjust)
         runs["adjusted"] = held_out_errors(
             x_pre, x_ft, r, groups, folds, None,
-            scores=scores, probes=PROBE, adjust=adjust, on_fit=on_fit,
+            scores=scores, probes=PROBE, adjust=adjust, on_fit=on_fit, fits=fits.get("adjusted"),
         )  # fmt: skip
     if confounds.sites is not None:
         by_site = leave_site_out(groups, confounds.sites, seed)
         runs["site"] = held_out_errors(
-            x_pre, x_ft, r, groups, by_site, None, scores=scores, probes=PROBE, on_fit=on_fit
-        )
+            x_pre, x_ft, r, groups, by_site, None,
+            scores=scores, probes=PROBE, on_fit=on_fit, fits=fits.get("site"),
+        )  # fmt: skip
     for task, table in tables.items():
         for name, run in runs.items():
             _add(table, name, *_errors(run, task), groups)

@@ -40,7 +40,7 @@ need be.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +48,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from lens.intervals import LEVEL
-from lens.scratch import release
+from lens.scratch import Scratch, release
 from lens.verdicts.held_out import ProbeErrors
 from lens.verdicts.sign_flips import Alternative, Significance, influence_test, patient_sums
 
@@ -171,6 +171,33 @@ def equivalence(
     return significance(distance, flips=flips, seed=seed, alternative="greater").p_maxt
 
 
+class Joined:
+    """Estimates of blocks of features, put together as they come.
+
+    Args:
+        columns: features of all blocks.
+        scratch: where the influences live, ``p k`` numbers of each estimate.
+    """
+
+    def __init__(self, columns: int, scratch: Scratch) -> None:
+        self._columns, self._scratch = columns, scratch
+        self.estimates: dict[str, Estimate] = {}
+
+    def add(self, columns: slice, estimates: Mapping[str, Estimate]) -> None:
+        """Takes over the estimates of these features, by name; the same names for all blocks."""
+        for name, part in estimates.items():
+            if name not in self.estimates:
+                ends = (np.empty(self._columns) for _ in range(3))
+                # Features side by side, so that a block of them is one piece of the file.
+                influence = self._scratch.zeros((self._columns, len(part.influence))).T
+                self.estimates[name] = Estimate(*ends, influence, part.patients)
+            whole = self.estimates[name]
+            for own, values in zip(whole[:4], part[:4], strict=True):
+                own[..., columns] = values
+            release(whole.influence)
+            self.estimates[name] = whole._replace(patients=max(whole.patients, part.patients))
+
+
 def mean_of(estimate: Estimate, columns: Bool[np.ndarray, " k"]) -> Estimate:
     """Mean over some features, those without a value left out, as an estimate of one column.
 
@@ -181,8 +208,12 @@ def mean_of(estimate: Estimate, columns: Bool[np.ndarray, " k"]) -> Estimate:
     columns = columns & np.isfinite(estimate.value)
     count = max(int(columns.sum()), 1)
     value = np.array([estimate.value[columns].sum() / count if columns.any() else np.nan])
-    influence = estimate.influence[:, columns].sum(axis=1, keepdims=True) / count
-    return _with_interval(value, influence, estimate.patients)
+    total = np.zeros((len(estimate.influence), 1))
+    for at in range(0, len(columns), _COLUMNS):
+        part = columns[at : at + _COLUMNS]
+        total += estimate.influence[:, at : at + _COLUMNS][:, part].sum(axis=1, keepdims=True)
+        release(estimate.influence)
+    return _with_interval(value, total / count, estimate.patients)
 
 
 def difference(one: Estimate, other: Estimate) -> Estimate:

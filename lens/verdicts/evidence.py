@@ -32,6 +32,7 @@ from lens.verdicts.learning import (
     VIEW,
     extrapolated_change,
     lasting_share,
+    learning_change,
     learning_cost,
     needs_more,
 )
@@ -78,6 +79,86 @@ class Estimates:
         return self.changes[RIDGE_VIEWS[0]]
 
 
+@dataclass(frozen=True)
+class FeatureEstimates:
+    """What a feature's held-out errors say of it, whatever the other features.
+
+    Attributes:
+        estimates: ``before, after, extrapolated, learning``, the names in `RIDGE_VIEWS`, and with
+            an MLP ``frozen_before, frozen_drop``: see `Estimates`. ``learning`` is that of
+            `lens.verdicts.learning.learning_change`.
+        mlp, others: of `Estimates`.
+    """
+
+    estimates: dict[str, Estimate]
+    mlp: dict[str, Float[np.ndarray, " k"]]
+    others: dict[str, tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]]
+
+
+def estimate_features(held_out: HeldOutErrors, task: str, groups: np.ndarray) -> FeatureEstimates:
+    """Estimates of some features from their held-out errors; arguments as in `estimate_task`."""
+    base, views = held_out.baseline, held_out.probes
+    ridge, mlp = views[RIDGE_VIEWS[0]], held_out.mlp
+
+    def value(errors: ProbeErrors) -> np.ndarray:
+        return r2_score(errors, base, groups).value
+
+    found = {
+        name: r2_score(ridge[side], base, groups)
+        for name, side in (("before", PRE), ("after", task))
+    }
+    found |= {view: view_change(held_out, view, task, groups) for view in RIDGE_VIEWS}
+    found["extrapolated"] = extrapolated_change(held_out, task, groups)
+    found["learning"] = learning_change(held_out, task, groups)
+    if mlp:
+        found["frozen_before"] = r2_score(mlp[PRE, PRE], base, groups)
+        found["frozen_drop"] = delta_r2(mlp[PRE, task], mlp[PRE, PRE], base, groups)
+    return FeatureEstimates(
+        found,
+        mlp={name: value(mlp[key]) for name, key in mlp_column_names(task) if key in mlp},
+        others={
+            name: (value(each[PRE]), value(each[task]))
+            for name, each in views.items()
+            if name not in (*RIDGE_VIEWS, *HALVED.values())
+        },
+    )
+
+
+def view_change(held_out: HeldOutErrors, view: str, task: str, groups: np.ndarray) -> Estimate:
+    """Change of R2 in a view."""
+    sides = held_out.probes[view]
+    return delta_r2(sides[PRE], sides[task], held_out.baseline, groups)
+
+
+def task_estimates(
+    features: FeatureEstimates, retrained: Sequence[Float[np.ndarray, " k"]] = ()
+) -> Estimates:
+    """Estimates of a task from those of all of its features.
+
+    Args:
+        features: all of them.
+        retrained: change of R2 in the first of `RIDGE_VIEWS` of each encoder that was fine-tuned
+            from another seed.
+    """
+    each = features.estimates
+    before, after = each["before"], each["after"]
+    changes = {view: each[view] for view in RIDGE_VIEWS}
+    runs = [changes[RIDGE_VIEWS[0]].value, *retrained]
+    return Estimates(
+        before=before,
+        after=after,
+        changes=changes,
+        extrapolated=each["extrapolated"],
+        learning=learning_cost(each["learning"], (before.low > 0) | (after.low > 0)),
+        mlp=features.mlp,
+        frozen_before=each.get("frozen_before"),
+        frozen_drop=each.get("frozen_drop"),
+        others=features.others,
+        encoders=len(runs),
+        band=retraining_band(runs) if len(runs) >= MIN_ENCODERS else None,
+    )
+
+
 def estimate_task(
     held_out: HeldOutErrors,
     task: str,
@@ -93,37 +174,8 @@ def estimate_task(
         retrained: errors of encoders fine-tuned from other seeds, under the same `task`; the first
             of `RIDGE_VIEWS` is enough.
     """
-    base, views = held_out.baseline, held_out.probes
-    ridge, mlp = views[RIDGE_VIEWS[0]], held_out.mlp
-
-    def value(errors: ProbeErrors) -> np.ndarray:
-        return r2_score(errors, base, groups).value
-
-    def change(errors: HeldOutErrors, view: str) -> Estimate:
-        sides = errors.probes[view]
-        return delta_r2(sides[PRE], sides[task], errors.baseline, groups)
-
-    runs = (held_out, *retrained)
-    before, after = (r2_score(ridge[side], base, groups) for side in (PRE, task))
-    return Estimates(
-        before=before,
-        after=after,
-        changes={view: change(held_out, view) for view in RIDGE_VIEWS},
-        extrapolated=extrapolated_change(held_out, task, groups),
-        learning=learning_cost(held_out, task, groups, (before.low > 0) | (after.low > 0)),
-        mlp={name: value(mlp[key]) for name, key in mlp_column_names(task) if key in mlp},
-        frozen_before=r2_score(mlp[PRE, PRE], base, groups) if mlp else None,
-        frozen_drop=delta_r2(mlp[PRE, task], mlp[PRE, PRE], base, groups) if mlp else None,
-        others={
-            name: (value(sides[PRE]), value(sides[task]))
-            for name, sides in views.items()
-            if name not in (*RIDGE_VIEWS, *HALVED.values())
-        },
-        encoders=len(runs),
-        band=retraining_band([change(run, RIDGE_VIEWS[0]).value for run in runs])
-        if len(runs) >= MIN_ENCODERS
-        else None,
-    )
+    again = [view_change(run, RIDGE_VIEWS[0], task, groups).value for run in retrained]
+    return task_estimates(estimate_features(held_out, task, groups), again)
 
 
 def significance_of_changes(

@@ -17,6 +17,9 @@ from lens.settings import SweepConfig
 from lens.verdicts.fold_values import standardised
 from lens.verdicts.folds import Fold
 
+_COLUMNS = 512
+"""Features that are scaled at once."""
+
 
 class Sizes(NamedTuple):
     """Rows of the arrays of every fold: equal sizes spare a compilation per fold."""
@@ -57,9 +60,14 @@ def train_mlp(
     val = np.r_[np.flatnonzero(fold.val), train[sizes.train :]]
     train = train[: sizes.train]
     padded = np.r_[val, np.full(sizes.val - len(val), val[0])]
-    low, high = r[train].min(axis=0), r[train].max(axis=0)
-    # A feature that is constant here has no range; at 0 throughout it leaves the layer alone.
-    scaled = scale(r, MinMax(low, np.where(high > low, high, low + 1.0))).astype(np.float32)
+    scaled = np.empty(r.shape, np.float32)
+    for at in range(0, r.shape[1], _COLUMNS):
+        part = r[:, at : at + _COLUMNS]
+        low, high = part[train].min(axis=0), part[train].max(axis=0)
+        # A feature that is constant here has no range; at 0 throughout it leaves the layer alone.
+        scaled[:, at : at + _COLUMNS] = scale(
+            part, MinMax(low, np.where(high > low, high, low + 1))
+        )
     standard = standardised(x, fold.fitted)
     data = Data(
         x=jnp.asarray(standard[train]),

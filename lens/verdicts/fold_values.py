@@ -9,6 +9,9 @@ from scipy.special import ndtri
 from lens.probes.scaling import fit_standardise
 from lens.settings import Scores
 
+_COLUMNS = 64
+"""Features that are worked on at once where all are wanted."""
+
 
 def common_unit(r: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
     """Every feature centred and divided by its standard deviation over all rows; NaN where missing.
@@ -16,10 +19,11 @@ def common_unit(r: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
     Probes and R2 are equivariant to shift and scale of a feature, so that nothing of the held-out
     rows reaches a fit; the common unit lets errors of different folds be added up.
     """
-    r = np.where(np.isfinite(r), r, np.nan).astype(np.float64)
-    centred = r - np.nanmean(r, axis=0)
-    deviation = np.sqrt(np.nanmean(np.square(centred), axis=0))
-    return centred / np.where(deviation > 0, deviation, 1.0)
+    unit = np.where(np.isfinite(r), r, np.nan).astype(np.float64, copy=False)
+    unit -= np.nanmean(unit, axis=0)
+    deviation = np.sqrt(np.nanmean(np.square(unit), axis=0))
+    unit /= np.where(deviation > 0, deviation, 1.0)
+    return unit
 
 
 def target_values(
@@ -33,6 +37,17 @@ def target_values(
         scores: ``normal`` takes `normal_scores`, ``raw`` the values.
     """
     return impute(normal_scores(r, fitted) if scores == "normal" else r, fitted)
+
+
+def all_target_values(
+    r: Float[np.ndarray, "n k"], fitted: Bool[np.ndarray, " n"], scores: Scores = "normal"
+) -> Float[np.ndarray, "n k"]:
+    """`target_values` of features in any units, in one array and next to no further memory."""
+    filled = np.empty(r.shape)
+    for at in range(0, r.shape[1], _COLUMNS):
+        columns = slice(at, at + _COLUMNS)
+        filled[:, columns] = target_values(common_unit(r[:, columns]), fitted, scores)
+    return filled
 
 
 def normal_scores(

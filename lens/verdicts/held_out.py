@@ -19,18 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lens.probes.probe import Probe
+from lens.probes.probe import Probe, fitter
 from lens.probes.ridge import LeadingRidgeProbe, RidgeProbe
 from lens.scratch import IN_MEMORY, Scratch, release
 from lens.settings import Scores, SweepConfig
 from lens.verdicts.fitting_time import count_work, measure, seconds
-from lens.verdicts.fold_mlp import common_sizes, project, train_mlp
-from lens.verdicts.fold_values import common_unit, residuals, target_values
+from lens.verdicts.fold_fits import FoldFits
+from lens.verdicts.fold_mlp import Sizes, common_sizes, project, train_mlp
+from lens.verdicts.fold_values import all_target_values, common_unit, residuals, target_values
 from lens.verdicts.folds import Fold
 
 PROBES: dict[str, Probe] = {
@@ -53,6 +54,12 @@ HEAD: Probe = RidgeProbe(alphas=(0.0,))
 """Least squares with intercept, on the projected embeddings of the MLP."""
 
 PRE = "pre"
+
+_COLUMNS = 512
+"""Features that are fitted at once where only the time counts."""
+
+
+Key = tuple[Any, ...]
 
 
 class ProbeErrors(NamedTuple):
@@ -110,6 +117,7 @@ def held_out_errors(
     adjust: Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, "n a"]] | None = None,
     on_fit: Callable[[], object] | None = None,
     scratch: Scratch = IN_MEMORY,
+    fits: FoldFits | None = None,
 ) -> HeldOutErrors:
     """Held-out errors of every probe, from a fit of each in every fold.
 
@@ -134,10 +142,12 @@ def held_out_errors(
             probes get the residuals of features and embeddings, so that every R2 is a partial one.
         on_fit: called after each of the ``len(folds) * (1 + len(x_ft))`` fits (progress bars).
         scratch: where the errors live, ``3 n k`` numbers for each probe and encoder.
+        fits: of the same arguments but the features, where these come block by block: what does not
+            depend on them is taken from there, and put there. The MLPs, which do, must be there
+            (`train_mlps`).
     """
     sides, unit, sizes = {PRE: x_pre, **x_ft}, common_unit(r), common_sizes(folds)
-    names = [*probes, *(HALVED[name] for name in probes if name in HALVED)]
-    sums = _zeros(r.shape, [*sides], names, config is not None, back, scratch)
+    sums = _zeros(r.shape, [*sides], probes, config is not None, back, scratch)
     weight = 1.0 / len({fold.repeat for fold in folds})
     for number, fold in enumerate(folds):
         filled, embeddings = target_values(unit, fold.fitted, scores), sides
@@ -145,21 +155,90 @@ def held_out_errors(
             columns = adjust(fold.fitted)
             filled = residuals(filled, columns, fold.fitted)
             embeddings = {name: residuals(x, columns, fold.fitted) for name, x in sides.items()}
-        scorer = _Scorer(fold, filled, np.isfinite(unit), groups, weight)
+        made = FoldFits() if fits is None else fits
+        scorer = _Scorer(number, fold, filled, np.isfinite(unit), groups, weight, made)
         scorer.add_baseline(sums.baseline)
         for side, x in embeddings.items():
             for name, probe in probes.items():
-                scorer.add(sums.probes[name][side], probe, x)
+                scorer.add(sums.probes[name][side], probe, x, (side, name))
                 if name in HALVED:
-                    scorer.add_halves(sums.probes[HALVED[name]][side], probe, x)
+                    scorer.add_halves(sums.probes[HALVED[name]][side], probe, x, (side, name))
             heads = [pair for pair in sums.mlp if pair[0] == side]
-            if config is not None and heads:
-                mlp = train_mlp(x, filled, fold, sizes, config, seed=seed + number)
-                for pair in heads:
-                    scorer.add(sums.mlp[pair], HEAD, project(mlp, embeddings[pair[1]], fold))
+            if config is not None and heads and fits is None:
+                _train(made, number, heads, embeddings, filled, fold, sizes, config, seed)
+            for pair in heads:
+                # A head is narrow: its decomposition takes less time than its room is worth.
+                head = replace(scorer, fits=FoldFits())
+                head.add(sums.mlp[pair], HEAD, made.project((number, pair)), pair)
             if on_fit:
                 on_fit()
+        made.release()
     return sums
+
+
+def train_mlps(
+    fits: FoldFits,
+    x_pre: Float[np.ndarray, "n d"],
+    x_ft: Mapping[str, Float[np.ndarray, "n e"]],
+    r: Float[np.ndarray, "n k"],
+    folds: Sequence[Fold],
+    config: SweepConfig,
+    *,
+    scores: Scores = "normal",
+    seed: int = 0,
+    back: bool = True,
+    on_fit: Callable[[], object] | None = None,
+) -> None:
+    """Trains the MLPs of `held_out_errors` on all features, before these come block by block.
+
+    Args:
+        fits: gets the projected embeddings.
+        x_pre, x_ft, r, folds, config, scores, seed, back: as there.
+        on_fit: called after each encoder of each fold.
+    """
+    sides, sizes = {PRE: x_pre, **x_ft}, common_sizes(folds)
+    for number, fold in enumerate(folds):
+        filled = all_target_values(r, fold.fitted, scores)
+        for side in sides:
+            heads = [pair for pair in _mlp_pairs([*sides], back) if pair[0] == side]
+            if heads:
+                _train(fits, number, heads, sides, filled, fold, sizes, config, seed)
+            if on_fit:
+                on_fit()
+        fits.release()
+
+
+def feature_bytes(
+    rows: int, tasks: int, probes: Mapping[str, Probe] = PROBES, *, mlp: bool = True
+) -> int:
+    """Bytes that the errors of a feature take in `HeldOutErrors`.
+
+    Args:
+        rows: of the study.
+        tasks: encoders after fine-tuning.
+        probes, mlp: whose errors they are.
+    """
+    sides = ["", *map(str, range(tasks))]
+    kinds = len(_names(probes)) * len(sides) + (len(_mlp_pairs(sides, True)) if mlp else 0)
+    return 8 * rows * (1 + len(ProbeErrors._fields) * kinds)
+
+
+def _train(
+    fits: FoldFits,
+    number: int,
+    heads: Sequence[tuple[str, str]],
+    embeddings: Mapping[str, Float[np.ndarray, "n d"]],
+    filled: Float[np.ndarray, "n k"],
+    fold: Fold,
+    sizes: Sizes,
+    config: SweepConfig,
+    seed: int,
+) -> None:
+    """Trains the MLP of a fold on the first encoder of `heads`, and projects the second of each."""
+    x = embeddings[heads[0][0]]
+    mlp = train_mlp(x, filled, fold, sizes, config, seed=seed + number)
+    for pair in heads:
+        fits.project((number, pair), lambda pair=pair: project(mlp, embeddings[pair[1]], fold))
 
 
 def estimate_seconds(
@@ -177,12 +256,15 @@ def estimate_seconds(
         r, folds, config: as there.
     """
     fold = folds[0]
-    filled = target_values(common_unit(r), fold.fitted)
+    filled = all_target_values(r, fold.fitted)
 
     def fit_probes() -> None:
         for probe in PROBES.values():
-            fit = probe.fit(x_pre[fold.fitted], filled[fold.fitted])
-            fit.influence(x_pre[fold.test], filled[fold.test] - fit.predict(x_pre[fold.test]))
+            fit_to = fitter(probe, x_pre[fold.fitted])
+            for at in range(0, r.shape[1], _COLUMNS):
+                part = filled[:, at : at + _COLUMNS]
+                fit = fit_to(part[fold.fitted])
+                fit.influence(x_pre[fold.test], part[fold.test] - fit.predict(x_pre[fold.test]))
 
     def train(epochs: int) -> None:
         assert config is not None
@@ -203,7 +285,7 @@ def mlp_column_names(task: str) -> Iterator[tuple[str, tuple[str, str]]]:
 def _zeros(
     shape: tuple[int, ...],
     sides: Sequence[str],
-    probes: Sequence[str],
+    probes: Mapping[str, Probe],
     with_mlp: bool,
     back: bool,
     scratch: Scratch,
@@ -213,14 +295,24 @@ def _zeros(
     def zeros() -> ProbeErrors:
         return ProbeErrors(*(scratch.keep(np.zeros(shape)) for _ in ProbeErrors._fields))
 
-    pairs = [(PRE, side) for side in sides]
-    if back:
-        pairs += [(task, read) for task in sides if task != PRE for read in (PRE, task)]
     return HeldOutErrors(
         np.zeros(shape),
-        {name: {side: zeros() for side in sides} for name in probes},
-        {pair: zeros() for pair in pairs} if with_mlp else {},
+        {name: {side: zeros() for side in sides} for name in _names(probes)},
+        {pair: zeros() for pair in _mlp_pairs(sides, back)} if with_mlp else {},
     )
+
+
+def _names(probes: Mapping[str, Probe]) -> list[str]:
+    """Keys of `HeldOutErrors.probes`."""
+    return [*probes, *(HALVED[name] for name in probes if name in HALVED)]
+
+
+def _mlp_pairs(sides: Sequence[str], back: bool) -> list[tuple[str, str]]:
+    """Keys of `HeldOutErrors.mlp`; the first side is that before fine-tuning."""
+    pairs = [(sides[0], side) for side in sides]
+    if back:
+        pairs += [(task, read) for task in sides[1:] for read in (sides[0], task)]
+    return pairs
 
 
 @dataclass(frozen=True)
@@ -228,18 +320,22 @@ class _Scorer:
     """Adds the errors of one fold to those of all folds.
 
     Attributes:
+        number: of the fold.
         fold: the fold.
         r: features, imputed and adjusted.
         seen: values that are not missing; only these are scored.
         groups: patient of each row.
         weight: of the fold, one over the number of repeats.
+        fits: what the fits owe to the embeddings alone.
     """
 
+    number: int
     fold: Fold
     r: Float[np.ndarray, "n k"]
     seen: Bool[np.ndarray, "n k"]
     groups: np.ndarray
     weight: float
+    fits: FoldFits
 
     def add_baseline(self, baseline: Float[np.ndarray, "n k"]) -> None:
         """Adds the squared errors of the fitted rows' mean."""
@@ -247,25 +343,35 @@ class _Scorer:
         error = self.r[test] - self.r[self.fold.fitted].mean(axis=0)
         baseline[test] += self.weight * np.square(np.where(self.seen[test], error, 0.0))
 
-    def add(self, errors: ProbeErrors, probe: Probe, x: Float[np.ndarray, "n d"]) -> None:
-        """Fits the probe to the embeddings `x`, and adds its errors and their influences."""
-        self._add(errors, probe, x, self.fold.fitted, self.weight)
+    def add(self, errors: ProbeErrors, probe: Probe, x: Float[np.ndarray, "n d"], key: Key) -> None:
+        """Fits the probe to the embeddings `x`, and adds its errors and their influences.
 
-    def add_halves(self, errors: ProbeErrors, probe: Probe, x: Float[np.ndarray, "n d"]) -> None:
+        Args:
+            errors: to add to.
+            probe: to fit.
+            x: embeddings.
+            key: of encoder and probe.
+        """
+        self._add(errors, probe, x, key, self.fold.fitted, self.weight)
+
+    def add_halves(
+        self, errors: ProbeErrors, probe: Probe, x: Float[np.ndarray, "n d"], key: Key
+    ) -> None:
         """The same with the mean of a fit to each half of the fitted patients."""
-        for half in halves(self.fold.fitted, self.groups):
-            self._add(errors, probe, x, half, 0.5 * self.weight)
+        for part, half in enumerate(halves(self.fold.fitted, self.groups)):
+            self._add(errors, probe, x, (*key, part), half, 0.5 * self.weight)
 
     def _add(
         self,
         errors: ProbeErrors,
         probe: Probe,
         x: Float[np.ndarray, "n d"],
+        key: Key,
         fitted: Bool[np.ndarray, " n"],
         weight: float,
     ) -> None:
         test, groups = self.fold.test, self.groups[fitted]
-        fit = probe.fit(x[fitted], self.r[fitted])
+        fit = self.fits.fit((self.number, *key), probe, lambda: x[fitted])(self.r[fitted])
         error = self.r[test] - fit.predict(x[test])
         # A missing value has no error; zeros keep it out of every sum.
         error[~self.seen[test]] = 0.0

@@ -11,7 +11,12 @@ from jaxtyping import Float
 
 from lens.settings import DEFAULT_RULES, Rules
 from lens.verdicts.clusters import Clusters
-from lens.verdicts.evidence import estimate_task, evidence_table, significance_of_changes
+from lens.verdicts.evidence import (
+    Estimates,
+    estimate_task,
+    evidence_table,
+    significance_of_changes,
+)
 from lens.verdicts.held_out import HeldOutErrors
 from lens.verdicts.levels import Masks, level_table
 from lens.verdicts.rules import verdict_table
@@ -56,6 +61,19 @@ def judge(
         seed: of the sign flips.
     """
     estimates = estimate_task(held_out, task, groups, retrained)
+    return judge_estimates(estimates, clusters, rules, rows=rows, unseen_low=unseen_low, seed=seed)
+
+
+def judge_estimates(
+    estimates: Estimates,
+    clusters: Clusters,
+    rules: Rules = DEFAULT_RULES,
+    *,
+    rows: Masks | None = None,
+    unseen_low: Float[np.ndarray, " k"] | None = None,
+    seed: int = 0,
+) -> Judged:
+    """Verdicts of one task from the estimates of all of its features; arguments as in `judge`."""
     tests = significance_of_changes(estimates.changes, rules, seed=seed)
     evidence = evidence_table(estimates, tests, rules, unseen_low=unseen_low, seed=seed)
     features = verdict_table(estimates, evidence, clusters, rules)

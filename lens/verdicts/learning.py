@@ -43,19 +43,21 @@ def extrapolated_change(held_out: HeldOutErrors, task: str, groups: np.ndarray) 
     return _change(held_out, task, groups, all_patients=2.0, half=-1.0)
 
 
-def learning_cost(
-    held_out: HeldOutErrors, task: str, groups: np.ndarray, read: Bool[np.ndarray, " k"]
-) -> Estimate:
-    """Change of R2 with half of the patients less that with all of them, mean over features.
+def learning_change(held_out: HeldOutErrors, task: str, groups: np.ndarray) -> Estimate:
+    """Change of R2 with half of the patients less that with all of them, by feature."""
+    return _change(held_out, task, groups, all_patients=-1.0, half=1.0)
+
+
+def learning_cost(change: Estimate, read: Bool[np.ndarray, " k"]) -> Estimate:
+    """Mean of `learning_change` over features.
 
     Negative where the embedding after fine-tuning needs more patients than that before. A feature
     that is lost counts the other way, since there is nothing more to learn.
 
     Args:
-        held_out, task, groups: as in `extrapolated_change`.
+        change: of every feature.
         read: features that are explained at all, before or after; with none of them, all.
     """
-    change = _change(held_out, task, groups, all_patients=-1.0, half=1.0)
     return mean_of(change, read if read.any() else np.ones_like(read))
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from lens.probes.kernel_ridge import KernelRidgeProbe
 from lens.probes.ridge import SHARE
+from lens.scratch import IN_MEMORY, Scratch
 from lens.settings import Scores
 from lens.verdicts.estimates import delta_r2, r2_score
 from lens.verdicts.folds import Fold
@@ -39,6 +40,7 @@ def nonlinear_columns(
     *,
     scores: Scores = "normal",
     on_fit: Callable[[], object] | None = None,
+    scratch: Scratch = IN_MEMORY,
 ) -> pd.DataFrame:
     """Columns about the nonlinear reader, a row per feature.
 
@@ -50,6 +52,7 @@ def nonlinear_columns(
         verdicts: features of `lens.verdicts.judge.judge`.
         scores: of the features, as for the verdicts.
         on_fit: called after each of two fits per fold, if any feature changed.
+        scratch: where the errors live.
 
     Returns:
         ``r2_kernel_pre, r2_kernel_ft, delta_r2_kernel`` with ``_low`` and ``_high``, NaN for
@@ -64,7 +67,7 @@ def nonlinear_columns(
         return table
     held_out = held_out_errors(
         x_pre, {"ft": x_ft}, r[:, changed], groups, folds, None,
-        scores=scores, probes={"kernel": READER}, on_fit=on_fit,
+        scores=scores, probes={"kernel": READER}, on_fit=on_fit, scratch=scratch,
     )  # fmt: skip
     sides, baseline = held_out.probes["kernel"], held_out.baseline
     before, after = (r2_score(sides[side], baseline, groups) for side in (PRE, "ft"))

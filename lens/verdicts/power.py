@@ -16,15 +16,19 @@ from jaxtyping import Float
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 
+from lens.scratch import release
 from lens.settings import Rules
 from lens.verdicts.estimates import Estimate
-from lens.verdicts.sign_flips import Significance
+from lens.verdicts.sign_flips import Significance, column_norms
 
 POWER = 0.8
 """Power at which a loss counts as detectable."""
 
 _DRAWS = 2000
 """Draws of the views' errors."""
+
+_RELEASED = 512
+"""Features after which memory of influences that live in files is given back."""
 
 
 class Power(NamedTuple):
@@ -61,11 +65,13 @@ def power_of(
     estimates = [*changes.values()]
     patients = np.array([change.patients for change in estimates])
     limits = np.array([tests[view].limit(rules.level) for view in changes])
-    errors = np.array([np.linalg.norm(change.influence, axis=0) for change in estimates])
+    errors = np.array([column_norms(change.influence) for change in estimates])
     errors *= np.sqrt(patients / (patients - 1))[:, None]
     losses = -np.array([change.value for change in estimates])
     least, expected = np.empty(losses.shape[1]), np.empty(losses.shape[1])
     for column in range(losses.shape[1]):
+        if column % _RELEASED == 0:
+            release(*(change.influence for change in estimates))
         influences = np.nan_to_num([change.influence[:, column] for change in estimates])
         needed = errors[:, column] * (limits + _correlated(influences))
         least[column] = np.quantile(needed.max(axis=1), POWER)

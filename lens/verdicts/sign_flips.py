@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from scipy.stats import false_discovery_control, rankdata
 
+from lens.scratch import release
+
 _CHUNK = 500
-"""Flips computed at once: bounds memory at ``_CHUNK * k`` numbers, whatever their number."""
+"""Flips computed at once."""
+
+_COLUMNS = 512
+"""Features computed at once: with `_CHUNK` it bounds memory, whatever the numbers of both."""
 
 
 class Significance(NamedTuple):
@@ -70,11 +75,10 @@ def sign_flip_test(
         Values of 1 where a feature has no difference in any patient, as with the same data twice.
     """
     total = patient_sums(difference, groups)
-    unit = _unit_columns(total)
+    observed = np.concatenate([_unit_columns(total[:, c]).sum(axis=0) for c in _blocks(total)])
     return _flip(
-        unit, unit.sum(axis=0),
-        patients=len(unit), flips=flips, seed=seed, alternative="two-sided",
-    )  # fmt: skip
+        total, observed, patients=len(total), flips=flips, seed=seed, alternative="two-sided"
+    )
 
 
 def influence_test(
@@ -100,8 +104,7 @@ def influence_test(
         flips, seed: as in `sign_flip_test`.
         alternative: ``greater`` tests against values at or below zero.
     """
-    influence = np.nan_to_num(influence)
-    error = np.linalg.norm(influence, axis=0) * np.sqrt(patients / (patients - 1))
+    error = column_norms(influence) * np.sqrt(patients / (patients - 1))
     # An estimate without any spread (few patients, all the same) is as sure as can be.
     unbounded = np.where(np.nan_to_num(value) == 0, 0.0, np.copysign(np.inf, value))
     t = np.divide(np.nan_to_num(value), error, out=unbounded, where=error > 0)
@@ -111,9 +114,17 @@ def influence_test(
         reached = t * np.sqrt(patients / (patients - 1 + np.square(t)))
     observed = np.where(np.isinf(t), np.copysign(np.sqrt(patients), t), reached)
     return _flip(
-        _unit_columns(influence), observed,
-        patients=patients, flips=flips, seed=seed, alternative=alternative,
-    )  # fmt: skip
+        influence, observed, patients=patients, flips=flips, seed=seed, alternative=alternative
+    )
+
+
+def column_norms(values: Float[np.ndarray, "p k"]) -> Float[np.ndarray, " k"]:
+    """Euclidean norm of each column, NaN as zero; what lives in a file stays out of memory."""
+    norms = np.empty(values.shape[1])
+    for columns in _blocks(values):
+        norms[columns] = np.linalg.norm(np.nan_to_num(values[:, columns]), axis=0)
+        release(values)
+    return norms
 
 
 def any_difference(observed: tuple[float, float], null: Float[np.ndarray, "b 2"]) -> float:
@@ -146,7 +157,7 @@ def _unit_columns(values: Float[np.ndarray, "p k"]) -> Float[np.ndarray, "p k"]:
 
 
 def _flip(
-    unit: Float[np.ndarray, "p k"],
+    values: Float[np.ndarray, "p k"],
     observed: Float[np.ndarray, " k"],
     *,
     patients: int,
@@ -154,19 +165,23 @@ def _flip(
     seed: int,
     alternative: Alternative,
 ) -> Significance:
+    """Flips the columns of `values`, brought to norm 1; `observed` are the sums without a flip."""
     magnitude = np.abs if alternative == "two-sided" else np.positive
     observed = magnitude(observed)
     # A sum in another order differs by rounding; a tie must count as reached.
     threshold = observed - 1e-9 * np.maximum(np.abs(observed), 1e-3)
-    reached, null = np.zeros_like(observed), np.empty((flips, 2))
-    start = 0
-    for signs in _signs(flips, len(unit), seed):
-        flipped = magnitude(signs @ unit)
-        reached += (flipped >= threshold).sum(axis=0)
-        part = null[start : start + len(signs)]
-        part[:, 0] = flipped.max(axis=1)
-        part[:, 1] = _squares(flipped)
-        start += len(signs)
+    reached, null = np.zeros_like(observed), np.zeros((flips, 2))
+    null[:, 0] = -np.inf
+    signs = _signs(flips, len(values), seed)
+    for columns in _blocks(values):
+        unit = _unit_columns(np.nan_to_num(values[:, columns]))
+        release(values)
+        for start in range(0, flips, _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            flipped = magnitude(signs[rows].astype(np.float64) @ unit)
+            reached[columns] += (flipped >= threshold[columns]).sum(axis=0)
+            null[rows, 0] = np.maximum(null[rows, 0], flipped.max(axis=1))
+            null[rows, 1] += _squares(flipped)
     largest = np.sort(null[:, 0])
     reached_by_max = flips - np.searchsorted(largest, threshold, side="left")
     squares = (float(threshold.max()), float(_squares(observed[None])[0] * (1 - 1e-9) - 1e-12))
@@ -176,6 +191,11 @@ def _flip(
         any_difference(squares, null),
         _student(largest, patients),
     )
+
+
+def _blocks(values: Float[np.ndarray, "p k"]) -> Iterator[slice]:
+    for start in range(0, values.shape[1], _COLUMNS):
+        yield slice(start, start + _COLUMNS)
 
 
 def _squares(statistics: Float[np.ndarray, "b k"]) -> Float[np.ndarray, " b"]:
@@ -190,11 +210,13 @@ def _student(sums: Float[np.ndarray, " b"], patients: int) -> Float[np.ndarray, 
     return sums * np.sqrt((patients - 1) / free)
 
 
-def _signs(flips: int, patients: int, seed: int) -> Iterator[Float[np.ndarray, "b p"]]:
-    """Random sign vectors in blocks of at most `_CHUNK`."""
-    rng = np.random.default_rng(seed)
+def _signs(flips: int, patients: int, seed: int) -> Int8[np.ndarray, "b p"]:
+    """Random sign vectors, a byte a sign."""
+    rng, signs = np.random.default_rng(seed), np.empty((flips, patients), np.int8)
     for start in range(0, flips, _CHUNK):
-        yield rng.choice((-1.0, 1.0), size=(min(_CHUNK, flips - start), patients))
+        part = signs[start : start + _CHUNK]
+        part[:] = rng.choice((-1.0, 1.0), size=part.shape)
+    return signs
 
 
 def patient_sums(values: Float[np.ndarray, "n k"], groups: np.ndarray) -> Float[np.ndarray, "p k"]:

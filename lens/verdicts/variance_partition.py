@@ -44,6 +44,9 @@ BLOCK_NUMBERS = 2**23
 """Rows times features that are partitioned at once: bounds the memory, at the price of fits that
 every block repeats."""
 
+_COLUMNS = 128
+"""Features whose intervals are computed at once."""
+
 COMPONENT_VARIANCE = 0.99
 """Share of an embedding's variance in the principal components that are predicted; the rest counts
 as unexplained."""
@@ -67,6 +70,10 @@ class SubsetGains(NamedTuple):
     fitted_influence: Float[np.ndarray, "s n t"]
     flipped_influence: Float[np.ndarray, "s n t"]
     baseline: Float[np.ndarray, "n t"]
+
+    def of_targets(self, columns: slice) -> SubsetGains:
+        """Of some of the targets."""
+        return SubsetGains(*(values[..., columns] for values in self))
 
 
 class Part(NamedTuple):
@@ -115,7 +122,8 @@ def partition_by_embedding(
             [x_pre, x_ft], {"r": r[:, columns]}, groups, folds,
             whole=False, scores=scores, on_fit=None if tables else on_fit,
         ).values()  # fmt: skip
-        tables.append(_parts_of_both(subsets, groups))
+        for at in range(0, len(columns), _COLUMNS):
+            tables.append(_parts_of_both(subsets.of_targets(slice(at, at + _COLUMNS)), groups))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -1,0 +1,133 @@
+"""Features scored in blocks say what they say all at once, in bounded memory and no more fits."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lens.probes import ridge
+from lens.scratch import Scratch
+from lens.settings import Rules, SweepConfig
+from lens.verdicts.clusters import cluster_features
+from lens.verdicts.confounds import Confounds
+from lens.verdicts.evidence import task_estimates
+from lens.verdicts.fold_features import FeatureBlocks
+from lens.verdicts.fold_fits import LEAST_COLUMNS, column_blocks
+from lens.verdicts.folds import make_folds
+from lens.verdicts.held_out import ProbeErrors, feature_bytes, held_out_errors
+from lens.verdicts.judge import judge_estimates
+
+N, K = 160, 2 * LEAST_COLUMNS + 20
+PATIENTS = np.arange(N) // 2
+"""Two studies a patient."""
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(N, 10))
+AFTER = X * (np.arange(10) > 3)
+R = X @ RNG.normal(size=(10, K)) * (np.arange(10) % 3 == 0)[np.arange(K) % 10] + X[:, [0]]
+R += 0.5 * RNG.normal(size=(N, K))
+R[RNG.random(R.shape) < 0.01] = np.nan
+CONFIG = SweepConfig(hidden=4, l1=(0.0,), l2=(0.0,), epochs=2)
+
+
+def blocks(scratch: Scratch, config: SweepConfig | None = CONFIG) -> FeatureBlocks:
+    again = [AFTER + 0.1 * np.random.default_rng(seed).normal(size=X.shape) for seed in (1, 2)]
+    return FeatureBlocks(
+        X, {"t": AFTER}, PATIENTS, make_folds(PATIENTS, 3, 2, 0), config,
+        retrained={"t": again},
+        confounds=Confounds(
+            adjust=pd.DataFrame({"v": X[:, 0]}),
+            exposed={"t": PATIENTS < N // 4},
+            sites=np.where(PATIENTS % 2, "a", "b"),
+        ),
+        scratch=scratch,
+    )  # fmt: skip
+
+
+def test_blocks_say_what_all_features_at_once_say(tmp_path: Path) -> None:
+    """To rounding: a product of fewer columns may add up in another order."""
+    tables = []
+    for scratch in (Scratch(), Scratch(0.0, tmp_path)):
+        each = blocks(scratch)
+        assert len(each.blocks(K)) == (1 if scratch.limit else 3)
+        found = each.estimate(R)["t"]
+        estimates = task_estimates(found.estimates, found.retrained)
+        judged = judge_estimates(
+            estimates, cluster_features(np.nan_to_num(R)), Rules(flips=199),
+            rows={("g", "odd"): np.arange(K) % 2 > 0},
+        )  # fmt: skip
+        tables.append((pd.concat([judged.features, found.confounds], axis=1), judged.levels))
+    assert isinstance(estimates.change.influence.base, np.memmap)
+    for one, other in zip(*tables, strict=True):
+        pd.testing.assert_frame_equal(one, other, rtol=1e-9, atol=1e-12)
+    verdicts = tables[0][0]["verdict"]
+    assert verdicts.nunique() > 1, "all features alike, nothing is tested"
+
+
+def test_no_block_decomposes_an_embedding_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+    plain = ridge.decompose
+
+    def counted(rows: np.ndarray):
+        shapes.append(rows.shape)
+        return plain(rows)
+
+    monkeypatch.setattr(ridge, "decompose", counted)
+    counts = []
+    for scratch in (Scratch(), Scratch(0.0, tmp_path)):
+        shapes.clear()
+        blocks(scratch, None).estimate(R)
+        counts.append(len(shapes))
+    assert counts[0] == counts[1] > 0
+
+
+def test_a_block_of_errors_keeps_within_its_bytes() -> None:
+    each = feature_bytes(N, 1, mlp=True)
+    found = held_out_errors(
+        X, {"t": AFTER}, R[:, :3], PATIENTS, make_folds(PATIENTS, 2, 1, 0), CONFIG
+    )
+    kinds = [*(e for sides in found.probes.values() for e in sides.values()), *found.mlp.values()]
+    arrays = [found.baseline, *(array for errors in kinds for array in errors)]
+    assert len(arrays) == 1 + len(ProbeErrors._fields) * len(kinds)
+    assert sum(array.nbytes for array in arrays) == 3 * each
+    widths = [c.stop - c.start for c in column_blocks(1000, each, 300.0 * each)]
+    assert sum(widths) == 1000
+    assert max(widths) * each <= 300 * each
+    assert max(widths) - min(widths) <= 1
+    assert len([*column_blocks(1000, each, 0.0)]) == -(-1000 // LEAST_COLUMNS)
+    assert [*column_blocks(7, each, np.inf)] == [slice(0, 7)]
+
+
+def test_memory_hardly_grows_with_the_features(tmp_path: Path) -> None:
+    """Beyond the table itself: without blocks the errors of a feature are 25 columns and more."""
+    peaks = []
+    for copies in (2, 8):
+        r = np.tile(R, copies)
+        tracemalloc.start()
+        FeatureBlocks(
+            X, {"t": AFTER}, PATIENTS, make_folds(PATIENTS, 3, 1, 0), None,
+            scratch=Scratch(0.0, tmp_path),
+        ).estimate(r)  # fmt: skip
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    more = 6 * R.nbytes
+    assert peaks[1] - peaks[0] < 1.5 * more, [peak / R.nbytes for peak in peaks]
+
+
+def test_clusters_need_the_pairs_twice_and_no_more() -> None:
+    """Once for the distances, once for the linkage's own copy; of 8 bytes a pair."""
+    r = np.random.default_rng(0).normal(size=(30, 1500))
+    tracemalloc.start()
+    found = cluster_features(r)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    pairs = 1500 * 1499 / 2
+    # The blocks of correlations, and the rows, come on top.
+    assert peak < 8 * (2 * pairs + 3.5 * 512 * 1500), peak / 8 / pairs
+    assert len(found.ids) == 1500
