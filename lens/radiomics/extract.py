@@ -15,7 +15,7 @@ from lens.cohort.intensities import Scaling, kind_of, scaling
 from lens.errors import CaseError
 from lens.radiomics.binning import MAX_BINS, Bins, TooManyBins, binned_once
 from lens.radiomics.engine import one_thread, pyradiomics
-from lens.radiomics.matrices import counted_by_numpy
+from lens.radiomics.matrices import counted_here
 from lens.radiomics.names import column_name
 from lens.radiomics.parameters import Parameters, parameters_for
 
@@ -180,13 +180,16 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Regi
         "label": 1,
         "label_channel": 0,
     }
-    extractor = pyradiomics().featureextractor.RadiomicsFeatureExtractor()
-    extractor.settings = settings
-    extractor.enabledImagetypes = parameters.images
-    extractor.enabledFeatures = parameters.classes
-    with one_thread(), binned_once() as bins, counted_by_numpy(), warnings.catch_warnings():
+    pyradiomics()
+    from lens.radiomics.classes import Extractor
+
+    with one_thread(), binned_once() as bins, counted_here() as seen, warnings.catch_warnings():
         # Means over no direction at all, for isolated voxels: the NaN is the message.
         warnings.simplefilter("ignore", RuntimeWarning)
+        extractor = Extractor(seen)
+        extractor.settings = settings
+        extractor.enabledImagetypes = parameters.images
+        extractor.enabledFeatures = parameters.classes
         values = extractor.execute(image, mask)
     features = {name: float(value) for name, value in values.items()}
     textured = [name for name in features if not name.split("_")[1].startswith("shape")]
