@@ -125,11 +125,13 @@ class Glszm(glszm.RadiomicsGLSZM, _Shared):
             return super()._initCalculation(voxelCoordinates)
         level, size = zone_sizes(self._levels())
         gray = self.coefficients["grayLevels"]
-        sizes, column = np.unique(size, return_inverse=True)
+        sizes = np.flatnonzero(np.bincount(size))
+        column, row = np.searchsorted(sizes, size), np.zeros(gray[-1] + 1, np.int64)
+        row[gray] = np.arange(gray.size)
         # With one or two columns to delete if PyRadiomics would have some: its order in memory.
         spare = min(int(sizes[-1]) - sizes.size, 2)
         shape = (1, gray.size, sizes.size + spare)
-        cells = np.searchsorted(gray, level) * shape[2] + column
+        cells = row[level] * shape[2] + column
         count = np.bincount(cells, minlength=shape[1] * shape[2]).astype(np.float64)
         empty = (np.arange(sizes.size, shape[2]),)
         self.P_glszm = np.delete(count.reshape(shape), empty, 2)
@@ -242,10 +244,14 @@ class FirstOrder(firstorder.RadiomicsFirstOrder, _Shared):
     def _centred(self) -> np.ndarray:
         return self.targetVoxelArray - self._mean
 
+    @cached_property
+    def _m2(self) -> np.ndarray:
+        m2 = np.mean(np.power(self._centred, 2), 1)
+        m2[m2 == 0] = 1
+        return m2
+
     def _moment_of(self, exponent: int) -> np.ndarray:
         """Central moment; NumPy's ``power`` takes many times longer for negative values."""
-        if exponent == 2:
-            return np.mean(np.power(self._centred, 2), 1)
         powers = np.power(np.absolute(self._centred), exponent)
         kernels.power_of_negatives(self._centred[0], float(exponent), powers[0])
         return np.mean(powers, 1)
@@ -307,14 +313,10 @@ class FirstOrder(firstorder.RadiomicsFirstOrder, _Shared):
         return np.sqrt(np.mean(self._centred * self._centred, 1)) ** 2
 
     def getSkewnessFeatureValue(self) -> Any:
-        m2 = self._moment_of(2)
-        m2[m2 == 0] = 1
-        return self._moment_of(3) / m2**1.5
+        return self._moment_of(3) / self._m2**1.5
 
     def getKurtosisFeatureValue(self) -> Any:
-        m2 = self._moment_of(2)
-        m2[m2 == 0] = 1
-        return self._moment_of(4) / m2**2.0
+        return self._moment_of(4) / self._m2**2.0
 
 
 CLASSES: dict[str, type[_Shared]] = {

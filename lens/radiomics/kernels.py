@@ -71,6 +71,20 @@ def runs(flat, inside, steps, matrix):
                 matrix[level, k, direction] = reached[level + 1, k + 1] - reached[level + 1, k + 2]
 
 
+@compiled("uint32(uint32[::1], uint32, uint32)")
+@no_type_check
+def joined(earlier, first, other):
+    """Makes the zones of two voxels one, of which `first` is the first; gives the new first."""
+    while earlier[other] != other:
+        earlier[other] = earlier[earlier[other]]
+        other = earlier[other]
+    if other < first:
+        earlier[first] = other
+        return other
+    earlier[other] = first
+    return first
+
+
 @compiled("int64[::1](int32[::1], uint64[::1], uint64[::1])")
 @no_type_check
 def zones(flat, inside, steps):
@@ -80,18 +94,21 @@ def zones(flat, inside, steps):
     for voxel in inside:
         level = flat[voxel]
         first = np.uint32(voxel)
-        for step in steps:
-            if flat[voxel - step] == level:
-                other = np.uint32(voxel - step)
-                while earlier[other] != other:
-                    earlier[other] = earlier[earlier[other]]
-                    other = earlier[other]
-                if other < first:
-                    earlier[first] = other
-                    first = other
-                else:
-                    earlier[other] = first
         earlier[voxel] = first
+        # Neighbours in a row touch each other: where the middle one is of this level, the other
+        # two need no look, nor does any that touches the voxel before this one, if that is.
+        before = flat[voxel - steps[12]] == level
+        if before:
+            first = joined(earlier, first, np.uint32(voxel - steps[12]))
+        for row in range(0, 12, 3):
+            if flat[voxel - steps[row + 1]] == level:
+                if not before:
+                    first = joined(earlier, first, np.uint32(voxel - steps[row + 1]))
+            else:
+                if not before and flat[voxel - steps[row]] == level:
+                    first = joined(earlier, first, np.uint32(voxel - steps[row]))
+                if flat[voxel - steps[row + 2]] == level:
+                    first = joined(earlier, first, np.uint32(voxel - steps[row + 2]))
     size = np.zeros(inside.size, np.int64)
     # Positions give way to ranks, which is safe in raster order: whoever is pointed to came before.
     for rank in range(inside.size):
@@ -190,3 +207,20 @@ def power_of_negatives(values, exponent, powers):
     for k in range(values.size):
         if values[k] < 0:
             powers[k] = values[k] ** exponent
+
+
+@compiled("void(float64[::1], float64[::1], int64[::1])")
+@no_type_check
+def digitise(values, edges, bins):
+    """Sets `bins` to what ``numpy.digitize(values, edges)`` gives: near for edges evenly spaced."""
+    last = edges.size - 1
+    density = last / (edges[last] - edges[0])
+    for k in range(values.size):
+        value = values[k]
+        guess = min(max((value - edges[0]) * density, 0.0), float(last))
+        at = np.int64(guess) if guess == guess else last
+        while at > 0 and value < edges[at]:
+            at -= 1
+        while at < last and not value < edges[at + 1]:
+            at += 1
+        bins[k] = at if value < edges[at] else at + 1

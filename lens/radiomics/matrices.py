@@ -49,11 +49,19 @@ class Levels(NamedTuple):
     lines: int
 
 
-def levels(image: Gray, mask: Roi) -> Levels:
-    """The ROI's gray levels (1 and up) as a flat array; what lies outside does not matter."""
+def levels(image: Gray, mask: Roi, like: Levels | None = None) -> Levels:
+    """The ROI's gray levels (1 and up) as a flat array; what lies outside does not matter.
+
+    Args:
+        image: box of the ROI.
+        mask: of the same shape.
+        like: the levels of another image in the same mask, which saves looking for its voxels.
+    """
     padded = np.zeros([n + 2 for n in image.shape], np.int32)
     np.copyto(padded[1:-1, 1:-1, 1:-1], image, where=mask, casting="unsafe")
     flat = padded.ravel()
+    if like is not None:
+        return like._replace(flat=flat)
     _, rows, columns = padded.shape
     steps = np.array([(z * rows + y) * columns + x for z, y, x in DIRECTIONS], np.uint64)
     z, y, x = image.shape
@@ -149,10 +157,15 @@ class Seen:
 
     def levels(self, image: np.ndarray, mask: np.ndarray) -> Levels:
         # Held, so that no other array can be taken for them; what may be written to may change.
-        known = self._of is not None and self._of[0] is image and self._of[1] is mask
-        if self._levels is None or not known or image.flags.writeable or mask.flags.writeable:
-            self._of, self._levels = (image, mask), levels(image, mask)
-        return self._levels
+        held = self._levels if self._of and not mask.flags.writeable else None
+        if held is None or self._of is None or self._of[1] is not mask:
+            made = levels(image, mask)
+        elif self._of[0] is image and not image.flags.writeable:
+            return held
+        else:
+            made = levels(image, mask, held)
+        self._of, self._levels = (image, mask), made
+        return made
 
 
 def _kernels() -> ModuleType:
