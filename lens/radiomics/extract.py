@@ -18,6 +18,7 @@ from lens.radiomics.engine import one_thread, pyradiomics
 from lens.radiomics.matrices import counted_here
 from lens.radiomics.names import column_name
 from lens.radiomics.parameters import Parameters, parameters_for
+from lens.radiomics.wavelet import filtered_here
 
 
 class Region(NamedTuple):
@@ -183,7 +184,13 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Regi
     pyradiomics()
     from lens.radiomics.classes import Extractor
 
-    with one_thread(), binned_once() as bins, counted_here() as seen, warnings.catch_warnings():
+    with (
+        one_thread(),
+        filtered_here(),
+        binned_once() as bins,
+        counted_here() as seen,
+        warnings.catch_warnings(),
+    ):
         # Means over no direction at all, for isolated voxels: the NaN is the message.
         warnings.simplefilter("ignore", RuntimeWarning)
         extractor = Extractor(seen)

@@ -19,15 +19,15 @@ BLOCK = 2048
 """Voxels whose neighbourhoods are summed at a time, so that the sums stay in the nearest cache."""
 
 
-def compiled(signature: str) -> Callable[[Callable[..., Any]], Any]:
-    """Numba's ``njit`` for one signature; without a copy on disk where no folder takes one."""
+def compiled(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
+    """Numba's ``njit`` for these signatures; without a copy on disk where no folder takes one."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         try:
-            return numba.njit(signature, cache=True, **options)(function)
+            return numba.njit(list(signatures), cache=True, **options)(function)
         except (RuntimeError, OSError):
-            return numba.njit(signature, **options)(function)
+            return numba.njit(list(signatures), **options)(function)
 
     return decorate
 
@@ -224,3 +224,44 @@ def digitise(values, edges, bins):
         while at < last and not value < edges[at + 1]:
             at += 1
         bins[k] = at if value < edges[at] else at + 1
+
+
+@compiled(
+    "void(float64[:, :, ::1], float64[:, ::1], int64[:, ::1], int64[:, ::1],"
+    " float64[:, :, ::1], float64[:, :, ::1])",
+    "void(float32[:, :, ::1], float32[:, ::1], int64[:, ::1], int64[:, ::1],"
+    " float32[:, :, ::1], float32[:, :, ::1])",
+)
+@no_type_check
+def filtered(lines, filters, taps, sources, low, high):
+    """Sets `low` and `high` to ``lines (outer, n, inner)``, filtered along n by ``filters (2, w)``.
+
+    Term t of output i is tap ``taps[i, t]`` times sample ``sources[i, t]``.
+    """
+    outer, size, inner = lines.shape
+    width = filters.shape[1]
+    low[:] = 0
+    high[:] = 0
+    for o in range(outer):
+        if inner > 1:
+            for i in range(size):
+                for t in range(width):
+                    smooth, sharp = filters[0, taps[i, t]], filters[1, taps[i, t]]
+                    line = lines[o, sources[i, t]]
+                    for k in range(inner):
+                        low[o, i, k] += smooth * line[k]
+                        high[o, i, k] += sharp * line[k]
+            continue
+        # Along memory: all but the ends tap by tap, where the samples lie in a row too.
+        inside = size - 2 * width
+        for i in range(size):
+            if inside <= 0 or i < width or i >= size - width:
+                for t in range(width):
+                    low[o, i, 0] += filters[0, taps[i, t]] * lines[o, sources[i, t], 0]
+                    high[o, i, 0] += filters[1, taps[i, t]] * lines[o, sources[i, t], 0]
+        for t in range(width):
+            smooth, sharp = filters[0, t], filters[1, t]
+            row = lines[o, width + width // 2 - t :, 0]
+            for i in range(inside):
+                low[o, width + i, 0] += smooth * row[i]
+                high[o, width + i, 0] += sharp * row[i]
