@@ -6,7 +6,7 @@ share arrays; those of which a feature passes over voxels or over all pairs of l
 what the others have computed. Every operation on numbers that decides a last bit is done by the
 same function on the same numbers in the same order, so that values are equal, not close.
 
-Imported late, after `lens.radiomics.engine.pyradiomics` has said whether it can be.
+What is ours are mixins; `extractor` puts them before PyRadiomics' classes, which are imported then.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from functools import cache, cached_property
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from radiomics import base, featureextractor, firstorder, glcm, gldm, glrlm, glszm, ngtdm
 
 from lens.radiomics import kernels
-from lens.radiomics.matrices import Levels, Seen, zone_sizes
+from lens.radiomics.engine import pyradiomics
+from lens.radiomics.matrices import Seen, zone_sizes
 from lens.radiomics.order import percentile
 
 
@@ -50,30 +51,56 @@ class View:
         return self._spacing
 
 
-class Extractor(featureextractor.RadiomicsFeatureExtractor):
-    """PyRadiomics' extractor, with the feature classes of this module."""
+def extractor(seen: Seen) -> Any:
+    """PyRadiomics' ``RadiomicsFeatureExtractor`` with the classes of this module.
 
-    _last: View | None = None
+    Raises:
+        InputError: no PyRadiomics.
+    """
+    made = _made()["extractor"]()
+    made.seen, made.last = seen, None
+    return made
 
-    def __init__(self, seen: Seen) -> None:
-        super().__init__()
-        self.seen = seen
+
+@cache
+def _made() -> dict[str, Any]:
+    """Our extractor, and our feature classes by PyRadiomics' names."""
+    package = pyradiomics()
+    base = import_module(f"{package.__name__}.base").RadiomicsFeaturesBase
+    shared = type("Shared", (_Shared, base), {})
+    made: dict[str, Any] = {
+        "extractor": type(
+            "Extractor", (_Extractor, package.featureextractor.RadiomicsFeatureExtractor), {}
+        )
+    }
+    for name, theirs in package.getFeatureClasses().items():
+        if not name.startswith("shape"):
+            mixins = (OURS[name],) if name in OURS else ()
+            made[name] = type(
+                theirs.__name__, (*mixins, theirs, shared), {"log": theirs.__module__}
+            )
+    return made
+
+
+class _Extractor:
+    """Makes arrays once an image."""
+
+    seen: Seen
+    last: View | None
+    enabledFeatures: dict[str, Any]
 
     def computeFeatures(
-        self,
-        image: sitk.Image,
-        mask: sitk.Image,
-        imageTypeName: str,
-        **settings: Any,
+        self, image: sitk.Image, mask: sitk.Image, imageTypeName: str, **settings: Any
     ) -> OrderedDict[str, Any]:
-        view = self._last = View(image, mask, settings.get("label", 1), self.seen, self._last)
+        view = self.last = View(image, mask, settings.get("label", 1), self.seen, self.last)
         if not np.isfinite(view.array[view.mask]).all():
-            return super().computeFeatures(image, mask, imageTypeName, **settings)
+            theirs: Any = super()
+            return theirs.computeFeatures(image, mask, imageTypeName, **settings)
         found: OrderedDict[str, Any] = OrderedDict()
         for name, chosen in self.enabledFeatures.items():
-            if name not in CLASSES:
+            if name.startswith("shape") or name not in _made():
                 continue
-            made = CLASSES[name](view, view, **settings)
+            made = _made()[name](view, view, **settings)
             for feature in chosen or ():
                 made.enableFeatureByName(feature)
             values = made.execute()
@@ -81,11 +108,13 @@ class Extractor(featureextractor.RadiomicsFeatureExtractor):
         return found
 
 
-class _Shared(base.RadiomicsFeaturesBase):
-    """The base of PyRadiomics' classes, which takes its arrays from a `View`."""
+class _Shared:
+    """Before the base of PyRadiomics' classes: takes the arrays from a `View`."""
+
+    log = ""
 
     def __init__(self, inputImage: View, inputMask: View, **kwargs: Any) -> None:
-        self.logger = logging.getLogger(type(self).__mro__[1].__module__)
+        self.logger = logging.getLogger(self.log)
         self.settings = kwargs
         self.label = kwargs.get("label", 1)
         self.voxelBased = False
@@ -98,32 +127,32 @@ class _Shared(base.RadiomicsFeaturesBase):
         self.imageArray = inputImage.array
         self.maskArray = inputMask.mask
 
-    def _levels(self) -> Levels:
-        """Of the binned image, shared with the matrices of the other classes."""
-        return self.inputImage.seen.levels(self.imageArray, self.maskArray)
-
     @classmethod
     def getFeatureNames(cls) -> dict[str, bool]:
         return _names(cls)
 
 
 @cache
-def _names(cls: type[_Shared]) -> dict[str, bool]:
-    return super(_Shared, cls).getFeatureNames()
+def _names(cls: type) -> dict[str, bool]:
+    """The features of a class, which PyRadiomics looks for among its methods."""
+    theirs: Any = super(_Shared, cls)
+    return theirs.getFeatureNames()
 
 
-class Glrlm(glrlm.RadiomicsGLRLM, _Shared):
-    """Run lengths."""
-
-
-class Glszm(glszm.RadiomicsGLSZM, _Shared):
+class _Glszm:
     """Zones, of the sizes that occur: PyRadiomics' matrix has a column for every other size too."""
 
+    inputImage: View
+    imageArray: np.ndarray
+    maskArray: np.ndarray
+    settings: dict[str, Any]
+    coefficients: dict[str, Any]
+
     def _initCalculation(self, voxelCoordinates: None = None) -> None:
-        settings = self.settings
-        if settings.get("force2D", False) or min(self.imageArray.shape) == 1:
-            return super()._initCalculation(voxelCoordinates)
-        level, size = zone_sizes(self._levels())
+        if self.settings.get("force2D", False) or min(self.imageArray.shape) == 1:
+            theirs: Any = super()
+            return theirs._initCalculation(voxelCoordinates)
+        level, size = zone_sizes(self.inputImage.seen.levels(self.imageArray, self.maskArray))
         gray = self.coefficients["grayLevels"]
         sizes = np.flatnonzero(np.bincount(size))
         column, row = np.searchsorted(sizes, size), np.zeros(gray[-1] + 1, np.int64)
@@ -146,16 +175,11 @@ class Glszm(glszm.RadiomicsGLSZM, _Shared):
         return None
 
 
-class Ngtdm(ngtdm.RadiomicsNGTDM, _Shared):
-    """Differences to the neighbourhood."""
-
-
-class Gldm(gldm.RadiomicsGLDM, _Shared):
-    """Dependences."""
-
-
-class Glcm(glcm.RadiomicsGLCM, _Shared):
+class _Glcm:
     """Pairs of neighbours."""
+
+    P_glcm: Any
+    coefficients: dict[str, Any]
 
     def _calculateCoefficients(self) -> None:
         p, gray, count = self.P_glcm, self.coefficients["grayLevels"], self.coefficients["Ng"]
@@ -196,7 +220,8 @@ class Glcm(glcm.RadiomicsGLCM, _Shared):
 
     def getMCCFeatureValue(self) -> Any:
         if len(self.P_glcm) != 1 or np.isnan(self.P_glcm).any():
-            return super().getMCCFeatureValue()
+            theirs: Any = super()
+            return theirs.getMCCFeatureValue()
         found, px, py = self.P_glcm[0], self.coefficients["px"], self.coefficients["py"]
         if found.shape[0] < 2:
             return 1
@@ -215,14 +240,14 @@ class Glcm(glcm.RadiomicsGLCM, _Shared):
         return np.nanmean(np.sqrt(values[:, :, -2]), 1).real
 
 
-class FirstOrder(firstorder.RadiomicsFirstOrder, _Shared):
+class _FirstOrder:
     """Statistics of the intensities, which are finite."""
 
-    def __init__(self, inputImage: View, inputMask: View, **kwargs: Any) -> None:
-        _Shared.__init__(self, inputImage, inputMask, **kwargs)
-        self.pixelSpacing = inputImage.GetSpacing()
-        self.voxelArrayShift = kwargs.get("voxelArrayShift", 0)
-        self.discretizedImageArray = self._applyBinning(self.imageArray)
+    imageArray: np.ndarray
+    maskArray: np.ndarray
+    discretizedImageArray: np.ndarray
+    voxelArrayShift: float
+    coefficients: dict[str, Any]
 
     def _initCalculation(self, voxelCoordinates: None = None) -> None:
         self.targetVoxelArray = self.imageArray[self.maskArray].astype("float").reshape((1, -1))
@@ -319,12 +344,5 @@ class FirstOrder(firstorder.RadiomicsFirstOrder, _Shared):
         return self._moment_of(4) / self._m2**2.0
 
 
-CLASSES: dict[str, type[_Shared]] = {
-    "firstorder": FirstOrder,
-    "glcm": Glcm,
-    "gldm": Gldm,
-    "glrlm": Glrlm,
-    "glszm": Glszm,
-    "ngtdm": Ngtdm,
-}
-"""By PyRadiomics' name."""
+OURS = {"firstorder": _FirstOrder, "glcm": _Glcm, "glszm": _Glszm}
+"""Mixins by PyRadiomics' name of the class."""

@@ -182,7 +182,8 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Regi
         "label_channel": 0,
     }
     pyradiomics()
-    from lens.radiomics.classes import Extractor
+    # Late: a job whose workers do the extracting need not wait for compiled code.
+    from lens.radiomics.classes import extractor
 
     with (
         one_thread(),
@@ -193,11 +194,11 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Regi
     ):
         # Means over no direction at all, for isolated voxels: the NaN is the message.
         warnings.simplefilter("ignore", RuntimeWarning)
-        extractor = Extractor(seen)
-        extractor.settings = settings
-        extractor.enabledImagetypes = parameters.images
-        extractor.enabledFeatures = parameters.classes
-        values = extractor.execute(image, mask)
+        chosen = extractor(seen)
+        chosen.settings = settings
+        chosen.enabledImagetypes = parameters.images
+        chosen.enabledFeatures = parameters.classes
+        values = chosen.execute(image, mask)
     features = {name: float(value) for name, value in values.items()}
     textured = [name for name in features if not name.split("_")[1].startswith("shape")]
     images = dict.fromkeys(name.split("_")[0] for name in textured)
