@@ -135,8 +135,7 @@ class _Shared:
 @cache
 def _names(cls: type) -> dict[str, bool]:
     """The features of a class, which PyRadiomics looks for among its methods."""
-    theirs: Any = super(_Shared, cls)
-    return theirs.getFeatureNames()
+    return super(_Shared, cls).getFeatureNames()  # pyright: ignore
 
 
 class _Glszm:
@@ -298,17 +297,17 @@ class _FirstOrder:
         return self._sorted[-1:]
 
     def get10PercentileFeatureValue(self) -> Any:
-        return self._percentile(10)
+        return self._percentile(10.0)
 
     def get90PercentileFeatureValue(self) -> Any:
-        return self._percentile(90)
+        return self._percentile(90.0)
 
     def getMedianFeatureValue(self) -> Any:
         size = self._sorted.size
         return np.mean(self._sorted[(size - 1) // 2 : size // 2 + 1], keepdims=True)
 
     def getInterquartileRangeFeatureValue(self) -> Any:
-        return self._percentile(75) - self._percentile(25)
+        return self._percentile(75.0) - self._percentile(25.0)
 
     def getRangeFeatureValue(self) -> Any:
         return self._sorted[-1:] - self._sorted[:1]
@@ -321,8 +320,8 @@ class _FirstOrder:
 
     def getRobustMeanAbsoluteDeviationFeatureValue(self) -> Any:
         values = self.targetVoxelArray
-        outside = (values - self._percentile(10)[:, None] < 0) | (
-            values - self._percentile(90)[:, None] > 0
+        outside = (values - self._percentile(10.0)[:, None] < 0) | (
+            values - self._percentile(90.0)[:, None] > 0
         )
         kept = np.size(values) - np.count_nonzero(outside)
         # As NumPy's nanmean: what is left out counts as 0 in the sum, in its place.
