@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from lens.radiomics.engine import pyradiomics
 
@@ -84,6 +85,7 @@ def binned_once() -> Iterator[list[Bins]]:
     """
     images: list[Bins] = []
     base = import_module(f"{pyradiomics().__name__}.base").RadiomicsFeaturesBase
+    operations = pyradiomics().imageoperations
     original = base._applyBinning
     last: dict[str, Any] = {}
 
@@ -94,17 +96,21 @@ def binned_once() -> Iterator[list[Bins]]:
             and last.get("settings") == self.settings
         )
         if not known:
-            _check_bins(matrix[self.maskArray], self.settings)
-            binned = original(self, matrix)
+            values = matrix[self.maskArray]
+            _check_bins(values, self.settings)
+            bins = digitised(values, operations.getBinEdges(values, **self.settings))
+            binned = np.zeros(matrix.shape, np.int64)
+            binned[self.maskArray] = bins
             binned.setflags(write=False)
+            occupied = np.flatnonzero(np.bincount(bins))
             last.update(
                 image=self.inputImage,
                 mask=self.inputMask,
                 settings=self.settings,
                 binned=binned,
-                coefficients={n: self.coefficients[n] for n in ("grayLevels", "Ng")},
+                coefficients={"grayLevels": occupied, "Ng": int(occupied[-1])},
             )
-            images.append(Bins(self.coefficients["Ng"], len(self.coefficients["grayLevels"])))
+            images.append(Bins(int(occupied[-1]), len(occupied)))
         self.coefficients.update(last["coefficients"])
         return last["binned"]
 
@@ -114,6 +120,19 @@ def binned_once() -> Iterator[list[Bins]]:
             yield images
     finally:
         base._applyBinning = original
+
+
+def digitised(values: np.ndarray, edges: Any) -> Int[np.ndarray, " n"]:
+    """``numpy.digitize``, several times sooner where the edges are evenly spaced.
+
+    Args:
+        values: of the ROI's voxels (n,).
+        edges: ascending, at least two.
+    """
+    bins = np.empty(values.size, np.int64)
+    kernels = import_module("lens.radiomics.kernels")
+    kernels.digitise(np.asarray(values, np.float64), np.asarray(edges, np.float64), bins)
+    return bins
 
 
 def _check_bins(values: np.ndarray, settings: Mapping[str, Any]) -> None:

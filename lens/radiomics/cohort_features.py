@@ -29,6 +29,7 @@ from lens.files import check_writable, write_table
 from lens.machine import cpu_count
 from lens.names import check_names
 from lens.radiomics import audit
+from lens.radiomics.compiled import compile_once
 from lens.radiomics.computable import check_computable
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.extract_part import extract_part
@@ -226,6 +227,7 @@ def _outcomes(
         if workers == 1:
             yield from ((index, function(*item)) for index, item in enumerate(items))
             return
+        compile_once()
     else:
         items = [_absolute(*item) for item in items]
     cluster = Cluster(workers, scheduler, _paths(items), versions())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import ModuleType
 
 from lens.errors import InputError
@@ -14,9 +15,12 @@ def pyradiomics() -> ModuleType:
     """The module ``radiomics``, imported on first use, with its log reduced to errors.
 
     Raises:
-        InputError: PyRadiomics or PyWavelets is not installed; a table made elsewhere does without.
+        InputError: PyRadiomics, PyWavelets or Numba is not installed; a table made elsewhere does
+            without.
     """
     try:
+        if find_spec("numba") is None:
+            raise ImportError("No module named 'numba'")
         import pywt  # noqa: F401
         import radiomics
         import radiomics.featureextractor

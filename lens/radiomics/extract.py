@@ -15,9 +15,10 @@ from lens.cohort.intensities import Scaling, kind_of, scaling
 from lens.errors import CaseError
 from lens.radiomics.binning import MAX_BINS, Bins, TooManyBins, binned_once
 from lens.radiomics.engine import one_thread, pyradiomics
-from lens.radiomics.matrices import counted_by_numpy
+from lens.radiomics.matrices import counted_here
 from lens.radiomics.names import column_name
 from lens.radiomics.parameters import Parameters, parameters_for
+from lens.radiomics.wavelet import filtered_here
 
 
 class Region(NamedTuple):
@@ -180,14 +181,24 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Regi
         "label": 1,
         "label_channel": 0,
     }
-    extractor = pyradiomics().featureextractor.RadiomicsFeatureExtractor()
-    extractor.settings = settings
-    extractor.enabledImagetypes = parameters.images
-    extractor.enabledFeatures = parameters.classes
-    with one_thread(), binned_once() as bins, counted_by_numpy(), warnings.catch_warnings():
+    pyradiomics()
+    # Late: a job whose workers do the extracting need not wait for compiled code.
+    from lens.radiomics.classes import extractor
+
+    with (
+        one_thread(),
+        filtered_here(),
+        binned_once() as bins,
+        counted_here() as seen,
+        warnings.catch_warnings(),
+    ):
         # Means over no direction at all, for isolated voxels: the NaN is the message.
         warnings.simplefilter("ignore", RuntimeWarning)
-        values = extractor.execute(image, mask)
+        chosen = extractor(seen)
+        chosen.settings = settings
+        chosen.enabledImagetypes = parameters.images
+        chosen.enabledFeatures = parameters.classes
+        values = chosen.execute(image, mask)
     features = {name: float(value) for name, value in values.items()}
     textured = [name for name in features if not name.split("_")[1].startswith("shape")]
     images = dict.fromkeys(name.split("_")[0] for name in textured)

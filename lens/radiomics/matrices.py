@@ -1,9 +1,9 @@
-"""PyRadiomics' texture matrices counted with NumPy: the same numbers, several times sooner.
+"""PyRadiomics' texture matrices by compiled loops over the ROI's voxels: the same numbers, sooner.
 
 PyRadiomics' C code visits every voxel, asks for every neighbour whether it is inside the image and
 the mask, and for run lengths walks every line of the box in 13 directions. Here the gray levels lie
-in one flat array, 0 outside the ROI and in a border of one voxel, so that a direction is an offset
-into it and a comparison of two slices answers for all voxels at once. The matrices are counts, so
+in one flat array, 0 outside the ROI and in a border of one voxel, made once an image for all five
+matrices, and `lens.radiomics.kernels` reads neighbours at an offset. The matrices are counts, so
 they are equal, not close; the one sum of fractions (NGTDM) adds them in the order of the C code.
 Shapes, types and memory layout are those of the C code too, since NumPy's sums depend on them.
 """
@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Integer
+from jaxtyping import Bool, Int, Int32, Integer, UInt64
 
 from lens.radiomics.engine import pyradiomics
 
@@ -40,155 +40,146 @@ class Levels(NamedTuple):
         flat: level of each voxel of the box and its border, 0 outside the ROI.
         inside: positions of the ROI's voxels in `flat`, in raster order.
         steps: offset in `flat` of each of `DIRECTIONS`, all positive.
+        lines: of the box, at most, in the direction that has most of them.
     """
 
-    flat: Int[np.ndarray, " m"]
-    inside: Int[np.ndarray, " n"]
-    steps: tuple[int, ...]
+    flat: Int32[np.ndarray, " m"]
+    inside: UInt64[np.ndarray, " n"]
+    steps: UInt64[np.ndarray, " d"]
+    lines: int
 
 
-def levels(image: Gray, mask: Roi) -> Levels:
-    """The ROI's gray levels (1 and up) as a flat array; what lies outside does not matter."""
-    # The sum of 26 neighbours must fit, and half the memory is nearly half the time.
-    small = 26 * int(image.max(where=mask, initial=0)) < 2**15
-    padded = np.zeros([n + 2 for n in image.shape], np.int16 if small else np.int32)
+def levels(image: Gray, mask: Roi, like: Levels | None = None) -> Levels:
+    """The ROI's gray levels (1 and up) as a flat array; what lies outside does not matter.
+
+    Args:
+        image: box of the ROI.
+        mask: of the same shape.
+        like: the levels of another image in the same mask, which saves looking for its voxels.
+    """
+    padded = np.zeros([n + 2 for n in image.shape], np.int32)
     np.copyto(padded[1:-1, 1:-1, 1:-1], image, where=mask, casting="unsafe")
     flat = padded.ravel()
+    if like is not None:
+        return like._replace(flat=flat)
     _, rows, columns = padded.shape
-    steps = tuple((z * rows + y) * columns + x for z, y, x in DIRECTIONS)
-    return Levels(flat, np.flatnonzero(flat), steps)
+    steps = np.array([(z * rows + y) * columns + x for z, y, x in DIRECTIONS], np.uint64)
+    z, y, x = image.shape
+    return Levels(flat, np.flatnonzero(flat).astype(np.uint64), steps, z * y + z * x + y * x)
 
 
-def glcm(image: Gray, mask: Roi, gray_levels: int) -> np.ndarray:
+def glcm(ours: Levels, gray_levels: int) -> np.ndarray:
     """How often each level lies beside each other level, ``(1, levels, levels, directions)``."""
-    flat, inside, steps = levels(image, mask)
-    here = flat[inside].astype(np.intp) * (gray_levels + 1)
-    shape = (gray_levels + 1, gray_levels + 1)
-    matrix = np.empty((1, gray_levels, gray_levels, len(steps)))
-    for direction, step in enumerate(steps):
-        pairs = np.bincount(here + flat[inside + step], minlength=shape[0] * shape[1])
-        matrix[0, :, :, direction] = pairs.reshape(shape)[1:, 1:]
+    matrix = np.empty((1, gray_levels, gray_levels, len(ours.steps)))
+    _kernels().pairs(ours.flat, ours.inside, ours.steps, gray_levels, matrix[0])
     return matrix
 
 
-def glrlm(image: Gray, mask: Roi, gray_levels: int, longest: int) -> np.ndarray | None:
+def glrlm(ours: Levels, gray_levels: int, longest: int) -> np.ndarray | None:
     """How often each level forms a straight run of each length, ``(1, levels, runs, directions)``.
 
     None where the ROI has fewer voxels than the box has lines in some direction: the C code leaves
     out a direction in which every line holds one voxel, which cannot happen to a larger ROI.
     """
-    flat, inside, steps = levels(image, mask)
-    z, y, x = image.shape
-    if inside.size <= z * y + z * x + y * x:
+    if ours.inside.size <= ours.lines:
         return None
-    matrix = np.zeros((1, gray_levels, longest, len(steps)))
-    for direction, step in enumerate(steps):
-        goes_on = np.zeros(flat.size, bool)
-        np.equal(flat[step:], flat[:-step], out=goes_on[:-step])
-        last = inside[~goes_on[inside - step]]
-        for length in range(longest):
-            longer = goes_on[last]
-            ended = np.bincount(flat[last[~longer]], minlength=gray_levels + 1)
-            matrix[0, :, length, direction] = ended[1:]
-            last = last[longer] + step
-            if not last.size:
-                break
+    matrix = np.empty((1, gray_levels, longest, len(ours.steps)))
+    _kernels().runs(ours.flat, ours.inside, ours.steps, matrix[0])
     return matrix
 
 
-def glszm(image: Gray, mask: Roi, gray_levels: int) -> np.ndarray:
-    """How often each level forms a connected zone of each size, ``(1, levels, sizes)``."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+def zone_sizes(ours: Levels) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+    """Level and size of each connected zone of one level."""
+    size = _kernels().zones(ours.flat, ours.inside, ours.steps)
+    first = np.flatnonzero(size)
+    return ours.flat[ours.inside[first]].astype(np.int64), size[first]
 
-    flat, inside, steps = levels(image, mask)
-    index = np.zeros(flat.size, np.int32)
-    index[inside] = np.arange(inside.size, dtype=np.int32)
-    starts, ends = [], []
-    for step in steps:
-        start = np.flatnonzero((flat[step:] == flat[:-step]) & (flat[:-step] > 0))
-        starts.append(index[start])
-        ends.append(index[start + step])
-    edge = np.concatenate(starts), np.concatenate(ends)
-    graph = coo_array((np.ones(edge[0].size, np.int8), edge), shape=(inside.size,) * 2)
-    count, zone = connected_components(graph, directed=False)
-    size = np.bincount(zone, minlength=count)
-    level = np.empty(count, np.intp)
-    level[zone] = flat[inside]
+
+def glszm(ours: Levels, gray_levels: int) -> np.ndarray:
+    """How often each level forms a connected zone of each size, ``(1, levels, sizes)``."""
+    level, size = zone_sizes(ours)
     largest = int(size.max())
     cells = np.bincount((level - 1) * largest + size - 1, minlength=gray_levels * largest)
     return cells.reshape(1, gray_levels, largest).astype(np.float64)
 
 
-def ngtdm(image: Gray, mask: Roi, gray_levels: int) -> np.ndarray:
+def ngtdm(ours: Levels, gray_levels: int) -> np.ndarray:
     """Per level: voxels, their summed distance to the mean of the neighbours, and the level."""
-    flat, inside, steps = levels(image, mask)
-    total, count = np.zeros_like(flat), np.zeros(flat.size, np.uint8)
-    present = (flat > 0).view(np.uint8)
-    for step in steps:
-        total[:-step] += flat[step:]
-        total[step:] += flat[:-step]
-        count[:-step] += present[step:]
-        count[step:] += present[:-step]
-    level, neighbours = flat[inside].astype(np.intp), count[inside]
-    distance = np.abs(level - total[inside] / np.maximum(neighbours, 1))
-    distance[neighbours == 0] = 0
-    matrix = np.empty((1, gray_levels, 3))
-    matrix[0, :, 0] = np.bincount(level, minlength=gray_levels + 1)[1:]
-    matrix[0, :, 1] = np.bincount(level, weights=distance, minlength=gray_levels + 1)[1:]
+    matrix = np.zeros((1, gray_levels, 3))
+    _kernels().distances(ours.flat, ours.inside, ours.steps, matrix[0])
     matrix[0, :, 2] = np.arange(1, gray_levels + 1)
     return matrix
 
 
-def gldm(image: Gray, mask: Roi, gray_levels: int, most: int) -> np.ndarray:
+def gldm(ours: Levels, gray_levels: int, most: int) -> np.ndarray:
     """How often each level has each number of neighbours within `most` levels of it."""
-    flat, inside, steps = levels(image, mask)
-    # Further from every level than any two levels are alike.
-    apart = np.where(flat > 0, flat, -1 - most).astype(flat.dtype)
-    count = np.zeros(flat.size, np.uint8)
-    for step in steps:
-        alike = np.abs(apart[step:] - apart[:-step]) <= most
-        count[:-step] += alike
-        count[step:] += alike
-    sizes = 2 * 2 * len(steps) + 1
-    cells = (flat[inside].astype(np.intp) - 1) * sizes + count[inside]
-    matrix = np.bincount(cells, minlength=gray_levels * sizes)
-    return matrix.reshape(1, gray_levels, sizes).astype(np.float64)
+    matrix = np.zeros((1, gray_levels, 2 * 2 * len(ours.steps) + 1))
+    _kernels().alike(ours.flat, ours.inside, ours.steps, most, matrix[0])
+    return matrix
 
 
 @contextmanager
-def counted_by_numpy() -> Iterator[None]:
+def counted_here() -> Iterator[Seen]:
     """PyRadiomics takes its texture matrices from this module inside the block.
 
     Only for what this module counts: three dimensions, neighbours at distance 1, a whole ROI.
     Everything else goes to the C code as before, which is back after the block.
+
+    Yields:
+        The levels of the image at hand.
     """
     package = pyradiomics().__name__
     modules: list[Any] = [import_module(f"{package}.{name}") for name in CLASSES]
     original = modules[0].cMatrices
+    seen = Seen()
     stand_in = SimpleNamespace(
-        calculate_glcm=_or_c(original.calculate_glcm, _glcm),
-        calculate_glrlm=_or_c(original.calculate_glrlm, _glrlm),
-        calculate_glszm=_or_c(original.calculate_glszm, _glszm),
-        calculate_ngtdm=_or_c(original.calculate_ngtdm, _ngtdm),
-        calculate_gldm=_or_c(original.calculate_gldm, _gldm),
+        calculate_glcm=_or_c(original.calculate_glcm, _glcm, seen),
+        calculate_glrlm=_or_c(original.calculate_glrlm, _glrlm, seen),
+        calculate_glszm=_or_c(original.calculate_glszm, _glszm, seen),
+        calculate_ngtdm=_or_c(original.calculate_ngtdm, _ngtdm, seen),
+        calculate_gldm=_or_c(original.calculate_gldm, _gldm, seen),
     )
     for module in modules:
         module.cMatrices = stand_in
     try:
-        yield
+        yield seen
     finally:
         for module in modules:
             module.cMatrices = original
 
 
-def _or_c(original: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
+class Seen:
+    """The levels of the last image, for the feature classes that come with the same one."""
+
+    def __init__(self) -> None:
+        self._of: tuple[np.ndarray, np.ndarray] | None = None
+        self._levels: Levels | None = None
+
+    def levels(self, image: np.ndarray, mask: np.ndarray) -> Levels:
+        # Held, so that no other array can be taken for them; what may be written to may change.
+        held = self._levels if self._of and not mask.flags.writeable else None
+        if held is None or self._of is None or self._of[1] is not mask:
+            made = levels(image, mask)
+        elif self._of[0] is image and not image.flags.writeable:
+            return held
+        else:
+            made = levels(image, mask, held)
+        self._of, self._levels = (image, mask), made
+        return made
+
+
+def _kernels() -> ModuleType:
+    """Imported late: a job whose workers do the counting need not wait for the compiler."""
+    return import_module("lens.radiomics.kernels")
+
+
+def _or_c(original: Callable[..., Any], ours: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     """`ours` with the arguments of the C function, which answers where `ours` gives None."""
 
     def calculate(image: np.ndarray, mask: np.ndarray, *rest: Any) -> Any:
         # Along an axis of one voxel there are no neighbours, hence other directions.
         ordinary = image.ndim == 3 and min(image.shape) > 1 and mask.any()
-        made = ours(image, mask, *rest) if ordinary else None
+        made = ours(lambda: seen.levels(image, mask), *rest) if ordinary else None
         return original(image, mask, *rest) if made is None else made
 
     return calculate
@@ -202,31 +193,30 @@ def _near(distances: np.ndarray) -> bool:
     return list(distances) == [1]
 
 
-def _glcm(image, mask, distances, gray_levels, force_2d, dimension, *kernel):
+def _glcm(found, distances, gray_levels, force_2d, dimension, *kernel):
     if force_2d or kernel or not _near(distances):
         return None
-    return glcm(image, mask, gray_levels), _angles()
+    return glcm(found(), gray_levels), _angles()
 
 
-def _glrlm(image, mask, gray_levels, longest, force_2d, dimension, *kernel):
+def _glrlm(found, gray_levels, longest, force_2d, dimension, *kernel):
     if force_2d or kernel:
         return None
-    matrix = glrlm(image, mask, gray_levels, int(longest))
+    matrix = glrlm(found(), gray_levels, int(longest))
     return None if matrix is None else (matrix, _angles())
 
 
-def _glszm(image, mask, gray_levels, voxels, force_2d, dimension, *kernel):
-    return None if force_2d or kernel else glszm(image, mask, gray_levels)
+def _glszm(found, gray_levels, voxels, force_2d, dimension, *kernel):
+    return None if force_2d or kernel else glszm(found(), gray_levels)
 
 
-def _ngtdm(image, mask, distances, gray_levels, force_2d, dimension, *kernel):
+def _ngtdm(found, distances, gray_levels, force_2d, dimension, *kernel):
     if force_2d or kernel or not _near(distances):
         return None
-    return ngtdm(image, mask, gray_levels)
+    return ngtdm(found(), gray_levels)
 
 
-def _gldm(image, mask, distances, gray_levels, most, force_2d, dimension, *kernel):
-    # Beyond 1,000 levels apart the numbers would not fit.
-    if force_2d or kernel or not _near(distances) or not 0 <= most <= 1000:
+def _gldm(found, distances, gray_levels, most, force_2d, dimension, *kernel):
+    if force_2d or kernel or not _near(distances) or most < 0:
         return None
-    return gldm(image, mask, gray_levels, most)
+    return gldm(found(), gray_levels, most)

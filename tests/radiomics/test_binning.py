@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from radiomics import base, firstorder, glcm, imageoperations
 
-from lens.radiomics.binning import binned_once, bins_from_extremes
+from lens.radiomics import binning
+from lens.radiomics.binning import binned_once, bins_from_extremes, digitised
 from tests.radiomics.phantoms import ellipsoid, image, texture
 
 VALUES = {
@@ -31,6 +32,15 @@ def test_bit_identical(values, settings):
     assert np.array_equal(got, expected)
 
 
+@pytest.mark.parametrize("edges", [np.arange(-300.0, 301.0, 7), [-0.5, 0.5], [0.0, 1.0, 50.0]])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_bins_are_those_of_numpy_on_the_edges_and_beyond_them(edges, kind):
+    between = np.random.default_rng(3).normal(0, 100, 3000)
+    values = np.concatenate([between, edges, np.nextafter(edges, -np.inf), [-1e30, 1e30]])
+    values = values.astype(kind)
+    assert np.array_equal(digitised(values, edges), np.digitize(values, edges))
+
+
 def _fails_inside() -> None:
     with bins_from_extremes():
         raise ZeroDivisionError(imageoperations.getBinEdges.__module__)
@@ -45,10 +55,8 @@ def test_the_original_is_back_after_an_error():
 
 def test_an_image_is_binned_once_and_no_image_is_taken_for_another(monkeypatch):
     calls = []
-    bin_image = imageoperations.binImage
-    monkeypatch.setattr(
-        imageoperations, "binImage", lambda *a, **k: calls.append(1) or bin_image(*a, **k)
-    )
+    bin_image, digitised = imageoperations.binImage, binning.digitised
+    monkeypatch.setattr(binning, "digitised", lambda *a: calls.append(1) or digitised(*a))
     mask, other_mask = image(ellipsoid()), image(ellipsoid(radii=(3, 5, 5)))
     first, second = image(texture(1)), image(texture(2))
     with binned_once():

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from radiomics import cMatrices, glcm  # pyright: ignore[reportAttributeAccessIssue]
 
-from lens.radiomics.matrices import DIRECTIONS, counted_by_numpy
+from lens.radiomics.matrices import DIRECTIONS, counted_here
 from tests.radiomics.phantoms import ellipsoid, texture
 
 
@@ -27,7 +27,7 @@ def arguments(image, mask, gray_levels, *, distances=(1,), flat=False, alike=0):
 def same(image, mask, gray_levels, **options):
     for name, given_to in arguments(image, mask, gray_levels, **options).items():
         expected = getattr(cMatrices, name)(*given_to)
-        with counted_by_numpy():
+        with counted_here():
             got = getattr(glcm.cMatrices, name)(*given_to)
         pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
         for ours, theirs in pairs:
@@ -86,7 +86,7 @@ def test_directions_are_those_of_pyradiomics():
 
 
 def _fails_inside() -> None:
-    with counted_by_numpy():
+    with counted_here():
         assert glcm.cMatrices is not cMatrices
         raise ZeroDivisionError
 

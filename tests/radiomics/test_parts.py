@@ -246,7 +246,8 @@ def changed_by(monkeypatch, parts_now: Callable[[], Part], module: str) -> tuple
             for name in (
                 "cohort.case", "cohort.geometry", "cohort.images", "cohort.regions", "cohort.units",
                 "radiomics.binning", "radiomics.engine", "radiomics.extract",
-                "radiomics.extract_part", "radiomics.matrices", "radiomics.parts",
+                "radiomics.classes", "radiomics.extract_part", "radiomics.kernels",
+                "radiomics.matrices", "radiomics.parts", "radiomics.wavelet",
             )
         ),
         ("lens.radiomics.perturb", False, True),

@@ -1,0 +1,36 @@
+"""Compiled code, made once a machine and not once a worker."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import version
+
+from lens.cache import code_version, fingerprint
+from lens.radiomics.processes import each_in_processes
+from lens.user_folders import cache_home
+
+KERNELS = "lens.radiomics.kernels"
+
+
+def compile_once() -> None:
+    """Compiles what workers run, in a process of its own, where this machine has not done so.
+
+    A mark in the user's cache folder says that it has. Where it is wrong, or the folder cannot be
+    written, workers compile for themselves.
+    """
+    made = fingerprint([code_version(KERNELS), version("numba"), sys.version])
+    mark = cache_home() / "compiled" / f"{platform.node()}-{made[:16]}"
+    if not mark.exists():
+        for _ in each_in_processes(load, [()], workers=1):
+            pass
+        with suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+
+
+def load() -> None:
+    """Imports the kernels, which compiles them where no copy of the result is on disk."""
+    import_module(KERNELS)

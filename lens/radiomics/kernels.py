@@ -1,0 +1,267 @@
+"""Compiled loops over the voxels of an ROI: what NumPy would need many passes for.
+
+A flat array holds the gray levels, 0 outside the ROI and in a border of one voxel, so that a
+direction is an offset into it (`lens.radiomics.matrices.levels`). Numba compiles each function once
+for one signature, when this module is imported, and keeps the machine code on disk: in
+``NUMBA_CACHE_DIR``, beside this file, or in the user's cache folder, whichever can be written.
+No loop may reorder sums (``fastmath``): values are those of PyRadiomics to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, no_type_check
+
+import numba
+import numpy as np
+
+BLOCK = 2048
+"""Voxels whose neighbourhoods are summed at a time, so that the sums stay in the nearest cache."""
+
+
+def compiled(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
+    """Numba's ``njit`` for these signatures; without a copy on disk where no folder takes one."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+        try:
+            return numba.njit(list(signatures), cache=True, **options)(function)
+        except (RuntimeError, OSError):
+            return numba.njit(list(signatures), **options)(function)
+
+    return decorate
+
+
+@compiled("void(int32[::1], uint64[::1], uint64[::1], int64, float64[:, :, ::1])")
+@no_type_check
+def pairs(flat, inside, steps, gray_levels, matrix):
+    """Sets ``matrix (levels, levels, directions)`` to how often two levels are neighbours."""
+    width = gray_levels + 1
+    # Pairs with the outside, level 0, are counted too and left out below: cheaper than asking.
+    count = np.empty(width * width, np.int32)
+    for direction in range(steps.size):
+        step = steps[direction]
+        count[:] = 0
+        for voxel in inside:
+            count[np.uint64(flat[voxel] * width + flat[voxel + step])] += 1
+        for i in range(gray_levels):
+            for j in range(gray_levels):
+                matrix[i, j, direction] = count[(i + 1) * width + j + 1]
+
+
+@compiled("void(int32[::1], uint64[::1], uint64[::1], float64[:, :, ::1])")
+@no_type_check
+def runs(flat, inside, steps, matrix):
+    """Sets ``matrix (levels, lengths, directions)`` to the number of straight runs of one level."""
+    levels, longest = matrix.shape[0], matrix.shape[1]
+    length = np.zeros(flat.size, np.int32)
+    reached = np.empty((levels + 1, longest + 2), np.int32)
+    for direction in range(steps.size):
+        step = steps[direction]
+        reached[:] = 0
+        # In raster order the voxel before has had its turn. Nothing here depends on a guess of
+        # where a run ends: those that reach a length are counted, and their differences taken.
+        for voxel in inside:
+            level = flat[voxel]
+            same = np.int32(flat[voxel - step] == level)
+            length[voxel] = length[voxel - step] * same + np.int32(1)
+            reached[np.uint64(level), np.uint64(length[voxel])] += 1
+        for level in range(levels):
+            for k in range(longest):
+                matrix[level, k, direction] = reached[level + 1, k + 1] - reached[level + 1, k + 2]
+
+
+@compiled("uint32(uint32[::1], uint32, uint32)")
+@no_type_check
+def joined(earlier, first, other):
+    """Makes the zones of two voxels one, of which `first` is the first; gives the new first."""
+    while earlier[other] != other:
+        earlier[other] = earlier[earlier[other]]
+        other = earlier[other]
+    if other < first:
+        earlier[first] = other
+        return other
+    earlier[other] = first
+    return first
+
+
+@compiled("int64[::1](int32[::1], uint64[::1], uint64[::1])")
+@no_type_check
+def zones(flat, inside, steps):
+    """Size of the connected zone of one level at its first voxel in raster order, 0 elsewhere."""
+    # Each voxel points to an earlier one of its zone, the first to itself.
+    earlier = np.empty(flat.size, np.uint32)
+    for voxel in inside:
+        level = flat[voxel]
+        first = np.uint32(voxel)
+        earlier[voxel] = first
+        # Neighbours in a row touch each other: where the middle one is of this level, the other
+        # two need no look, nor does any that touches the voxel before this one, if that is.
+        before = flat[voxel - steps[12]] == level
+        if before:
+            first = joined(earlier, first, np.uint32(voxel - steps[12]))
+        for row in range(0, 12, 3):
+            if flat[voxel - steps[row + 1]] == level:
+                if not before:
+                    first = joined(earlier, first, np.uint32(voxel - steps[row + 1]))
+            else:
+                if not before and flat[voxel - steps[row]] == level:
+                    first = joined(earlier, first, np.uint32(voxel - steps[row]))
+                if flat[voxel - steps[row + 2]] == level:
+                    first = joined(earlier, first, np.uint32(voxel - steps[row + 2]))
+    size = np.zeros(inside.size, np.int64)
+    # Positions give way to ranks, which is safe in raster order: whoever is pointed to came before.
+    for rank in range(inside.size):
+        voxel = inside[rank]
+        first = earlier[voxel]
+        earlier[voxel] = np.uint32(rank) if first == voxel else earlier[first]
+        size[earlier[voxel]] += 1
+    return size
+
+
+@compiled("void(int32[::1], uint64[::1], uint64[::1], float64[:, ::1])")
+@no_type_check
+def distances(flat, inside, steps, matrix):
+    """Adds voxels and distances to the mean neighbour to columns 0 and 1 of ``matrix (levels, 3)``.
+
+    Voxel by voxel in raster order, since the sum of fractions depends on it.
+    """
+    total, count = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32)
+    first, last = np.int64(inside[0]), np.int64(inside[-1]) + 1
+    for start in range(first, last, BLOCK):
+        size = min(BLOCK, last - start)
+        total[:] = 0
+        count[:] = 0
+        for each in steps:
+            step = np.int64(each)
+            before = flat[start - step : start - step + size]
+            after = flat[start + step : start + step + size]
+            for k in range(size):
+                total[k] += before[k] + after[k]
+                count[k] += np.int32(before[k] > 0) + np.int32(after[k] > 0)
+        here = flat[start : start + size]
+        for k in range(size):
+            if here[k] > 0:
+                matrix[here[k] - 1, 0] += 1
+                if count[k] > 0:
+                    matrix[here[k] - 1, 1] += abs(here[k] - total[k] / count[k])
+
+
+@compiled("void(int32[::1], uint64[::1], uint64[::1], int32, float64[:, ::1])")
+@no_type_check
+def alike(flat, inside, steps, most, matrix):
+    """Adds voxels to ``matrix (levels, neighbours)`` by neighbours within `most` levels of them."""
+    count = np.empty(BLOCK, np.int32)
+    first, last = np.int64(inside[0]), np.int64(inside[-1]) + 1
+    for start in range(first, last, BLOCK):
+        size = min(BLOCK, last - start)
+        count[:] = 0
+        here = flat[start : start + size]
+        for each in steps:
+            step = np.int64(each)
+            before = flat[start - step : start - step + size]
+            after = flat[start + step : start + step + size]
+            for k in range(size):
+                near = np.int32(abs(here[k] - before[k]) <= most) & np.int32(before[k] > 0)
+                far = np.int32(abs(here[k] - after[k]) <= most) & np.int32(after[k] > 0)
+                count[k] += near + far
+        for k in range(size):
+            if here[k] > 0:
+                matrix[here[k] - 1, count[k]] += 1
+
+
+@compiled("void(float64[:, ::1], float64[::1], float64[::1], float64, float64[:, ::1])")
+@no_type_check
+def quotients(p, px, py, eps, q):
+    """Sets ``q[i, j]`` to the sum over k, in order, of ``p[i, k] p[j, k] / (px[i] py[k] + eps)``.
+
+    Its second eigenvalue is the square of the maximal correlation of ``p (levels, levels)``.
+    """
+    size = p.shape[0]
+    q[:] = 0
+    # By columns, so that neighbours in memory are added at once.
+    across = p.T.copy()
+    for i in range(size):
+        for k in range(size):
+            if p[i, k] != 0:
+                divisor = px[i] * py[k] + eps
+                for j in range(size):
+                    q[i, j] += p[i, k] * across[k, j] / divisor
+
+
+@compiled("void(float64[:, :, ::1], int64[::1], float64[:, ::1], float64[:, ::1])")
+@no_type_check
+def diagonals(p, levels, added, apart):
+    """Adds ``p (levels, levels, directions)`` up by the sum (less 2) and the distance of levels."""
+    for i in range(levels.size):
+        for j in range(levels.size):
+            for direction in range(p.shape[2]):
+                added[levels[i] + levels[j] - 2, direction] += p[i, j, direction]
+                apart[abs(levels[i] - levels[j]), direction] += p[i, j, direction]
+
+
+@compiled("void(float64[::1], float64, float64[::1])")
+@no_type_check
+def power_of_negatives(values, exponent, powers):
+    """Overwrites powers of negative values with those of the C library's ``pow``."""
+    for k in range(values.size):
+        if values[k] < 0:
+            powers[k] = values[k] ** exponent
+
+
+@compiled("void(float64[::1], float64[::1], int64[::1])")
+@no_type_check
+def digitise(values, edges, bins):
+    """Sets `bins` to what ``numpy.digitize(values, edges)`` gives: near for edges evenly spaced."""
+    last = edges.size - 1
+    density = last / (edges[last] - edges[0])
+    for k in range(values.size):
+        value = values[k]
+        guess = min(max((value - edges[0]) * density, 0.0), float(last))
+        at = np.int64(guess) if guess == guess else last
+        while at > 0 and value < edges[at]:
+            at -= 1
+        while at < last and not value < edges[at + 1]:
+            at += 1
+        bins[k] = at if value < edges[at] else at + 1
+
+
+@compiled(
+    "void(float64[:, :, ::1], float64[:, ::1], int64[:, ::1], int64[:, ::1],"
+    " float64[:, :, ::1], float64[:, :, ::1])",
+    "void(float32[:, :, ::1], float32[:, ::1], int64[:, ::1], int64[:, ::1],"
+    " float32[:, :, ::1], float32[:, :, ::1])",
+)
+@no_type_check
+def filtered(lines, filters, taps, sources, low, high):
+    """Sets `low` and `high` to ``lines (outer, n, inner)``, filtered along n by ``filters (2, w)``.
+
+    Term t of output i is tap ``taps[i, t]`` times sample ``sources[i, t]``.
+    """
+    outer, size, inner = lines.shape
+    width = filters.shape[1]
+    low[:] = 0
+    high[:] = 0
+    for o in range(outer):
+        if inner > 1:
+            for i in range(size):
+                for t in range(width):
+                    smooth, sharp = filters[0, taps[i, t]], filters[1, taps[i, t]]
+                    line = lines[o, sources[i, t]]
+                    for k in range(inner):
+                        low[o, i, k] += smooth * line[k]
+                        high[o, i, k] += sharp * line[k]
+            continue
+        # Along memory: all but the ends tap by tap, where the samples lie in a row too.
+        inside = size - 2 * width
+        for i in range(size):
+            if inside <= 0 or i < width or i >= size - width:
+                for t in range(width):
+                    low[o, i, 0] += filters[0, taps[i, t]] * lines[o, sources[i, t], 0]
+                    high[o, i, 0] += filters[1, taps[i, t]] * lines[o, sources[i, t], 0]
+        for t in range(width):
+            smooth, sharp = filters[0, t], filters[1, t]
+            row = lines[o, width + width // 2 - t :, 0]
+            for i in range(inside):
+                low[o, width + i, 0] += smooth * row[i]
+                high[o, width + i, 0] += sharp * row[i]
