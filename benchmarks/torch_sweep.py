@@ -93,11 +93,15 @@ def training(problem: Problem, way: Way) -> Callable[[], np.ndarray]:
     each = (0, 0, 0, 0)
 
     def loss(rows: Any) -> Any:
-        function = torch.func.vmap(_loss, (*each, 0, 0, None, None)) if way.stacked else _loss
+        function: Any = _loss
+        if way.stacked:
+            function = torch.func.vmap(_loss, (*each, 0, 0, None, None))
         return function(*parameters, *penalties, x[rows], r[rows]).sum()
 
     def validation() -> Any:
-        function = torch.func.vmap(_error, (*each, None, None)) if way.stacked else _error
+        function: Any = _error
+        if way.stacked:
+            function = torch.func.vmap(_error, (*each, None, None))
         with torch.no_grad():
             return function(*parameters, x_val, r_val).reshape(-1).double().cpu().numpy()
 
