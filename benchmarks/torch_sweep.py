@@ -183,7 +183,8 @@ def _replayed(epoch: Callable[[list[Any]], None], rows: list[Any], captured: boo
     # JAX has threads of its own on the same card.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         epoch(rows)
-    return lambda minibatches: copied(minibatches, graph.replay)
+    # The graph reads arrays by their addresses; the epoch is what keeps them.
+    return lambda minibatches, _kept=epoch: copied(minibatches, graph.replay)
 
 
 class PerCore:
