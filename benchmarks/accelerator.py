@@ -42,19 +42,16 @@ class Part:
 
 
 PARTS = {
-    "sweep, loops": Part(
-        "sweep --epochs 20 --turns 2 --more-pairs 256 --peers torch,~fused~Adam torch torch,~stack",
-        90,
-    ),
     "sweep": Part(
-        "sweep --epochs 100 --turns 2 --peers torch,~stack~as~CUDA~graph"
-        " torch,~compiled~stack~as~CUDA~graph torch,~loop~of~CUDA~graphs",
-        90,
+        "sweep --epochs 40 --turns 2 --more-pairs 256 --peers torch,~fused~Adam"
+        " torch,~stack~as~CUDA~graph torch,~loop~of~CUDA~graphs"
+        " torch,~compiled~stack~as~CUDA~graph",
+        100,
     ),
     "encoder": Part(
-        "encoder --batches 4 --precisions tf32 bfloat16 float32 --turns 5 --no-memory"
-        " --no-backward",
-        110,
+        "encoder --batches 4 --precisions tf32 bfloat16 --turns 5 --no-memory --no-backward"
+        " --variants ours ours-one-program torch torch-compiled",
+        90,
         QUICK,
     ),
     "ridge": Part("ridge --turns 3 --peers torch himalaya", 40),
@@ -64,12 +61,14 @@ PARTS = {
     "refit": Part("refit --widths 256 --draws 300 --memory", 45, QUICK),
     "analysis": Part("analysis --sizes 850 2511 1000", 150, QUICK),
     "training": Part(
-        "training --size tiny --shapes 32 96 96 --batches 8 --precisions tf32 bfloat16 float32"
+        "training --size tiny --shapes 32 96 96 --batches 8 --precisions tf32 bfloat16"
         " --jobs classification --variants ours torch torch-compiled --turns 5 --no-memory",
         110,
         QUICK,
     ),
-    "sweep, compiled loop": Part("sweep --epochs 20 --turns 2 --peers torch,~compiled~loop", 80),
+    "sweep, loops": Part(
+        "sweep --epochs 20 --turns 2 --peers torch torch,~stack torch,~compiled~loop", 110
+    ),
     "sweep, float32": Part(
         "sweep --epochs 100 --turns 2 --precision float32"
         " --peers torch,~stack~as~CUDA~graph torch,~compiled~stack~as~CUDA~graph",

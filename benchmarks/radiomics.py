@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -90,35 +89,36 @@ class Config:
     """Where the figures go."""
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> None:
     """Runs all rounds, prints the table and writes the results."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         most = max(WAYS[way].processes for way in config.ways)
         made = write_cases(folder, most * config.cases, config.t2, config.gland)
         turns, peaks = harness.Turns(), dict.fromkeys(config.ways, 0.0)
-        results = harness.facts(config, *PACKAGES) | {"case": made}
+        about, rows = harness.facts(config, *PACKAGES) | {"case": made}, []
+        difference: dict[str, float] = {}
         for index in range(config.rounds):
             for way in config.ways:
                 cost, peak = run(folder, way, config.cases, index)
                 turns.add(way, cost)
                 peaks[way] = max(peaks[way], peak)
                 print(f"{way}: {cost.seconds:.1f} s, {cost.processor:.1f} of the processor a case")
-            results["rows"] = [
+            rows = [
                 turns.row(way, OURS)
                 | {"cases_per_minute": 60 / min(turns.seconds[way]), "peak_mib": peaks[way]}
                 for way in config.ways
             ]
-            results["largest_difference"] = largest_difference(folder, config.ways)
+            difference = largest_difference(folder, config.ways)
+            results = {**about, "rows": rows, "largest_difference": difference}
             harness.record(config.out, results)
-    for row in results["rows"]:
+    for row in rows:
         print(
             f"{row['variant']:28} {row['processor_median']:6.2f} s of the processor a case, "
             f"{row['processor_to_ours_median']:.2f} of ours; {row['cases_per_minute']:6.2f} cases "
             f"a minute at best; {row['peak_mib']:.0f} MiB"
         )
-    print(f"largest relative difference of a value: {results['largest_difference']}")
-    return results
+    print(f"largest relative difference of a value: {difference}")
 
 
 def write_cases(

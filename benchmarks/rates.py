@@ -54,14 +54,14 @@ def card_rates() -> dict[str, float]:
     """
     import torch
 
-    rates = {}
+    rates, before = {}, torch.backends.cuda.matmul.allow_tf32
     for name in ("float64", "float32", "tf32", "bfloat16"):
         side = 4096 if name in ("float64", "float32") else 8192
         torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
         dtype = getattr(torch, "float32" if name == "tf32" else name)
         a, b = (torch.randn(side, side, device="cuda").to(dtype) for _ in range(2))
         rates[name] = 2 * side**3 / card_seconds(lambda a=a, b=b: torch.mm(a, b))
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = before
     source = torch.ones(2**28, device="cuda")
     target = torch.empty_like(source)
     rates["copy"] = 2 * 4 * 2**28 / card_seconds(lambda: target.copy_(source))

@@ -98,9 +98,10 @@ def variants(config: Config) -> dict[str, Call]:
     x = rng.normal(size=(config.patients, config.width))
     r = rng.random((config.patients, config.features))
     alphas = len(x) * np.array(ALPHAS)
+    sklearn: Any = RidgeCV(alphas=alphas, alpha_per_target=True)
     made: dict[str, Call] = {
         OURS: lambda: RidgeProbe(alphas=ALPHAS).fit(x, r).coef,
-        "sklearn RidgeCV": lambda: RidgeCV(alphas=alphas, alpha_per_target=True).fit(x, r).coef_.T,
+        "sklearn RidgeCV": lambda: sklearn.fit(x, r).coef_.T,
         HIMALAYA: lambda: (
             HimalayaRidgeCV(alphas=alphas, solver_params={"warn": False}).fit(x, r).coef_
         ),

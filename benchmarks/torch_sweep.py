@@ -93,11 +93,15 @@ def training(problem: Problem, way: Way) -> Callable[[], np.ndarray]:
     each = (0, 0, 0, 0)
 
     def loss(rows: Any) -> Any:
-        function = torch.func.vmap(_loss, (*each, 0, 0, None, None)) if way.stacked else _loss
+        function: Any = _loss
+        if way.stacked:
+            function = torch.func.vmap(_loss, (*each, 0, 0, None, None))
         return function(*parameters, *penalties, x[rows], r[rows]).sum()
 
     def validation() -> Any:
-        function = torch.func.vmap(_error, (*each, None, None)) if way.stacked else _error
+        function: Any = _error
+        if way.stacked:
+            function = torch.func.vmap(_error, (*each, None, None))
         with torch.no_grad():
             return function(*parameters, x_val, r_val).reshape(-1).double().cpu().numpy()
 
@@ -179,7 +183,8 @@ def _replayed(epoch: Callable[[list[Any]], None], rows: list[Any], captured: boo
     # JAX has threads of its own on the same card.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         epoch(rows)
-    return lambda minibatches: copied(minibatches, graph.replay)
+    # The graph reads arrays by their addresses; the epoch is what keeps them.
+    return lambda minibatches, _kept=epoch: copied(minibatches, graph.replay)
 
 
 class PerCore:

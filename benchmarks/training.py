@@ -127,7 +127,8 @@ def _torch(
     else:
         model = _decoder(ours.widths[-1], config.width)
         visible = _mask_encoder(encoder)
-    encoder.to(device), model.to(device)
+    for module in (encoder, model):
+        module.to(device)
     parameters = [*encoder.parameters(), *model.parameters()]
     fused = True if device.type == "cuda" else None
     optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY, fused=fused)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from lens.probes.checks import check_losses
 from lens.probes.devices import choose_stack, gather_rows, map_in_threads, own_rows, to_chunks
@@ -19,6 +19,8 @@ from lens.probes.mlp import Projection
 from lens.probes.scaling import fit_standardise, standardise
 from lens.probes.training import Data, advance, evaluate, start, to_points
 from lens.settings import DEFAULT_SWEEP, SweepConfig
+
+Layer = tuple[Float[Array, "mlps d h"], Float[Array, "mlps h"]]
 
 REPORTS = 20
 """Calls of the progress callback by each program."""
@@ -87,14 +89,12 @@ def sweep(
         r_val=jnp.asarray(r_val, jnp.float32),
     )
     scale = float(r_train.shape[1]) if paper else 1.0
-    w, b, train_loss, val_loss = _train(data, grid, config, scale, on_epochs)
+    train_loss, val_loss, first_layer = _train(data, grid, config, scale, on_epochs)
     table = grid.assign(train_loss=train_loss, val_loss=val_loss)
     best = _select(table)
     table["selected"] = table.index == best
-    return Sweep(
-        table=table,
-        projection=Projection(w=w[best], b=b[best], x_mean=mean, x_std=std),
-    )
+    w, b = first_layer(best)
+    return Sweep(table=table, projection=Projection(w=w, b=b, x_mean=mean, x_std=std))
 
 
 def _train(
@@ -103,14 +103,18 @@ def _train(
     config: SweepConfig,
     loss_scale: float,
     on_epochs: Callable[[int], object] | None,
-) -> tuple[np.ndarray, ...]:
-    """First layers, and losses on train and validation patients, of every row of the grid."""
+) -> tuple[np.ndarray, np.ndarray, Callable[[int], tuple[np.ndarray, np.ndarray]]]:
+    """Losses on train and on validation patients of every row of the grid, and any first layer.
+
+    First layers stay where they were trained: of a large grid on an accelerator they would be
+    hundreds of megabytes, of which one is wanted.
+    """
     d, k, width = data.x.shape[1], data.r.shape[1], config.width(len(data.x) + len(data.x_val))
     stack = choose_stack(len(grid), d, width, k, wanted=config.stack)
     pauses = np.linspace(0, config.epochs, min(config.epochs, REPORTS) + 1).round().astype(int)
     reporting = Lock()
 
-    def train(chunk: np.ndarray, pauses: np.ndarray = pauses) -> tuple[np.ndarray, ...]:
+    def train(chunk: np.ndarray, pauses: np.ndarray = pauses) -> tuple[Layer, list[np.ndarray]]:
         points = to_points(grid.iloc[chunk])
         state = start(points, d, width, k)
         for first, last in itertools.pairwise(pauses.tolist()):
@@ -128,13 +132,25 @@ def _train(
             if on_epochs:
                 with reporting:
                     on_epochs((last - first) * len(np.unique(chunk)))
-        leaves = (state.mlp.w, state.mlp.b, *evaluate(data, state))
-        return tuple(np.asarray(leaf) for leaf in leaves)
+        return (state.mlp.w, state.mlp.b), [np.asarray(loss) for loss in evaluate(data, state)]
 
     chunks = to_chunks(own_rows(len(grid)), stack)
     train(chunks[0], np.zeros(2, int))  # compiles, once for all
-    trained = zip(*map_in_threads(train, chunks), strict=True)
-    return tuple(gather_rows(np.concatenate(leaves), len(grid)) for leaves in trained)
+    layers, losses = zip(*map_in_threads(train, chunks), strict=True)
+    train_loss, val_loss = (
+        gather_rows(np.concatenate(part), len(grid)) for part in zip(*losses, strict=True)
+    )
+
+    def first_layer(row: int) -> tuple[np.ndarray, np.ndarray]:
+        turn, process = divmod(row, jax.process_count())
+        # One from every process, of which one has trained this row.
+        w, b = (
+            gather_rows(np.array(leaf[turn % stack])[None], jax.process_count())[process]
+            for leaf in layers[turn // stack]
+        )
+        return w, b
+
+    return train_loss, val_loss, first_layer
 
 
 def _select(table: pd.DataFrame) -> int:
