@@ -240,8 +240,9 @@ def _rate(hits: int, of: int) -> dict[str, float]:
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table of the documentation, of what is new."""
     lines = [
-        "| cohort | studies | channels | drawn | new, floor | change shown | share told | planted | "
-        "share, middle 90% | share of the features as they are | covers its mean | covers planted |",
+        "| cohort | studies | channels | drawn | new, floor | change shown | share told | "
+        "planted | share, middle 90% | of features as they are | covers its mean | "
+        "covers planted |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

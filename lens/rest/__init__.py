@@ -1,1 +1,1 @@
-"""The rest: what of an encoder's change the radiomic features do not tell, and in which patients."""
+"""The rest: what of an encoder's change radiomic features do not tell, and in which patients."""

@@ -20,6 +20,7 @@ or scaled alike, new and gone are exactly the floor.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ SIZES = ["target", "floor"]
 
 
 class Turned(NamedTuple):
-    """An embedding along its principal axes over all rows: rows ``u s``, centred.
+    """A centred embedding along its principal axes over all rows: ``u s``; its channels ``u s v``.
 
     Which axes are taken sees no held-out row's features; it decides which parts have a penalty
     of their own.
@@ -47,6 +48,7 @@ class Turned(NamedTuple):
 
     u: Float[np.ndarray, "n r"]
     s: Float[np.ndarray, " r"]
+    v: Float[np.ndarray, "r d"]
 
     @property
     def rows(self) -> Float[np.ndarray, "n r"]:
@@ -89,10 +91,10 @@ def pulled_in(x: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, "n d"], in
 def turned(x: Float[np.ndarray, "n d"]) -> Turned:
     """Principal axes, without those whose variance is rounding."""
     centred = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    u, s, v = np.linalg.svd(centred, full_matrices=False)
     noise = np.finfo(np.float32).eps * np.abs(x).max(initial=0.0) * np.sqrt(max(x.shape))
     kept = s > max(RANK * s.max(initial=0.0), noise)
-    return Turned(u[:, kept], s[kept])
+    return Turned(u[:, kept], s[kept], v[kept])
 
 
 def unpredicted(
@@ -118,7 +120,7 @@ def unpredicted(
     parts = [target.rows, _floor(source, target), features, *(each.rows for each in again)]
     fit = fit_rows(source.rows, np.concatenate(parts, axis=1), fold)
     ends = np.cumsum([0, *(part.shape[1] for part in parts)])
-    own = [fit.of(slice(a, b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    own = [fit.of(slice(a, b)) for a, b in itertools.pairwise(ends)]
     for name, part, each in zip(SIZES, parts, own, strict=False):
         total = np.square(part - each.mean).sum(axis=1)
         sizes.add(name, each, part, total, groups, fold)
@@ -166,7 +168,7 @@ def same_channels(before: Float[np.ndarray, "n d"], after: Float[np.ndarray, "n 
         float(np.einsum("nd,nd->d", one, np.roll(other, k, axis=1)).mean() / n)
         for k in range(1, min(d, 20))
     ]
-    return own >= NAMESAKES and (not others or own > max(others) + 1.0 / np.sqrt(n * d))
+    return own >= max(NAMESAKES, max(others, default=-1.0) + float(n * d) ** -0.5)
 
 
 NAMESAKES = 0.1

@@ -63,6 +63,8 @@ class Fit:
 
 def fit_rows(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"], fold: Fold) -> Fit:
     """From an embedding; neither a rotation of it nor one scale factor changes anything."""
+    if not x.shape[1]:
+        x = np.zeros((len(x), 1))
     mean, deviation = fit_channels(x[fold.fitted], per_channel=False)
     spectrum, v = decompose(standardise(x[fold.fitted], mean, deviation))
     held = standardise(x[fold.test], mean, deviation) @ v

@@ -1,10 +1,10 @@
 """Who moved most for no radiomic reason: single patients by what the features leave of the change.
 
 Squared lengths of residuals would name whoever is far out in the channel of the largest variance.
-Here a residual is seen along its leading axes, each in units of its own spread over the fitted
-patients, with no axis counted beyond `CLIP` of them. Axes and spreads are robust: the axes are the
-principal ones of residuals brought to length one (Locantore et al., Test 1999), the spread is the
-median absolute deviation.
+Here no channel counts beyond `CLIP` of its spreads over the fitted patients; then a residual is
+seen along its leading axes, each in units of its own spread, with no axis beyond as many. Axes and
+spreads are robust: the axes are the principal ones of residuals brought to length one (Locantore et
+al., Test 1999), the spread is the median absolute deviation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lens.rest.fits import Fit
 from lens.verdicts.folds import Fold
 
 CLIP = 4.0
-"""Standard deviations along an axis at most: one axis alone makes nobody the first."""
+"""Standard deviations of a channel, and along an axis, at most: no one of them names a patient."""
 
 AXES = 0.125
 """Axes at most, of the number of fitted rows: the spread of more would be chance."""
@@ -47,34 +47,52 @@ class FoldMoves(NamedTuple):
     largest: Float[np.ndarray, " m"]
 
 
-def fold_moves(fit: Fit, y: Float[np.ndarray, "n c"], groups: np.ndarray, fold: Fold) -> FoldMoves:
+def fold_moves(
+    fit: Fit,
+    y: Float[np.ndarray, "n c"],
+    channels: Float[np.ndarray, "c d"],
+    groups: np.ndarray,
+    fold: Fold,
+) -> FoldMoves:
     """How far the held-out rows moved, with the features' prediction and without.
 
     Args:
         fit: of the change by all features.
         y: components of the change.
+        channels: from the components to channels.
         groups: patient of each row.
         fold: of the fit.
     """
-    left = fit.residuals(y, groups, fold)
+    left, change = (
+        _clipped(rows @ channels, fold.fitted) for rows in (fit.residuals(y, groups, fold), y)
+    )
     fitted = left[fold.fitted]
     axes = robust_axes(fitted, max(1, int(AXES * len(fitted))))
-    scores = fitted @ axes
-    middle = np.median(scores, axis=0)
-    spread = 1.4826 * np.median(np.abs(scores - middle), axis=0)
+    middle, spread = _middle(fitted @ axes)
     known = spread > 1e-12 * max(float(spread.max(initial=0.0)), np.finfo(float).tiny)
-    squares = [
-        np.square(np.clip((rows @ axes - at)[:, known] / spread[known], -CLIP, CLIP))
-        for rows, at in ((y[fold.test], np.median(y[fold.fitted] @ axes, axis=0)),
-                         (left[fold.test], middle))
-    ]  # fmt: skip
     if not known.any():
         nothing = np.zeros(int(fold.test.sum()))
         return FoldMoves(np.flatnonzero(fold.test), nothing, nothing, nothing)
+    squares = [
+        np.square(np.clip((rows[fold.test] @ axes - at)[:, known] / spread[known], -CLIP, CLIP))
+        for rows, at in ((change, np.median(change[fold.fitted] @ axes, axis=0)), (left, middle))
+    ]
     moved, unexplained = (np.sqrt(each.mean(axis=1)) for each in squares)
     sums = squares[1].sum(axis=1)
     largest = squares[1].max(axis=1) / np.where(sums > 0, sums, 1.0)
     return FoldMoves(np.flatnonzero(fold.test), moved, unexplained, largest)
+
+
+def _clipped(rows: Float[np.ndarray, "n d"], fitted: np.ndarray) -> Float[np.ndarray, "n d"]:
+    """Channels about their median over the fitted rows, none beyond `CLIP` of its spreads."""
+    middle, spread = _middle(rows[fitted])
+    return np.clip(rows - middle, -CLIP * spread, CLIP * spread)
+
+
+def _middle(rows: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, np.ndarray]:
+    """Median and robust standard deviation of each column."""
+    middle = np.median(rows, axis=0)
+    return middle, 1.4826 * np.median(np.abs(rows - middle), axis=0)
 
 
 def robust_axes(rows: Float[np.ndarray, "m c"], most: int) -> Float[np.ndarray, "c a"]:
@@ -106,13 +124,10 @@ def patients_table(
     """
     at = np.concatenate([each.rows for each in moves])
     table = ids.iloc[at if rows is None else rows[at]].reset_index(drop=True)
-    for name in ("moved", "unexplained", "largest"):
+    for name in ("moved", "unexplained"):
         table[name] = np.concatenate([getattr(each, name) for each in moves])
     own = table["unexplained"]
     spread = 1.4826 * (own - own.median()).abs().median()
-    table.insert(
-        table.columns.get_loc("largest"),
-        "beyond",
-        (own - own.median()) / spread if spread > 0 else 0.0,
-    )
+    table["beyond"] = (own - own.median()) / spread if spread > 0 else 0.0
+    table["largest"] = np.concatenate([each.largest for each in moves])
     return table.sort_values("unexplained", ascending=False, kind="stable", ignore_index=True)

@@ -74,6 +74,7 @@ def add_fold(
     groups: np.ndarray,
     fold: Fold,
     rng: np.random.Generator,
+    channels: Float[np.ndarray, "q d"] | None = None,
 ) -> None:
     """Fits and scores all predictions in a fold.
 
@@ -85,8 +86,9 @@ def add_fold(
         groups: patient of each row.
         fold: whose fitted rows are fitted.
         rng: of the null.
+        channels: from the target's axes to channels; with them single patients are looked at.
     """
-    y, total = _components(change.target, fold)
+    y, total, axes = _components(change.target, fold)
     whole = None
     for name, kernel in _kernels(change, raw, groupings, fold):
         fit = fit_kernel(kernel, y, fold, change.spent)
@@ -102,13 +104,14 @@ def add_fold(
     order = [_dealt_out(groups[fold.fitted], rng) for _ in found.null]
     for at, rows in enumerate(order):
         found.null[at] += left + float(_null_error(whole, y, rows, fold, change.spent))
-    found.moves.append(fold_moves(whole, y, groups, fold))
+    if channels is not None:
+        found.moves.append(fold_moves(whole, y, axes.T @ channels, groups, fold))
 
 
 def _components(
     target: Float[np.ndarray, "n q"], fold: Fold
-) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, " n"]]:
-    """Leading components of a change, and its squared length about the fitted rows' mean."""
+) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, " n"], Float[np.ndarray, "q c"]]:
+    """Leading components of a change, its squared length about the fitted rows' mean, the axes."""
     centred = target - target[fold.fitted].mean(axis=0)
     total = np.square(centred).sum(axis=1)
     fitted = centred[fold.fitted]
@@ -116,13 +119,13 @@ def _components(
     power, axes = np.linalg.eigh(fitted @ fitted.T if wide else fitted.T @ fitted)
     power, axes = np.maximum(power[::-1], 0.0), axes[:, ::-1]
     if not power.sum() > 0:
-        return np.zeros((len(target), 1)), total
+        return np.zeros((len(target), 1)), total, np.zeros((target.shape[1], 1))
     count = int(np.searchsorted(np.cumsum(power) / power.sum(), COMPONENT_VARIANCE)) + 1
     count = min(count, int((power > 1e-12 * power[0]).sum()))
     axes = axes[:, :count]
     if wide:
         axes = fitted.T @ axes / np.sqrt(power[:count])
-    return centred @ axes, total
+    return centred @ axes, total, axes
 
 
 def _kernels(
@@ -178,9 +181,7 @@ def _dealt_out(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return found
 
 
-def _null_error(
-    whole: Fit, y: np.ndarray, rows: np.ndarray, fold: Fold, spent: float
-) -> float:
+def _null_error(whole: Fit, y: np.ndarray, rows: np.ndarray, fold: Fold, spent: float) -> float:
     """Squared held-out error where the fitted rows' features are other patients'."""
     solution = whole.solution
     dealt = Fit(solve(solution.spectrum, solution.y[rows], spent=spent), whole.held, whole.mean)

@@ -140,10 +140,10 @@ def rest(
         for side in SIDES
         if side != "difference" or same_channels(x_pre, x_ft)
     }
-    for fold in folds:
+    for at, fold in enumerate(folds):
         values = target_values(unit, fold.fitted, cohort.scores)
         for number, (side, found) in enumerate(sides.items()):
-            rng = np.random.default_rng([cohort.seed, number, len(found.shares.moves)])
+            rng = np.random.default_rng([cohort.seed, number, at])
             if side == "new":
                 change = unpredicted(before, after, others, values, groups, fold, found.sizes)
             elif side == "gone":
@@ -152,7 +152,8 @@ def rest(
                 change = differences(x_pre, x_ft, again, values, fold)
                 found.add_size(change, x_ft, fold)
             raw = None if side == "difference" else values
-            add_fold(found.shares, change, raw, groupings, groups, fold, rng)
+            channels = after.v if side == "new" else None
+            add_fold(found.shares, change, raw, groupings, groups, fold, rng, channels)
         if on_fold is not None:
             on_fold()
     tables = [

@@ -21,7 +21,7 @@ from lens.probes.ridge import RidgeProbe
 from lens.probes.spectral import decompose_kernel, solve
 from lens.radiomics.names import parse_columns
 from lens.settings import Scores
-from lens.verdicts.encoding import draw_rows, count_fits, encoding, feature_groups
+from lens.verdicts.encoding import count_fits, draw_rows, encoding, feature_groups
 from lens.verdicts.estimates import delta_r2, r2_score
 from lens.verdicts.folds import make_folds, single_fold
 from lens.verdicts.held_out import held_out_errors
