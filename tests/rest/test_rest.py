@@ -200,3 +200,14 @@ def test_patients_without_any_movement() -> None:
 
     table = patients_table(ids, [FoldMoves(np.arange(2), *np.zeros((3, 2)))])
     assert (table["beyond"] == 0).all()
+
+
+def test_of_a_large_cohort_patients_are_drawn_and_keep_their_names(monkeypatch) -> None:
+    monkeypatch.setattr("lens.verdicts.encoding.MAX_ROWS", 60)
+    drawn = draw(Setting("", 100, 2, 6), np.random.default_rng(11))
+    wanted = cohort(drawn.r, drawn.features, studies=2)
+    found = rest(drawn.pre, drawn.ft, wanted)
+    assert len(found.patients) == 60
+    assert whole(found)["patients"] == 30
+    pairs = set(map(tuple, wanted.ids.to_numpy().tolist()))
+    assert set(map(tuple, found.patients[["patient_id", "study_id"]].to_numpy().tolist())) <= pairs
