@@ -10,7 +10,7 @@ def gcv_errors(
     values: Float[np.ndarray, " r"],
     power: Float[np.ndarray, "r k"],
     beyond: Float[np.ndarray, " k"],
-    n: float,
+    n: int | float,
     alphas: Float[np.ndarray, " a"],
 ) -> Float[np.ndarray, "a k"]:
     """Generalised cross-validation error of ridge regression at every penalty, for every target.

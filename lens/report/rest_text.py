@@ -17,11 +17,12 @@ FLOOR_SHARE = 0.5
 """Share of what is called new from which on its floor is said to be a caution."""
 
 CHANGED = {
-    "new": "of the embedding after fine-tuning is new: a linear reader of the one before does not "
-    "tell it",
-    "gone": "of the embedding before is gone: a linear reader of the one after does not tell it",
-    "difference": "is how large the plain difference is, channel by channel, of the variance after "
-    "fine-tuning",
+    "new": "{} of the embedding after fine-tuning is new: a linear reader of the one before does "
+    "not tell it.",
+    "gone": "{} of the embedding before is gone: a linear reader of the one after does not tell "
+    "it.",
+    "difference": "The plain difference, channel by channel, is {} of the variance after "
+    "fine-tuning.",
 }
 
 IT = {"new": "what is new", "gone": "what is gone", "difference": "the plain difference"}
@@ -35,7 +36,11 @@ def sentences(table: pd.DataFrame) -> list[str]:
     Args:
         table: rows of ``rest.csv``.
     """
-    return [_of_side(str(side), rows) for side, rows in table.groupby("side", sort=False)]
+    told = table[table["finding"] == "told"]
+    first = told["side"].iloc[0] if len(told) else None
+    return [
+        _of_side(str(side), rows, side == first) for side, rows in table.groupby("side", sort=False)
+    ]
 
 
 def percent(value: float) -> str:
@@ -53,11 +58,12 @@ def group_name(row: Row) -> str:
     return short(f"{modality_name(modality)} {rest}".strip())
 
 
-def _of_side(side: str, rows: pd.DataFrame) -> str:
+def _of_side(side: str, rows: pd.DataFrame, explain: bool) -> str:
+    """A paragraph; the first one with a share says what the rest of it may be."""
     whole = rows[rows["grouping"] == "all"].iloc[0].to_dict()
     if pd.isna(whole["size"]):
         return f"{IT[side].capitalize()}: the embedding does not vary, so that nothing can be said."
-    said = [f"{_with_ends(whole, 'size')} {CHANGED[side]}."]
+    said = [CHANGED[side].format(_with_ends(whole, "size"))]
     if whole["finding"] == "no change shown":
         said.append(_nothing(side, whole))
         return " ".join(said)
@@ -74,9 +80,13 @@ def _of_side(side: str, rows: pd.DataFrame) -> str:
     else:
         said.append(
             f"The {whole['n_features']} features tell {_with_ends(whole, 'share')} of "
-            f"{IT[side]}{_groups(rows)}. The other {percent(1 - whole['share'])} is not radiomic, "
-            "or not in a form that a linear reader finds with so many patients, or noise."
+            f"{IT[side]}{_groups(rows)}."
         )
+        if explain:
+            said.append(
+                f"The other {percent(1 - whole['share'])} is not radiomic, or not in a form that "
+                "a linear reader finds with so many patients, or noise."
+            )
     return " ".join(said + _seeds(side, whole, rows))
 
 

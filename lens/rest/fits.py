@@ -61,14 +61,23 @@ class Fit:
         return rows
 
 
-def fit_rows(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"], fold: Fold) -> Fit:
-    """From an embedding; neither a rotation of it nor one scale factor changes anything."""
+def fit_rows(
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"], fold: Fold, spent: float = 0.0
+) -> Fit:
+    """From an embedding; neither a rotation of it nor one scale factor changes anything.
+
+    Args:
+        x: embedding, or other columns whose relative scales are meant.
+        y: targets.
+        fold: whose fitted rows are fitted.
+        spent: as in `lens.probes.spectral.solve`.
+    """
     if not x.shape[1]:
         x = np.zeros((len(x), 1))
     mean, deviation = fit_channels(x[fold.fitted], per_channel=False)
     spectrum, v = decompose(standardise(x[fold.fitted], mean, deviation))
     held = standardise(x[fold.test], mean, deviation) @ v
-    return _solved(spectrum, held, y, fold)
+    return _solved(spectrum, held, y, fold, spent)
 
 
 def fit_kernel(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from lens.probes.spectral import solve
 from lens.rest.changes import Change
-from lens.rest.fits import Fit, Tally, fit_kernel
+from lens.rest.fits import Fit, Tally, fit_kernel, fit_rows
 from lens.rest.patients import FoldMoves, fold_moves
 from lens.verdicts.folds import Fold
 from lens.verdicts.variance_partition import COMPONENT_VARIANCE
@@ -90,8 +90,7 @@ def add_fold(
     """
     y, total, axes = _components(change.target, fold)
     whole = None
-    for name, kernel in _kernels(change, raw, groupings, fold):
-        fit = fit_kernel(kernel, y, fold, change.spent)
+    for name, fit in _fits(change, raw, groupings, y, fold):
         found.tally.add(name, fit, y, total, groups, fold)
         if name == ALL:
             whole = fit
@@ -128,36 +127,45 @@ def _components(
     return centred @ axes, total, axes
 
 
-def _kernels(
+def _fits(
     change: Change,
     raw: Float[np.ndarray, "n k"] | None,
     groupings: Groupings,
+    y: Float[np.ndarray, "n c"],
     fold: Fold,
-) -> Iterator[tuple[str, Float[np.ndarray, "n n"]]]:
-    """Inner products of what each prediction is made from.
+) -> Iterator[tuple[str, Fit]]:
+    """A fit for each prediction.
 
     The features keep their unit, a standard deviation of the feature: of one that the embedding
     tells wholly next to nothing is left, and that is noise.
     """
+
+    def fitted(kernel: np.ndarray) -> Fit:
+        return fit_kernel(kernel, y, fold, change.spent)
+
     rows = _centred(change.features, fold)
     whole = rows @ rows.T
-    yield ALL, whole
+    yield ALL, fitted(whole)
     if raw is not None:
         plain = _centred(raw, fold)
-        yield RAW, plain @ plain.T
+        yield RAW, fitted(plain @ plain.T)
     for grouping, members in groupings.items():
         for group, columns in members.items():
-            own = rows[:, columns] @ rows[:, columns].T
+            part = rows[:, columns]
+            kernel = part @ part.T
+            # The decomposition is that of the smaller side.
+            narrow = len(columns) < fold.fitted.sum()
+            own = fit_rows(part, y, fold, change.spent) if narrow else fitted(kernel)
             yield alone(grouping, group), own
-            yield without(grouping, group), whole - own
+            yield without(grouping, group), fitted(whole - kernel)
     size = np.trace(whole)
     for at, each in enumerate(change.again):
         other = _centred(each, fold)
         other = other @ other.T
         # Features and seed with the same weight, whatever their units are.
         other *= size / max(np.trace(other), np.finfo(float).tiny) if size > 0 else 1.0
-        yield f"{SEED} {at}", other
-        yield f"{BOTH} {at}", whole + other
+        yield f"{SEED} {at}", fitted(other)
+        yield f"{BOTH} {at}", fitted(whole + other)
 
 
 def _centred(rows: np.ndarray, fold: Fold) -> np.ndarray:

@@ -56,6 +56,9 @@ SIDES = {
 
 GROUPINGS = ("modality", "class")
 
+BY_GROUP = ("new", "gone")
+"""Sides that are looked at group by group."""
+
 SEEDS = 2
 """Other seeds that are looked at, at most: each costs two fits a fold and side."""
 
@@ -64,8 +67,8 @@ DRAWS = 20
 
 LEVEL = 0.05
 
-LEAST = 1e-6
-"""Share of the variance below which a difference is rounding."""
+LEAST = 0.001
+"""Share of the variance that has to be shown to have changed; less is next to nothing."""
 
 
 class Rest(NamedTuple):
@@ -136,7 +139,7 @@ def rest(
     groupings = {n: m for n, m in feature_groups(cohort.features).items() if n in GROUPINGS}
     before, after, others = turned(x_pre), turned(x_ft), [turned(x) for x in again]
     sides = {
-        side: _Side(len(groups), groupings, len(again), side != "difference")
+        side: _Side(len(groups), groupings if side in BY_GROUP else {}, len(again), side)
         for side in SIDES
         if side != "difference" or same_channels(x_pre, x_ft)
     }
@@ -153,12 +156,10 @@ def rest(
                 found.add_size(change, x_ft, fold)
             raw = None if side == "difference" else values
             channels = after.v if side == "new" else None
-            add_fold(found.shares, change, raw, groupings, groups, fold, rng, channels)
+            add_fold(found.shares, change, raw, found.groupings, groups, fold, rng, channels)
         if on_fold is not None:
             on_fold()
-    tables = [
-        _table(side, found, groupings, cohort, groups, len(again)) for side, found in sides.items()
-    ]
+    tables = [_table(side, found, cohort, groups, len(again)) for side, found in sides.items()]
     table = pd.concat(tables, ignore_index=True).assign(far_pre=far[0], far_ft=far[1])
     patients = patients_table(cohort.ids, sides["new"].shares.moves, np.flatnonzero(drawn))
     return Rest(table, patients)
@@ -172,10 +173,10 @@ def count_folds(folds: Sequence[Fold]) -> int:
 class _Side:
     """The sums of one side over the folds."""
 
-    def __init__(self, n: int, groupings: Groupings, seeds: int, floor: bool) -> None:
+    def __init__(self, n: int, groupings: Groupings, seeds: int, side: str) -> None:
         self.shares: Shares = empty_shares(n, groupings, seeds, DRAWS)
         self.sizes = Tally(n, SIZES)
-        self.floor = floor
+        self.groupings, self.floor = groupings, side != "difference"
 
     def add_size(self, change: Change, x_ft: np.ndarray, fold: Fold) -> None:
         """How large the plain difference is, of the variance after fine-tuning."""
@@ -205,17 +206,15 @@ def _gone(
     return change._replace(again=tuple(again))
 
 
-def _table(
-    side: str, found: _Side, groupings: Groupings, cohort: Cohort, groups: np.ndarray, seeds: int
-) -> pd.DataFrame:
+def _table(side: str, found: _Side, cohort: Cohort, groups: np.ndarray, seeds: int) -> pd.DataFrame:
     """The rows of a side."""
     tally, count = found.shares.tally, len(cohort.features)
     whole = _r2(tally, [ALL], groups)
     options = {"flips": cohort.flips, "seed": cohort.seed, "alternative": "greater"}
     p = float(significance(whole, **options).p[0])
     rows = [_row("all", "all", count, whole, 0, None) | {"p_maxt": p}]
-    if groupings:
-        rows += _of_groups(tally, groupings, groups, options)
+    if found.groupings:
+        rows += _of_groups(tally, found.groupings, groups, options)
     if seeds:
         rows += _of_seeds(tally, groups, seeds, count)
     facts = _size(found, groups) | _null(found.shares)
