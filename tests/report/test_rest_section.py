@@ -80,7 +80,7 @@ def test_shares_in_per_cent(value: float, text: str) -> None:
 def test_no_mark_is_drawn_of_a_share_that_is_not_claimed() -> None:
     def marks(options: dict) -> int:
         figure = rest_figure(table(**options))
-        return sum(len(line.get_xdata()) for axes in figure.axes for line in axes.lines)
+        return sum(np.size(line.get_xdata()) for axes in figure.axes for line in axes.lines)
 
     assert marks({}) > marks({"finding": "no change shown"})
     nothing = rest_figure(table(finding="no change shown"))
