@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lens.anonymise import Anonymiser
 from lens.report import patients_section, rest_section
 from lens.report.page import write_report
 from lens.report.rest_section import rest_figure
@@ -105,6 +106,16 @@ def test_the_page_shows_the_section_and_who_moved(folder: Path) -> None:
     card = html.split("Moved most for no radiomic reason, cls")[1].split('<div class="patient">')[1]
     assert f"<b>{first['patient_id']}</b>" in card
     assert (folder / "figures" / "cls-rest.svg").is_file()
+
+
+def test_hidden_patients_are_hidden_here_too(folder: Path) -> None:
+    names = Anonymiser(b"a salt of the tests, for nothing else")
+    write_report(folder, [patients_section.SECTION], names=names)
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    block = html.split("Moved most for no radiomic reason")[1].partition("</h4>")[2]
+    known = pd.read_parquet(folder / "cls" / "rest_patients.parquet")["patient_id"]
+    assert f"<b>{names.patient(known[0])}</b>" in block
+    assert not any(name in html for name in known)
 
 
 def rest_section_of_tasks():
