@@ -11,7 +11,7 @@ import pandas as pd
 
 from lens.anonymise import FILE, OPEN, Anonymiser, Names, change_columns
 from lens.places import base_name, each_text, replace_paths
-from lens.report.results import Results, Scope
+from lens.report.results import PATIENT_TABLES, Results, Scope
 
 Shown = Callable[[str], str]
 
@@ -46,7 +46,7 @@ def without_local_paths(results: Results, names: Names = OPEN) -> Results:
         failures=change_columns(failures, {"patient_id": label}),
         tasks={
             task: replace(
-                tables, patients=names.ids(tables.patients), moved=names.ids(tables.moved)
+                tables, **{name: names.ids(getattr(tables, name)) for name in PATIENT_TABLES}
             )
             for task, tables in results.tasks.items()
         },
