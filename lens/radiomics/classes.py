@@ -181,6 +181,10 @@ class _Glcm:
     coefficients: dict[str, Any]
 
     def _calculateCoefficients(self) -> None:
+        if len(self.P_glcm) != 1 or self.P_glcm.shape[3] == 1:
+            # With one direction, as after weighting, NumPy adds in another order.
+            theirs: Any = super()
+            return theirs._calculateCoefficients()
         p, gray, count = self.P_glcm, self.coefficients["grayLevels"], self.coefficients["Ng"]
         eps = np.spacing(1)
         i, j = np.meshgrid(gray.astype(float), gray.astype(float), indexing="ij", sparse=True)
@@ -201,6 +205,7 @@ class _Glcm:
             "pxSuby": apart[None],
             "HXY": -np.sum(p * np.log2(p + eps), (1, 2)),
         }
+        return None
 
     def _cluster(self, exponent: int) -> Any:
         """Mean power of the distance of ``i + j`` to its mean, which has few values: once each."""
