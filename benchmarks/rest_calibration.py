@@ -145,7 +145,7 @@ def draw(setting: Setting, rng: np.random.Generator) -> Drawn:
     z = z + 0.2 * rng.standard_normal(z.shape)
     n = len(z)
     shared, gone, new = np.split(z, [SHARED, SHARED + CHANGED], axis=1)
-    maps = [_map(f.shape[1], setting.d, rng) for f in (shared, gone, new)]
+    maps = [rng.standard_normal((f.shape[1], setting.d)) for f in (shared, gone, new)]
     common = shared @ maps[0] + 0.3 * rng.standard_normal((n, setting.d))
     changed = setting.measured is not None
     pre = common + (gone @ maps[1] if changed else 0.0)
@@ -166,12 +166,6 @@ def draw(setting: Setting, rng: np.random.Generator) -> Drawn:
     pre, *after = (_with_outliers(x, setting.outliers, rng) for x in (pre, *after))
     groups = np.repeat(np.arange(patients), setting.studies).astype(str)
     return Drawn(pre, after[0] @ turn, after[1], r, features_of(r.shape[1]), _ids(groups))
-
-
-def _map(factors: int, d: int, rng: np.random.Generator) -> np.ndarray:
-    """From factors to channels; every factor has as much variance, so that the truth is one."""
-    found = rng.standard_normal((factors, d))
-    return found * np.sqrt(d) / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def features_of(count: int) -> pd.DataFrame:
