@@ -280,10 +280,8 @@ class _FirstOrder:
         return m2
 
     def _moment_of(self, exponent: int) -> np.ndarray:
-        """Central moment; NumPy's ``power`` takes many times longer for negative values."""
-        powers = np.power(np.absolute(self._centred), exponent)
-        kernels.power_of_negatives(self._centred[0], float(exponent), powers[0])
-        return np.mean(powers, 1)
+        """Central moment; by ``power``, as PyRadiomics: a product rounds otherwise."""
+        return np.mean(np.power(self._centred, exponent), 1)
 
     @cached_property
     def _energy(self) -> np.ndarray:

@@ -200,15 +200,6 @@ def diagonals(p, levels, added, apart):
                 apart[abs(levels[i] - levels[j]), direction] += p[i, j, direction]
 
 
-@compiled("void(float64[::1], float64, float64[::1])")
-@no_type_check
-def power_of_negatives(values, exponent, powers):
-    """Overwrites powers of negative values with those of the C library's ``pow``."""
-    for k in range(values.size):
-        if values[k] < 0:
-            powers[k] = values[k] ** exponent
-
-
 @compiled("void(float64[::1], float64[::1], int64[::1])")
 @no_type_check
 def digitise(values, edges, bins):

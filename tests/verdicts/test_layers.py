@@ -112,14 +112,14 @@ def test_every_layer_is_read_from_as_many_components_fitted_on_train_rows(monkey
     (factors, r), rng = truth, np.random.default_rng(3)
     pre = {name: embedded(factors, width, rng) for name, width in WIDTHS.items()}
     seen: list[tuple[int, int | None, bool]] = []
-    fit = LeadingRidgeProbe.fit
+    decompose = LeadingRidgeProbe.decompose
 
-    def spied(probe: LeadingRidgeProbe, x: np.ndarray, y: np.ndarray):
-        made = fit(probe, x, y)
+    def spied(probe: LeadingRidgeProbe, x: np.ndarray):
+        made = decompose(probe, x)
         seen.append((len(x), probe.components, made.v.shape[1] == probe.components))
         return made
 
-    monkeypatch.setattr(LeadingRidgeProbe, "fit", spied)
+    monkeypatch.setattr(LeadingRidgeProbe, "decompose", spied)
     fits: list[None] = []
     layer_profile(pre, pre, r, FEATURES, GROUPS, FOLDS, RULES, on_fit=lambda: fits.append(None))
     expected = components_of({"pre": pre}, FOLDS)
