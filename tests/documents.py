@@ -87,19 +87,17 @@ def runs(page: Path) -> bool:
     return any(b.kind in ("bash", "python") and not b.reason for b in blocks(page))
 
 
-def run_page(page: Path, folder: Path, cache: Path) -> None:
+def run_page(page: Path, folder: Path) -> None:
     """Runs a page's blocks in `folder`; an error names the block and what it printed.
 
     Args:
         page: to run.
         folder: an empty one.
-        cache: of compiled programs, which pages may share.
     """
     commands = folder.parent / "commands"
     environment = os.environ | {
         "PYTHONPATH": str(ROOT), "PATH": f"{_commands(commands)}{os.pathsep}{os.environ['PATH']}",
-        "JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONDONTWRITEBYTECODE": "1",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
     said = ""
     for block in blocks(page):

@@ -24,18 +24,11 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)], ids=name)
-def test_the_blocks_of_a_page_run_from_top_to_bottom(
-    page: Path, tmp_path: Path, cache: Path
-) -> None:
+def test_the_blocks_of_a_page_run_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
     folder = tmp_path / "scratch"
     folder.mkdir()
-    run_page(page, folder, cache)
+    run_page(page, folder)
     if page.name == "README.md":
         verdicts = pd.read_csv(folder / "verdicts.csv").set_index("column")["verdict"]
         assert verdicts["t2.gland.original_glcm_Idm"] == "lost", "the trait that fine-tuning lost"
@@ -102,11 +95,11 @@ def test_blocks_that_fail_are_told(tmp_path: Path) -> None:
     written = '```text title="a.txt"\nread 3 lines\n```\n\n'
     page.write_text(written + "```bash\ncat a.txt\nfalse\necho on\n```\n")
     with pytest.raises(AssertionError, match=r"page.md:5: exit 1\nread 3 lines\n$"):
-        run_page(page, folder, tmp_path)
+        run_page(page, folder)
     page.write_text(
         written + "```bash\ncat a.txt\n```\n\n<!-- printed -->\n```text\nread 4 lines\n```\n"
     )
-    run_page(page, folder, tmp_path)
+    run_page(page, folder)
     page.write_text(page.read_text().replace("read 4 lines", "read 4 rows"))
     with pytest.raises(AssertionError, match=r"not printed: .'read # rows'"):
-        run_page(page, folder, tmp_path)
+        run_page(page, folder)

@@ -33,7 +33,7 @@ def start(folder: Path, *flags: str, **environment: str) -> subprocess.Completed
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ
+        env={name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
         | {"XDG_CACHE_HOME": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         | environment,
     )
