@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.documents import PAGES, ROOT, Block, blocks, problems, run_page, runs, wrong_usage
+from tests.documents import (
+    PAGES,
+    ROOT,
+    Block,
+    blocks,
+    environment,
+    problems,
+    run_page,
+    runs,
+    wrong_usage,
+)
+from tests.warm import warm_python
 
 COMMAND = re.compile(
     r"(?m)^\s*(\$ |make [a-z]|pip install|(\.venv/bin/)?python -m|radiomic-lens |git clone|export )"
@@ -24,11 +36,21 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with ``python`` and ``radiomic-lens``, as an environment has them."""
+    folder = tmp_path_factory.mktemp("commands")
+    with warm_python(folder, environment(folder)):
+        yield folder
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)], ids=name)
-def test_the_blocks_of_a_page_run_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
+def test_the_blocks_of_a_page_run_from_top_to_bottom(
+    page: Path, tmp_path: Path, commands: Path
+) -> None:
     folder = tmp_path / "scratch"
     folder.mkdir()
-    run_page(page, folder)
+    run_page(page, folder, commands)
     if page.name == "README.md":
         verdicts = pd.read_csv(folder / "verdicts.csv").set_index("column")["verdict"]
         assert verdicts["t2.gland.original_glcm_Idm"] == "lost", "the trait that fine-tuning lost"
@@ -95,11 +117,11 @@ def test_blocks_that_fail_are_told(tmp_path: Path) -> None:
     written = '```text title="a.txt"\nread 3 lines\n```\n\n'
     page.write_text(written + "```bash\ncat a.txt\nfalse\necho on\n```\n")
     with pytest.raises(AssertionError, match=r"page.md:5: exit 1\nread 3 lines\n$"):
-        run_page(page, folder)
+        run_page(page, folder, tmp_path)
     page.write_text(
         written + "```bash\ncat a.txt\n```\n\n<!-- printed -->\n```text\nread 4 lines\n```\n"
     )
-    run_page(page, folder)
+    run_page(page, folder, tmp_path)
     page.write_text(page.read_text().replace("read 4 lines", "read 4 rows"))
     with pytest.raises(AssertionError, match=r"not printed: .'read # rows'"):
-        run_page(page, folder)
+        run_page(page, folder, tmp_path)
