@@ -45,8 +45,9 @@ sweep: $(VENV)/.run
 	$(BIN)/python -m experiments.sweep $(ARGS)
 
 # A process per core: more threads of each would wait for each other.
-# Programs that JAX compiles are kept in .pytest_cache: the first run takes longer.
-TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+# Programs that JAX compiles are kept in .pytest_cache, and compiled Python files whatever the
+# environment says: the first run takes longer.
+TESTS := PYTHONDONTWRITEBYTECODE= OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 test: $(VENV)/.test
 	$(TESTS) -m "not calibration" $(ARGS)
