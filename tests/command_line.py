@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import runpy
 import subprocess
 import sys
@@ -19,6 +20,14 @@ from typing import TextIO
 import pytest
 
 import experiments.common.cli
+
+PROGRAMS = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+"""Variables by which the tests keep compiled programs."""
+
+
+def environment_of_a_user() -> dict[str, str]:
+    """The environment without what the tests have added to it."""
+    return {name: value for name, value in os.environ.items() if name not in PROGRAMS}
 
 
 def ended(module: str, *words: object) -> subprocess.CompletedProcess[str]:
