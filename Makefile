@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with Python 3.11+, pip, a C compiler and make.
 #   make sweep   create .venv, run the main job on the embedded phantom cohort, print the report's place
-#   make test    create .venv with the test extra, run the tests, JOBS files at a time
+#   make test    create .venv with the test extra, run the tests, in JOBS processes
 # The compiler builds PyRadiomics; wheel-test does without. Versions are those of constraints.txt.
 # With HASHES=1 every file that is installed must have the SHA-256 that requirements/ names.
 PYTHON ?= python3
@@ -10,11 +10,13 @@ BIN := $(VENV)/bin
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test lint docs wheel-test lock clean
+.PHONY: help sweep test test-fast calibration lint docs wheel-test lock clean
 
 help:
 	@echo "make sweep        run the main job on the embedded phantom cohort (ARGS='--quick' and others are passed on)"
 	@echo "make test         run the tests (ARGS='tests/test_decoder.py -x' and others are passed on)"
+	@echo "make test-fast    run the tests that need neither whole jobs nor training, for each change (ARGS as above)"
+	@echo "make calibration  run what draws many cohorts to measure alarms, power and coverage"
 	@echo "make lint         ruff and pyright, and the site built strictly"
 	@echo "make docs         build the documentation site into site/"
 	@echo "make wheel-test   build the wheel, install it into a new environment, run it from elsewhere"
@@ -43,8 +45,18 @@ sweep: $(VENV)/.run
 	$(BIN)/python -m experiments.sweep $(ARGS)
 
 # A process per core: more threads of each would wait for each other.
+# Programs that JAX compiles are kept in .pytest_cache, and compiled Python files whatever the
+# environment says: the first run takes longer.
+TESTS := PYTHONDONTWRITEBYTECODE= OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+
 test: $(VENV)/.test
-	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
+	$(TESTS) -m "not calibration" $(ARGS)
+
+test-fast: $(VENV)/.test
+	$(TESTS) -m "not slow" $(ARGS)
+
+calibration: $(VENV)/.test
+	$(TESTS) -m calibration $(ARGS)
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

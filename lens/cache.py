@@ -194,19 +194,32 @@ def _sources(module: str) -> list[Path]:
 
 def _imported(file: Path, module: str) -> set[str]:
     """Modules of this project that a file imports, anywhere in it."""
-    found = set()
     package = module if file.stem == "__init__" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    ours = (
+        name for name in _import_names(file.read_bytes(), package) if name.split(".")[0] in PACKAGES
+    )
+    return {name for name in ours if _is_module(name)}
+
+
+@cache
+def _import_names(source: bytes, package: str) -> frozenset[str]:
+    """What a source imports, in any of its statements; expressions import nothing."""
+    found: set[str] = set()
+    waiting: list[Any] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             start = package.split(".")[: len(package.split(".")) - node.level + 1]
             base = ".".join([*start, node.module or ""]).strip(".") if node.level else node.module
             found |= {str(base), *(f"{base}.{alias.name}" for alias in node.names)}
-    ours = {name for name in found if name.split(".")[0] in PACKAGES}
-    return {name for name in ours if _is_module(name)}
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += getattr(node, part, ())
+    return frozenset(found)
 
 
+@cache
 def _is_module(name: str) -> bool:
     try:
         return find_spec(name) is not None

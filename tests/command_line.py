@@ -1,14 +1,55 @@
-"""A job as a user starts it, in the process of the tests."""
+"""A job as a user starts it, in the process of the tests.
+
+That saves the imports, and what JAX compiles serves the next job. Tests of the process itself
+(signals, memory, what a command imports) start one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import os
+import runpy
+import subprocess
 import sys
+from collections.abc import Iterator
 from types import ModuleType
+from typing import TextIO
 
 import pytest
 
 import experiments.common.cli
+
+PROGRAMS = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+"""Variables by which the tests keep compiled programs."""
+
+
+def environment_of_a_user() -> dict[str, str]:
+    """The environment without what the tests have added to it."""
+    return {name: value for name, value in os.environ.items() if name not in PROGRAMS}
+
+
+def ended(module: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """A job's exit code and what it printed, after ``python -m MODULE WORDS``.
+
+    Unlike such a process it takes no signals, and sees the modules that a test has changed.
+
+    Args:
+        module: its whole name, such as ``experiments.sweep``.
+        words: of the command line.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *map(str, words)])
+        leave_the_process_alone(patch)
+        redirected = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+        with _logged(err), redirected[0], redirected[1], pytest.raises(SystemExit) as left:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert isinstance(left.value.code, int), left.value.code
+    return subprocess.CompletedProcess(
+        [module, *map(str, words)], left.value.code, out.getvalue(), err.getvalue()
+    )
 
 
 def started(
@@ -28,18 +69,24 @@ def started(
         words += [f"--{name.replace('_', '-')}", *map(str, values)]
     monkeypatch.setattr(sys, "argv", words)
     leave_the_process_alone(monkeypatch)
-    handler = logging.StreamHandler(sys.stderr)
-    logging.getLogger().addHandler(handler)
-    before = logging.getLogger().level
-    logging.getLogger().setLevel(logging.INFO)
+    with _logged(sys.stderr), pytest.raises(SystemExit) as left:
+        experiments.common.cli.run(module.Config, module.job)
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+@contextlib.contextmanager
+def _logged(stream: TextIO) -> Iterator[None]:
+    """What a job reports while it runs, on a stream."""
+    root, handler = logging.getLogger(), logging.StreamHandler(stream)
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
     try:
-        with pytest.raises(SystemExit) as ended:
-            experiments.common.cli.run(module.Config, module.job)
+        yield
     finally:
-        logging.getLogger().removeHandler(handler)
-        logging.getLogger().setLevel(before)
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+        root.removeHandler(handler)
+        root.setLevel(before)
 
 
 def leave_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,42 @@
-"""Shared test set-up: array shapes in signatures are checked at run time."""
+"""Shared test set-up: checked shapes, kept programs, the tiers of the tests and their time."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.shapes import check_each_kind_of_call
+from tests.tiers import is_slow
+
+pytest_plugins = ["tests.processor_time"]
+
 # Before any module of ours is imported, so that every annotated shape is checked while testing.
+check_each_kind_of_call()
 install_import_hook(["lens", "encoders"], "beartype.beartype")
 
 # Keras reads it once, whichever test imports it first; its default, TensorFlow, is not needed here.
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+# JAX reads both when it is imported. Processes of a run, and later runs, share what one compiled;
+# XLA's programs are of the machine.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / f"programs-{platform.node()}")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what ``make test-fast`` leaves out."""
+    for item in items:
+        if item.get_closest_marker("calibration") or is_slow(item.path.relative_to(ROOT)):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,7 @@ import importlib
 import os
 import re
 import shlex
-import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -87,20 +85,22 @@ def runs(page: Path) -> bool:
     return any(b.kind in ("bash", "python") and not b.reason for b in blocks(page))
 
 
-def run_page(page: Path, folder: Path, cache: Path) -> None:
+def environment(commands: Path) -> dict[str, str]:
+    """Of what pages run, with the commands of a folder first."""
+    return os.environ | {
+        "PYTHONPATH": str(ROOT), "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }  # fmt: skip
+
+
+def run_page(page: Path, folder: Path, commands: Path) -> None:
     """Runs a page's blocks in `folder`; an error names the block and what it printed.
 
     Args:
         page: to run.
         folder: an empty one.
-        cache: of compiled programs, which pages may share.
+        commands: a folder with ``python`` and ``radiomic-lens`` (`tests.warm`).
     """
-    commands = folder.parent / "commands"
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT), "PATH": f"{_commands(commands)}{os.pathsep}{os.environ['PATH']}",
-        "JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONDONTWRITEBYTECODE": "1",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }  # fmt: skip
     said = ""
     for block in blocks(page):
         if block.printed:
@@ -110,11 +110,11 @@ def run_page(page: Path, folder: Path, cache: Path) -> None:
             (folder / block.title).write_text(block.text, encoding="utf-8")
         elif block.kind in ("bash", "python") and not block.reason:
             words = ["bash", "-euo", "pipefail", "-c"] if block.kind == "bash" else [
-                sys.executable, "-c"
+                str(commands / "python"), "-c"
             ]  # fmt: skip
             done = subprocess.run(
-                [*words, block.text], cwd=folder, env=environment, capture_output=True, text=True,
-                check=False,
+                [*words, block.text], cwd=folder, env=environment(commands), capture_output=True,
+                text=True, check=False,
             )  # fmt: skip
             said = done.stdout + done.stderr
             assert not done.returncode, f"{block.place}: exit {done.returncode}\n{said}"
@@ -123,17 +123,6 @@ def run_page(page: Path, folder: Path, cache: Path) -> None:
 def lines(text: str) -> list[str]:
     """The lines without their numbers, spaces made one."""
     return [re.sub(r"\s+", " ", NUMBER.sub("#", line)).strip() for line in text.splitlines()]
-
-
-def _commands(folder: Path) -> Path:
-    """A folder with ``python`` and ``radiomic-lens``, as an environment has them."""
-    folder.mkdir(exist_ok=True)
-    start = {"python": "", "radiomic-lens": " -m experiments.common.commands"}
-    for name, arguments in start.items():
-        file = folder / name
-        file.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)}{arguments} "$@"\n')
-        file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    return folder
 
 
 def problems(block: Block) -> Iterator[str]:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.documents import PAGES, ROOT, Block, blocks, problems, run_page, runs, wrong_usage
+from tests.documents import (
+    PAGES,
+    ROOT,
+    Block,
+    blocks,
+    environment,
+    problems,
+    run_page,
+    runs,
+    wrong_usage,
+)
+from tests.warm import warm_python
 
 COMMAND = re.compile(
     r"(?m)^\s*(\$ |make [a-z]|pip install|(\.venv/bin/)?python -m|radiomic-lens |git clone|export )"
@@ -25,17 +37,20 @@ def name(page: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with ``python`` and ``radiomic-lens``, as an environment has them."""
+    folder = tmp_path_factory.mktemp("commands")
+    with warm_python(folder, environment(folder)):
+        yield folder
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)], ids=name)
 def test_the_blocks_of_a_page_run_from_top_to_bottom(
-    page: Path, tmp_path: Path, cache: Path
+    page: Path, tmp_path: Path, commands: Path
 ) -> None:
     folder = tmp_path / "scratch"
     folder.mkdir()
-    run_page(page, folder, cache)
+    run_page(page, folder, commands)
     if page.name == "README.md":
         verdicts = pd.read_csv(folder / "verdicts.csv").set_index("column")["verdict"]
         assert verdicts["t2.gland.original_glcm_Idm"] == "lost", "the trait that fine-tuning lost"

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from sklearn.preprocessing import SplineTransformer
 
 from lens.settings import Scores
 from lens.verdicts.estimates import Estimate, delta_r2, r2_score
@@ -181,6 +180,9 @@ def _curve(values: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     places = np.unique(np.quantile(filled[fitted], np.linspace(0, 1, KNOTS)))
     if len(np.unique(known)) < _CURVED_FROM or len(places) < KNOTS:
         return column
+    # Slow to import, and most runs adjust for nothing.
+    from sklearn.preprocessing import SplineTransformer
+
     knots: Any = places[:, None]
     spline = SplineTransformer(degree=3, knots=knots, extrapolation="linear", include_bias=False)
     return np.asarray(spline.fit(column[fitted]).transform(column))

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from scipy import stats
-from sklearn.isotonic import IsotonicRegression
 
 from lens.scratch import release
 from lens.settings import Rules
@@ -148,6 +147,9 @@ def power_curve(planted: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     erased = planted[(planted["kind"] == "erased") & (planted["loss"] > 0)].sort_values("loss")
     if erased.empty:
         return np.zeros(0), np.zeros(0)
+    # Slow to import, and the doctor's short form plants nothing.
+    from sklearn.isotonic import IsotonicRegression
+
     power = IsotonicRegression().fit_transform(erased["loss"], erased["expected"])
     loss = np.linspace(0.0, float(erased["loss"].max()), 1001)
     return loss, np.interp(loss, np.r_[0.0, erased["loss"]], np.r_[0.0, power])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.command_line import environment_of_a_user
 
 JOB = """
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ def start(folder: Path, *flags: str, **environment: str) -> subprocess.Completed
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ
+        env=environment_of_a_user()
         | {"XDG_CACHE_HOME": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         | environment,
     )

@@ -18,6 +18,7 @@ import pytest
 from benchmarks import faults
 from experiments.common.failures import explain
 from lens.errors import InputError
+from tests.command_line import environment_of_a_user
 
 JOB = """
 import os, resource, sys, time
@@ -85,7 +86,9 @@ def test_a_module_of_ours_that_is_gone_is_a_fault(tmp_path: Path, monkeypatch: A
 def start(out: Path, what: str = "write", **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", JOB, "--out", str(out), "--what", what]
     options["env"] = (
-        os.environ | {"XDG_CACHE_HOME": str(out.parent / "cache")} | options.pop("env", {})
+        environment_of_a_user()
+        | {"XDG_CACHE_HOME": str(out.parent / "cache")}
+        | options.pop("env", {})
     )
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
@@ -209,7 +212,7 @@ def test_a_signal_ends_a_job_at_once_and_nothing_half_done_stays(
     command = [sys.executable, "-c", JOB, "--out", str(tmp_path / "run"), "--what", "wait"]
     job = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding,
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+        env=environment_of_a_user() | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
     )  # fmt: skip
     assert job.stdout is not None
     assert job.stdout.readline() == "ready\n"

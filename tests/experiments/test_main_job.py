@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.command_line import ended
 from tests.planted import Planted, plant
 
 SMALL = (
@@ -30,14 +29,9 @@ SMALL = (
 )
 
 
-def run(*arguments: object, module: str = "experiments.sweep") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"TQDM_DISABLE": "1"},
-    )
+def run(*arguments: object, module: str = "experiments.sweep") -> CompletedProcess[str]:
+    """In this process; that a process of its own does the same is seen in `test_failures`."""
+    return ended(module, *arguments)
 
 
 @pytest.fixture(scope="module")

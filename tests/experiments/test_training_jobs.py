@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import struct
 import subprocess
@@ -29,6 +28,7 @@ from experiments.finetune import job as finetune_job
 from experiments.main_job.images import cohort_split
 from lens.cohort import read_case, read_manifest, stack, stack_mask, write_phantoms
 from lens.errors import InputError
+from tests.command_line import ended
 
 SHAPE, SPACING = (16, 24, 24), (2.0, 2.0, 3.0)
 
@@ -67,32 +67,24 @@ def command(job: str, manifest: Path, shared: Path, out: Path) -> list[str]:
         "finetune": ["--task", "regression", "--label", "volume_ml", "--channels", "t2"],
     }
     return [
-        sys.executable, "-m", f"experiments.{job}", "--cohort", str(manifest), "--out", str(out),
+        f"experiments.{job}", "--cohort", str(manifest), "--out", str(out),
         "--init", str(shared / "encoder"), "--cache", str(shared / "volumes"),
         "--shape", *map(str, SHAPE), "--spacing", *map(str, SPACING), "--epochs", "16",
         "--batch", "4", "--checkpoint-steps", "3", *own[job],
     ]  # fmt: skip
 
 
-def environment(shared: Path) -> dict[str, str]:
-    """With programs compiled once for all processes."""
-    return os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(shared / "programs"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "TQDM_DISABLE": "1",
-    }
-
-
-def run(words: list[str], shared: Path) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, env=environment(shared))
+def run(words: list[str]) -> None:
+    done = ended(*words)
     # One patient is set aside.
     assert done.returncode == 3, done.stderr
     assert "1 patient(s) set aside" in done.stderr
 
 
-def kill_in_the_middle(words: list[str], shared: Path, folder: Path) -> None:
+def kill_in_the_middle(words: list[str], folder: Path) -> None:
+    """In a process of its own."""
     process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(shared)
+        [sys.executable, "-m", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     history = folder / "history.csv"
     deadline = time.monotonic() + 300
@@ -122,14 +114,14 @@ def scalars(folder: Path, tag: str) -> dict[int, float]:
 @pytest.mark.parametrize("job", ["pretrain", "finetune"])
 def test_killed_and_run_again_gives_the_same_curve(job, manifest, shared, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    run(command(job, manifest, shared, whole), shared)
-    kill_in_the_middle(command(job, manifest, shared, cut), shared, cut / "seed-0")
+    run(command(job, manifest, shared, whole))
+    kill_in_the_middle(command(job, manifest, shared, cut), cut / "seed-0")
     saved = [
         int(path.name) for path in (cut / "seed-0/checkpoints").iterdir() if path.name.isdigit()
     ]
     assert saved
     assert 0 < max(saved) < 32
-    run(command(job, manifest, shared, cut), shared)
+    run(command(job, manifest, shared, cut))
     for name in ("history.csv", "metrics.json"):
         assert (cut / "seed-0" / name).read_text() == (whole / "seed-0" / name).read_text()
     for name in ("encoder", "encoder-last"):

@@ -13,15 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from lens.probes import training
 from lens.probes.devices import choose_stack
 from lens.probes.grid_warnings import grid_warnings
-from lens.probes.halving import halve, rounds
+from lens.probes.halving import Winner, halve, rounds
 from lens.probes.mlp import init
 from lens.probes.scaling import fit_standardise
-from lens.probes.sweep import sweep
+from lens.probes.sweep import Sweep, sweep
 from lens.probes.training import Data, advance, minibatches, start, to_points
 from lens.settings import PAPER_L1_GRID, Mode, SweepConfig
 
@@ -34,6 +33,17 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return planted()
 
 
+@pytest.fixture(scope="module")
+def swept(data) -> Sweep:
+    """Of `SMALL`, one MLP after the other."""
+    return sweep(*data, SMALL)
+
+
+@pytest.fixture(scope="module")
+def halved(data) -> Winner:
+    return halve(standardised(data), SMALL, seed=0)
+
+
 def planted() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 10)).astype(np.float32)
@@ -43,6 +53,8 @@ def planted() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def torch_losses(data, config: SweepConfig, seed: int, l1: float, l2: float) -> tuple[float, float]:
     """Final train and validation loss of the same training as a plain PyTorch loop."""
+    import torch  # here, for processes that other tests start import this file
+
     x, r, x_val, r_val = data
     mean, std = fit_standardise(x) if config.mode == "default" else (np.float32(0), np.float32(1))
     x, r, x_val, r_val = (
@@ -93,8 +105,8 @@ def test_every_pair_ends_where_a_pytorch_loop_ends(data, mode) -> None:
 
 
 @pytest.mark.parametrize("stack", [2, 3, 4])
-def test_stacks_change_nothing(data, stack: int) -> None:
-    one = sweep(*data, SMALL).table
+def test_stacks_change_nothing(data, swept: Sweep, stack: int) -> None:
+    one = swept.table
     several = sweep(*data, SweepConfig(**{**vars(SMALL), "stack": stack})).table
     np.testing.assert_allclose(several["val_loss"], one["val_loss"], rtol=1e-5)
     assert (several["selected"] == one["selected"]).all()
@@ -141,13 +153,13 @@ def test_reports_every_finished_epoch(data) -> None:
     assert sum(counts) == 4 * SMALL.epochs
 
 
-def test_devices_change_nothing(data) -> None:
+def test_devices_change_nothing(swept: Sweep, halved: Winner) -> None:
     """Eight simulated devices, each with its share of the grid, in a process of its own."""
     script = """
 import json, jax
 import numpy as np
 from lens.probes.halving import halve
-from lens.probes.sweep import sweep
+from lens.probes.sweep import Sweep, sweep
 from lens.settings import SweepConfig
 from tests.probes.test_sweep import SMALL, planted, standardised
 found = sweep(*planted(), SMALL)
@@ -163,8 +175,8 @@ print(json.dumps([jax.device_count(), found.table["val_loss"].tolist(), halved.w
     devices, losses, w = json.loads(out.stdout)
     assert devices == 8
     # one MLP per device is the same program as one MLP on one device.
-    np.testing.assert_allclose(losses, sweep(*data, SMALL).table["val_loss"], rtol=1e-6)
-    np.testing.assert_allclose(w, halve(standardised(data), SMALL, seed=0).w, atol=1e-6)
+    np.testing.assert_allclose(losses, swept.table["val_loss"], rtol=1e-6)
+    np.testing.assert_allclose(w, halved.w, atol=1e-6)
 
 
 def test_processes_share_the_grid_and_each_gets_all(data) -> None:
@@ -172,7 +184,7 @@ def test_processes_share_the_grid_and_each_gets_all(data) -> None:
     script = """
 import json, sys, jax
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
-from lens.probes.sweep import sweep
+from lens.probes.sweep import Sweep, sweep
 from lens.settings import SweepConfig
 from tests.probes.test_sweep import ODD, planted
 found = sweep(*planted(), ODD)
@@ -295,21 +307,21 @@ def test_halving_goes_on_from_where_a_pair_was(data) -> None:
 
 
 @pytest.mark.parametrize("stack", [2, 3])
-def test_stacks_do_not_change_the_halving(data, stack: int) -> None:
-    one = halve(standardised(data), SMALL, seed=0)
+def test_stacks_do_not_change_the_halving(data, halved: Winner, stack: int) -> None:
+    one = halved
     several = halve(standardised(data), SweepConfig(**{**vars(SMALL), "stack": stack}), seed=0)
     np.testing.assert_allclose(several.w, one.w, atol=1e-5)
     assert (several.table["epochs"] == one.table["epochs"]).all()
 
 
-def test_fill_rows_do_not_choose(data) -> None:
+def test_fill_rows_do_not_choose(data, halved: Winner) -> None:
     plain = standardised(data)
     filled = plain._replace(
         x_val=jnp.concatenate([plain.x_val, 100 + plain.x_val]),
         r_val=jnp.concatenate([plain.r_val, -plain.r_val]),
         val_weight=jnp.asarray(np.repeat([1.0, 0.0], len(plain.x_val)), jnp.float32),
     )
-    one, other = (halve(v, SMALL, seed=0).table for v in (plain, filled))
+    one, other = halved.table, halve(filled, SMALL, seed=0).table
     np.testing.assert_allclose(other["val_loss"], one["val_loss"], rtol=1e-5)
 
 

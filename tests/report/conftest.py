@@ -11,12 +11,16 @@ import pytest
 
 from lens.comparison import compare
 from tests.planted import plant
+from tests.shared_folders import made_once
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all tests, to be left as it is."""
-    folder = tmp_path_factory.mktemp("report")
+    return made_once(tmp_path_factory, "finished-run", _run) / "run"
+
+
+def _run(folder: Path) -> None:
     planted = plant(n=120, d=12)
     paths = planted.write(folder)
     ft = {"cls": paths["ft"], "same": (planted.ids, 2 * planted.pre)}
@@ -24,7 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = compare(
         paths["pre"], ft, paths["radiomics"], progress=False, flips=200, bootstraps=50, **options
     )
-    return result.save(folder / "run")
+    result.save(folder / "run")
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Alarms, power and coverage of the verdicts in planted cohorts: ``benchmarks.calibration``, small.
 
 Few cohorts can only show gross faults; the limits are those that a rate of 5% breaks in one case of
-a thousand. The benchmark has the same rows with hundreds of cohorts.
+a thousand. The benchmark has the same rows with hundreds of cohorts. What draws many cohorts is run
+by ``make calibration``; ``make test`` keeps the quickest alarm, a loss that must be called, and the
+population's own numbers.
 """
 
 from __future__ import annotations
@@ -62,9 +64,9 @@ def nulls(family: Family, size: Size, scores: str = "normal") -> dict[str, int]:
 @pytest.mark.parametrize(
     ("family", "size"),
     [
-        (SKEWED, SIZE),
-        (OUTLYING, SIZE),
-        (FOUR_STUDIES, replace(SIZE, n=60)),
+        pytest.param(SKEWED, SIZE, marks=pytest.mark.calibration),
+        pytest.param(OUTLYING, SIZE, marks=pytest.mark.calibration),
+        pytest.param(FOUR_STUDIES, replace(SIZE, n=60), marks=pytest.mark.calibration),
         (SMALL[1], Size(n=60, d=256, k=48)),
     ],
     ids=lambda each: getattr(each, "name", ""),
@@ -78,6 +80,7 @@ def in_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Solution, "left_out", lambda self, groups=None: self.residual)
 
 
+@pytest.mark.calibration
 @pytest.mark.parametrize("family", [OUTLYING, SKEWED], ids=lambda each: each.name)
 def test_in_sample_residuals_of_raw_values_raise_alarms(
     family: Family, monkeypatch: pytest.MonkeyPatch
@@ -108,6 +111,7 @@ def test_in_sample_residuals_of_raw_values_raise_alarms(
     assert cohorts_with_an_alarm("raw") > allowed(count)
 
 
+@pytest.mark.calibration
 def test_changes_that_take_nothing_away_give_no_call() -> None:
     """Whitening among them, with more patients than channels (`benchmarks` has other sizes)."""
     cohort = draw(GAUSSIAN, Size(n=720, d=300, k=48), 1)
@@ -134,6 +138,7 @@ def test_the_population_reads_the_same_after_a_harmless_change() -> None:
     np.testing.assert_allclose(found, expected, atol=0.03)
 
 
+@pytest.mark.calibration
 def test_untouched_near_copies_are_not_called_with_their_medoid() -> None:
     size = Size(n=400, d=96, k=60)
     drawn = draw_clusters(size, 0)
@@ -156,6 +161,7 @@ def test_large_losses_are_called_and_nothing_else() -> None:
     assert alarms(table[table["factor"] >= 3])["calls"] <= allowed(4)
 
 
+@pytest.mark.calibration
 @pytest.mark.parametrize("family", [SKEWED, OUTLYING], ids=lambda family: family.name)
 def test_intervals_cover_a_change_that_is_not_zero(family: Family) -> None:
     size, kept = Size(n=120, d=64, k=24), np.r_[0.0, 0.4, 0.7, np.ones(LATENTS - 3)]
@@ -167,6 +173,7 @@ def test_intervals_cover_a_change_that_is_not_zero(family: Family) -> None:
     assert 0.91 < by_feature[~touched].mean() < 0.99
 
 
+@pytest.mark.calibration
 def test_groups_that_changed_leave_the_others_uncalled() -> None:
     """Family-wise control over the groups of a task whose global test is sure of a change."""
     kept = np.r_[0.0, 0.0, 0.3, np.ones(LATENTS - 3)]

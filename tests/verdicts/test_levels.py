@@ -76,6 +76,7 @@ def test_many_small_losses_make_a_loss_of_the_group(weak: Judged) -> None:
     assert (weak.levels["p_group"] >= weak.levels["p_group"][0]).all()
 
 
+@pytest.mark.calibration
 def test_groups_and_task_keep_their_level_beside_a_group_that_changed() -> None:
     """Family-wise: untouched groups, next to a real change and in a cohort without any."""
     alarms = {"beside": 0, "rest": 0, "task": 0}
