@@ -17,7 +17,7 @@ from encoders.architectures import ADAPTER, architecture, shows
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from encoders.convnext_weights import convert as convert_convnext
 from encoders.convnext_weights import recognises as is_convnext
-from encoders.encoder import Encoder
+from encoders.encoder import Encoder, EncoderConfig
 from encoders.state_dicts import Match
 from encoders.vit import ViT, ViTConfig
 from encoders.vit_weights import convert as convert_vit
@@ -95,7 +95,16 @@ def from_description(description: Mapping[str, Any]) -> Encoder:
         key: tuple(value) if isinstance(value, list) else value
         for key, value in description["config"].items()
     }
-    config = family.config(**fields)
+    return unfilled(family.config(**fields))
+
+
+def unfilled(config: EncoderConfig) -> Encoder:
+    """An encoder of a known family with shapes in place of parameters: to be filled.
+
+    Args:
+        config: what it is built from.
+    """
+    family = next(each for each in FAMILIES.values() if type(config) is each.config)
     return nnx.eval_shape(lambda: family.encoder(config, rngs=nnx.Rngs(0)))
 
 

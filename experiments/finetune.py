@@ -7,6 +7,7 @@ python -m experiments.finetune --cohort cohort.csv --task classification --label
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +18,9 @@ import tyro
 from encoders.settings import HeadSettings, Task, Tokens
 from experiments.common.check_first import check_regions
 from experiments.common.cli import DONE, alone, list_set_aside, run
+from experiments.common.flags import as_flag
 from experiments.common.training_flags import TrainingConfig
+from lens.errors import InputError
 from lens.lock import of_folder
 from lens.settings import flat
 
@@ -54,6 +57,12 @@ class Config(TrainingConfig):
     regression: t2."""
     freeze: bool = False
     """Train the head alone (a linear probe of the encoder)."""
+    lora: int | None = None
+    """Rank of low-rank updates (LoRA) that are trained in place of the encoder, with the head: of
+    the pointwise layers of a ConvNeXt V2, or the attention and perceptron of a ViT. They are part
+    of the encoder that is written."""
+    lora_alpha: float | None = None
+    """Strength of the updates, which are multiplied by LORA_ALPHA / LORA; the rank if not given."""
     layer_decay: float = 1.0
     """Factor of the rate from each block to the one before it."""
     tokens: Tokens | None = None
@@ -74,6 +83,20 @@ class Config(TrainingConfig):
         """``REGION=VALUES``: mask values that make regions, that of a segmentation among them."""
         own = (self.label,) if self.task == "segmentation" and "=" in self.label else ()
         return (*own, *self.mask_labels)
+
+    def settings(self, seed: int, augmentation: Mapping[str, float] | None = None) -> Any:
+        """The settings of a seed's training (`OptimiserFlags.settings`)."""
+        return self.training.settings(
+            seed, augmentation, freeze=self.freeze, lora=self.lora, lora_alpha=self.lora_alpha,
+            layer_decay=self.layer_decay,
+        )  # fmt: skip
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """What of the encoder is trained, as is written down."""
+        alpha = self.settings(self.run.seed).alpha
+        updates = None if self.lora is None else {"rank": self.lora, "alpha": alpha}
+        return {"frozen": self.freeze, "lora": updates}
 
     def shown(self, cohort: Cohort) -> tuple[str, ...]:
         """Channels of the encoder, empty text for one that is zeros."""
@@ -124,7 +147,7 @@ def _check(config: Config, names: Names) -> Checked:
     from experiments.common.training_data import cohort_split_of
 
     masks = config.task == "segmentation"
-    config.training.settings(config.run.seed, freeze=config.freeze, layer_decay=config.layer_decay)
+    config.settings(config.run.seed)
     checked = check_training(config, None if masks else config.label, names)
     check_channels(
         config.channels or config.channels_of(checked.cohort), checked.cohort, "--channels"
@@ -134,7 +157,24 @@ def _check(config: Config, names: Names) -> Checked:
     else:
         split = cohort_split_of(checked.cohort, config.run.seed)
         check_classes(config.task, config.label, checked.cohort, split)
-    return checked
+    return checked._replace(trained=_count_trained(config, checked))
+
+
+def _count_trained(config: Config, checked: Checked) -> int:
+    """Numbers that are trained besides the head.
+
+    Raises:
+        InputError: the encoder cannot have low-rank updates of this rank.
+    """
+    from encoders.families import unfilled
+    from encoders.lora import added, problem
+
+    if config.lora is None:
+        return 0 if config.freeze else checked.trained
+    encoder = unfilled(checked.header.config)
+    if found := problem(encoder, config.lora):
+        raise InputError(as_flag(found))
+    return added(encoder, config.lora)
 
 
 def _one(
@@ -165,9 +205,7 @@ def _one(
             task=config.task,
             train_rows=data.rows("train"),
             val_rows=data.rows("val"),
-            settings=config.training.settings(
-                seed, augmentation, freeze=config.freeze, layer_decay=config.layer_decay
-            ),
+            settings=config.settings(seed, augmentation),
             head=config.head,
             tracking=tracking,
         )
@@ -197,8 +235,8 @@ def _write(
 
     facts = {
         "origin": "fine-tuned", **origin, "task": config.task, "label": config.label,
-        "control": config.control,
-        "frozen": config.freeze, "seed": metrics["seed"], "best_epoch": metrics["best_epoch"],
+        "control": config.control, **config.trained,
+        "seed": metrics["seed"], "best_epoch": metrics["best_epoch"],
     }  # fmt: skip
     best, last = encoders
     save(folder / "encoder", best, facts)
@@ -266,7 +304,7 @@ def _summarise(config: Config, results: dict[int, dict[str, Any]], names: Names)
         "task": config.task,
         "label": config.label,
         "control": config.control,
-        "frozen": config.freeze,
+        **config.trained,
         "init": names.setting(config.start.init),
         "over_seeds": over_seeds,
         "seeds": results,

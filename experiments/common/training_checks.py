@@ -31,8 +31,8 @@ from lens.errors import InputError
 MASK = 1
 """Bytes of a voxel of a mask."""
 
-KEPT = 3
-"""Copies of the weights in a training checkpoint: themselves and AdamW's two moments."""
+MOMENTS = 2
+"""Numbers that AdamW keeps of each that is trained."""
 
 
 class Checked(NamedTuple):
@@ -42,11 +42,13 @@ class Checked(NamedTuple):
         cohort: as the manifest tells.
         rows: cases of the train, val and test part that have the label.
         header: of the encoder to start from.
+        trained: numbers that are trained besides a head or decoder; the encoder's own, if all.
     """
 
     cohort: Cohort
     rows: dict[str, int]
     header: Header
+    trained: int
 
 
 def check_training(
@@ -77,7 +79,7 @@ def check_training(
     rows = {name: parts.count(name) for name in ("train", "val", "test")}
     if rows["train"] < 2:
         raise InputError(f"{cohort.path}: fewer than 2 patients to train on")
-    return Checked(cohort, rows, header)
+    return Checked(cohort, rows, header, header.values)
 
 
 def _header(config: TrainingConfig, channels: int) -> Header:
@@ -100,14 +102,12 @@ def _header(config: TrainingConfig, channels: int) -> Header:
 
 
 def _named(config: TrainingConfig, channels: int) -> Header:
-    from flax import nnx
-
-    from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
+    from encoders.convnext import ConvNeXtV2Config
     from encoders.encoder import parameters
+    from encoders.families import unfilled
 
     layout = ConvNeXtV2Config.named(config.start.size, in_channels=channels)
-    encoder = nnx.eval_shape(lambda: ConvNeXtV2(layout, rngs=nnx.Rngs(0)))
-    shapes = [parameter.shape for parameter in parameters(encoder).values()]
+    shapes = [parameter.shape for parameter in parameters(unfilled(layout)).values()]
     return Header(layout, sum(prod(shape) for shape in shapes))
 
 
@@ -133,19 +133,19 @@ def training_outlook(config: TrainingConfig, checked: Checked) -> Outlook:
     steps += [_seed_step(config, checked, seed, record) for seed in config.run.each]
     batch = min(config.training.batch, checked.rows["train"])
     channels = prod(config.images.shape) * len(config.channels_of(checked.cohort)) * FLOAT
-    weights = checked.header.values * FLOAT
+    kept = checked.header.values + (1 + MOMENTS) * checked.trained
     parts = ", ".join(f"{count} {name}" for name, count in checked.rows.items())
     return Outlook(
         steps=steps,
         sizes=[
             f"{several(cases, 'case')} ({parts}), volumes of {config.images.shape} voxels, "
             f"an encoder of {checked.header.values / 1e6:.1f} million weights and "
-            f"{checked.header.config.features} dimensions"
+            f"{checked.header.config.features} dimensions{_part_trained(checked)}"
         ],
         out=out,
         time=[f"seeds: {UNKNOWN}"],
         memory=[
-            f"weights and optimiser {amount(weights * (KEPT + 1))}, a batch "
+            f"weights and optimiser {amount(kept * FLOAT)}, a batch "
             f"{amount(batch * channels)}; what the encoder keeps of a batch comes on top, not known"
         ],
         disk=_disk(config, checked, cases - cached),
@@ -172,11 +172,20 @@ def _disk(config: TrainingConfig, checked: Checked, cases: int) -> dict[str, flo
     """Bytes on disk of the volumes of so many cases, and of what the seeds keep."""
     cohort = checked.cohort
     volume = prod(config.images.shape) * (len(cohort.modalities) * FLOAT + len(cohort.rois) * MASK)
-    weights = checked.header.values * FLOAT
+    weights = checked.header.values
+    # Two encoders, and two checkpoints while the new one is written.
+    kept = (2 * weights + 2 * (weights + MOMENTS * checked.trained)) * FLOAT
     return {
         "volumes": float(cases * volume),
-        "encoders and checkpoints": float(len(config.run.each) * weights * (2 + 2 * KEPT)),
+        "encoders and checkpoints": float(len(config.run.each) * kept),
     }
+
+
+def _part_trained(checked: Checked) -> str:
+    """How much is trained of an encoder of which not all is."""
+    if checked.trained == checked.header.values:
+        return ""
+    return f", of which {checked.trained:,} numbers are trained besides the head"
 
 
 def _seed_step(config: TrainingConfig, checked: Checked, seed: int, record: Rehearsal) -> Step:

@@ -257,6 +257,11 @@ def test_trainings_say_how_far_they_are(phantoms, tmp_path, capsys, job_name) ->
     (tmp_path / "run/seed-1/checkpoints/4").mkdir(parents=True)
     again = dry(module.Config, module.job, words, tmp_path, capsys)
     assert "goes on from step 4" in again["seed 1"]
+    assert "are trained besides" not in told["all"]
+    if job_name == "finetune":
+        lora = dry(module.Config, module.job, [*words, "--lora", "2"], tmp_path, capsys)
+        # Two layers, 8 to 32 channels and back.
+        assert "of which 160 numbers are trained besides the head" in lora["all"]
 
 
 def test_doctor_counts_its_fits(tmp_path, capsys, monkeypatch) -> None:

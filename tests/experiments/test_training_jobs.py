@@ -20,7 +20,7 @@ from tensorboardX.proto import event_pb2
 
 import encoders
 from encoders.checkpoints import load_ours
-from encoders.encoder import encoder_hash
+from encoders.encoder import encoder_hash, parameters
 from encoders.volumes import CachedCohort
 from experiments.common.training_data import TrainingData
 from experiments.finetune import Config as FinetuneConfig
@@ -225,6 +225,7 @@ def test_seeds_and_control_are_recorded(manifest, shared, tmp_path):
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["control"] == "permuted-labels"
     assert metrics["frozen"] is True
+    assert metrics["lora"] is None
     scores = [metrics["seeds"][seed]["test"]["accuracy"] for seed in ("0", "1")]
     assert metrics["over_seeds"]["accuracy"]["mean"] == pytest.approx(np.mean(scores))
     assert metrics["over_seeds"]["accuracy"]["sd"] == pytest.approx(np.std(scores, ddof=1))
@@ -260,3 +261,22 @@ def test_what_cannot_be_trained_is_refused(manifest, shared, tmp_path, changes, 
     }  # fmt: skip
     with pytest.raises(InputError, match=message):
         finetune_job(flags(**{**settings, **changes}))
+
+
+def test_low_rank_updates_are_recorded_and_part_of_the_encoder(manifest, shared, tmp_path):
+    config = flags(
+        "--no-augment", cohort=manifest, out=tmp_path / "run", task="regression",
+        label="volume_ml", init=shared / "encoder", cache=shared / "volumes", shape=SHAPE,
+        spacing=SPACING, epochs=4, batch=4, lora=2,
+    )  # fmt: skip
+    assert finetune_job(config) == 3
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["lora"] == {"rank": 2, "alpha": 2.0}
+    before = parameters(encoders.load(shared / "encoder"))
+    tuned, facts = load_ours(tmp_path / "run/seed-0/encoder-last")
+    assert facts["lora"] == {"rank": 2, "alpha": 2.0}
+    assert facts["frozen"] is False
+    after = parameters(tuned)
+    assert list(after) == list(before)
+    moved = {name for name in after if np.any(after[name][...] != before[name][...])}
+    assert moved == {"blocks.0.0.expand.kernel", "blocks.0.0.project.kernel"}
