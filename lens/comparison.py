@@ -29,10 +29,12 @@ from lens.report.results import Results, Scope, TaskTables
 from lens.report.writing import (
     write_diagnosis,
     write_patients,
+    write_rest,
     write_shift,
     write_study,
     write_sweep,
 )
+from lens.rest.table import Rest
 from lens.salt import read_salt
 from lens.settings import DEFAULTS, DoctorForm, Settings, changed, doctor_form, flat
 from lens.study.identical import check_different
@@ -53,6 +55,7 @@ class TaskResult:
         encoding: variance of the embeddings that each group of features explains.
         similarity: the two embeddings as a whole.
         patients: held-out predictions of single patients.
+        rest: what of the change the features tell, and who moved without them.
     """
 
     shift: Shift
@@ -60,6 +63,7 @@ class TaskResult:
     encoding: pd.DataFrame
     similarity: pd.DataFrame
     patients: Patients
+    rest: Rest
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class Comparison:
             write_table(result.similarity, folder / task / "similarity.csv")
             write_table(result.encoding, folder / task / "encoding.csv")
             write_patients(folder / task, result.patients)
+            write_rest(folder / task, result.rest)
         if self.doctor is not None:
             write_diagnosis(folder / "doctor", self.doctor, {"notes": self.study.notes})
         write_failures(self.study.set_aside, folder / "failures.csv")
@@ -367,6 +372,8 @@ def _compare(
     lap("cross-validation")
     encoding = stages.encode(study, settings, bar=bar)
     lap("encoding")
+    rest = stages.rest_of_change(study, settings, bar=bar)
+    lap("rest")
     diagnosis = None
     if form != "off":
         diagnosis = stages.diagnose(study, tables, settings, form, bar=bar)
@@ -378,6 +385,8 @@ def _compare(
             study, frozen, task, verdicts[task], settings, scratch=scratch
         )
         levels = verdicts[task].levels
-        tasks[task] = TaskResult(result, levels, encoding[task], similarity, patients[task])
+        tasks[task] = TaskResult(
+            result, levels, encoding[task], similarity, patients[task], rest[task]
+        )
         lap(f"shift {task}")
     return Comparison(study, settings, trained, tasks, context, diagnosis, seconds)

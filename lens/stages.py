@@ -24,6 +24,7 @@ from lens.probes.mlp import Projection
 from lens.probes.scaling import MinMax, fit_min_max, scale
 from lens.probes.sweep import Sweep, sweep
 from lens.progress import Bar, silent
+from lens.rest import table as rests
 from lens.scratch import IN_MEMORY, Scratch
 from lens.settings import DoctorForm, Scores, Settings, default_width
 from lens.study.embedding_checks import repeated_notes
@@ -229,6 +230,23 @@ def encode(study: Study, settings: Settings, *, bar: Bar = silent) -> dict[str, 
             study.x_pre, study.x_ft, study.r, study.features, _patients(study), folds,
             on_fit=advance,
         )  # fmt: skip
+
+
+def rest_of_change(study: Study, settings: Settings, *, bar: Bar = silent) -> dict[str, rests.Rest]:
+    """What of the embeddings' change the features tell and who moved without them, by task.
+
+    On the first repeat of the folds.
+    """
+    folds, found = first_repeat(study_folds(study, settings)), {}
+    cohort = rests.Cohort(
+        study.observed(), study.features, study.ids, folds,
+        settings.scores, settings.rules.flips, settings.seed,
+    )  # fmt: skip
+    with bar(len(study.x_ft) * len(folds), "rest", "fold") as advance:
+        for task, x in study.x_ft.items():
+            again = study.retrained.get(task, ())
+            found[task] = rests.rest(study.x_pre, x, cohort, again=again, on_fold=advance)
+    return found
 
 
 def by_layer(

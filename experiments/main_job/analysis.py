@@ -26,6 +26,7 @@ from lens.report.writing import (
     read_projection,
     write_diagnosis,
     write_patients,
+    write_rest,
     write_shift,
     write_study,
     write_sweep,
@@ -44,11 +45,13 @@ VERDICT_FILES = ("verdicts.parquet", "levels.csv")
 
 PATIENT_FILES = ("patients.parquet", "moved.parquet")
 
+REST_FILES = ("rest.csv", "rest_patients.parquet")
+
 LAYER_FILES = ("layers.csv", "layers.parquet")
 
 PROJECTION = "projection.npz"
 
-FIRST_STAGES = ("sweep", "cross-validation", "encoding")
+FIRST_STAGES = ("sweep", "cross-validation", "encoding", "rest")
 
 SPLIT_FILES = (
     "features.parquet", "groups.csv", "modalities.csv", "decoders.npz", "similarity.csv",
@@ -265,7 +268,7 @@ class PartStages:
     def each(self) -> Iterator[Stage]:
         """The stages in order."""
         here, study, run = self.part.folder, self.study, self.record.folder
-        sweep, folds, encoding = (self.part.stage_name(name, run) for name in FIRST_STAGES)
+        sweep, folds, encoding, rest = (self.part.stage_name(name, run) for name in FIRST_STAGES)
         first = [study.ids, study.features, study.split, study.x_pre, study.r, self.settings]
         outputs = [here / "sweep.parquet", here / PROJECTION]
         yield Stage(sweep, (), lambda: first, outputs, self._sweep)
@@ -275,6 +278,8 @@ class PartStages:
         yield Stage(folds, (), lambda: [every, beyond], outputs, self._cross_validate)
         outputs = self._of_tasks("encoding.csv")
         yield Stage(encoding, (), lambda: every, outputs, self._encode)
+        outputs = self._of_tasks(*REST_FILES)
+        yield Stage(rest, (), lambda: [every, study.retrained], outputs, self._rest)
         if self.part.layers:
             yield self._by_layer(self.part.stage_name("layers", run), every)
         if doctor_form(self.doctor) != "off":
@@ -312,6 +317,10 @@ class PartStages:
     def _encode(self) -> None:
         tables = stages.encode(self.study, self.settings, bar=tqdm_bar)
         self._write(tables, "encoding.csv")
+
+    def _rest(self) -> None:
+        for task, found in stages.rest_of_change(self.study, self.settings, bar=tqdm_bar).items():
+            write_rest(self.record.folder / task, found)
 
     def _by_layer(self, name: str, every: list[Any]) -> Stage:
         """What every layer tells of the features."""

@@ -10,7 +10,7 @@ def gcv_errors(
     values: Float[np.ndarray, " r"],
     power: Float[np.ndarray, "r k"],
     beyond: Float[np.ndarray, " k"],
-    n: int,
+    n: int | float,
     alphas: Float[np.ndarray, " a"],
 ) -> Float[np.ndarray, "a k"]:
     """Generalised cross-validation error of ridge regression at every penalty, for every target.
@@ -24,7 +24,7 @@ def gcv_errors(
             centred rows).
         power: squared components of the centred targets along their eigenvectors.
         beyond: squared length of the centred targets outside of these.
-        n: rows.
+        n: rows; fewer where targets are residuals of a fit that took some.
         alphas: penalties, as ``||y - Xb||^2 + alpha ||b||^2`` has them.
     """
     left = alphas[:, None] / (values + alphas[:, None])

@@ -167,7 +167,11 @@ def decompose_kernel(kernel: Float[np.ndarray, "n n"]) -> Spectrum:
 
 
 def solve(
-    spectrum: Spectrum, y: Float[np.ndarray, "n k"], alphas: Sequence[float] | None = None
+    spectrum: Spectrum,
+    y: Float[np.ndarray, "n k"],
+    alphas: Sequence[float] | None = None,
+    *,
+    spent: float = 0.0,
 ) -> Solution:
     """Ridge regression, each target with the penalty that generalised cross-validation prefers.
 
@@ -176,6 +180,8 @@ def solve(
         y: centred targets.
         alphas: penalties to choose from, in units of n; ties go to the larger. None takes
             `relative_penalties`.
+        spent: degrees of freedom that an earlier fit took from the targets, where these are its
+            residuals: rows that are no evidence any more.
     """
     u, s = spectrum
     n, squared = len(u), np.square(s)
@@ -184,7 +190,7 @@ def solve(
     beyond = np.maximum(np.einsum("nk,nk->k", y, y) - power.sum(axis=0), 0.0)
     grid = relative_penalties(spectrum) if alphas is None else n * np.asarray(alphas, np.float64)
     grid = np.sort(grid)[::-1]
-    alpha = grid[gcv_errors(squared, power, beyond, n, grid).argmin(axis=0)]
+    alpha = grid[gcv_errors(squared, power, beyond, n - spent, grid).argmin(axis=0)]
     components *= squared[:, None] / (squared[:, None] + alpha)
     return Solution(spectrum, y, alpha, components)
 

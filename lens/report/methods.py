@@ -184,6 +184,12 @@ def _around(results: Results) -> str:
         "groups of features by ridge regression, and the explained variance shared out by "
         "Shapley values."
     )
+    if results.tables("rest"):
+        said.append(
+            "What was new (gone) of an embedding was what ridge regression from the other one left "
+            "of it; the share of this that the features told was that of a second ridge regression "
+            "from what the same embedding left of the features, in held-out patients."
+        )
     form = doctor_form(config.get("doctor", "off"))
     if form == "full":
         said.append(

@@ -13,8 +13,10 @@ from markupsafe import Markup
 from lens.report.album import Album, NoPictureError
 from lens.report.patients_figure import patients_figure
 from lens.report.pictures import LOOKS, SLICES, Picture
+from lens.report.results import PATIENT_TABLES
 from lens.report.section import Need, Report, Section, Task
 from lens.report.words import label, modality_name
+from lens.rest.patients import FAR
 from lens.verdicts.patients import KINDS
 
 MOVED = 4
@@ -34,16 +36,22 @@ def render(report: Report) -> Markup:
     """The patients of every task: whose predictions moved most, then those of each feature."""
     gallery, looks = _Gallery(report.album), _looks(report)
     tasks = []
-    left = [task for task in report.tasks if len(task.tables.patients) or len(task.tables.moved)]
+    left = [
+        task
+        for task in report.tasks
+        if any(len(getattr(task.tables, name)) for name in PATIENT_TABLES)
+    ]
     for at, task in enumerate(left):
         gallery.share(len(left) - at)
-        moved, features = _moved(task, gallery), [*_features(task, gallery)]
+        moved, rest = _moved(task, gallery), _rest(task, gallery)
+        features = [*_features(task, gallery)]
         figure = patients_figure(task.tables.patients, features, gallery.pictures, looks)
         tasks.append(
             {
                 "name": task.name,
                 "scope": task.scope,
                 "moved": moved,
+                "rest": rest,
                 "features": features,
                 "figure": report.draw(figure, f"{task.name}-patients") if figure else None,
             }
@@ -127,6 +135,24 @@ def _moved(task: Task, gallery: _Gallery) -> dict[str, Any] | None:
         "count": len(table),
         "better": int(better.sum()),
         "features": int(table["n_features"].iloc[0]),
+    }
+
+
+def _rest(task: Task, gallery: _Gallery) -> dict[str, Any] | None:
+    """The patients who moved most without any radiomic reason; None where nothing is new."""
+    table, change = task.tables.rest_patients, task.tables.rest
+    if table.empty or change.empty:
+        return None
+    new = change[(change["side"] == "new") & (change["grouping"] == "all")].iloc[0]
+    if new["finding"] == "no change shown":
+        return None
+    return {
+        "cards": [row | gallery.card(row, task) for row in _records(table.head(MOVED))],
+        "by_study": "study_id" in table,
+        "median": float(table["unexplained"].median()),
+        "count": len(table),
+        "far": int((table["beyond"] > FAR).sum()),
+        "limit": FAR,
     }
 
 

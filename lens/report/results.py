@@ -47,6 +47,8 @@ TASK_FILES = {
     "encoding.csv": "variance of the embeddings explained by each group of features",
     "patients.parquet": "held-out predictions of single patients, for a few features",
     "moved.parquet": "how far the predictions of each patient moved",
+    "rest.csv": "what of the embedding's change the features tell",
+    "rest_patients.parquet": "how far each patient moved that the features do not tell",
     "layers.csv": "R2 and its change by layer and class of features",
     "layers.parquet": "R2 and its change by layer and feature",
     "exposure.csv": "patients whom fine-tuning saw",
@@ -94,6 +96,12 @@ COLUMNS = {
         "predicted_ft", "value_pre", "value_ft",
     ),
     "moved.parquet": ("patient_id", "n_features", "moved", "error_pre", "error_ft"),
+    "rest.csv": (
+        "side", "grouping", "group", "n_features", "share", "share_low", "share_high", "p_maxt",
+        "unique", "unique_low", "unique_high", "size", "size_low", "size_high", "floor",
+        "null_high", "finding",
+    ),
+    "rest_patients.parquet": ("patient_id", "moved", "unexplained", "beyond", "largest"),
     "layers.csv": (
         "layer", "depth", "group", "n_features", "width", "components", "r2_pre", "r2_ft",
         "delta_r2", "p_maxt", "step_r2", "p_step", "verdict", "r2_shuffled",
@@ -117,7 +125,11 @@ EDITS, SHEET = f"{edit_files.IN_RUN}/edits.csv", f"{edit_files.IN_RUN}/{edit_fil
 LISTS = ("failures.csv", "dropped.csv")
 """Tables of text that may be without rows."""
 
-PATIENT_TABLES = {"patients": "patients.parquet", "moved": "moved.parquet"}
+PATIENT_TABLES = {
+    "patients": "patients.parquet",
+    "moved": "moved.parquet",
+    "rest_patients": "rest_patients.parquet",
+}
 """Of single patients, by their field in `TaskTables`; without rows where nobody was held out."""
 
 REMEDY = "run the same command again"
@@ -134,6 +146,7 @@ class TaskTables:
         similarity: of `lens.paper.similarity`.
         encoding: of `lens.verdicts.encoding`.
         patients, moved: of `lens.verdicts.patients`; no rows in a run of an earlier version.
+        rest, rest_patients: of `lens.rest.table`; no rows in a run of an earlier version.
         layers: of `lens.verdicts.layers`, by class; no rows where they were not asked for.
         amnesic: of `lens.amnesic.table`; no rows where it was not asked for, or of another run.
     """
@@ -146,6 +159,8 @@ class TaskTables:
     encoding: pd.DataFrame
     patients: pd.DataFrame = field(default_factory=pd.DataFrame)
     moved: pd.DataFrame = field(default_factory=pd.DataFrame)
+    rest: pd.DataFrame = field(default_factory=pd.DataFrame)
+    rest_patients: pd.DataFrame = field(default_factory=pd.DataFrame)
     layers: pd.DataFrame = field(default_factory=pd.DataFrame)
     amnesic: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -262,6 +277,7 @@ def _read_task(folder: Path, task: str, run: dict[str, Any]) -> TaskTables:
             for name, file in PATIENT_TABLES.items()
             if (folder / file).is_file()
         },
+        rest=_read_table(folder, "rest.csv") if (folder / "rest.csv").is_file() else pd.DataFrame(),
         layers=_read_table(folder, "layers.csv") if layers else pd.DataFrame(),
         amnesic=_read_amnesic(folder, run),
     )

@@ -20,6 +20,7 @@ from lens.report import (
     papers_section,
     patients_section,
     reading_section,
+    rest_section,
     run_facts_section,
     similarity_section,
     sweep_section,
@@ -40,6 +41,7 @@ SECTIONS: tuple[Section, ...] = (
         (
             confounds_section.SECTION,
             encoding_section.SECTION,
+            rest_section.SECTION,
             layers_section.SECTION,
             amnesic_section.SECTION,
         ),

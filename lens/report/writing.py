@@ -18,6 +18,7 @@ from lens.probes.sweep import Sweep
 from lens.report.figures import save
 from lens.report.power_figure import power_figure
 from lens.report.results import AMNESIC_RECORD, unusable
+from lens.rest.table import Rest
 from lens.study.study import Study
 from lens.verdicts.doctor_summary import Diagnosis
 from lens.verdicts.patients import Patients
@@ -77,6 +78,12 @@ def write_patients(folder: Path, patients: Patients) -> None:
     """Writes the tables of single patients of one task into its folder."""
     write_table(patients.predictions, folder / "patients.parquet")
     write_table(patients.moved, folder / "moved.parquet")
+
+
+def write_rest(folder: Path, rest: Rest) -> None:
+    """Writes what features tell of the change of one task, and of whom not, into its folder."""
+    write_table(rest.table, folder / "rest.csv")
+    write_table(rest.patients, folder / "rest_patients.parquet")
 
 
 def write_amnesic(

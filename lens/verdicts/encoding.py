@@ -66,7 +66,7 @@ def encoding(
         of the embeddings are taken as given.
     """
     rows: dict[str, list[pd.DataFrame]] = {task: [] for task in x_ft}
-    drawn = _draw(groups)
+    drawn = draw_rows(groups)
     targets = {name: x[drawn] for name, x in {"pre": x_pre, **x_ft}.items()}
     folds = [fold.among(drawn) for fold in folds]
     r, groups = r[drawn], groups[drawn]
@@ -80,7 +80,7 @@ def encoding(
     return {task: pd.concat(tables, ignore_index=True) for task, tables in rows.items()}
 
 
-def _draw(groups: np.ndarray) -> Bool[np.ndarray, " n"]:
+def draw_rows(groups: np.ndarray) -> Bool[np.ndarray, " n"]:
     """All rows, or those of random patients as long as they are at most `MAX_ROWS`."""
     patients, patient, count = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(0).permutation(len(patients))

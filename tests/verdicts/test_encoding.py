@@ -21,7 +21,7 @@ from lens.probes.ridge import RidgeProbe
 from lens.probes.spectral import decompose_kernel, solve
 from lens.radiomics.names import parse_columns
 from lens.settings import Scores
-from lens.verdicts.encoding import _draw, count_fits, encoding, feature_groups
+from lens.verdicts.encoding import count_fits, draw_rows, encoding, feature_groups
 from lens.verdicts.estimates import delta_r2, r2_score
 from lens.verdicts.folds import make_folds, single_fold
 from lens.verdicts.held_out import held_out_errors
@@ -103,10 +103,10 @@ def test_every_subset_equals_himalaya_and_scikit_learn(data) -> None:
 def test_large_cohorts_are_drawn_from_by_patient(monkeypatch) -> None:
     monkeypatch.setattr("lens.verdicts.encoding.MAX_ROWS", 50)
     groups = np.repeat(np.arange(40), 3)
-    drawn = _draw(groups)
+    drawn = draw_rows(groups)
     assert 45 < drawn.sum() <= 50
     assert set(drawn.reshape(40, 3).sum(axis=1)) == {0, 3}
-    assert _draw(np.arange(50)).all()
+    assert draw_rows(np.arange(50)).all()
 
 
 def test_shapley_values_add_up_exactly_and_find_the_blocks_that_explain(data) -> None:

@@ -1,0 +1,1 @@
+"""The rest: what of an encoder's change radiomic features do not tell, and in which patients."""
