@@ -135,6 +135,10 @@ def test_missing_few_patients_many_features_and_collapse() -> None:
     found = rest(x, np.tile(rng.normal(size=40), (24, 1)), cohort(r))
     assert whole(found)["finding"] == "no change shown"
     assert np.isnan(whole(found)["size"])
+    assert whole(found, "gone")["finding"] != "no change shown", (
+        "all of it is gone, without a floor"
+    )
+    assert whole(found, "gone")["floor"] == 0
     assert len(found.patients) == 24
     gone = whole(found, "gone")
     assert gone["size"] > 0.9, "a collapsed embedding tells nothing of the one before"
