@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -111,7 +111,7 @@ def job(config: Config, names: Names) -> int:
         return DONE
     found = [table for each in work for table in _carry_out(config, each)]
     for table in found:
-        _write(config, results.run["inputs"], table)
+        _write(config, results.run, table)
         for line in table.lines():
             print(line)
     if config.page:
@@ -247,7 +247,7 @@ def _carry_out(config: Config, work: _Work) -> list[_Table]:
     ]
 
 
-def _write(config: Config, inputs: dict[str, str], table: _Table) -> None:
+def _write(config: Config, run: dict[str, Any], table: _Table) -> None:
     """``amnesic.csv`` and, last, ``amnesic.json``, without which the table is not shown."""
     from dataclasses import asdict
 
@@ -260,7 +260,7 @@ def _write(config: Config, inputs: dict[str, str], table: _Table) -> None:
         "labels": list(dict.fromkeys(table.rows["label"])),
         "seconds": round(table.seconds, 1),
     }
-    write_amnesic(config.folder / table.task, table.rows, facts, inputs)
+    write_amnesic(config.folder / table.task, table.rows, facts, run)
     print(f"written: {config.folder / table.task / 'amnesic.csv'}")
 
 

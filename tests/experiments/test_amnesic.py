@@ -115,6 +115,34 @@ def test_a_table_of_another_run_is_not_shown(finished: Path, folder: Path) -> No
     assert read_results(folder).tasks["cls"].amnesic.empty
 
 
+def test_a_table_of_other_regions_of_the_same_tables_is_not_shown(
+    finished: Path, folder: Path
+) -> None:
+    assert job(config(finished, folder, "grade", page=False)) == 0
+    run = json.loads((folder / "run.json").read_text())
+    assert not read_results(folder).tasks["cls"].amnesic.empty
+    run["scopes"][run["tasks"]["cls"]]["rois"] = ["another"]
+    (folder / "run.json").write_text(json.dumps(run))
+    assert read_results(folder).tasks["cls"].amnesic.empty
+
+
+def test_tables_elsewhere_are_those_of_the_run_or_refused(
+    finished: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Embeddings of another encoder would pass for those that the page is about."""
+    moved = shutil.copy(finished / "pre.npz", tmp_path / "moved.npz")
+    few = {"page": False, "dry_run": True}
+    assert job(config(finished, folder, "grade", pre=Path(moved), **few)) == 0
+    with np.load(moved) as content:
+        arrays = dict(content)
+    np.savez(moved, **{**arrays, "embeddings": 2 * arrays["embeddings"]})
+    with pytest.raises(InputError, match=r"moved\.npz: is not what the run read"):
+        job(config(finished, folder, "grade", pre=Path(moved), **few))
+    ft = json.loads((folder / "run.json").read_text())["config"]["ft"][0].partition("=")[2]
+    with pytest.raises(InputError, match="is not what the run read"):
+        job(config(finished, folder, "grade", pre=Path(ft), **few))
+
+
 def test_a_dry_run_counts_the_erasures_and_writes_nothing(
     finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
