@@ -84,7 +84,7 @@ def hidden(config: Config) -> Hidden:
     for at, entry in enumerate(config.label):
         path = _parted(entry)[0]
         # TASK=FILE: which of the two an equals sign is, the file tells.
-        own = path if path.exists() else Path(str(path).partition("=")[2] or path)
+        own = path if path.exists() else _parted(entry.partition("=")[2] or entry)[0]
         tables[f"--label {at}"] = own
     return Hidden(config.anonymise, config.salt, config.folder, tables)
 
@@ -271,9 +271,10 @@ def _settings(config: Config) -> Settings:
 
 
 def _parted(entry: str) -> tuple[Path, str]:
-    """File and column of ``FILE:COLUMN``; a column's name may hold no colon, a file's may."""
-    path, _, column = entry.rpartition(":")
-    return Path(path), column
+    """File and column of ``FILE:COLUMN``; either may hold colons: which file there is, tells."""
+    ends = [at for at, letter in enumerate(entry) if letter == ":"]
+    at = next((at for at in reversed(ends) if Path(entry[:at]).is_file()), max(ends, default=0))
+    return Path(entry[:at]), entry[at + 1 :]
 
 
 def _of_task(entry: str, tasks: list[str]) -> tuple[str, Path, str]:

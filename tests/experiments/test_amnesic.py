@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.amnesic import Config, job
+from experiments.amnesic import Config, _of_task, _parted, job
 from experiments.main_job.config import Config as MainConfig
 from experiments.main_job.config import TableFlags
 from experiments.sweep import job as sweep
@@ -50,6 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "names": rng.choice(["a", "b", "c"], 90),
             "rare": np.where(np.arange(90) < 2, 1, 0),
             "</script>": np.where(value > value.median(), 1, 0),
+            "a:b": np.where(value > value.median(), 1, 0),
         }
     )
     labels.to_csv(folder / "labels.csv", index=False)
@@ -105,6 +106,13 @@ def test_a_label_of_one_task_and_no_page(finished: Path, folder: Path) -> None:
     found = read_results(folder).tasks["cls"].amnesic
     assert set(found["label"]) == {"grade"}
     assert found["cluster"].str.contains("_").all(), "near copies are called by their medoid"
+
+
+def test_a_column_with_a_colon_in_its_name(finished: Path) -> None:
+    table = finished / "labels.csv"
+    assert _parted(f"{table}:a:b") == (table, "a:b")
+    assert _of_task(f"cls={table}:a:b", ["cls"]) == ("cls", table, "a:b")
+    assert _parted("nowhere:grade") == (Path("nowhere"), "grade")
 
 
 def test_a_table_of_another_run_is_not_shown(finished: Path, folder: Path) -> None:
