@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -84,7 +84,7 @@ def hidden(config: Config) -> Hidden:
     for at, entry in enumerate(config.label):
         path = _parted(entry)[0]
         # TASK=FILE: which of the two an equals sign is, the file tells.
-        own = path if path.exists() else Path(str(path).partition("=")[2] or path)
+        own = path if path.exists() else _parted(entry.partition("=")[2] or entry)[0]
         tables[f"--label {at}"] = own
     return Hidden(config.anonymise, config.salt, config.folder, tables)
 
@@ -111,7 +111,7 @@ def job(config: Config, names: Names) -> int:
         return DONE
     found = [table for each in work for table in _carry_out(config, each)]
     for table in found:
-        _write(config, results.run["inputs"], table)
+        _write(config, results.run, table)
         for line in table.lines():
             print(line)
     if config.page:
@@ -247,7 +247,7 @@ def _carry_out(config: Config, work: _Work) -> list[_Table]:
     ]
 
 
-def _write(config: Config, inputs: dict[str, str], table: _Table) -> None:
+def _write(config: Config, run: dict[str, Any], table: _Table) -> None:
     """``amnesic.csv`` and, last, ``amnesic.json``, without which the table is not shown."""
     from dataclasses import asdict
 
@@ -260,7 +260,7 @@ def _write(config: Config, inputs: dict[str, str], table: _Table) -> None:
         "labels": list(dict.fromkeys(table.rows["label"])),
         "seconds": round(table.seconds, 1),
     }
-    write_amnesic(config.folder / table.task, table.rows, facts, inputs)
+    write_amnesic(config.folder / table.task, table.rows, facts, run)
     print(f"written: {config.folder / table.task / 'amnesic.csv'}")
 
 
@@ -271,9 +271,10 @@ def _settings(config: Config) -> Settings:
 
 
 def _parted(entry: str) -> tuple[Path, str]:
-    """File and column of ``FILE:COLUMN``; a column's name may hold no colon, a file's may."""
-    path, _, column = entry.rpartition(":")
-    return Path(path), column
+    """File and column of ``FILE:COLUMN``; either may hold colons: which file there is, tells."""
+    ends = [at for at, letter in enumerate(entry) if letter == ":"]
+    at = next((at for at in reversed(ends) if Path(entry[:at]).is_file()), max(ends, default=0))
+    return Path(entry[:at]), entry[at + 1 :]
 
 
 def _of_task(entry: str, tasks: list[str]) -> tuple[str, Path, str]:

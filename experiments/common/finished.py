@@ -77,9 +77,11 @@ def finished_scopes(
         if not own:
             continue
         pre, ft = _embeddings(folder, run, own, given)
-        tables = radiomics.values() if isinstance(radiomics, dict) else [radiomics]
-        for path in (pre, *ft.values(), *tables):
-            _check(path, run)
+        first, after = _embeddings(folder, run, own, Given())
+        _check([pre], [first], run)
+        for task, path in ft.items():
+            _check([path], [after[task]], run)
+        _check(_paths(radiomics), _paths(_radiomics(folder, config)), run)
         study = load_study(
             pre,
             ft,
@@ -136,17 +138,33 @@ def _embeddings(
     return made / f"pre{max(endings, key=len)}.npz", ft
 
 
-def _check(path: Path, run: Mapping[str, Any]) -> None:
-    """Refuses a table that is gone, or that is another one than the run read."""
+def _paths(tables: Path | Mapping[str, Path]) -> list[Path]:
+    return [tables] if isinstance(tables, Path) else [*tables.values()]
+
+
+def _check(paths: Sequence[Path], recorded: Sequence[Path], run: Mapping[str, Any]) -> None:
+    """Refuses tables that are gone, or that are not those which the run read.
+
+    Args:
+        paths: of the tables.
+        recorded: where the run had them.
+        run: of ``run.json``; under ``--anonymise`` it knows contents, but not whose they are.
+    """
     from lens.files import file_hash
     from lens.study.located import stored_files
 
-    for file in stored_files(path):
+    inputs = run.get("inputs", {})
+    own = {inputs.get(str(file)) for path in recorded for file in stored_files(path)} - {None}
+    known = own or set(inputs.values())
+    for file in (file for path in paths for file in stored_files(path)):
         if not file.exists():
             raise InputError(
                 f"{file}: the run's table is not there any more; name it with --pre, --ft "
                 "TASK=FILE or --radiomics"
             )
-        known = run.get("inputs", {}).get(str(file))
-        if known is not None and known != file_hash(file):
-            raise InputError(f"{file}: has changed since the run; run experiments.sweep again")
+        if known and file_hash(file) not in known:
+            raise InputError(
+                f"{file}: "
+                + ("has changed since the run" if file in recorded else "is not what the run read")
+                + "; run experiments.sweep again, or name the run's own table"
+            )

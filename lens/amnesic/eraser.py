@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from lens.errors import InputError
+
 TOLERANCE = 1e-10
 """Correlation below which a target has nothing in the embedding to erase."""
 
@@ -54,7 +56,7 @@ def fit_whitening(
         per_channel: divide every channel by its own standard deviation first.
 
     Raises:
-        ValueError: entries are not finite, or all rows are the same.
+        ValueError: entries are not finite, or (an `InputError`) all rows are the same.
     """
     x = np.asarray(x, np.float64)
     if not np.isfinite(x).all():
@@ -70,7 +72,10 @@ def fit_whitening(
     limit = values.max(initial=0.0) * max(x.shape) * np.finfo(np.float64).eps
     rank = int((values > limit).sum())
     if rank == 0:
-        raise ValueError("the embedding is the same in all fitted rows")
+        raise InputError(
+            "the embedding is the same in all fitted rows that have the label, so that nothing can "
+            "be read from it; check the embeddings of these patients, or label more of them"
+        )
     kept = rank if most is None else max(1, min(rank, most))
     return Whitening(mean, std, axes[:kept].T, values[:kept] / np.sqrt(len(x)))
 

@@ -14,6 +14,9 @@ from lens.errors import InputError
 FEW = 6
 """Whole numbers of at most so many values are grades in order; more are a quantity."""
 
+LARGEST = 1e100
+"""Magnitude of a grade at most: squares of larger ones come near the end of float64."""
+
 LEAST_ROWS = 20
 """Rows with a label; fewer leave nothing to score on."""
 
@@ -24,7 +27,7 @@ class Label(NamedTuple):
     Attributes:
         name: its column.
         kind: ``auc`` of two values, ``concordance`` of up to `FEW` grades, ``r2`` of a quantity.
-        values: numbers; of two names 0 and 1 in their alphabetical order. NaN where missing.
+        values: numbers; of two values 0 and 1, of names in alphabetical order. NaN where missing.
     """
 
     name: str
@@ -47,15 +50,16 @@ def label_of(column: pd.Series, name: str, *, patients: np.ndarray, folds: int) 
         folds: each must find every value of two, or every grade, among the fitted patients.
 
     Raises:
-        InputError: names of more than two values, which have no order; a single value; too few
-            patients with the label, or with one of its values.
+        InputError: names of more than two values, which have no order; a single value; infinite
+            ones, or grades beyond `LARGEST`; too few patients with the label, or with one of its
+            values.
     """
     known = column.notna()
     if known.sum() < LEAST_ROWS:
         raise InputError(f"label {name}: {int(known.sum())} values, at least {LEAST_ROWS} needed")
     found = np.unique(column[known].to_numpy())
     if len(found) < 2:
-        raise InputError(f"label {name}: is {found[0]!r} in all rows, nothing to tell apart")
+        raise InputError(f"label {name}: is {str(found[0])!r} in all rows, nothing to tell apart")
     if pd.api.types.is_bool_dtype(column[known].dtype):
         column = column.astype(float)
     if not pd.api.types.is_numeric_dtype(column):
@@ -67,9 +71,19 @@ def label_of(column: pd.Series, name: str, *, patients: np.ndarray, folds: int) 
             )
         column = column.map({value: float(at) for at, value in enumerate(found)})
     values = column.to_numpy(np.float64)
+    if infinite := int(np.isinf(values[known]).sum()):
+        raise InputError(
+            f"label {name}: {infinite} value(s) are infinite; leave cells blank where it is not "
+            "known, or give a number"
+        )
     graded = len(found) <= FEW and bool((np.mod(values[known], 1) == 0).all())
     kind: Kind = "auc" if len(found) == 2 else "concordance" if graded else "r2"
     if kind != "r2":
+        if kind == "concordance" and np.abs(values[known]).max() > LARGEST:
+            raise InputError(
+                f"label {name}: grades as large as {np.abs(values[known]).max():.3g} cannot be "
+                "computed with; number them 0, 1, 2"
+            )
         for value in np.unique(values[known]):
             count = len(np.unique(patients[values == value]))
             if count < folds:
@@ -77,4 +91,6 @@ def label_of(column: pd.Series, name: str, *, patients: np.ndarray, folds: int) 
                     f"label {name}: {count} patient(s) with the value {value:g}, fewer than the "
                     f"{folds} folds; join values, or take fewer folds"
                 )
+    if kind == "auc":
+        values = np.where(known, (values == values[known].max()).astype(float), np.nan)
     return Label(name, kind, values)

@@ -30,7 +30,7 @@ from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
 from lens.cards.agreement import correlation
-from lens.cards.entries import Comparable
+from lens.cards.entries import Comparable, Entry
 from lens.errors import InputError
 from lens.report.words import number
 
@@ -88,14 +88,15 @@ class Taxonomy:
 
 
 def taxonomy(comparable: Comparable, kinds: Sequence[str] = ()) -> Taxonomy | None:
-    """The runs of a comparison by their profiles; None of fewer than three.
+    """The runs of a comparison by their profiles; None of fewer than three, runs or features.
 
     Args:
         comparable: the runs, on their common features.
         kinds: of each run in their order; runs of one kind are seeds of the same. None without.
 
     Raises:
-        InputError: another number of kinds than runs.
+        InputError: another number of kinds than runs, kinds of fewer than three runs, or two runs
+            of one kind that are copies: they agree wholly, and would make a ceiling of one.
     """
     entries = comparable.entries
     if kinds and len(kinds) != len(entries):
@@ -104,12 +105,21 @@ def taxonomy(comparable: Comparable, kinds: Sequence[str] = ()) -> Taxonomy | No
             "same for seeds of the same task and method"
         )
     if len(entries) < FEWEST:
+        if kinds:
+            raise InputError(
+                f"--kinds needs {FEWEST} runs or more, two of them of one kind; leave it out, or "
+                "name more runs"
+            )
         return None
     changes = np.array([entry.features["delta_r2"].to_numpy(float) for entry in entries])
     read = np.array([entry.features["verdict"].to_numpy(str) != "absent" for entry in entries])
     usable = np.isfinite(changes).all(axis=0)
     # What no run explains changes by noise alone.
     chosen = usable & read.any(axis=0) if (usable & read.any(axis=0)).sum() >= FEWEST else usable
+    if chosen.sum() < FEWEST:
+        return None
+    if kinds:
+        _check_seeds(entries, changes, kinds)
     return cluster(
         changes[:, chosen], [entry.label for entry in entries], list(kinds) or [""] * len(entries)
     )
@@ -221,6 +231,19 @@ def _pairs(found: np.ndarray, kinds: Sequence[str]) -> pd.DataFrame:
     columns = ["kind_a", "kind_b", "runs_a", "runs_b", "lowest", "highest", "ceiling", "differ",
                "chance"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _check_seeds(entries: Sequence[Entry], changes: np.ndarray, kinds: Sequence[str]) -> None:
+    """Refuses copies as two seeds: the same embeddings after fine-tuning, or the same changes."""
+    after = [(entry.facts.get("hashes") or {}).get("after") for entry in entries]
+    for kind, places in _places(kinds).items():
+        for a, b in combinations(places, 2):
+            alike = np.array_equal(changes[a], changes[b], equal_nan=True)
+            if (after[a] and after[a] == after[b]) or (alike and np.nan_to_num(changes[a]).any()):
+                raise InputError(
+                    f"--kinds: {entries[a].label} and {entries[b].label} are copies, and no two "
+                    f"seeds of {kind}; name one of them, or call them of two kinds"
+                )
 
 
 def _places(kinds: Sequence[str]) -> dict[str, list[int]]:

@@ -63,8 +63,10 @@ def warp(region: Bool[np.ndarray, "z y x"], spacing_mm: Sequence[float], dose_mm
         dose_mm: how far.
 
     Raises:
-        ValueError: the region is too thin.
+        ValueError: the region is too thin, or all of the image.
     """
+    if region.all():
+        raise ValueError("it fills the image, where there is no contour to move")
     level = distance(region, spacing_mm)
     places = np.stack(np.meshgrid(*(np.arange(n) for n in region.shape), indexing="ij"))
     source = places.astype(np.float64)

@@ -188,7 +188,7 @@ def edited(
         raise _refused(
             of.case,
             f"{edit.name} in {of.roi}: {error}",
-            "Choose a smaller dose; the patient counts in the other edits.",
+            "Choose a smaller dose, or leave out this edit; the patient counts in the other edits.",
         ) from error
     new = {name: _pasted(_voxels(of, name), box, shape.warped, how) for name in modalities}
     if carry:
@@ -217,6 +217,9 @@ def matched_noise(
         before, after = _voxels(of, name), sitk.GetArrayFromImage(made.images[name])
         change = after.astype(np.float64) - before
         where = change != 0
+        if not where.any():
+            new[name] = before
+            continue
         noise = np.random.default_rng([of.seed, 1, at]).standard_normal(change.shape)
         size = np.sqrt(np.mean(np.square(change[where])) / np.mean(np.square(noise[where])))
         new[name] = np.where(where, before + sign * size * noise, before)

@@ -67,7 +67,7 @@ def _article(score: str) -> str:
 
 def _rests(when: str, score: str, part: pd.DataFrame) -> list[str]:
     """What is said of one stage."""
-    if part["score_before_low"].iloc[0] <= CHANCE[score]:
+    if not part["score_before_low"].iloc[0] > CHANCE[score]:
         return [f"{when.capitalize()} it is not read better than by chance: nothing can be lost."]
     said = []
     ordered = part.sort_values("loss", ascending=False, kind="stable")

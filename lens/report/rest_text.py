@@ -74,12 +74,12 @@ def _of_side(side: str, rows: pd.DataFrame, explain: bool) -> str:
         )
     if whole["finding"] == "not told":
         said.append(
-            f"The {whole['n_features']} features are not shown to tell any of {IT[side]} "
+            f"{_features(whole)} {_verb(whole, 'is', 'are')} not shown to tell any of {IT[side]} "
             f"({_with_ends(whole, 'share')})."
         )
     else:
         said.append(
-            f"The {whole['n_features']} features tell {_with_ends(whole, 'share')} of "
+            f"{_features(whole)} {_verb(whole, 'tells', 'tell')} {_with_ends(whole, 'share')} of "
             f"{IT[side]}{_groups(rows)}."
         )
         if explain:
@@ -93,7 +93,7 @@ def _of_side(side: str, rows: pd.DataFrame, explain: bool) -> str:
 def _nothing(side: str, whole: Row) -> str:
     """Why no share is claimed."""
     if side == "difference":
-        return "Nothing changed, and no share of it is claimed."
+        return "That anything changed is not shown, and no share of it is claimed."
     return (
         f"The same reader leaves {percent(whole['floor'])} of an embedding that holds nothing "
         f"else: no more is shown to be {side}, and no share of it is claimed."
@@ -132,5 +132,15 @@ def _seeds(side: str, whole: Row, rows: pd.DataFrame) -> list[str]:
 
 
 def _with_ends(row: Row, name: str) -> str:
-    low, high = percent(row[f"{name}_low"]), percent(row[f"{name}_high"])
-    return f"{percent(row[name])} [{low}, {high}]"
+    """A share with its interval; estimates may come out above the whole, which no share is."""
+    value, low, high = (percent(min(row[f"{name}{end}"], 1.0)) for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _features(whole: Row) -> str:
+    count = whole["n_features"]
+    return "The only feature" if count == 1 else f"The {count} features"
+
+
+def _verb(whole: Row, one: str, several: str) -> str:
+    return one if whole["n_features"] == 1 else several

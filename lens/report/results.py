@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -283,10 +283,25 @@ def _read_task(folder: Path, task: str, run: dict[str, Any]) -> TaskTables:
     )
 
 
+def made_of(run: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """The tables that a task is about, by their hashes, and which of their features.
+
+    A run of the same tables with other regions or modalities is another one.
+    """
+    scope = run["scopes"][run["tasks"][task]]
+    return {
+        "of_inputs": sorted(run.get("inputs", {}).values()),
+        "of_features": {name: scope.get(name) for name in ("rois", "modalities")},
+    }
+
+
 def _read_amnesic(folder: Path, run: dict[str, Any]) -> pd.DataFrame:
     """The table of an erasure that was made from this very run's tables; else no rows."""
     record = read_record(folder / AMNESIC_RECORD)
-    same = record.get("of_inputs") == sorted(run.get("inputs", {}).values())
+    made = made_of(run, folder.name)
+    # Records of earlier versions do not tell the features.
+    made["of_features"] = made["of_features"] if "of_features" in record else None
+    same = all(record.get(key) == value for key, value in made.items())
     return _read_table(folder, "amnesic.csv") if record and same else pd.DataFrame()
 
 

@@ -17,7 +17,7 @@ from lens.probes.scaling import MinMax
 from lens.probes.sweep import Sweep
 from lens.report.figures import save
 from lens.report.power_figure import power_figure
-from lens.report.results import AMNESIC_RECORD, unusable
+from lens.report.results import AMNESIC_RECORD, made_of, unusable
 from lens.rest.table import Rest
 from lens.study.study import Study
 from lens.verdicts.doctor_summary import Diagnosis
@@ -87,7 +87,7 @@ def write_rest(folder: Path, rest: Rest) -> None:
 
 
 def write_amnesic(
-    folder: Path, table: pd.DataFrame, facts: Mapping[str, Any], inputs: Mapping[str, str]
+    folder: Path, table: pd.DataFrame, facts: Mapping[str, Any], run: Mapping[str, Any]
 ) -> None:
     """Writes ``amnesic.csv`` of a task and, last, what it was made from and how.
 
@@ -95,11 +95,11 @@ def write_amnesic(
         folder: of the task.
         table: of `lens.amnesic.table`.
         facts: settings, for ``amnesic.json``.
-        inputs: of the run, by which a later reader tells whether the table is about this run.
+        run: of ``run.json``, by which a later reader tells whether the table is about this run.
     """
     (folder / AMNESIC_RECORD).unlink(missing_ok=True)
     write_table(table, folder / "amnesic.csv")
-    write_json(folder / AMNESIC_RECORD, {**facts, "of_inputs": sorted(inputs.values())})
+    write_json(folder / AMNESIC_RECORD, {**facts, **made_of(run, folder.name)})
 
 
 def write_diagnosis(folder: Path, diagnosis: Diagnosis, facts: Mapping[str, Any]) -> None:

@@ -296,13 +296,15 @@ def _size(found: _Side, groups: np.ndarray) -> dict[str, float]:
     """Share of the variance that changed, its floor, and what it is beyond that."""
     predicted = _r2(found.sizes, SIZES[:1], groups)
     floor = _r2(found.sizes, SIZES[1:], groups)
+    # Of an embedding that does not vary nothing is told, and nothing is left of it.
+    floored = found.floor and bool(np.isfinite(floor.value[0]))
     facts = {
         "size": 1.0 - float(predicted.value[0]),
         "size_low": 1.0 - float(predicted.high[0]),
         "size_high": 1.0 - float(predicted.low[0]),
-        "floor": 1.0 - float(floor.value[0]) if found.floor else 0.0,
+        "floor": 1.0 - float(floor.value[0]) if floored else 0.0,
     }
-    if not found.floor:
+    if not floored:
         return facts | {f"size_beyond{end}": facts[f"size{end}"] for end in ("", "_low", "_high")}
     beyond = difference(predicted, floor)
     for end, values in zip(("", "_low", "_high"), beyond[:3], strict=True):

@@ -171,19 +171,25 @@ PATIENTS = np.arange(40).astype(str)
         (np.arange(40) / 7, "r2"),
         (np.arange(40), "r2"),
         ([True, False] * 20, "auc"),
+        ([-1e308, 1e308] * 20, "auc"),
     ],
 )
 def test_kinds_of_labels(values, kind: str) -> None:
     label = label_of(pd.Series(values), "x", patients=PATIENTS, folds=5)
     assert label.kind == kind
     assert label.known.sum() == pd.Series(values).notna().sum()
+    if kind == "auc":
+        assert set(label.values) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         (["a", "b", "c", "d"] * 10, "4 names .* have no order"),
-        ([1.0] * 40, "in all rows"),
+        ([1.0] * 40, r"is '1\.0' in all rows"),
+        ([1.0, np.inf] * 20, r"20 value\(s\) are infinite; leave cells blank"),
+        ([*np.arange(39) / 7, -np.inf], r"1 value\(s\) are infinite"),
+        ([0.0, 1.0, 1e200, 1.0] * 10, "as large as 1e\\+200 .* number them 0, 1, 2"),
         ([1.0] * 37 + [2.0] * 3, r"3 patient\(s\) with the value 2, fewer than the 5 folds"),
         ([1.0, 2.0] * 5 + [np.nan] * 30, "10 values, at least 20"),
     ],

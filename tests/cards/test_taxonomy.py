@@ -121,6 +121,24 @@ def test_the_comparison_writes_tree_tables_and_words(
     assert not (out / "taxonomy.csv").exists()
 
 
+def test_copies_are_no_seeds_and_two_runs_have_no_kinds(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    """Copies agree wholly: with a ceiling of one any other kind would differ from theirs."""
+    changes, error = 0.1 * profiles(0, 0.4)[[0, 0, 1, 2]], np.full(FEATURES, 0.02)
+    paths = [
+        written(tmp_path, f"run{at}", planted_card(content, each, error, hashes="abcd"[at]))
+        for at, each in enumerate(changes)
+    ]
+    (block,) = choose(read_sources(paths))
+    with pytest.raises(InputError, match="run0 and run1 are copies, and no two seeds of a"):
+        taxonomy(block, ("a", "a", "b", "b"))
+    assert taxonomy(block, ("a", "b", "b", "a")) is not None
+    (block,) = choose(read_sources(paths[1:3]))
+    with pytest.raises(InputError, match="--kinds needs 3 runs"):
+        taxonomy(block, ("a", "b"))
+
+
 def test_another_number_of_kinds_is_refused(content: dict[str, Any], tmp_path: Path) -> None:
     error = np.full(FEATURES, 0.02)
     paths = [

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from lens.edits import filters, shape
 from lens.edits.catalogue import KINDS, parse_doses, parse_edits
-from lens.edits.versions import ARMS, edited, matched_noise, versions
+from lens.edits.versions import ARMS, editable, edited, matched_noise, versions
 from lens.errors import CaseError, InputError
 from tests.edits.builders import ball, case, edit, ready, voxels
 
@@ -313,3 +316,26 @@ def test_a_missing_region_and_a_value_that_is_no_number_are_refused() -> None:
 def test_wrong_edits_are_refused(names: list[str], doses: list[str], said: str) -> None:
     with pytest.raises(InputError, match=said):
         parse_edits(names, parse_doses(doses), flat=False)
+
+
+def test_a_region_that_fills_the_image_has_no_contour_to_move() -> None:
+    made = case((6, 8, 8))
+    full = sitk.GetImageFromArray(np.ones((6, 8, 8), np.uint8))
+    of = editable(dataclasses.replace(made, masks={"lesion": full}), "lesion")
+    (grow,) = parse_edits(["grow"], {}, flat=False)
+    with pytest.raises(CaseError, match="fills the image, where there is no contour"):
+        list(versions(of, grow, ("t2",)))
+
+
+def test_noise_of_an_image_that_did_not_change_is_none() -> None:
+    """A warp of all images moves nothing in one that is the same everywhere."""
+    made = case((12, 16, 16), images=("t2", "adc"))
+    flat = sitk.GetImageFromArray(np.full((12, 16, 16), 7, np.float32))
+    of = editable(dataclasses.replace(made, images=made.images | {"adc": flat}), "lesion")
+    (grow,) = parse_edits(["grow"], {}, flat=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [each for _, arm, each in versions(of, grow, ("t2", "adc")) if arm == "noise"]
+    for each in found:
+        assert each is not None
+        assert (sitk.GetArrayViewFromImage(each.case.images["adc"]) == 7).all()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.amnesic import Config, job
+from experiments.amnesic import Config, _of_task, _parted, job
 from experiments.main_job.config import Config as MainConfig
 from experiments.main_job.config import TableFlags
 from experiments.sweep import job as sweep
@@ -50,6 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "names": rng.choice(["a", "b", "c"], 90),
             "rare": np.where(np.arange(90) < 2, 1, 0),
             "</script>": np.where(value > value.median(), 1, 0),
+            "a:b": np.where(value > value.median(), 1, 0),
         }
     )
     labels.to_csv(folder / "labels.csv", index=False)
@@ -107,12 +108,47 @@ def test_a_label_of_one_task_and_no_page(finished: Path, folder: Path) -> None:
     assert found["cluster"].str.contains("_").all(), "near copies are called by their medoid"
 
 
+def test_a_column_with_a_colon_in_its_name(finished: Path) -> None:
+    table = finished / "labels.csv"
+    assert _parted(f"{table}:a:b") == (table, "a:b")
+    assert _of_task(f"cls={table}:a:b", ["cls"]) == ("cls", table, "a:b")
+    assert _parted("nowhere:grade") == (Path("nowhere"), "grade")
+
+
 def test_a_table_of_another_run_is_not_shown(finished: Path, folder: Path) -> None:
     assert job(config(finished, folder, "grade", page=False)) == 0
     run = json.loads((folder / "run.json").read_text())
     run["inputs"] = dict.fromkeys(run["inputs"], "0" * 64)
     (folder / "run.json").write_text(json.dumps(run))
     assert read_results(folder).tasks["cls"].amnesic.empty
+
+
+def test_a_table_of_other_regions_of_the_same_tables_is_not_shown(
+    finished: Path, folder: Path
+) -> None:
+    assert job(config(finished, folder, "grade", page=False)) == 0
+    run = json.loads((folder / "run.json").read_text())
+    assert not read_results(folder).tasks["cls"].amnesic.empty
+    run["scopes"][run["tasks"]["cls"]]["rois"] = ["another"]
+    (folder / "run.json").write_text(json.dumps(run))
+    assert read_results(folder).tasks["cls"].amnesic.empty
+
+
+def test_tables_elsewhere_are_those_of_the_run_or_refused(
+    finished: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Embeddings of another encoder would pass for those that the page is about."""
+    moved = shutil.copy(finished / "pre.npz", tmp_path / "moved.npz")
+    few = {"page": False, "dry_run": True}
+    assert job(config(finished, folder, "grade", pre=Path(moved), **few)) == 0
+    with np.load(moved) as content:
+        arrays = dict(content)
+    np.savez(moved, **{**arrays, "embeddings": 2 * arrays["embeddings"]})
+    with pytest.raises(InputError, match=r"moved\.npz: is not what the run read"):
+        job(config(finished, folder, "grade", pre=Path(moved), **few))
+    ft = json.loads((folder / "run.json").read_text())["config"]["ft"][0].partition("=")[2]
+    with pytest.raises(InputError, match="is not what the run read"):
+        job(config(finished, folder, "grade", pre=Path(ft), **few))
 
 
 def test_a_dry_run_counts_the_erasures_and_writes_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -40,7 +41,7 @@ def test_many_clusters_are_counted() -> None:
     assert "T2 gland c2 (loss 0.28 [0.18, 0.38]) and 3 more" in said
 
 
-@pytest.mark.parametrize(("low", "chance"), [(0.45, True), (0.55, False)])
+@pytest.mark.parametrize(("low", "chance"), [(0.45, True), (0.55, False), (np.nan, True)])
 def test_where_nothing_is_read_nothing_is_lost(low: float, chance: bool) -> None:
     (said,) = sentences(table(["rests"], ["not shown"], low))
     assert ("not read better than by chance" in said) is chance

@@ -71,6 +71,23 @@ def test_nothing_is_claimed_without_a_finding() -> None:
     assert "does not vary" in said
 
 
+def test_no_sentence_claims_more_than_the_whole_or_that_nothing_changed() -> None:
+    """An estimate may be above one, and "not shown" is not "nothing"."""
+    (said, _) = sentences(table(size=1.09, size_low=1.01, size_high=1.16, unique=1.04))
+    assert "100% [100%, 100%] of the embedding after fine-tuning is new" in said
+    assert not re.findall(r"\b1[0-9][1-9]%", said)
+    rows = table(finding="no change shown", size=0.3, size_low=-0.05, size_high=0.6)
+    (said,) = sentences(rows[rows["side"] == "new"].assign(side="difference"))
+    assert "Nothing changed" not in said
+    assert "not shown" in said
+
+
+@pytest.mark.parametrize(("finding", "verb"), [("told", "tells"), ("not told", "is not shown")])
+def test_a_single_feature_is_one(finding: str, verb: str) -> None:
+    (said, _) = sentences(table(finding=finding, n_features=1))
+    assert f"The only feature {verb}" in said
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.423, "42%"), (0.004, "0.4%"), (-0.02, "−2%"), (np.nan, "–")]
 )

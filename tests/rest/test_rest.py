@@ -9,6 +9,7 @@ from scipy.stats import ortho_group
 
 from benchmarks.rest_calibration import Setting, draw, features_of, looked_at
 from lens.rest.changes import pulled_in, same_channels
+from lens.rest.fits import fit_rows
 from lens.rest.patients import patients_table
 from lens.rest.table import Cohort, Rest, rest
 from lens.verdicts.folds import make_folds
@@ -136,11 +137,36 @@ def test_missing_few_patients_many_features_and_collapse() -> None:
     found = rest(x, np.tile(rng.normal(size=40), (24, 1)), cohort(r))
     assert whole(found)["finding"] == "no change shown"
     assert np.isnan(whole(found)["size"])
+    assert whole(found, "gone")["finding"] != "no change shown", (
+        "all of it is gone, without a floor"
+    )
+    assert whole(found, "gone")["floor"] == 0
     assert len(found.patients) == 24
     gone = whole(found, "gone")
     assert gone["size"] > 0.9, "a collapsed embedding tells nothing of the one before"
     lone = rest(x, rng.normal(size=(24, 3)), cohort(r, studies=2))
     assert np.isfinite(lone.table.drop(columns=lone.table.columns[:3]).iloc[0]["share"])
+
+
+def test_features_that_tell_nothing_do_little_harm_with_few_patients() -> None:
+    """Residuals of a first fit hold evidence of fewer rows than there are; counted as all of them
+    they have a share of -0.2 to -0.9 here."""
+    shares = [whole(planted(0, seed=seed, n=48))["share"] for seed in range(3)]
+    assert min(shares) > -0.15
+
+
+def test_residuals_of_fitted_rows_are_those_without_their_patient() -> None:
+    """They are larger than the noise, of variance one; those of the fit itself are smaller."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 2).astype(str)
+    x = rng.normal(size=(80, 30))
+    y = x @ rng.normal(size=(30, 3)) + rng.normal(size=(80, 3))
+    fold = make_folds(groups, 4, 1, 0)[0]
+    fit = fit_rows(x, y, fold)
+    rows = fit.residuals(y, groups, fold)
+    assert np.square(rows[fold.fitted]).mean() > 1.2
+    assert np.square(fit.solution.residual).mean() < 0.8
+    np.testing.assert_array_equal(rows[fold.test], y[fold.test] - fit.predict())
 
 
 def test_wild_rows_do_not_make_the_share() -> None:

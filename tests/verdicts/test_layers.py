@@ -130,16 +130,23 @@ def test_every_layer_is_read_from_as_many_components_fitted_on_train_rows(monkey
     assert len(fits) == count_fits(len(WIDTHS), 0, FOLDS)
 
 
-def test_held_out_rows_do_not_move_the_components() -> None:
-    """A held-out patient far away would turn components that are fitted on all rows."""
-    rng = np.random.default_rng(4)
-    x, y = rng.normal(size=(80, 10)), rng.normal(size=(80, 2))
-    fold = FOLDS[0].test[:80]
-    wild = x.copy()
-    wild[fold] *= 100
-    probe = LeadingRidgeProbe(components=3)
-    one, other = (probe.fit(each[~fold], y[~fold]) for each in (x, wild))
-    np.testing.assert_array_equal(one.coef, other.coef)
+def test_held_out_rows_do_not_move_the_components(monkeypatch, truth) -> None:
+    """What the reader is fitted to is a layer as it came, at the fitted rows: components of all
+    rows, taken before, would be turned by a held-out patient far away."""
+    (factors, r), rng = truth, np.random.default_rng(4)
+    pre = {name: embedded(factors, width, rng) for name, width in WIDTHS.items()}
+    own: list[bool] = []
+    fit = LeadingRidgeProbe.fit
+
+    def spied(probe: LeadingRidgeProbe, x: np.ndarray, y: np.ndarray):
+        rows = [each[fold.fitted] for each in pre.values() for fold in FOLDS]
+        own.append(any(x.shape == each.shape and np.allclose(x, each) for each in rows))
+        return fit(probe, x, y)
+
+    monkeypatch.setattr(LeadingRidgeProbe, "fit", spied)
+    layer_profile(pre, pre, r, FEATURES, GROUPS, FOLDS, RULES)
+    assert own
+    assert all(own)
 
 
 def test_as_many_components_as_dimensions_span_what_ridge_sees() -> None:
