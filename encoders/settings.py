@@ -85,6 +85,11 @@ class TrainingSettings:
         warm_up: its share of all steps.
         layer_decay: factor of the rate from each layer to the one before it; 1 trains all alike.
         freeze: leave the encoder as it is and train what was added to it.
+        lora: rank of low-rank updates of the encoder's linear layers (`encoders.lora`), which are
+            trained in place of the encoder with what was added to it, and are part of its kernels
+            in the end; None trains the encoder itself.
+        lora_alpha: the updates are ``lora_alpha / lora`` times the product of their factors; as
+            large as the rank if not given.
         drop_path: stochastic depth of the encoder's last block (linear from 0) while it trains.
         augmentation: of each batch, on the device; None for none.
         seed: of the order of the samples, augmentation, masks and stochastic depth.
@@ -97,6 +102,8 @@ class TrainingSettings:
     warm_up: float = 0.1
     layer_decay: float = 1.0
     freeze: bool = False
+    lora: int | None = None
+    lora_alpha: float | None = None
     drop_path: float = 0.0
     augmentation: Augmentation | None = None
     seed: int = 0
@@ -110,10 +117,25 @@ class TrainingSettings:
                 Check("weight_decay", self.weight_decay, NOT_NEGATIVE),
                 Check("warm_up", self.warm_up, SHARE_BELOW_1),
                 Check("layer_decay", self.layer_decay, POSITIVE_SHARE),
+                Check("lora", 1 if self.lora is None else self.lora, COUNT),
+                Check("lora_alpha", 1 if self.lora_alpha is None else self.lora_alpha, POSITIVE),
                 Check("drop_path", self.drop_path, SHARE_BELOW_1),
                 Check("seed", self.seed, SEED),
             ]
         )
+        if self.lora is not None and self.freeze:
+            raise ValueError(
+                f"lora is {self.lora}, and freeze leaves the encoder as it is; give one of the two"
+            )
+        if self.lora is None and self.lora_alpha is not None:
+            raise ValueError(
+                f"lora_alpha is {self.lora_alpha}, and there is no rank, lora, that it belongs to"
+            )
+
+    @property
+    def alpha(self) -> float:
+        """`lora_alpha`, or what stands in for it."""
+        return float(self.lora or 1) if self.lora_alpha is None else self.lora_alpha
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
 from encoders.augmentation import augment
 from encoders.encoder import reconfigure
+from encoders.lora import adapt
 from encoders.settings import Augmentation, TrainingSettings
 
 Batch = dict[str, Array]
@@ -48,7 +49,8 @@ class State:
 
     Attributes:
         params: what is trained.
-        rest: BatchNorm statistics, and the encoder where it is frozen.
+        rest: BatchNorm statistics, and the encoder where it is frozen or only low-rank updates of
+            it are trained.
         optimiser: moments.
         step: how many steps were made.
     """
@@ -64,6 +66,7 @@ class _Recipe:
     """The settings that a compiled step contains."""
 
     freeze: bool
+    lora: bool
     weight_decay: float
     layer_decay: float
     augmentation: Augmentation | None
@@ -74,8 +77,10 @@ def start(model: Learner, settings: TrainingSettings) -> tuple[nnx.GraphDef, Sta
     drop_path = 0.0 if settings.freeze else settings.drop_path
     model = nnx.clone(model)
     reconfigure(model.encoder, drop_path=drop_path)
+    if settings.lora is not None:
+        adapt(model.encoder, settings.lora, settings.alpha, settings.seed)
     model.train()
-    graph, params, rest = nnx.split(model, _trained(settings.freeze), ...)
+    graph, params, rest = nnx.split(model, _trained(_recipe(settings)), ...)
     state = State(params, rest, _adamw(settings.weight_decay).init(params), jnp.zeros((), int))
     # The state is donated to the first step; the caller's model must keep its own.
     return graph, jax.device_put(jax.tree.map(jnp.copy, state), shardings(settings.batch_size)[0])
@@ -83,8 +88,14 @@ def start(model: Learner, settings: TrainingSettings) -> tuple[nnx.GraphDef, Sta
 
 def compiled(graph: nnx.GraphDef, settings: TrainingSettings) -> Callable[..., Any]:
     """The step: state, batch, key of the seed, rate -> new state (in place of the old), loss."""
-    recipe = (settings.freeze, settings.weight_decay, settings.layer_decay, settings.augmentation)
-    return _compiled(graph, _Recipe(*recipe))
+    return _compiled(graph, _recipe(settings))
+
+
+def _recipe(settings: TrainingSettings) -> _Recipe:
+    return _Recipe(
+        settings.freeze, settings.lora is not None, settings.weight_decay, settings.layer_decay,
+        settings.augmentation,
+    )  # fmt: skip
 
 
 @cache
@@ -103,7 +114,7 @@ def _compiled(graph: nnx.GraphDef, recipe: _Recipe) -> Callable[..., tuple[State
         def loss(params: PyTree) -> tuple[Array, PyTree]:
             model = nnx.merge(graph, params, state.rest, copy=True)
             losses = model.losses(batch, model_key, training=True)
-            return losses.mean(), nnx.split(model, _trained(recipe.freeze), ...)[2]
+            return losses.mean(), nnx.split(model, _trained(recipe), ...)[2]
 
         (value, rest), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, moments = optimiser.update(gradient, state.optimiser, state.params)
@@ -144,9 +155,11 @@ def _augmented(batch: Batch, key: PRNGKeyArray, settings: Augmentation) -> Batch
     return batch | {"volumes": volumes} | ({} if masks is None else {"masks": masks})
 
 
-def _trained(freeze: bool) -> Any:
-    inside = nnx.PathContains("encoder")
-    return nnx.All(nnx.Param, nnx.Not(inside)) if freeze else nnx.Param
+def _trained(recipe: _Recipe) -> Any:
+    """Which variables a step changes: all parameters, or those that were added to the encoder."""
+    if not recipe.freeze and not recipe.lora:
+        return nnx.Param
+    return nnx.Any(nnx.LoRAParam, nnx.All(nnx.Param, nnx.Not(nnx.PathContains("encoder"))))
 
 
 @cache

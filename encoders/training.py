@@ -20,6 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 from tqdm import tqdm
 
+from encoders.lora import merge
 from encoders.rows import Rows
 from encoders.settings import TrainingSettings
 from encoders.steps import Batch, Learner, Model, State, compiled, shardings, start
@@ -240,7 +241,10 @@ class _Run:
         }
 
     def models(self) -> tuple[Any, Any]:
-        """The model of the best epoch and that of the last one, in evaluation mode."""
+        """The model of the best epoch and that of the last one, in evaluation mode.
+
+        Their encoders are built like the one that was given: low-rank updates are merged.
+        """
         last = nnx.merge(self._graph, self._state.params, self._state.rest)
         chosen = last
         if self._best is not None:
@@ -248,6 +252,7 @@ class _Run:
         for trained in (last, chosen):
             trained.eval()
             trained.encoder.config = self._config
+            merge(trained.encoder)
         return chosen, last
 
 
