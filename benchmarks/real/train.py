@@ -51,8 +51,8 @@ SEGMENTATION = TrainingSettings(
 LOW_RANK = 8
 """Of the updates of LoRA."""
 
-ULTRASOUND_LORA = replace(ULTRASOUND, lora=LOW_RANK, learning_rate=5e-4, layer_decay=1.0)
-REGRESSION_LORA = replace(REGRESSION, lora=LOW_RANK, learning_rate=5e-3)
+ULTRASOUND_LORA = replace(ULTRASOUND, lora=LOW_RANK, learning_rate=1e-3, layer_decay=1.0)
+REGRESSION_LORA = replace(REGRESSION, lora=LOW_RANK)
 FROZEN = TrainingSettings(epochs=100, batch_size=16, learning_rate=1e-3, freeze=True)
 
 MASKING = MaskingSettings(patch=(16,), ratio=0.6, width=128)
