@@ -193,10 +193,7 @@ def draw(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
             axes.set_yticks(range(len(edits)), [_named(study, edit) for edit in edits])
             axes.set_ylim(len(edits) - 0.4, -0.6)
             axes.set_title(TITLES[study])
-        figure.supxlabel(
-            "Change of the task score per unit of dose (standard deviations of the label)",
-            fontsize=9,
-        )
+            axes.set_xlabel("Change of the task score (SD of the label) per unit of dose")
         handles = [Line2D([], [], color=c, marker="o", ms=4.5, label=text) for text, c in (
             ("before fine-tuning", COLOURS["pre"]), ("fine-tuned, a mark per seed", COLOURS["ft"]),
             ("low-rank updates", LOW_RANK), ("permuted labels", PERMUTED))]  # fmt: skip

@@ -143,7 +143,7 @@ def _draw(drawn: list[tuple[str, Any]], path: Path) -> None:
         figure = taxonomy_figure(taxonomy)
         figure.suptitle(title)
         stream = io.BytesIO()
-        figure.savefig(stream, dpi=130, format="png")
+        figure.savefig(stream, dpi=130, format="png", bbox_inches="tight")
         pictures.append(Image.open(stream).convert("RGB"))
     whole = Image.new(
         "RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white"
