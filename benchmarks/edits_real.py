@@ -85,7 +85,7 @@ def respond_all(config: Config, study: str, pack: Pack) -> tuple[pd.DataFrame, d
 
     about = STUDIES[study]
     with np.load(config.edited / f"{study}.npz") as stored:
-        cells = {name: stored[name] for name in ("row", "target", "dose", "arm", "rms")}
+        cells = {name: stored[name] for name in ("row", "target", "dose", "arm", "rms", "size")}
     x = dict(np.load(config.trained / f"{study}-global.npz"))
     patients = np.unique(pack.patient_id, return_index=True)[1]
     rows = np.sort(patients[pack.split[patients] == "test"])
@@ -108,9 +108,39 @@ def respond_all(config: Config, study: str, pack: Pack) -> tuple[pd.DataFrame, d
         "heads_of": len(rows),
         "edited": len(np.unique(cells["row"])),
         "doses": about.doses,
+        "size_of_region_per_unit": _growth(about, cells),
+        "label_r2_of_frame": _frame(pack, rows, label),
         "rms_of_edit_outside_noise": dict(zip(about.doses, rms.to_numpy().tolist(), strict=True)),
     }  # fmt: skip
     return pd.concat(tables, ignore_index=True), told
+
+
+def _growth(about: Edited, cells: Mapping[str, np.ndarray]) -> float:
+    """Mean slope of the region's size over the dose of ``grow``, as a share of its size."""
+    at = list(about.doses).index("grow")
+    own = (cells["target"] == at) & (cells["arm"] == 0)
+    doses = np.array(about.doses["grow"])[cells["dose"][own]]
+    each = pd.DataFrame({
+        "row": cells["row"][own], "top": doses * (cells["size"][own] - 1), "bottom": doses**2
+    })  # fmt: skip
+    sums = each.groupby("row").sum()
+    return float((sums["top"] / sums["bottom"]).mean())
+
+
+def _frame(pack: Pack, rows: np.ndarray, label: np.ndarray) -> float:
+    """Held-out R2 of the label read from the extents of the image alone, without its content."""
+    from lens.edits.heads import fit_heads, make_folds
+
+    shown = pack.volumes[rows, ..., 0] != 0
+    axes = (1, 2, 3)
+    extents = [
+        [int(np.ptp(np.flatnonzero(volume.any(axis=tuple(a - 1 for a in axes if a != axis))))) + 1
+         for axis in axes] for volume in shown
+    ]  # fmt: skip
+    x = np.array(extents, float)
+    x = np.column_stack([x, x.prod(axis=1)])
+    standard = (label - label.mean()) / label.std()
+    return float(fit_heads(x, standard, make_folds(len(label), 5, 0)).r2)
 
 
 def _numbers(label: np.ndarray) -> np.ndarray:

@@ -1,16 +1,16 @@
 """Which fine-tunings of two real studies changed the same? Full, low-rank and permuted, by seed.
 
-``python -m benchmarks.taxonomy_real --ultrasound U --hippocampus H --trained T`` takes the
-embeddings of the region that `benchmarks.real.train` collected in T, finds the change of R2 of
-every feature for each run (5 folds, without the MLP, and thus without *recoded*), clusters the runs
-by these changes (`lens.cards.taxonomy`), and writes ``benchmarks/results/taxonomy_real.json`` and
-``docs/evidence-taxonomy-real.png``. Encoders fine-tuned to outline, which start from another
-pre-training, may lie in a folder of their own (``--outline``).
+``python -m benchmarks.taxonomy_real --ultrasound U --hippocampus H`` takes the embeddings of the
+region that both studies left (``trained`` in their folders), finds the change of R2 of every
+feature for each run (5 folds, without the MLP, and thus without *recoded*), clusters the runs by
+these changes (`lens.cards.taxonomy`), and writes ``benchmarks/results/taxonomy_real.json`` and
+``docs/evidence-taxonomy-real.png``. Encoders of low-rank updates that were trained apart, from a
+start of their own, may lie in another folder (``--low-rank``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,9 @@ class Config:
     """Folder of `benchmarks.ultrasound`, with cohort.csv and features."""
     hippocampus: Path = Path("runs/hippocampus")
     """Folder of `benchmarks.hippocampus`, likewise."""
-    trained: Path = Path("runs/trained")
-    """Embeddings of both (``collect`` of `benchmarks.real.train`)."""
-    outline: Path | None = None
-    """Embeddings of the encoders that outline, with their own start, where the others lack them."""
+    low_rank: Path | None = None
+    """Embeddings (``collect`` of `benchmarks.real.train`) of low-rank updates and of what they
+    started from; those of the studies if not given."""
     folds: int = 5
     """Parts of the cross-validation."""
     flips: int = 2000
@@ -62,15 +61,13 @@ def main(config: Config) -> None:
     found: dict[str, Any] = {}
     drawn = []
     for study, folder in (("us", config.ultrasound), ("hip", config.hippocampus)):
-        with np.load(config.trained / f"{study}-{POOLS[study]}.npz") as stored:
-            x = dict(stored)
+        x = _embeddings(folder / "trained", study)
         rows = gathered(folder, x["pre"])
-        tables = changes(config, rows, x["pre"], x, KINDS[study])
-        if study == "hip" and config.outline is not None:
-            with np.load(config.outline / f"hip-{POOLS['hip']}.npz") as stored:
-                x = dict(stored)
-            other = {name: kind for name, kind in KINDS[study].items() if name == "seg"}
-            tables |= changes(config, rows, x.get("pre-outline", x["pre"]), x, other)
+        own = {name: kind for name, kind in KINDS[study].items() if name not in ("seg", "lora")}
+        tables = changes(config, rows, x["pre"], x, own)
+        tables |= changes(config, rows, x.get("pre-outline", x["pre"]), x, ("seg",))
+        apart = x if config.low_rank is None else _embeddings(config.low_rank, study)
+        tables |= changes(config, rows, apart["pre"], apart, ("lora",))
         profiles = np.array([table["delta_r2"].to_numpy(float) for table in tables.values()])
         read = np.any([table["verdict"] != "absent" for table in tables.values()], axis=0)
         means = profiles[:, read].mean(axis=1)
@@ -95,12 +92,17 @@ def main(config: Config) -> None:
     _draw(drawn, config.figure)
 
 
+def _embeddings(folder: Path, study: str) -> dict[str, np.ndarray]:
+    with np.load(folder / f"{study}-{POOLS[study]}.npz") as stored:
+        return dict(stored)
+
+
 def changes(
     config: Config,
     rows: Gathered,
     pre: np.ndarray,
     x: Mapping[str, np.ndarray],
-    names: Mapping[str, str],
+    names: Iterable[str],
 ) -> dict[str, pd.DataFrame]:
     """Run -> its features with ``delta_r2`` and ``verdict``, of the runs that are there.
 

@@ -75,6 +75,7 @@ class Versions(NamedTuple):
         target, dose, arm: places of its edit among those of the study, of its dose, and of
             `lens.edits.versions.ARMS`.
         rms: size of its change in standard deviations of the image, over the voxels that changed.
+        size: of the region in it, as a share of the original's.
         change: (v, D, H, W), its codes less those of the original, modulo 256.
     """
 
@@ -83,6 +84,7 @@ class Versions(NamedTuple):
     dose: Int[np.ndarray, " v"]
     arm: Int[np.ndarray, " v"]
     rms: Float[np.ndarray, " v"]
+    size: Float[np.ndarray, " v"]
     change: UInt8[np.ndarray, "v d h w"]
 
 
@@ -113,13 +115,13 @@ def make(study: Edited, folder: Path, most: int, to: Path) -> None:
     for row in chosen(packed, most):
         files = cases[str(packed.patient_id[row]), str(packed.study_id[row])]
         original = codes_of(packed.volumes[row], written)
-        for cell, rms, volume in _versions(study, files, labels):
+        for cell, sizes, volume in _versions(study, files, labels):
             change = codes_of(volume, written) - original
             if not cell:
                 # Background apart, a pack holds every value to half a step.
                 assert not change.any(), f"{files.patient_id}: not the volume of the pack"
                 continue
-            made.append((row, *cell, rms, change))
+            made.append((row, *cell, *sizes, change))
     rows = Versions(*(np.array(column) for column in zip(*made, strict=True)))
     to.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(to, allow_pickle=False, **rows._asdict())
@@ -127,8 +129,9 @@ def make(study: Edited, folder: Path, most: int, to: Path) -> None:
     print(f"{to}: {len(rows.row)} versions of {patients} patients, {to.stat().st_size} bytes")
 
 
-def _versions(study: Edited, files: Any, labels: Any) -> Iterator[tuple[Any, float, np.ndarray]]:
-    """The original, without a cell, and every version of a case."""
+def _versions(study: Edited, files: Any, labels: Any) -> Iterator[tuple[Any, Any, np.ndarray]]:
+    """Cell, sizes of change and region, and volume of the original, which has no cell, and of
+    every version of a case."""
     from lens.cohort import read_case, stack
     from lens.edits.catalogue import ALL, Edit, Target
     from lens.edits.versions import ARMS, editable, versions
@@ -137,7 +140,7 @@ def _versions(study: Edited, files: Any, labels: Any) -> Iterator[tuple[Any, flo
     case = read_case(files, spacing_mm=study.spacing_mm, labels=labels or None)
     of = editable(case, study.region, seed=SEED)
     seen = {"shape": study.shape, "modalities": (study.image,), "scalings": of.scalings}
-    yield (), 0.0, stack(case, **seen)
+    yield (), (), stack(case, **seen)
     for at, (name, doses) in enumerate(study.doses.items()):
         edit = Edit(name, doses)
         target = Target(edit, study.region, ALL if edit.moves_contours else study.image)
@@ -149,7 +152,8 @@ def _versions(study: Edited, files: Any, labels: Any) -> Iterator[tuple[Any, flo
         for dose, arm, version in found:
             if version is not None:
                 cell = (at, doses.index(dose), ARMS.index(arm))
-                yield cell, version.rms, stack(version.case, **seen)
+                after = editable(version.case, study.region).region.sum()
+                yield cell, (version.rms, after / of.region.sum()), stack(version.case, **seen)
 
 
 def embed(pack: Path, edited: Path, encoders: dict[str, Any], to: Path) -> None:
