@@ -126,8 +126,8 @@ def draw(tables: Mapping[str, Mapping[str, pd.DataFrame]], path: Path) -> None:
     from lens.report.layers_section import class_name
 
     shown = {
-        "us": ("all", "shape2D", "firstorder", "glcm"),
-        "hip": ("all", "shape", "firstorder", "glcm"),
+        "us": ("all", "shape2D", "firstorder", "gldm"),
+        "hip": ("all", "shape", "firstorder", "gldm"),
     }
     dashes = {"r2_random": (0, (5, 2)), "r2_shuffled": (0, (6, 2, 1, 2))}
     with mpl.rc_context(STYLE):
