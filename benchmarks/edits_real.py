@@ -94,7 +94,7 @@ def respond_all(config: Config, study: str, pack: Pack) -> tuple[pd.DataFrame, d
         path.stem: np.load(path)["change"].astype(float)
         for path in sorted((config.edited / study).glob("*.npz"))
     }
-    tables = []
+    tables, frame = [], _frame(pack, rows)
     for task, name in TASKS[study].items():
         for run in (run for run in changes if run.rpartition("-")[0] == name):
             moved = _moved(about, cells, rows, {"pre": changes["pre"], "ft": changes[run]})
@@ -109,7 +109,11 @@ def respond_all(config: Config, study: str, pack: Pack) -> tuple[pd.DataFrame, d
         "edited": len(np.unique(cells["row"])),
         "doses": about.doses,
         "size_of_region_per_unit": _growth(about, cells),
-        "label_r2_of_frame": _frame(pack, rows, label),
+        "label_r2_of_frame": _scores(frame, label)[1],
+        "score_r2_of_frame": {
+            run: _scores(frame, _scores(x[run][rows].astype(float), label)[0])[1]
+            for run in changes
+        },
         "rms_of_edit_outside_noise": dict(zip(about.doses, rms.to_numpy().tolist(), strict=True)),
     }  # fmt: skip
     return pd.concat(tables, ignore_index=True), told
@@ -127,20 +131,25 @@ def _growth(about: Edited, cells: Mapping[str, np.ndarray]) -> float:
     return float((sums["top"] / sums["bottom"]).mean())
 
 
-def _frame(pack: Pack, rows: np.ndarray, label: np.ndarray) -> float:
-    """Held-out R2 of the label read from the extents of the image alone, without its content."""
+def _frame(pack: Pack, rows: np.ndarray) -> np.ndarray:
+    """Lengths of each image's edges, and their product: what is told without its content."""
+    found = []
+    for volume in pack.volumes[rows, ..., 0]:
+        shown = np.nonzero(volume)
+        found.append([np.ptp(places) + 1 for places in shown])
+    edges = np.array(found, float)
+    return np.column_stack([edges, edges.prod(axis=1)])
+
+
+def _scores(x: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, float]:
+    """Held-out scores of a head for the label, standardised, and how much of it they explain."""
     from lens.edits.heads import fit_heads, make_folds
 
-    shown = pack.volumes[rows, ..., 0] != 0
-    axes = (1, 2, 3)
-    extents = [
-        [int(np.ptp(np.flatnonzero(volume.any(axis=tuple(a - 1 for a in axes if a != axis))))) + 1
-         for axis in axes] for volume in shown
-    ]  # fmt: skip
-    x = np.array(extents, float)
-    x = np.column_stack([x, x.prod(axis=1)])
-    standard = (label - label.mean()) / label.std()
-    return float(fit_heads(x, standard, make_folds(len(label), 5, 0)).r2)
+    fold = make_folds(len(label), 5, 0)
+    heads, scores = fit_heads(x, (label - label.mean()) / label.std(), fold), np.empty(len(label))
+    for each, head in enumerate(heads.fitted):
+        scores[fold == each] = head.predict(x[fold == each])[:, 0]
+    return scores, float(heads.r2)
 
 
 def _numbers(label: np.ndarray) -> np.ndarray:
