@@ -101,7 +101,7 @@ def main(config: Config) -> None:
     made = {
         "judged": config.judged, "edited": config.edited, "doses": DOSES, "own": OWN,
         "scores": {n: json.loads((kept / f"{n}.json").read_text())["score"] for n in found},
-        "rates": rates.to_dict("records"), "rows": table.to_dict("records"),
+        "rates": rates.to_dict("records"), "rows": table.round(4).to_dict("records"),
     }  # fmt: skip
     write_json(config.out, made)
     print(markdown(made))

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.edits import markdown
+
 ROOT = Path(__file__).parents[2]
 EVIDENCE = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
 
@@ -82,3 +84,16 @@ def test_kinds_are_told_apart_as_is_said() -> None:
             {"volume", "volume, low-rank"},
         ):
             assert f"({row['lowest']:.2f} to {row['highest']:.2f})" in text
+
+
+def test_the_docs_of_edits_hold_the_tables_as_printed() -> None:
+    path = ROOT / "benchmarks/results/edits.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    docs = (ROOT / "docs/edits.md").read_text(encoding="utf-8")
+    for table in markdown(record).split("\n\n"):
+        assert table in docs
+    rates = {(r["kind"], r["head"], r["own"], r["stage"]): r for r in record["rates"]}
+    own, others = rates["full", "own", True, "ft"], rates["full", "own", False, "ft"]
+    assert own["low"] > others["high"]
+    assert f"{own['moves']} of {own['of']}, in all three seeds of four of five labels" in docs
+    assert not any(r["moves"] for r in record["rates"] if r["head"] == "exchanged")
