@@ -10,6 +10,7 @@ the label exchanged among the judged phantoms, which is its task.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,13 @@ def main(config: Config) -> None:
     ], ignore_index=True)  # fmt: skip
     rates = summary(table)
     print(rates.to_string(index=False))
-    write_json(config.out, {
+    made = {
         "judged": config.judged, "edited": config.edited, "doses": DOSES, "own": OWN,
         "scores": {n: json.loads((kept / f"{n}.json").read_text())["score"] for n in found},
-        "rates": rates.to_dict("records"), "rows": table.to_dict("records"),
-    })  # fmt: skip
+        "rates": rates.to_dict("records"), "rows": table.round(4).to_dict("records"),
+    }  # fmt: skip
+    write_json(config.out, made)
+    print(markdown(made))
 
 
 def _asked(
@@ -139,15 +142,67 @@ def _asked(
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Share of rows in which the edit moves the score, by what it is an edit of."""
+    """Share of rows in which the edit moves the score, by what it is an edit of.
+
+    Before fine-tuning the encoder is one: read for the label itself, its rows count once, whatever
+    the seed.
+    """
+    once = (table["stage"] == "pre") & (table["head"] == "own")
+    again = table.duplicated(["kind", "head", "stage", "label", "edit"]) & once
     rows = []
-    for key, part in table.groupby(["kind", "head", "stage", "own"], sort=False):
+    for key, part in table[~again].groupby(["kind", "head", "stage", "own"], sort=False):
         count, total = int(part["moves"].sum()), len(part)
         low, high = wilson(count, total)
         facts = dict(zip(("kind", "head", "stage", "own"), key, strict=True))
         rows.append(facts | {"moves": count, "of": total, "low": low, "high": high,
                              "median_slope": float(part["slope"].abs().median())})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+HEADS = {
+    ("full", "own"): "fine-tuned for the label",
+    ("noise", "own"): "fine-tuned on exchanged labels, a head for the label itself",
+    ("noise", "exchanged"): "fine-tuned on exchanged labels, a head for exchanged ones",
+}
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The two tables of docs/edits.md: rates, and slopes of each label's own edit."""
+    rates = {
+        tuple(row[k] for k in ("kind", "head", "own", "stage")): row for row in record["rates"]
+    }
+    lines = ["| encoder, head | edit of | before | after | the change |", "|---|---|---|---|---|"]
+    for (kind, head), told in HEADS.items():
+        for own, whose in ((True, "the label's factor"), (False, "other factors")):
+            cells = []
+            for stage in ("pre", "ft", "change"):
+                row = rates[kind, head, own, stage]
+                ends = f"{abs(row['low']):.2f} to {row['high']:.2f}"
+                cells.append(f"{row['moves']} of {row['of']} ({ends})")
+            lines.append(f"| {told} | {whose} | {' | '.join(cells)} |")
+    table = pd.DataFrame(record["rows"])
+    own = table[table["own"] & (table["head"] == "own")]
+    lines += [
+        "",
+        "| label: edit of its factor | before | fine-tuned for it, by seed | on exchanged labels |",
+        "|---|---|---|---|",
+    ]
+    for label, edit in OWN.items():
+        part = own[own["label"] == label]
+        first = part[part["stage"] == "pre"].iloc[0]
+        ends = f"[{first['slope_low']:.2f}, {first['slope_high']:.2f}]"
+        cells = [f"{first['slope']:.2f} {ends}{_star(first)}"]
+        for kind in ("full", "noise"):
+            seeds = part[(part["kind"] == kind) & (part["stage"] == "ft")].sort_values("seed")
+            cells.append(
+                ", ".join(f"{row['slope']:.2f}{_star(row)}" for _, row in seeds.iterrows())
+            )
+        lines.append(f"| {label.replace('_', ' ')}: {edit} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _star(row: pd.Series) -> str:
+    return " *" if row["moves"] else ""
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def main(config: Config) -> None:
         tasks={
             "volume": ("reg-0", "reg-1", "reg-2"),
             "outline": ("seg-0", "seg-1", "seg-2"),
+            "low-rank": ("lora-0", "lora-1", "lora-2"),
             "permuted": ("permuted-0", "permuted-1", "permuted-2"),
             "frozen": ("frozen-0",),
         },

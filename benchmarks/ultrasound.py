@@ -69,6 +69,7 @@ def main(config: Config) -> None:
         pools=("lesion", "global"),
         tasks={
             "malignancy": ("cls-0", "cls-1", "cls-2"),
+            "low-rank": ("lora-0", "lora-1", "lora-2"),
             "permuted": ("permuted-0", "permuted-1", "permuted-2"),
             "frozen": ("frozen-0",),
         },

@@ -14,6 +14,7 @@ TASKS = {
     "malignancy": ("fine-tuned for malignancy", "#c0392b", "o"),
     "volume": ("fine-tuned for volume", "#c0392b", "o"),
     "outline": ("fine-tuned to outline", "#2471a3", "s"),
+    "low-rank": ("low-rank updates", "#b8860b", "^"),
     "permuted": ("control: labels permuted", "#7f8c8d", "D"),
     "frozen": ("control: encoder frozen", "#000000", "|"),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
@@ -19,6 +19,17 @@ from lens.files import atomic
 
 HIGHEST = 255
 """Of a code."""
+
+
+class Written(NamedTuple):
+    """What a code of a pack means: ``(code - zero) * step``."""
+
+    step: float
+    zero: int
+
+    def values(self, codes: UInt8[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """What codes stand for."""
+        return (codes.astype(np.float32) - np.float32(self.zero)) * np.float32(self.step)
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ def write_pack(path: Path, pack: Pack, *, step: float, zero: int) -> None:
         step: of the volumes, in their unit. Zero stays exactly zero, which is background.
         zero: code of zero, from 0 to 255; values beyond the codes are clipped.
     """
-    codes = np.clip(np.rint(pack.volumes[..., 0] / step) + zero, 0, HIGHEST).astype(np.uint8)
+    codes = codes_of(pack.volumes, Written(step, zero))
     _compressed(
         path,
         patient_id=pack.patient_id,
@@ -71,11 +82,24 @@ def write_pack(path: Path, pack: Pack, *, step: float, zero: int) -> None:
 def read_pack(path: Path) -> Pack:
     """A pack as it was written, its volumes to half a step."""
     stored = dict(np.load(path))
-    codes = sums(stored["volumes"]).astype(np.float32)
-    volumes = (codes - np.float32(stored["zero"])) * np.float32(stored["step"])
+    volumes = as_written(path).values(sums(stored["volumes"]))
     masks = {name[5:]: array for name, array in stored.items() if name.startswith("mask-")}
     named = {name: stored[name] for name in ("patient_id", "study_id", "split", "label")}
     return Pack(volumes=volumes[..., None], masks=masks, **named)
+
+
+def as_written(path: Path) -> Written:
+    """How the volumes of a pack were written."""
+    with np.load(path) as stored:
+        return Written(float(stored["step"]), int(stored["zero"]))
+
+
+def codes_of(
+    volumes: Float[np.ndarray, "*rows d h w 1"], written: Written
+) -> UInt8[np.ndarray, "*rows d h w"]:
+    """Volumes as codes; values beyond them are clipped."""
+    codes = np.rint(volumes[..., 0] / written.step) + written.zero
+    return np.clip(codes, 0, HIGHEST).astype(np.uint8)
 
 
 def differences(codes: UInt8[np.ndarray, "*rows w"]) -> UInt8[np.ndarray, "*rows w"]:
@@ -88,27 +112,62 @@ def sums(codes: UInt8[np.ndarray, "*rows w"]) -> UInt8[np.ndarray, "*rows w"]:
     return np.cumsum(codes, axis=-1, dtype=np.uint8)
 
 
-def write_weights(path: Path, encoder: Any) -> None:
-    """Writes an encoder's parameters as bfloat16, high bytes and low bytes apart."""
+def write_weights(path: Path, encoder: Any, start: Any = None) -> None:
+    """Writes an encoder's parameters as bfloat16, high bytes and low bytes apart.
+
+    Args:
+        path: of the ``.npz`` file.
+        encoder: whose parameters are written.
+        start: an encoder of the same shape, which `read_weights` then needs as well: its codes are
+            taken off, modulo 2^16, so that training which changed little takes little room.
+    """
+    base = None if start is None else parameters(start)
     arrays = {}
     for name, parameter in parameters(encoder).items():
-        bits = np.ascontiguousarray(parameter[...], np.float32).view(np.uint32)
-        # To the nearest, ties to even, as hardware rounds.
-        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-        arrays[name] = np.stack([rounded >> 8, rounded & 0xFF]).astype(np.uint8)
+        codes = _codes(parameter)
+        if base is not None:
+            codes = codes - _codes(base[name])
+        arrays[name] = np.stack([codes >> 8, codes & 0xFF]).astype(np.uint8)
     _compressed(path, **arrays)
 
 
-def read_weights(path: Path, encoder: Any) -> None:
+def read_weights(path: Path, encoder: Any, start: Any = None) -> None:
     """Sets an encoder's parameters from a file of `write_weights`, in place.
+
+    Args:
+        path: of the file.
+        encoder: of the shape of the one that was written.
+        start: as it was written with.
 
     Raises:
         KeyError: the file lacks a parameter.
     """
     stored = np.load(path)
+    base = None if start is None else parameters(start)
     for name, parameter in parameters(encoder).items():
-        high, low = stored[name].astype(np.uint32)
-        parameter[...] = (((high << 8) | low) << 16).view(np.float32)
+        high, low = stored[name].astype(np.uint16)
+        codes = (high << 8) | low
+        parameter[...] = _values(codes if base is None else codes + _codes(base[name]))
+
+
+def rounded(encoder: Any) -> Any:
+    """A copy whose parameters are those that a file of `write_weights` gives back."""
+    from flax import nnx
+
+    copy = nnx.clone(encoder)
+    for parameter in parameters(copy).values():
+        parameter[...] = _values(_codes(parameter))
+    return copy
+
+
+def _codes(parameter: Any) -> Shaped[np.ndarray, "*shape"]:
+    """The bits of bfloat16, to the nearest, ties to even, as hardware rounds."""
+    bits = np.ascontiguousarray(parameter[...], np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _values(codes: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    return (codes.astype(np.uint32) << 16).view(np.float32)
 
 
 def of_cached(cached: Any, label: str, regions: Sequence[str], *, numbers: bool) -> Pack:

@@ -18,13 +18,14 @@ NAMES = {
     "malignancy": "fine-tuned for malignancy",
     "volume": "fine-tuned for volume",
     "outline": "fine-tuned to outline",
+    "low-rank": "fine-tuned by low-rank updates",
     "permuted": "labels permuted (control)",
     "frozen": "encoder frozen (control)",
 }
 
 RUNS = {
-    "malignancy": "cls", "volume": "reg", "outline": "seg", "permuted": "permuted",
-    "frozen": "frozen",
+    "malignancy": "cls", "volume": "reg", "outline": "seg", "low-rank": "lora",
+    "permuted": "permuted", "frozen": "frozen",
 }  # fmt: skip
 """Task -> how its trainings are called."""
 
@@ -48,7 +49,7 @@ def change(entry: Found) -> str:
 def trained(found: Found, *tasks: str) -> str:
     """Test scores of the tasks' seeds, and of the controls."""
     told = []
-    for name in (*tasks, "permuted", "frozen"):
+    for name in (*tasks, "low-rank", "permuted", "frozen"):
         if made := runs_of(found, name):
             epochs = max(run["embedded_epoch"] for run in made)
             at = f" after {epochs} epochs" if name == "permuted" else ""

@@ -8,7 +8,9 @@
 
 Each finished run is a file in DIR, and is not made again. The second and third part of the
 hippocampus start from what the first left in DIR, and may run side by side. Encoders learn by
-`encoders.finetune` and `encoders.pretrain`, as the jobs do.
+`encoders.finetune` and `encoders.pretrain`, as the jobs do. With ``--keep NAMES`` all encoders are
+rounded to bfloat16 before they are scored and embedded, and those named are kept in DIR/encoders
+(`benchmarks.real.pack.read_weights`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.real.pack import Pack, read_pack, read_weights
+from benchmarks.real.pack import Pack, read_pack, read_weights, rounded, write_weights
 from encoders.settings import Augmentation, HeadSettings, MaskingSettings, TrainingSettings
 
 SEEDS = (0, 1, 2)
@@ -46,6 +48,11 @@ REGRESSION = TrainingSettings(
 SEGMENTATION = TrainingSettings(
     epochs=20, batch_size=16, learning_rate=1e-3, augmentation=Augmentation()
 )
+LOW_RANK = 8
+"""Of the updates of LoRA."""
+
+ULTRASOUND_LORA = replace(ULTRASOUND, lora=LOW_RANK, learning_rate=1e-3, layer_decay=1.0)
+REGRESSION_LORA = replace(REGRESSION, lora=LOW_RANK)
 FROZEN = TrainingSettings(epochs=100, batch_size=16, learning_rate=1e-3, freeze=True)
 
 MASKING = MaskingSettings(patch=(16,), ratio=0.6, width=128)
@@ -83,15 +90,37 @@ class Limits:
     Attributes:
         epochs: most passes of a training; all of them for None.
         only: names of the runs; all of them for none.
+        keep: names of the encoders that are kept; with any, all are rounded to bfloat16.
     """
 
     epochs: int | None = None
     only: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
 
     def of(self, settings: TrainingSettings) -> TrainingSettings:
         """The settings of a training within them."""
         most = settings.epochs if self.epochs is None else self.epochs
         return replace(settings, epochs=min(most, settings.epochs))
+
+    def wants(self, done: Path) -> bool:
+        """Whether a run is to be made, by the file that it leaves."""
+        return not done.is_file() and (not self.only or done.stem in self.only)
+
+    def kept(self, name: str, encoder: Any, out: Path, start: Any = None) -> Any:
+        """The encoder as it is scored and embedded; where it is to be kept, that is done.
+
+        Args:
+            name: of its run.
+            encoder: as trained.
+            out: folder of finished runs.
+            start: what it was trained from, which a reader of the file needs too.
+        """
+        if not self.keep:
+            return encoder
+        encoder = rounded(encoder)
+        if name in self.keep:
+            write_weights(out / "encoders" / f"{name}.npz", encoder, start)
+        return encoder
 
 
 def runs(name: str, task: Any, settings: TrainingSettings, **changes: Any) -> list[Run]:
@@ -106,13 +135,16 @@ def ultrasound(pack: Pack, weights: Path, out: Path, limits: Limits = Limits()) 
     from encoders.vit import ViT, ViTConfig
 
     encoder = ViT(ViTConfig.named("small", in_channels=1), rngs=nnx.Rngs(0))
-    read_weights(weights, encoder)
     pools = {"global": None, "lesion": pack.masks["lesion"]}
-    if not (out / "pre.npz").is_file():
+    if limits.wants(out / "random.npz"):
+        _embed(out / "random.npz", pack, encoder, pools)
+    read_weights(weights, encoder)
+    if limits.wants(out / "pre.npz"):
         _embed(out / "pre.npz", pack, encoder, pools)
     for run in (
         *runs("cls", "classification", ULTRASOUND),
         *runs("permuted", "classification", ULTRASOUND, permuted=True),
+        *runs("lora", "classification", ULTRASOUND_LORA),
         Run("frozen-0", "classification", FROZEN),
     ):
         _run(run, pack, pack.label, encoder, pools, out, limits)
@@ -149,7 +181,9 @@ def pretraining(pack: Pack, out: Path, limits: Limits = Limits()) -> None:
         "seconds": time.perf_counter() - began,
     }
     _write_scores(out / "pretraining.json", scores)
+    encoder = limits.kept("pretrained", encoder, out)
     _embed(out / "pre.npz", pack, encoder, _regions(pack))
+    _embed(out / "random.npz", pack, start, _regions(pack))
     save(folder, encoder)
     _forget(kept)
 
@@ -162,6 +196,7 @@ def regression(pack: Pack, out: Path, limits: Limits = Limits()) -> None:
     for run in (
         *runs("reg", "regression", REGRESSION),
         *runs("permuted", "regression", REGRESSION, permuted=True),
+        *runs("lora", "regression", REGRESSION_LORA),
         Run("frozen-0", "regression", FROZEN),
     ):
         _run(run, pack, pack.label, encoder, _regions(pack), out, limits)
@@ -194,7 +229,7 @@ def _run(
     from encoders import Tracking, finetune
 
     done = out / f"{run.name}.npz"
-    if done.is_file() or (limits.only and run.name not in limits.only):
+    if not limits.wants(done):
         return
     began, settings = time.perf_counter(), limits.of(run.settings)
     kept = _checkpoints(out, run.name)
@@ -214,6 +249,7 @@ def _run(
     # Where nothing true can be learnt, validation would choose an encoder that changed little: the
     # control is the encoder that was trained to the end.
     chosen, head = history.last if run.permuted else (tuned, history.head)
+    chosen = limits.kept(run.name, chosen, out, encoder)
     scores = {
         "epochs": settings.epochs,
         "best_epoch": curves.best_epoch + 1,
@@ -266,13 +302,21 @@ def _score(encoder: Any, history: Any, pack: Pack, labels: np.ndarray) -> dict[s
 
 
 def _embed(path: Path, pack: Pack, encoder: Any, pools: Mapping[str, Any]) -> None:
+    """Embeds over each pool, and over the regions after every stage but the last.
+
+    The last stage of a region is its pool; of the others a dozen encoders would fill a disk, so
+    that they are kept as float16.
+    """
     from encoders import embed
     from lens.files import write_arrays
 
-    made = {
-        pool: embed(encoder, pack.volumes, masks=masks, batch_size=16)
-        for pool, masks in pools.items()
-    }
+    made, widths = {}, encoder.config.widths
+    for pool, masks in pools.items():
+        stages = None if masks is None else tuple(range(1, len(widths) + 1))
+        x = embed(encoder, pack.volumes, masks=masks, stages=stages, batch_size=16)
+        made[pool] = x if stages is None else x[:, -widths[-1] :]
+        if stages is not None:
+            made[f"{pool}-layers"] = x[:, : -widths[-1]].astype(np.float16)
     write_arrays(path, **made)
 
 
@@ -289,7 +333,7 @@ def collect(out: Path, to: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
     found = {path.stem: dict(np.load(path)) for path in sorted(out.glob("*.npz"))}
     for pool in {pool for arrays in found.values() for pool in arrays}:
-        every = {name: arrays[pool] for name, arrays in found.items()}
+        every = {name: arrays[pool] for name, arrays in found.items() if pool in arrays}
         write_arrays(to / f"{out.name}-{pool}.npz", **every)
     scores = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
     write_json(to / f"{out.name}-scores.json", {"device": _device(), "runs": scores})
@@ -315,12 +359,16 @@ def main() -> None:
     parser.add_argument("--to", type=Path, help="folder for what is collected")
     parser.add_argument("--epochs", type=int, help="most passes of a training, to rehearse")
     parser.add_argument("--runs", nargs="+", help="names of the runs; all if not given")
+    parser.add_argument("--keep", nargs="+", help="names of the encoders that are kept")
     given = parser.parse_args()
     if given.part == "collect":
         collect(given.out, given.to)
         return
     given.out.mkdir(parents=True, exist_ok=True)
-    pack, limits = read_pack(given.pack), Limits(given.epochs, tuple(given.runs or ()))
+    pack, limits = (
+        read_pack(given.pack),
+        Limits(given.epochs, tuple(given.runs or ()), tuple(given.keep or ())),
+    )
     if given.part == "ultrasound":
         ultrasound(pack, given.weights, given.out, limits)
     else:
