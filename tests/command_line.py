@@ -13,6 +13,7 @@ import os
 import runpy
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 from typing import TextIO
@@ -40,7 +41,9 @@ def ended(module: str, *words: object) -> subprocess.CompletedProcess[str]:
         words: of the command line.
     """
     out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        # Other tests may have imported the module, which here is run as the program.
+        warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
         patch.setattr(sys, "argv", [module, *map(str, words)])
         leave_the_process_alone(patch)
         redirected = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)

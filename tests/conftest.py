@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-from tests.shapes import check_each_kind_of_call
 from tests.tiers import is_slow
 
 pytest_plugins = ["tests.processor_time"]
 
 # Before any module of ours is imported, so that every annotated shape is checked while testing.
-check_each_kind_of_call()
 install_import_hook(["lens", "encoders"], "beartype.beartype")
 
 # Keras reads it once, whichever test imports it first; its default, TensorFlow, is not needed here.
