@@ -48,6 +48,7 @@ class View:
         self.mask.setflags(write=False)
 
     def GetSpacing(self) -> tuple[float, ...]:
+        """Of the voxels along x, y, z (mm), by SimpleITK's name."""
         return self._spacing
 
 

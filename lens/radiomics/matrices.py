@@ -156,6 +156,7 @@ class Seen:
         self._levels: Levels | None = None
 
     def levels(self, image: np.ndarray, mask: np.ndarray) -> Levels:
+        """Those of an image in a mask: the last ones, where both are the same objects."""
         # Held, so that no other array can be taken for them; what may be written to may change.
         held = self._levels if self._of and not mask.flags.writeable else None
         if held is None or self._of is None or self._of[1] is not mask:
