@@ -59,7 +59,10 @@ def third_party(*packages: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(
     ("packages", "extras"),
-    [(PACKAGES, ("radiomics", "torch", "onnx")), (("benchmarks", "tests"), ("radiomics", "onnx", "test"))],
+    [
+        (PACKAGES, ("radiomics", "torch", "onnx")),
+        (("benchmarks", "tests"), ("radiomics", "onnx", "test")),
+    ],
     ids=["packages", "benchmarks and tests"],
 )
 def test_every_import_is_declared(packages: tuple[str, ...], extras: tuple[str, ...]) -> None:
