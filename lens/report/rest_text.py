@@ -16,6 +16,9 @@ NAMED = 3
 FLOOR_SHARE = 0.5
 """Share of what is called new from which on its floor is said to be a caution."""
 
+ROUNDING = 1e-9
+"""Share of the variance below which embeddings are the same."""
+
 CHANGED = {
     "new": "{} of the embedding after fine-tuning is new: a linear reader of the one before does "
     "not tell it.",
@@ -93,7 +96,9 @@ def _of_side(side: str, rows: pd.DataFrame, explain: bool) -> str:
 def _nothing(side: str, whole: Row) -> str:
     """Why no share is claimed."""
     if side == "difference":
-        return "That anything changed is not shown, and no share of it is claimed."
+        nothing = abs(whole["size_high"]) < ROUNDING
+        what = "Nothing changed" if nothing else "That anything changed is not shown"
+        return f"{what}, and no share of it is claimed."
     return (
         f"The same reader leaves {percent(whole['floor'])} of an embedding that holds nothing "
         f"else: no more is shown to be {side}, and no share of it is claimed."
