@@ -59,9 +59,7 @@ def main(config: Config) -> None:
 
 def about(config: Config) -> dict[str, Any]:
     """Machine, versions and settings."""
-    import jax
-
-    facts = harness.facts(config, "jax", "flax", "optax", device=jax.devices()[0].device_kind)
+    facts = harness.facts(config, "jax", "flax", "optax")
     kept = ("seeds", *settings(config))
     facts["config"] = {name: value for name, value in facts["config"].items() if name in kept}
     return facts

@@ -187,10 +187,10 @@ class Joined:
         """Takes over the estimates of these features, by name; the same names for all blocks."""
         for name, part in estimates.items():
             if name not in self.estimates:
-                ends = (np.empty(self._columns) for _ in range(3))
+                value, low, high = (np.empty(self._columns) for _ in range(3))
                 # Features side by side, so that a block of them is one piece of the file.
                 influence = self._scratch.zeros((self._columns, len(part.influence))).T
-                self.estimates[name] = Estimate(*ends, influence, part.patients)
+                self.estimates[name] = Estimate(value, low, high, influence, part.patients)
             whole = self.estimates[name]
             for own, values in zip(whole[:4], part[:4], strict=True):
                 own[..., columns] = values

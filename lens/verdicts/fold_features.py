@@ -191,8 +191,9 @@ class _Collected:
         first = self._parts[0]
         mlp = {name: np.concatenate([p.mlp[name] for p in self._parts]) for name in first.mlp}
         others = {
-            name: tuple(
-                np.concatenate([p.others[name][side] for p in self._parts]) for side in (0, 1)
+            name: (
+                np.concatenate([p.others[name][0] for p in self._parts]),
+                np.concatenate([p.others[name][1] for p in self._parts]),
             )
             for name in first.others
         }

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lens.probes.probe import FittedProbe, Probe, fitter
+from lens.probes.spectral import Spectrum
 from lens.scratch import IN_MEMORY, Scratch, release
 
 Fit = Callable[[Float[np.ndarray, "n k"]], FittedProbe]
@@ -95,6 +96,6 @@ class FoldFits:
             value = getattr(made, field.name)
             if isinstance(value, np.ndarray) and value.ndim == 2:
                 changed[field.name] = self._put(value)
-            elif isinstance(value, tuple) and hasattr(value, "_replace"):  # a Spectrum
+            elif isinstance(value, Spectrum):
                 changed[field.name] = value._replace(u=self._put(value.u))
         return replace(made, **changed)
