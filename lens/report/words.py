@@ -19,8 +19,8 @@ WORDS = ("firstorder", "shape", "shape2D")
 ACRONYM = 4
 """Characters of the longest modality that is written in capitals, but for `EXCEPTIONS`."""
 
-EXCEPTIONS = ("flair", "xray")
-"""An acronym that is longer, and a word that is not."""
+EXCEPTIONS = ("flair", "xray", "all")
+"""An acronym that is longer, and words that are not one."""
 
 LONGEST = 60
 """Characters of a name that a figure has room for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ def test_the_sentence_is_that_of_the_table(with_edits: Path) -> None:
     assert "1 edit(s) have no control outside" in html
     assert html.count("<image id=") == 2
     assert "P00" not in html
+    assert re.search(r"n = \d+( to \d+)? edited\s+patients", html)
+    assert not re.search(r"\bALL\b", re.sub("<(style|script).*?</", "", html, flags=re.S))
 
 
 def test_a_page_without_pictures_has_no_sheet(with_edits: Path) -> None:
