@@ -128,9 +128,9 @@ def test_draws_together_are_those_one_by_one(monkeypatch) -> None:
     w = patient_weights(np.arange(N), 5, 0)
     (alone,) = lens.refit(z, r, w, memory=memory_of(5, 200 * K))
     monkeypatch.setattr(refits, "_over_draws", lambda solve, draws: jax.vmap(solve)(draws))
-    refits._solve.clear_cache()
+    refits._solve.clear_cache()  # pyright: ignore[reportAttributeAccessIssue]
     (together,) = lens.refit(z, r, w, memory=memory_of(5, 200 * K))
-    refits._solve.clear_cache()
+    refits._solve.clear_cache()  # pyright: ignore[reportAttributeAccessIssue]
     for name, found in together.items():
         np.testing.assert_allclose(found.theta, alone[name].theta, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found.b, alone[name].b, rtol=1e-4, atol=1e-4)
