@@ -16,8 +16,9 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from encoders.functions import FunctionEncoder, kept_folder, user_failure
@@ -78,6 +79,14 @@ def _made(source: Path) -> FunctionEncoder:
     return FunctionEncoder(name, encoder, _fingerprint(name, module, path, encoder, found))
 
 
+class _Fresh(SourceFileLoader):
+    """Compiles the file as it is now: kept bytecode stands for a file of its size and second."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def _imported(source: Path, module_name: str) -> ModuleType:
     """The module; the current folder, or that of the file, can be imported from."""
     file = code_file(source)
@@ -91,7 +100,7 @@ def _imported(source: Path, module_name: str) -> ModuleType:
             raise InputError(f"{source}: no such file {file}")
         # By the whole path: two files may have one name.
         own = f"{file.stem}_{sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
-        spec = importlib.util.spec_from_file_location(own, file)
+        spec = importlib.util.spec_from_file_location(own, file, loader=_Fresh(own, str(file)))
         assert spec is not None
         assert spec.loader is not None
         module = sys.modules[own] = importlib.util.module_from_spec(spec)

@@ -76,6 +76,7 @@ def test_values_of_held_out_rows_change_no_fit(monkeypatch: pytest.MonkeyPatch) 
         return found
 
     monkeypatch.setattr(module, "fit_heads", spy)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)  # one thread: a cluster after the other
     rng = np.random.default_rng(3)
     held = fold.test
     wild = np.where(held[:, None], rng.permutation(r) * 100, r)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -339,6 +340,7 @@ def test_a_cohort_is_embedded_kept_and_goes_on(code, tmp_path: Path):
 def test_an_edited_file_is_another_encoder(tmp_path, monkeypatch):
     """In one process, as in a notebook: neither the encoder nor its width is remembered."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     source, shape = Path("edited.py:encode"), (4, 8, 8)
     for width in (3, 5):
         Path("edited.py").write_text(
