@@ -7,14 +7,14 @@ import platform
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
 
+from tests import checked_shapes
 from tests.tiers import is_slow
 
 pytest_plugins = ["tests.processor_time"]
 
 # Before any module of ours is imported, so that every annotated shape is checked while testing.
-install_import_hook(["lens", "encoders"], "beartype.beartype")
+checked_shapes.install(["lens", "encoders"])
 
 # Keras reads it once, whichever test imports it first; its default, TensorFlow, is not needed here.
 os.environ.setdefault("KERAS_BACKEND", "jax")

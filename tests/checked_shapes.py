@@ -1,0 +1,110 @@
+"""Checked shapes at a small price: arguments and results are checked once for each of their kinds.
+
+jaxtyping binds and checks every call anew, which is a third of the time of a whole job. Whether a
+check passes is settled by the kinds of what it looks at: types, and the types of numbers and shapes
+of arrays. So a call whose kinds passed before is let through, and everything else is checked in
+full: the first call, every other shape, every other kind of result. What failed is never let
+through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Hashable
+from itertools import islice
+from types import FunctionType
+from typing import Any
+
+import jaxtyping
+from jaxtyping import install_import_hook
+
+LOOKED_AT = 8
+"""Items of a list, tuple or mapping whose kinds count; beartype looks at one item of a list."""
+
+_passed: dict[Hashable, dict[Hashable, set[Hashable]]] = {}
+"""Module, name and code of a function (of an inner function all are one) -> kinds of arguments that
+passed -> kinds of results that passed with them."""
+
+_every_call = jaxtyping.jaxtyped
+
+
+def install(packages: list[str]) -> None:
+    """Checks the annotated shapes of packages that are imported from now on."""
+    jaxtyping.jaxtyped = _jaxtyped  # what the hook writes above every function and class
+    install_import_hook(packages, "beartype.beartype")
+
+
+def checked(function: FunctionType, typechecker: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with the kinds of its arguments and of its result checked.
+
+    Args:
+        function: annotated.
+        typechecker: a decorator that raises where annotations are not kept.
+
+    Raises:
+        jaxtyping.TypeCheckError: of a call, as `jaxtyping.jaxtyped` does.
+    """
+    name = (function.__module__, function.__qualname__, function.__code__)
+    passed = _passed.setdefault(name, {})
+
+    @functools.cache
+    def every_call() -> Callable[..., Any]:
+        """Made when first needed: writing the checks takes a millisecond or more."""
+        return _every_call(function, typechecker=typechecker)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        kinds: Hashable = (*map(_kind, args), *((name, _kind(kwargs[name])) for name in kwargs))
+        results = passed.get(kinds)
+        if results is None:
+            result = every_call()(*args, **kwargs)
+            passed[kinds] = {_kind(result)}
+            return result
+        result = function(*args, **kwargs)
+        if (kind := _kind(result)) not in results:
+            _every_call(_gives(function, result), typechecker=typechecker)(*args, **kwargs)
+            results.add(kind)
+        return result
+
+    return call
+
+
+def _jaxtyped(function: Any = None, *, typechecker: Any = None) -> Any:
+    """What stands for `jaxtyping.jaxtyped`: the same but for how often it looks."""
+    if function is None:
+        return functools.partial(_jaxtyped, typechecker=typechecker)
+    if typechecker is None or not isinstance(function, FunctionType | type):
+        return _every_call(function, typechecker=typechecker)
+    if isinstance(function, FunctionType):
+        return checked(function, typechecker)
+    if dataclasses.is_dataclass(function) and "__init__" in vars(function):
+        function.__init__ = checked(vars(function)["__init__"], typechecker)
+    return function
+
+
+def _gives(function: FunctionType, result: Any) -> FunctionType:
+    """A function with the same annotations that gives a result that is there already."""
+
+    def give(*_: Any, **__: Any) -> Any:
+        return result
+
+    same = FunctionType(give.__code__, function.__globals__, closure=give.__closure__)
+    return functools.update_wrapper(same, function)
+
+
+def _kind(value: Any) -> Hashable:
+    """What a check can tell of a value."""
+    of = type(value)
+    if of is tuple or of is list:
+        return (of, *map(_kind, islice(value, LOOKED_AT)))
+    if of is dict:
+        return (of, *((_kind(key), _kind(each)) for key, each in islice(value.items(), LOOKED_AT)))
+    return (of, value.dtype, value.shape) if _is_array(of) else of
+
+
+@functools.cache
+def _is_array(of: type) -> bool:
+    """Arrays of NumPy, JAX and PyTorch, and what stands for them while JAX traces."""
+    return hasattr(of, "shape") and hasattr(of, "dtype")
