@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -20,12 +21,9 @@ from distributed import Client, LocalCluster, Security
 from lens.errors import InputError
 from lens.radiomics.processes import each_in_processes
 from lens.radiomics.workers import Cluster, each_in_workers
+from tests.radiomics.errands import exits, square, strange
 from tests.radiomics.phantoms import write_cohort
 from tests.radiomics.ports import certificate, elsewhere, family, gets_in, listening
-
-
-def square(number: int) -> int:
-    return number**2
 
 
 def two_workers(folder: Path) -> subprocess.Popen:
@@ -50,7 +48,7 @@ def test_a_run_with_two_workers_opens_no_port_and_leaves_no_process(tmp_path):
         ports |= listening(running)
         seen |= set(running)
         most = max(most, len([each for each in running if "spawn_main" in _line(each)]))
-        time.sleep(0.05)
+        time.sleep(0.1)
     assert job.returncode == 0, job.communicate()[1]
     assert most == 2, "the workers were not seen, so neither would be their ports"
     assert ports == set()
@@ -58,30 +56,41 @@ def test_a_run_with_two_workers_opens_no_port_and_leaves_no_process(tmp_path):
     assert left == []
 
 
-def test_workers_end_with_a_job_that_is_killed(tmp_path):
-    job = two_workers(tmp_path)
+class Killed(NamedTuple):
+    """What was seen of a job that was killed at work.
+
+    Attributes:
+        blocked: signals that each of its two workers did not see, as Linux tells them.
+        left: workers that did not end with it.
+    """
+
+    blocked: list[int]
+    left: list[psutil.Process]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory) -> Killed:
+    job = two_workers(tmp_path_factory.mktemp("killed"))
     while len(workers := [each for each in family(job.pid) if "spawn_main" in _line(each)]) < 2:
         assert job.poll() is None, "ended before it was killed"
-        time.sleep(0.02)
+        time.sleep(0.1)
+    files = [Path(f"/proc/{worker.pid}/status") for worker in workers]
+    told = [file.read_text("utf-8").partition("SigBlk:")[2] for file in files if file.exists()]
     job.send_signal(signal.SIGKILL)
     job.wait()
     _, left = psutil.wait_procs(workers, timeout=30)
-    assert left == []
+    return Killed([int(each.split()[0], 16) for each in told], left)
+
+
+def test_workers_end_with_a_job_that_is_killed(killed):
+    assert killed.left == []
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the mask")
-def test_ctrl_c_reaches_no_worker_the_first_included(tmp_path):
+def test_ctrl_c_reaches_no_worker_the_first_included(killed):
     """Every worker would complain of it; the job that started them ends them."""
-    job = two_workers(tmp_path)
-    while len(workers := [each for each in family(job.pid) if "spawn_main" in _line(each)]) < 2:
-        assert job.poll() is None, "ended before its workers were seen"
-        time.sleep(0.02)
-    for worker in workers:
-        status = Path(f"/proc/{worker.pid}/status").read_text("utf-8")
-        blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
-        assert blocked & 1 << signal.SIGINT - 1
-    job.send_signal(signal.SIGKILL)
-    job.wait()
+    assert len(killed.blocked) == 2
+    assert all(each & 1 << signal.SIGINT - 1 for each in killed.blocked)
 
 
 def _line(process: psutil.Process) -> str:
@@ -89,14 +98,6 @@ def _line(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
-
-
-def strange() -> object:
-    return lambda: None
-
-
-def exits() -> None:
-    os._exit(3)
 
 
 def test_results_that_cannot_be_sent_and_ends_without_a_signal_are_told():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from pathlib import Path
 
@@ -11,21 +10,9 @@ import pytest
 
 from lens.errors import InputError
 from lens.radiomics.parts import versions
-from lens.radiomics.processes import ONE_THREAD, WorkerDied
+from lens.radiomics.processes import WorkerDied
 from lens.radiomics.workers import Cluster, each_in_workers
-
-
-def work(folder: Path, name: str) -> tuple[str, int, dict[str, str | None]]:
-    """Leaves a trace per attempt; ``deadly`` kills its process, ``unlucky`` only the first time."""
-    attempt = len(list(folder.glob(f"{name}-*")))
-    (folder / f"{name}-{attempt}").touch()
-    if name == "deadly" or (name == "unlucky" and attempt == 0):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return name, os.getpid(), {key: os.environ.get(key) for key in ONE_THREAD}
-
-
-def fail() -> None:
-    raise ZeroDivisionError("one third of nothing")
+from tests.radiomics.errands import fail, work
 
 
 def test_a_death_costs_one_item_and_a_second_attempt_is_made(tmp_path, capfd):
