@@ -15,7 +15,7 @@ import logging
 from collections import OrderedDict
 from functools import cache, cached_property
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -24,6 +24,7 @@ from lens.radiomics import kernels
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.matrices import Seen, zone_sizes
 from lens.radiomics.order import percentile
+from lens.radiomics.powers import power
 
 
 class View:
@@ -211,7 +212,8 @@ class _Glcm:
     def _cluster(self, exponent: int) -> Any:
         """Mean power of the distance of ``i + j`` to its mean, which has few values: once each."""
         gray, made = self.coefficients["grayLevels"], self.coefficients
-        power = (made["kValuesSum"][:, None] - made["ux"][0, 0] - made["uy"][0, 0]) ** exponent
+        away = made["kValuesSum"][:, None] - made["ux"][0, 0] - made["uy"][0, 0]
+        power = away**exponent
         return np.nanmean(np.sum(self.P_glcm * power[gray[:, None] + gray - 2][None], (1, 2)), 1)
 
     def getClusterTendencyFeatureValue(self) -> Any:
@@ -280,9 +282,9 @@ class _FirstOrder:
         m2[m2 == 0] = 1
         return m2
 
-    def _moment_of(self, exponent: int) -> np.ndarray:
+    def _moment_of(self, exponent: Literal[3, 4]) -> np.ndarray:
         """Central moment; by ``power``, as PyRadiomics: a product rounds otherwise."""
-        return np.mean(np.power(self._centred, exponent), 1)
+        return np.mean(power(self._centred[0], exponent)[None], 1)
 
     @cached_property
     def _energy(self) -> np.ndarray:

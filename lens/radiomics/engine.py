@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 from lens.errors import InputError
 
@@ -43,12 +45,21 @@ def one_thread() -> Iterator[None]:
     there cost 20 times more than they save, and workers already occupy every core.
     """
     import SimpleITK as sitk
-    from threadpoolctl import threadpool_limits
 
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
-        with threadpool_limits(limits=1):
+        with _thread_pools().limit(limits=1):
             yield
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+@cache
+def _thread_pools() -> Any:
+    """What controls the threads of libraries, looked for once: that takes as long as a filter."""
+    # Here, because only a library that is loaded by now is found: NumPy's BLAS solves for MCC.
+    import numpy  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -19,6 +19,7 @@ from lens.radiomics.matrices import counted_here
 from lens.radiomics.names import column_name
 from lens.radiomics.parameters import Parameters, parameters_for
 from lens.radiomics.wavelet import filtered_here
+from lens.radiomics.whole_image import statistics
 
 
 class Region(NamedTuple):
@@ -133,16 +134,8 @@ def scaling_of(case: Case, modality: str, parameters: Parameters) -> Scaling | N
 
 
 def intensity_scaling(image: sitk.Image, parameters: Parameters) -> Scaling | None:
-    """What PyRadiomics normalises the image by; None where the parameters do not ask for it.
-
-    With one thread, since the sum over all voxels depends on how threads share it.
-    """
-    if not parameters.settings["normalize"]:
-        return None
-    statistics = sitk.StatisticsImageFilter()
-    with one_thread():
-        statistics.Execute(image)
-    return Scaling(statistics.GetMean(), statistics.GetSigma())
+    """What PyRadiomics normalises the image by; None where the parameters do not ask for it."""
+    return statistics(image) if parameters.settings["normalize"] else None
 
 
 def normalise(image: sitk.Image, parameters: Parameters, scaling: Scaling | None) -> sitk.Image:

@@ -18,6 +18,9 @@ import numpy as np
 BLOCK = 2048
 """Voxels whose neighbourhoods are summed at a time, so that the sums stay in the nearest cache."""
 
+LANES = 64
+"""Sums over a whole image that go on side by side."""
+
 
 def compiled(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     """Numba's ``njit`` for these signatures; without a copy on disk where no folder takes one."""
@@ -256,3 +259,66 @@ def filtered(lines, filters, taps, sources, low, high):
             for i in range(inside):
                 low[o, width + i, 0] += smooth * row[i]
                 high[o, width + i, 0] += sharp * row[i]
+
+
+@compiled("float64(float64, float64, float64)")
+@no_type_check
+def lost(a, b, product):
+    """What rounding took from ``product = a * b``, exactly."""
+    up, across = 134217729.0 * a, 134217729.0 * b
+    a_high, b_high = up - (up - a), across - (across - b)
+    a_low, b_low = a - a_high, b - b_high
+    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+@compiled("void(float64[::1], boolean, float64[::1], boolean[::1])")
+@no_type_check
+def negative_powers(values, fourth, powers, doubtful):
+    """Sets `powers` of negative `values` to their third or fourth power, correctly rounded.
+
+    `doubtful` says where the exact power lies so near the middle between two numbers that a power
+    which errs by up to 0.55 units in the last place may be the other one.
+    """
+    for k in range(values.size):
+        base = abs(values[k])
+        # Products in two parts (Dekker 1971), so that nothing but the last addition rounds.
+        square = base * base
+        rest = lost(base, base, square)
+        other = square if fourth else base
+        high = square * other
+        low = lost(square, other, high) + (rest * 2 * square if fourth else rest * base)
+        power = high + low
+        off = (high - power) + low
+        negative = values[k] < 0
+        powers[k] = (power if fourth else -power) if negative else powers[k]
+        normal = (base > 1e-60) & (base < 1e60)
+        doubtful[k] = negative & ((power + 1.12 * off != power) | (not normal))
+
+
+@compiled("UniTuple(float64[::1], 4)(Array(float32, 1, 'C', readonly=True))")
+@no_type_check
+def sums(values):
+    """Partial sums of `values`, what rounding took from them, and the same of the squares.
+
+    Each two arrays add up to the sum with twice the digits of a number. What lies behind the last
+    multiple of `LANES` is left out.
+    """
+    total, lost_of_total = np.zeros(LANES), np.zeros(LANES)
+    square, lost_of_square = np.zeros(LANES), np.zeros(LANES)
+    for start in range(0, values.size // LANES * LANES, LANES):
+        part = values[start : start + LANES]
+        for k in range(LANES):
+            value = np.float64(part[k])
+            # An addition in two parts (Knuth): the sum as rounded, and what is missing from it.
+            before = total[k]
+            after = before + value
+            added = after - before
+            lost_of_total[k] += (before - (after - added)) + (value - added)
+            total[k] = after
+            product = value * value
+            before = square[k]
+            after = before + product
+            added = after - before
+            lost_of_square[k] += (before - (after - added)) + (product - added)
+            square[k] = after
+    return total, lost_of_total, square, lost_of_square
