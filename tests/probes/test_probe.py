@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
+from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import Ridge
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler
@@ -47,6 +48,15 @@ def gaussian(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return features[: len(x)], features[len(x) :]
 
 
+def of_landmarks(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel's projections on those of 30 rows, spread evenly along the first dimension."""
+    x, other = per_channel(x, other)
+    landmarks = x[np.argsort(x[:, 0])[np.linspace(0, len(x) - 1, 30).round().astype(int)]]
+    gamma = 0.5 / np.median(pdist(landmarks)) ** 2
+    span = Nystroem(gamma=gamma, n_components=30, random_state=0).fit(landmarks)
+    return np.asarray(span.transform(x)), np.asarray(span.transform(other))
+
+
 # Rows and dimensions: more patients than dimensions, and fewer.
 TALL, WIDE = (80, 12), (40, 90)
 
@@ -67,6 +77,7 @@ CASES = {
     # Fewer rows than dimensions would be interpolated, with nothing but rounding for residuals.
     "least squares": Case(RidgeProbe(alphas=(0.0,)), per_channel, (TALL,)),
     "gaussian kernel": Case(KernelRidgeProbe(), gaussian),
+    "gaussian kernel of landmarks": Case(KernelRidgeProbe(landmarks=30), of_landmarks),
 }
 
 Setting = tuple[Case, tuple[int, int]]
