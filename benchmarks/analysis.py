@@ -94,6 +94,7 @@ def measure(config: Config, patients: int, columns: int, draws: int, root: Path)
         "columns": columns,
         "bootstraps": draws,
         "seconds": {"total": round(sum(seconds.values()), 1), **seconds},
+        "job_seconds": job.cost.seconds,
         "estimate": estimate.group() if estimate else None,
         "processor_seconds": job.cost.processor,
         "peak_memory_gb": job.peak_mib * 2**20 / 1e9,

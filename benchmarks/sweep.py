@@ -258,24 +258,35 @@ def _sklearn(config: Config, data: Arrays) -> Call:
     return call
 
 
-def _limit(config: Config) -> dict[str, float]:
-    """What arithmetic and the optimiser's traffic need at the rates of this machine."""
+def step_seconds(config: Config, rate: float, copy: float) -> tuple[float, float]:
+    """What one step of one MLP needs at least: seconds of arithmetic and of the optimiser's traffic.
+
+    Args:
+        config: the sizes.
+        rate: operations per second of a large matrix product.
+        copy: bytes per second of a large copy.
+    """
     weights = config.hidden * (config.width + config.columns)
-    steps = config.pairs[0] * config.pairs[1] * config.epochs * -(-config.patients // config.batch)
     # Forward and both gradients, but for that of the embeddings.
     work = 2 * config.batch * (2 * config.width + 3 * config.columns) * config.hidden
+    return work / rate, 7 * 4 * weights / copy
+
+
+def _limit(config: Config) -> dict[str, float]:
+    """What arithmetic and the optimiser's traffic need at the rates of this machine."""
+    steps = config.pairs[0] * config.pairs[1] * config.epochs * -(-config.patients // config.batch)
     if harness.on_cpu():
         rate, copy = product_rates()["float32"], copy_rate()
     else:
         found = card_rates()
         rate = found["tf32" if config.precision == "default" else "float32"]
         copy = found["copy"]
-    seconds = steps * (work / rate + 7 * 4 * weights / copy)
+    arithmetic, traffic = step_seconds(config, rate, copy)
     return {
         "gflops": rate / 1e9,
         "copy_gb_per_s": copy / 1e9,
-        "seconds": seconds,
-        "seconds_of_arithmetic": steps * work / rate,
+        "seconds": steps * (arithmetic + traffic),
+        "seconds_of_arithmetic": steps * arithmetic,
     }
 
 
