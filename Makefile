@@ -56,7 +56,7 @@ test-fast: $(VENV)/.test
 	$(TESTS) -m "not slow" $(ARGS)
 
 calibration: $(VENV)/.test
-	$(TESTS) -m calibration $(ARGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(TESTS) -m calibration $(ARGS)
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -22,12 +22,15 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
-# JAX reads both when it is imported. Processes of a run, and later runs, share what one compiled;
-# XLA's programs are of the machine.
+# JAX reads these when it is imported. Processes of a run, and later runs, share what one compiled;
+# XLA's programs are of the machine. Most cost more to compile than to run: they are compiled without
+# LLVM's optimisations, which leave traces, XLA's own passes and the order of additions as they are.
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 has them as users do.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / f"programs-{platform.node()}")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
