@@ -259,7 +259,7 @@ def _sklearn(config: Config, data: Arrays) -> Call:
 
 
 def step_seconds(config: Config, rate: float, copy: float) -> tuple[float, float]:
-    """What one step of one MLP needs at least: seconds of arithmetic and of the optimiser's traffic.
+    """What a step of one MLP needs at least: seconds of arithmetic and of the optimiser's traffic.
 
     Args:
         config: the sizes.

@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 # JAX reads these when it is imported. Processes of a run, and later runs, share what one compiled;
-# XLA's programs are of the machine. Most cost more to compile than to run: they are compiled without
-# LLVM's optimisations, which leave traces, XLA's own passes and the order of additions as they are.
-# JAX_DISABLE_MOST_OPTIMIZATIONS=0 has them as users do.
+# XLA's programs are of the machine. Most cost more to compile than to run, so that LLVM's
+# optimisations are left out; traces, XLA's own passes and the order of additions are a user's.
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 has all as users do.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / f"programs-{platform.node()}")
 )
