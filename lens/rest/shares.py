@@ -182,10 +182,9 @@ def _dealt_out(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for count in np.unique(counts):
         alike = np.flatnonzero(counts == count)
         to[alike] = rng.permutation(alike)
+    within = np.arange(len(groups)) - np.repeat(starts, counts)
     found = np.empty(len(groups), int)
-    for at, other in enumerate(to):
-        for k in range(counts[at]):
-            found[order[starts[at] + k]] = order[starts[other] + k]
+    found[order] = order[np.repeat(starts[to], counts) + within]
     return found
 
 

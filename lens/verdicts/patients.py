@@ -172,16 +172,23 @@ def _rows(
 ) -> pd.DataFrame:
     """The rows of one feature and fold, without patients who lack the feature."""
     own = np.where(np.isfinite(own), own, np.nan)
-    table = ids[fold.test].reset_index(drop=True)
-    table.insert(0, "column", column)
-    table.insert(1, "shown", kind)
-    table["repeat"] = fold.repeat
-    table["value"] = own[fold.test]
-    table["observed"], table["fitted_mean"] = found.observed[:, at], found.mean[at]
-    table["predicted_pre"], table["predicted_ft"] = found.pre[:, at], found.ft[:, at]
-    for stage in ("pre", "ft"):
-        predicted = table[f"predicted_{stage}"].to_numpy()
-        table[f"value_{stage}"] = _in_own_unit(predicted, own, fold, scores)
+    predicted = {"pre": found.pre[:, at], "ft": found.ft[:, at]}
+    table = pd.DataFrame(
+        {
+            "column": column,
+            "shown": kind,
+            **ids[fold.test],
+            "repeat": fold.repeat,
+            "value": own[fold.test],
+            "observed": found.observed[:, at],
+            "fitted_mean": found.mean[at],
+            **{f"predicted_{stage}": each for stage, each in predicted.items()},
+            **{
+                f"value_{stage}": _in_own_unit(each, own, fold, scores)
+                for stage, each in predicted.items()
+            },
+        }
+    )
     return table[np.isfinite(found.observed[:, at])]
 
 
