@@ -81,9 +81,18 @@ def start(model: Learner, settings: TrainingSettings) -> tuple[nnx.GraphDef, Sta
         adapt(model.encoder, settings.lora, settings.alpha, settings.seed)
     model.train()
     graph, params, rest = nnx.split(model, _trained(_recipe(settings)), ...)
-    state = State(params, rest, _adamw(settings.weight_decay).init(params), jnp.zeros((), int))
-    # The state is donated to the first step; the caller's model must keep its own.
-    return graph, jax.device_put(jax.tree.map(jnp.copy, state), shardings(settings.batch_size)[0])
+    state = _first(params, rest, weight_decay=settings.weight_decay)
+    return graph, jax.device_put(state, shardings(settings.batch_size)[0])
+
+
+@partial(jax.jit, static_argnames="weight_decay")
+def _first(params: PyTree, rest: PyTree, *, weight_decay: float) -> State:
+    """A state of copies: it is donated to the first step, and the caller's model keeps its own.
+
+    One program, where a copy of each parameter by itself would be one for each of their shapes.
+    """
+    params, rest = jax.tree.map(jnp.copy, (params, rest))
+    return State(params, rest, _adamw(weight_decay).init(params), jnp.zeros((), int))
 
 
 def compiled(graph: nnx.GraphDef, settings: TrainingSettings) -> Callable[..., Any]:

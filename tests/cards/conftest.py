@@ -14,6 +14,7 @@ from scipy import stats
 
 from lens.cards.card import card
 from lens.report.results import read_results
+from tests.pictures import svg_alone
 from tests.report.conftest import finished as finished
 from tests.report.conftest import folder as folder
 
@@ -22,6 +23,11 @@ from tests.report.conftest import folder as folder
 def content(finished: Path) -> dict[str, Any]:
     """The card of the finished run."""
     return card(read_results(finished))
+
+
+@pytest.fixture(autouse=True)
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    svg_alone(monkeypatch)
 
 
 def planted_card(

@@ -19,6 +19,13 @@ def only(**strengths: float) -> Augmentation:
     return Augmentation(**{f.name: float(strengths.get(f.name, 0)) for f in fields(Augmentation)})
 
 
+INTENSITIES = {
+    "intensity_scale": 0.5, "intensity_shift": 1.0, "bias_field": 0.5, "smoothing": 1.0
+}  # fmt: skip
+ALL = Augmentation(flip=0.5, rotation=20.0, zoom=0.2, **INTENSITIES)
+"""All changes; each combination of strengths is compiled once."""
+
+
 @pytest.fixture(scope="module")
 def volumes() -> np.ndarray:
     """Noise in a frame of padding; the last channel is absent."""
@@ -44,30 +51,23 @@ def test_strength_zero_is_the_identity(volumes):
 
 
 def test_one_key_one_result(volumes):
-    first = augment(jax.random.key(1), volumes, None, Augmentation())[0]
-    again = augment(jax.random.key(1), volumes, None, Augmentation())[0]
-    other = augment(jax.random.key(2), volumes, None, Augmentation())[0]
+    first = augment(jax.random.key(1), volumes, None, ALL)[0]
+    again = augment(jax.random.key(1), volumes, None, ALL)[0]
+    other = augment(jax.random.key(2), volumes, None, ALL)[0]
     np.testing.assert_array_equal(first, again)
     assert np.abs(np.asarray(first) - other).max() > 0.1
     # Twins are augmented differently, and a sample does not depend on its neighbours.
-    twins = augment(jax.random.key(1), volumes[[0, 0, 0]], None, Augmentation())[0]
+    twins = augment(jax.random.key(1), volumes[[0, 0, 0]], None, ALL)[0]
     np.testing.assert_array_equal(twins[0], first[0])
     assert np.abs(np.asarray(twins[0]) - twins[1]).max() > 0.1
 
 
 def test_background_and_absent_channels_stay_zero(volumes):
-    intensities = {
-        "intensity_scale": 0.5,
-        "intensity_shift": 1.0,
-        "bias_field": 0.5,
-        "smoothing": 1.0,
-    }
-    moves = {"flip": 0.5, "rotation": 20, "zoom": 0.2}
-    out, _ = augment(jax.random.key(3), volumes, None, only(**moves, **intensities))
+    out, _ = augment(jax.random.key(3), volumes, None, ALL)
     assert np.isfinite(out).all()
     np.testing.assert_array_equal(out[..., 2], 0)
     # Without a move, padding is where it was.
-    out, _ = augment(jax.random.key(3), volumes, None, only(**intensities))
+    out, _ = augment(jax.random.key(3), volumes, None, only(**INTENSITIES))
     np.testing.assert_array_equal(np.asarray(out) == 0, volumes == 0)
 
 

@@ -336,9 +336,8 @@ def test_an_interrupted_training_goes_on(data, tuned, tmp_path):
 def test_in_bfloat16_with_recomputed_blocks(data):
     x, radius, _ = data
     layout = ConvNeXtV2Config(
-        depths=(1, 1, 1, 1), widths=(8, 8, 8, 8), strides=(2, 1, 1), in_channels=1,
-        dtype="bfloat16", remat=True,
-    )  # fmt: skip
+        depths=(1, 1), widths=(8, 16), strides=(2,), in_channels=1, dtype="bfloat16", remat=True
+    )
     encoder = ConvNeXtV2(layout, rngs=nnx.Rngs(0), stem_bias=0.3)
     settings = replace(SETTINGS, epochs=1)
     last = finetune(

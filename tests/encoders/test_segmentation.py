@@ -168,16 +168,17 @@ def test_dice_cross_entropy_equals_torch():
 
 
 def test_dice_of_empty_and_perfect_predictions():
+    loss = jax.jit(dice_loss)
     target = np.zeros((1, 4, 4, 4), int)
     certain = jnp.full((1, 4, 4, 4, 1), 40.0)
     # Nothing there, nothing predicted; then everything predicted: 1 - 1 / (64 + 1).
-    assert float(dice_loss(-certain, jnp.asarray(target))) == pytest.approx(0, abs=1e-6)
-    assert float(dice_loss(certain, jnp.asarray(target))) == pytest.approx(64 / 65)
+    assert float(loss(-certain, jnp.asarray(target))) == pytest.approx(0, abs=1e-6)
+    assert float(loss(certain, jnp.asarray(target))) == pytest.approx(64 / 65)
     target[0, 1:3, 1:3, 1:3] = 1
     sure = jnp.where(jnp.asarray(target)[..., None] == 1, certain, -certain)
-    assert float(dice_loss(sure, jnp.asarray(target))) == pytest.approx(0, abs=1e-6)
+    assert float(loss(sure, jnp.asarray(target))) == pytest.approx(0, abs=1e-6)
     # Missing it all: 1 - 1 / (8 + 1), and the gradient still points to the target.
-    assert float(dice_loss(-certain, jnp.asarray(target))) == pytest.approx(8 / 9)
-    gradient = jax.grad(dice_loss)(jnp.zeros((1, 4, 4, 4, 1)), jnp.asarray(target))
+    assert float(loss(-certain, jnp.asarray(target))) == pytest.approx(8 / 9)
+    gradient = jax.jit(jax.grad(dice_loss))(jnp.zeros((1, 4, 4, 4, 1)), jnp.asarray(target))
     assert np.isfinite(gradient).all()
     assert (np.asarray(gradient)[target == 1] < 0).all()

@@ -14,7 +14,8 @@ from encoders.cohort_embeddings import EmbeddingSettings, check_settings, embed_
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from encoders.embedding import embed
 from encoders.vit import ViT, ViTConfig, grey
-from lens.cohort import read_manifest, write_phantoms
+from lens.cohort import read_manifest
+from lens.cohort.factor_phantom import write_cohort
 from lens.errors import InputError
 
 SMALL = ViTConfig(depth=2, width=16, heads=2, hidden=24, patch=4, grid=(3, 3))
@@ -98,7 +99,7 @@ def test_what_an_encoder_lacks_is_refused():
 
 
 def test_a_cohort_of_volumes_and_one_modality_as_three(tmp_path: Path):
-    cohort = read_manifest(write_phantoms(tmp_path / "c", 3, 0, progress=False))
+    cohort = read_manifest(write_cohort(tmp_path / "c", 3, 0, progress=False))
     common = {"shape": (8, 16, 16), "spacing_mm": (4.0, 4.0, 6.0), "pool": "gland"}
     one = EmbeddingSettings(**common, modalities=("t2",))
     three = EmbeddingSettings(**common, modalities=("t2",) * 3)

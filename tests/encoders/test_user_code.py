@@ -19,7 +19,8 @@ from encoders.sources import content_hash, header_of, open_encoder
 from encoders.user_code import open_function
 from experiments.common.check_first import check_encoder
 from experiments.common.failures import explain
-from lens.cohort import read_manifest, write_phantoms
+from lens.cohort import read_manifest
+from lens.cohort.factor_phantom import write_cohort
 from lens.errors import InputError, UserCodeError
 
 NETWORK = """
@@ -306,7 +307,7 @@ def test_a_cohort_is_embedded_kept_and_goes_on(code, tmp_path: Path):
         return maps(v)
 """
     _, name = code(NETWORK + counted)
-    cohort = read_manifest(write_phantoms(tmp_path / "c", 3, 0, progress=False))
+    cohort = read_manifest(write_cohort(tmp_path / "c", 3, 0, progress=False))
     settings = EmbeddingSettings(shape=(8, 16, 16), spacing_mm=(4.0, 4.0, 6.0), pool="gland")
     source, cache = Path(f"{name}:encode"), tmp_path / "cache"
     header = header_of(source, settings.shape, 3, regional=True)

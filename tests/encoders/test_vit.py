@@ -89,7 +89,7 @@ def test_the_perceptron_has_the_exact_gelu():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_names_give_the_same_numbers(kind):
-    state = arrays(reference(**KINDS[kind]))
+    state = arrays(reference(num_hidden_layers=3, **KINDS[kind]))
     expected, _ = convert(state, facts=HEADS)
     for other in (
         as_published(state), as_original(state), as_original(state, chunk=2), as_timm(state),
@@ -160,7 +160,7 @@ def test_one_channel_is_three_alike():
 
 
 def test_stochastic_depth_and_recomputing_change_training_alone():
-    encoder, _ = convert(arrays(reference()), facts=HEADS)
+    encoder, _ = convert(arrays(reference(num_hidden_layers=2)), facts=HEADS)
     x = images(42, 42)
     plain = encoder(x)
     encoder.config = dataclasses.replace(encoder.config, drop_path=0.9, remat=True)

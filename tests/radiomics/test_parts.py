@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -70,37 +71,72 @@ HARMS: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
-@pytest.fixture
-def parameters(tmp_path):
-    file = tmp_path / "quick.yaml"
+@pytest.fixture(scope="module")
+def parameters(tmp_path_factory):
+    file = tmp_path_factory.mktemp("parameters") / "quick.yaml"
     file.write_text(QUICK)
     return load_parameters({"all": file})
 
 
-@pytest.fixture
-def cohort(tmp_path):
-    """Two patients with features and two that are refused."""
-    manifest = write_cohort(tmp_path, ["a", "b", "flat", "flatter"])
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    """Two patients with features and two that are refused; to be left as they are."""
+    folder = tmp_path_factory.mktemp("original")
+    write_cohort(folder, ["a", "b", "flat", "flatter"])
     for value, patient in enumerate(("flat", "flatter"), start=5):
         flat = image(np.full_like(texture(0), value))
-        sitk.WriteImage(flat, tmp_path / f"{patient}_t2.nii.gz")
-    return read_manifest(manifest)
+        sitk.WriteImage(flat, folder / f"{patient}_t2.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def cohort(original, tmp_path):
+    """A copy that a test may change."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    return read_manifest(tmp_path / "cohort.csv")
+
+
+class Done(NamedTuple):
+    """A folder with cohort, cache and geometry, and what came of it."""
+
+    folder: Path
+    table: pd.DataFrame
+    errors: list[dict[str, str]]
+    versions: pd.DataFrame
+
+
+@pytest.fixture(scope="module")
+def done(original, parameters, tmp_path_factory) -> Done:
+    """Features and perturbed versions of all patients, to be left as they are."""
+    folder = tmp_path_factory.mktemp("done")
+    shutil.copytree(original, folder, dirs_exist_ok=True)
+    cohort = read_manifest(folder / "cohort.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        worked = counted(patch)
+        table, errors = features(cohort, parameters, folder)
+        versions = perturbed(cohort, parameters, folder)
+    assert worked == ["a", "b", "flat", "flatter", "a", "b"]
+    return Done(folder, table, errors, versions)
 
 
 @pytest.fixture
 def worked(monkeypatch):
-    """The patients whose images were read, for features or perturbed versions."""
+    return counted(monkeypatch)
+
+
+def counted(patch: pytest.MonkeyPatch) -> list[str]:
+    """The patients whose images are read from now on, for features or perturbed versions."""
     patients = []
 
     def counting(function):
-        def counted(files, *rest):
+        def called(files, *rest):
             patients.append(files.patient_id)
             return function(files, *rest)
 
-        return counted
+        return called
 
     for name in ("extract_part", "perturb_part"):
-        monkeypatch.setattr(module, name, counting(getattr(module, name)))
+        patch.setattr(module, name, counting(getattr(module, name)))
     return patients
 
 
@@ -125,16 +161,17 @@ def parts(cohort, parameters, folder: Path) -> dict[str, Part]:
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_a_harmed_part_heals(tmp_path, cohort, parameters, worked, harm):
-    table, errors = features(cohort, parameters, tmp_path)
-    versions = perturbed(cohort, parameters, tmp_path)
-    geometry = (tmp_path / "geometry.csv").read_bytes()
-    assert worked == ["a", "b", "flat", "flatter", "a", "b"]
+def test_a_harmed_part_heals(tmp_path, done, parameters, worked, harm):
+    _, table, errors, versions = done
+    here = str(done.folder), str(tmp_path)
+    errors = [{name: text.replace(*here) for name, text in error.items()} for error in errors]
+    shutil.copytree(done.folder, tmp_path, dirs_exist_ok=True)
+    cohort = read_manifest(tmp_path / "cohort.csv")
+    geometry = (tmp_path / "geometry.csv").read_text().replace(*here)
     part = parts(cohort, parameters, tmp_path)
     HARMS[harm](part["a"].path, part["b"].path)
     HARMS[harm](part["flat"].failure.path, part["flatter"].failure.path)
     HARMS[harm](part["b"].perturbed(2).path, part["a"].perturbed(2).path)
-    worked.clear()
     healed, errors_again = features(cohort, parameters, tmp_path)
     assert worked == ["a", "flat"]
     versions_again = perturbed(cohort, parameters, tmp_path)
@@ -142,7 +179,7 @@ def test_a_harmed_part_heals(tmp_path, cohort, parameters, worked, harm):
     pd.testing.assert_frame_equal(healed, table, check_exact=True)
     pd.testing.assert_frame_equal(versions_again, versions, check_exact=True)
     assert errors_again == errors
-    assert (tmp_path / "geometry.csv").read_bytes() == geometry
+    assert (tmp_path / "geometry.csv").read_text() == geometry
     features(cohort, parameters, tmp_path)
     perturbed(cohort, parameters, tmp_path)
     assert worked == ["a", "flat", "b"], "healed parts are reused"
@@ -210,13 +247,11 @@ def test_a_file_of_the_users_own_like_ours_is_another_part(tmp_path):
     assert len(keys) == 2
 
 
-def test_versions_do_not_depend_on_the_folder_or_the_other_patients(tmp_path, cohort, parameters):
-    features(cohort, parameters, tmp_path)
-    whole = perturbed(cohort, parameters, tmp_path)
+def test_versions_do_not_depend_on_the_folder_or_the_other_patients(tmp_path, done, parameters):
     alone = read_manifest(write_cohort(tmp_path / "alone", ["a"]))
     features(alone, parameters, tmp_path / "alone")
     fresh = perturbed(alone, parameters, tmp_path / "alone")
-    pd.testing.assert_frame_equal(fresh, whole.iloc[:2], check_exact=True)
+    pd.testing.assert_frame_equal(fresh, done.versions.iloc[:2], check_exact=True)
 
 
 def changed_by(monkeypatch, parts_now: Callable[[], Part], module: str) -> tuple[bool, bool]:
