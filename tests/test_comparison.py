@@ -17,11 +17,14 @@ import lens
 from experiments.main_job.config import Config, ContextFlags, TableFlags
 from experiments.sweep import job
 from lens import cache
+from lens.context import Context
 from lens.errors import InputError
 from lens.report.answer_text import in_lines
 from lens.report.results import read_results
-from lens.settings import PAPER_L1_GRID, changed, doctor_form
+from lens.settings import PAPER_L1_GRID, DoctorForm, Settings, changed, doctor_form
+from lens.study.study import Study
 from tests.planted import Planted, plant
+from tests.undrawn import undraw
 
 SMALL: dict[str, Any] = {
     "hidden": 6, "epochs": 5, "l1": (1e-6,), "l2": (1e-5,), "folds": 3, "repeats": 1,
@@ -97,32 +100,61 @@ FORMS = {
 }  # fmt: skip
 
 
+class Taken(Exception):
+    """Holds what the stages of the analysis would get: their study, settings and doctor's form."""
+
+
+def taken(*tables: Any, **options: Any) -> tuple[Study, Settings, DoctorForm]:
+    """What `lens.compare` makes of its input; all numbers follow from it."""
+
+    def take(study: Study, settings: Settings, _: Context, form: DoctorForm, **__: Any) -> None:
+        raise Taken(study, settings, form)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lens.comparison._compare", take)
+        with pytest.raises(Taken) as found:
+            lens.compare(*tables, progress=False, **SMALL | options)
+    return found.value.args
+
+
+def contents(study: Study) -> list[str]:
+    """A hash of each part that a stage reads, to the last bit."""
+    parts = (study.ids, study.features, study.split, study.x_pre, study.x_ft, study.r)
+    return [cache.fingerprint(part) for part in (*parts, study.observed())]
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_input_gives_the_same_numbers(
+def test_every_form_of_input_gives_the_same_study(
     planted: Planted, tables: dict[str, Path], compared: lens.Comparison, form: str
 ) -> None:
     before = planted.radiomics.copy()
-    pre, ft, radiomics = FORMS[form](planted, tables)
-    found = lens.compare(pre, ft, radiomics, progress=False, **SMALL).verdicts
-    shared = [name for name in found if name in compared.verdicts]
-    pd.testing.assert_frame_equal(
-        found[shared], compared.verdicts[shared], check_exact=True, check_dtype=False
-    )
+    study, settings, _ = taken(*FORMS[form](planted, tables))
+    assert contents(study) == contents(compared.study)
+    assert settings == compared.settings
     pd.testing.assert_frame_equal(planted.radiomics, before)
 
 
+def test_the_same_study_gives_the_same_numbers(planted: Planted, compared: lens.Comparison) -> None:
+    pre, ft, radiomics = FORMS["lists"](planted, {})
+    found = lens.compare(pre, ft, radiomics, doctor="off", progress=False, **SMALL)
+    shared = [name for name in found.verdicts if name in compared.verdicts]
+    assert len(shared) > 40
+    pd.testing.assert_frame_equal(
+        found.verdicts[shared], compared.verdicts[shared], check_exact=True, check_dtype=False
+    )
+    assert found.doctor is None
+
+
 def test_a_single_table_after_fine_tuning_is_a_task(planted: Planted) -> None:
-    found = lens.compare(
-        (planted.ids, planted.pre), (planted.ids, planted.ft), planted.radiomics, progress=False,
-        **SMALL,
-    )  # fmt: skip
-    assert list(found.tasks) == ["ft"]
+    study, *_ = taken((planted.ids, planted.pre), (planted.ids, planted.ft), planted.radiomics)
+    assert list(study.x_ft) == ["ft"]
 
 
 def test_a_study_is_welcome(tables: dict[str, Path], compared: lens.Comparison) -> None:
     study = lens.load_study(tables["pre"], {"cls": tables["ft"]}, tables["radiomics"])
-    found = lens.compare(study, progress=False, **SMALL)
-    assert (found.verdicts["verdict"] == compared.verdicts["verdict"]).all()
+    found, settings, _ = taken(study)
+    assert contents(found) == contents(compared.study)
+    assert settings == compared.settings
     with pytest.raises(InputError, match="a Study holds all tables"):
         lens.compare(study, {"cls": tables["ft"]}, progress=False)
 
@@ -157,7 +189,10 @@ def test_the_main_job_writes_the_same_numbers(
     assert all(files[name]["size"] == theirs[name]["size"] for name in figures)
 
 
-def test_results_print_and_are_saved(compared: lens.Comparison, tmp_path: Path) -> None:
+def test_results_print_and_are_saved(
+    compared: lens.Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undraw(monkeypatch)
     text = repr(compared)
     assert text.startswith("Comparison of 120 patients and 48 features\n  cls: ")
     assert len(text) < 300
@@ -214,16 +249,16 @@ for arguments in sys.argv[1:]:
         assert message in line
 
 
-def test_the_doctor_is_short_by_default_full_or_off_as_asked(planted: Planted) -> None:
+def test_the_doctor_is_short_by_default_full_or_off_as_asked(
+    planted: Planted, compared: lens.Comparison
+) -> None:
+    assert compared.doctor is not None
+    assert compared.doctor.findings is None
+    assert compared.seconds["doctor"] < 0.5
+    assert "What these patients cannot tell: " in compared.summary()
     tables = ((planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, planted.radiomics)
-    options = SMALL | {"progress": False, "modalities": "t2"}
-    found = lens.compare(*tables, **options)
-    assert found.doctor is not None
-    assert found.doctor.findings is None
-    assert found.seconds["doctor"] < 0.5
-    assert "What these patients cannot tell: " in found.summary()
     for nothing in ("off", False):
-        assert lens.compare(*tables, doctor=nothing, **options).doctor is None
+        assert taken(*tables, doctor=nothing)[2] == "off"
     assert [*map(doctor_form, (True, False, "short"))] == ["full", "off", "short"]
     # In a process of its own, where no type is checked but by our own code.
     script = "from lens.settings import doctor_form; doctor_form('long')"

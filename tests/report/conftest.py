@@ -12,6 +12,7 @@ import pytest
 from lens.comparison import compare
 from tests.planted import plant
 from tests.shared_folders import made_once
+from tests.undrawn import undraw
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,12 @@ def _run(folder: Path) -> None:
 def folder(finished: Path, tmp_path: Path) -> Path:
     """A copy to change."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Leaves figures out of the pages of a test that looks at words; gives their names."""
+    return undraw(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def test_without_edits_there_is_no_section(folder: Path) -> None:
     assert "When the image is edited" not in page(folder)
 
 
-def test_the_sentence_is_that_of_the_table(with_edits: Path) -> None:
+def test_the_sentence_is_that_of_the_table(with_edits: Path, undrawn: list[str]) -> None:
     html = page(with_edits)
     assert "After fine-tuning, 1 of 3 edits move the task score" in html
     assert "shift of T2 in lesion" in html

@@ -107,7 +107,7 @@ def in_paper_mode(folder: Path) -> Path:
     return folder
 
 
-def test_the_page_says_which_rule_ranked(folder: Path) -> None:
+def test_the_page_says_which_rule_ranked(folder: Path, undrawn: list[str]) -> None:
     default = section(folder)
     assert "Ranked by the change of R2. Only features that the embedding explains" in default
     assert "importance alone" not in default

@@ -212,7 +212,9 @@ def test_a_single_split_and_no_patient_left_out_read_well(folder: Path) -> None:
     assert "cross-validation by patient" not in text
 
 
-def test_the_page_has_the_text_folded_and_redraws_the_same(folder: Path) -> None:
+def test_the_page_has_the_text_folded_and_redraws_the_same(
+    folder: Path, undrawn: list[str]
+) -> None:
     files = ("methods.md", "tables/table1.tex", "tables/table1.md", "tables/table1.csv")
     before = {name: (folder / name).read_bytes() for name in files}
     write_report(folder)

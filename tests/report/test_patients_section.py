@@ -108,7 +108,9 @@ def test_the_numbers_of_a_card_are_those_of_the_table(run: Path) -> None:
 @pytest.mark.parametrize(
     "reason", ["--no-images", "given tables", "not where it was", "cannot be read"]
 )
-def test_without_pictures_the_patients_stay_and_the_page_says_why(run: Path, reason: str) -> None:
+def test_without_pictures_the_patients_stay_and_the_page_says_why(
+    run: Path, undrawn: list[str], reason: str
+) -> None:
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     if reason == "given tables":
         record["config"]["pre"] = ["pre.npz"]

@@ -32,7 +32,9 @@ def one(name: str, *needs: Need) -> Section:
     return Section(name, needs, render)
 
 
-def test_a_section_appended_to_the_list_is_on_the_page_and_the_others_stay(folder: Path) -> None:
+def test_a_section_appended_to_the_list_is_on_the_page_and_the_others_stay(
+    folder: Path, undrawn: list[str]
+) -> None:
     before = page(folder, *SECTIONS)
     after = page(folder, *SECTIONS, one("A new section"))
     assert "<h2>A new section: cls, same</h2>" not in before
@@ -40,6 +42,7 @@ def test_a_section_appended_to_the_list_is_on_the_page_and_the_others_stay(folde
     line = '<li class="level-2"><a href="#a-new-section-cls-same">A new section: cls, same</a></li>'
     assert after.replace(f"\n{heading}", "").replace(f"{line}\n", "") == before
     assert after.index("<h2>Run facts</h2>") < after.index("<h2>A new section")
+    assert len(undrawn) > 10, "the figures of all sections"
 
 
 @pytest.mark.parametrize(
@@ -72,13 +75,17 @@ def test_the_confounds_are_shown_where_they_were_asked(finished: Path) -> None:
     assert html.count("<h2>Beyond the verdicts: ") == 2
 
 
-def test_the_doctors_short_form_is_a_sentence_and_no_figure(folder: Path) -> None:
+def test_the_doctors_short_form_is_a_sentence_and_no_figure(
+    folder: Path, undrawn: list[str]
+) -> None:
     html = page(folder, *SECTIONS)
     content = json.loads((folder / "doctor" / "doctor.json").read_text(encoding="utf-8"))
     assert html.count("<h2>What this cohort can show</h2>") == 1
     assert content["sentence"] in html
     assert "no false-alarm rate was measured" in content["sentence"]
     assert "smallest loss of R2 with 80% power, same" in html
+    assert undrawn
+    assert not [name for name in undrawn if "doctor" in name]
     assert not (folder / "figures" / "doctor.svg").exists()
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     run["config"]["doctor"] = "off"
@@ -86,7 +93,7 @@ def test_the_doctors_short_form_is_a_sentence_and_no_figure(folder: Path) -> Non
     assert "What this cohort can show" not in page(folder, *SECTIONS)
 
 
-def test_a_confound_column_brings_its_section(folder: Path) -> None:
+def test_a_confound_column_brings_its_section(folder: Path, undrawn: list[str]) -> None:
     path = folder / "cls" / "features.parquet"
     table = pd.read_parquet(path)
     for name in ("r2_site_pre", "r2_site_ft", "delta_r2_site"):
@@ -117,7 +124,7 @@ def test_names_of_sections_are_distinct() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_the_page_opens_offline_and_escapes_what_it_shows(folder: Path) -> None:
+def test_the_page_opens_offline_and_escapes_what_it_shows(folder: Path, undrawn: list[str]) -> None:
     path = folder / "dropped.csv"
     path.write_text("column,reason\nt2.gland.<b>,constant & useless\n")
     html = without_scripts(page(folder, *SECTIONS))
@@ -141,7 +148,9 @@ def test_drawn_twice_is_the_same_to_the_byte(finished: Path, folder: Path) -> No
             assert one == other, name
 
 
-def test_what_the_verdicts_do_not_know_is_said_once_a_task(folder: Path) -> None:
+def test_what_the_verdicts_do_not_know_is_said_once_a_task(
+    folder: Path, undrawn: list[str]
+) -> None:
     html = page(folder, *SECTIONS)
     unknown = "Whom fine-tuning saw is not known"
     assert html.count(unknown) == 2
@@ -155,7 +164,9 @@ def test_what_the_verdicts_do_not_know_is_said_once_a_task(folder: Path) -> None
 
 
 @pytest.mark.parametrize(("scores", "words"), [("normal", "normal scores"), ("raw", "own values")])
-def test_the_meaning_of_r2_is_said(folder: Path, scores: str, words: str) -> None:
+def test_the_meaning_of_r2_is_said(
+    folder: Path, undrawn: list[str], scores: str, words: str
+) -> None:
     path = folder / "run.json"
     text = path.read_text(encoding="utf-8").replace('"scores": "normal"', f'"scores": "{scores}"')
     path.write_text(text, encoding="utf-8")
