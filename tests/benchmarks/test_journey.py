@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import SimpleITK as sitk
 
@@ -83,13 +86,16 @@ def test_limits_follow_the_machine() -> None:
     for stage in (CHECK, PRE, FT, "sweep", "cross-validation"):
         assert (slow[stage].limit or 0) == pytest.approx(2 * (fast[stage].limit or 0)), stage
     assert slow[journey.PAGE].limit is None
+    # Seconds of another day have no limit at the rates of this one.
+    other = journey.table(replace(config, analysis=Path("a.json")), lines, rates, told)
+    assert [row.stage for row in other if row.limit] == [CHECK, RADIOMICS, PRE, FT]
 
 
 def test_what_compiles_runs_before_it_counts() -> None:
     sampling = Sampling((4, 12), (4, 8), (64, 224, 224))
     stages = (MANIFEST, RADIOMICS, PRE, ALONE, EMBED_ALONE)
-    wanted = {n: [stage for stage in stages if sampling.wants(stage, n)] for n in (1, 8, 12)}
-    assert wanted[1] == [MANIFEST, RADIOMICS, PRE]
+    wanted = {n: [stage for stage in stages if sampling.wants(stage, n)] for n in (0, 8, 12)}
+    assert wanted[0] == [MANIFEST, RADIOMICS, PRE]
     assert wanted[8] == [MANIFEST, ALONE, EMBED_ALONE]  # there is no job without a manifest
     assert wanted[12] == [MANIFEST, RADIOMICS, PRE]
 
