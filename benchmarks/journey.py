@@ -176,7 +176,7 @@ def table(
     epoch = -(-sizes.patients // sizes.batch) * step
     grid = len(mlp.l1_grid) * len(mlp.l2) * mlp.epochs * epoch
     training = "arithmetic and traffic of its MLPs"
-    limits = {
+    limits: dict[str, tuple[float, str]] = {
         CHECK: (read, "reading the files from disk"),
         RADIOMICS: (loops, "compiled loops alone, on all cores"),
         PRE: (forward, "arithmetic of the encoder"),
@@ -187,7 +187,8 @@ def table(
         limits["cross-validation"] = (count_work(10, 2, mlp).epochs * epoch, training)
     stages = {stage: lines[stage].at(n) for stage in (MANIFEST, CHECK, RADIOMICS, PRE, FT)}
     stages.update(told)
-    return [Row(stage, seconds, *limits.get(stage, ())) for stage, seconds in stages.items()]
+    none = (None, "")
+    return [Row(stage, value, *limits.get(stage, none)) for stage, value in stages.items()]
 
 
 def cluster(
@@ -252,7 +253,8 @@ def analysed(config: Config, folder: Path) -> dict[str, float]:
     else:
         runs = json.loads(config.analysis.read_text())["runs"]
         run = next(r for r in runs if (r["columns"], r["bootstraps"]) == (COLUMNS, DRAWS))
-    seconds: dict[str, float] = {NAMES.get(k, k): v for k, v in run["seconds"].items()}
+    measured: dict[str, float] = run["seconds"]
+    seconds = {NAMES.get(stage, stage): value for stage, value in measured.items()}
     total = seconds.pop("total")
     if "job_seconds" in run:
         return seconds | {PAGE: run["job_seconds"] - total}

@@ -67,7 +67,8 @@ def test_a_cluster_shortens_the_radiomics_alone() -> None:
 
 def test_limits_follow_the_machine() -> None:
     config = journey.Config(cases=100, shape=(32, 64, 64))
-    lines = dict.fromkeys((MANIFEST, CHECK, RADIOMICS, PRE, FT), journey.Line(1.0, 2.0))
+    stages: list[str] = [MANIFEST, CHECK, RADIOMICS, PRE, FT]
+    lines = dict.fromkeys(stages, journey.Line(1.0, 2.0))
     told = {"sweep": 30.0, "cross-validation": 150.0, journey.PAGE: 20.0}
     rates = {
         "bytes_a_case": 4e6,
