@@ -131,6 +131,8 @@ def main(config: Config) -> None:
         about["case"] = write_cases(folder / "cases", most, study)
         rates = rates_of(folder, bytes_of(folder / "cases", most))
         costs = measure(sampling, folder)
+        spent = {s: {n: cost._asdict() for n, cost in of.items()} for s, of in costs.items()}
+        harness.record(config.out, about | {"rates": rates, "costs": spent})
         manifest = folder / str(min(sampling.samples)) / "cohort.csv"
         rates |= loops_of(manifest)
         lines = {stage: fit({n: c.seconds for n, c in of.items()}) for stage, of in costs.items()}
@@ -146,7 +148,7 @@ def main(config: Config) -> None:
     show(rows, clusters)
     found = {
         "rates": rates,
-        "costs": {s: {n: cost._asdict() for n, cost in of.items()} for s, of in costs.items()},
+        "costs": spent,
         "lines": {stage: line._asdict() for stage, line in lines.items()},
         "lines_of_processor": {stage: line._asdict() for stage, line in used.items()},
         "rows": [row._asdict() for row in rows],
@@ -174,17 +176,19 @@ def table(
     epoch = -(-sizes.patients // sizes.batch) * step
     grid = len(mlp.l1_grid) * len(mlp.l2) * mlp.epochs * epoch
     training = "arithmetic and traffic of its MLPs"
-    limits = {
+    limits: dict[str, tuple[float, str]] = {
         CHECK: (read, "reading the files from disk"),
         RADIOMICS: (loops, "compiled loops alone, on all cores"),
         PRE: (forward, "arithmetic of the encoder"),
         FT: (forward, "arithmetic of the encoder"),
-        "sweep": (grid, training),
-        "cross-validation": (count_work(10, 2, mlp).epochs * epoch, training),
     }
+    if config.analysis is None:  # the rates of another day are no limit of it
+        limits["sweep"] = (grid, training)
+        limits["cross-validation"] = (count_work(10, 2, mlp).epochs * epoch, training)
     stages = {stage: lines[stage].at(n) for stage in (MANIFEST, CHECK, RADIOMICS, PRE, FT)}
     stages.update(told)
-    return [Row(stage, seconds, *limits.get(stage, ())) for stage, seconds in stages.items()]
+    none = (None, "")
+    return [Row(stage, value, *limits.get(stage, none)) for stage, value in stages.items()]
 
 
 def cluster(
@@ -249,7 +253,8 @@ def analysed(config: Config, folder: Path) -> dict[str, float]:
     else:
         runs = json.loads(config.analysis.read_text())["runs"]
         run = next(r for r in runs if (r["columns"], r["bootstraps"]) == (COLUMNS, DRAWS))
-    seconds: dict[str, float] = {NAMES.get(k, k): v for k, v in run["seconds"].items()}
+    measured: dict[str, float] = run["seconds"]
+    seconds = {NAMES.get(stage, stage): value for stage, value in measured.items()}
     total = seconds.pop("total")
     if "job_seconds" in run:
         return seconds | {PAGE: run["job_seconds"] - total}

@@ -11,6 +11,7 @@ import heapq
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 
@@ -62,10 +63,9 @@ def simulate(items: Sequence[tuple[Any, ...]], nap_seconds: float, workers: int)
 
     from lens.radiomics.workers import Cluster, each_in_workers
 
-    with LocalCluster(
-        n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-    ) as up:
-        cluster = Cluster(None, up.scheduler_address)
+    local: Any = partial(LocalCluster, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+    with local(n_workers=workers) as started:
+        cluster = Cluster(None, started.scheduler_address)
 
         def run(count: int, seconds: float) -> float:
             sent = [(seconds, *item) for item in items[:count]]

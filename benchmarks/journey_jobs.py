@@ -38,8 +38,8 @@ class Sampling:
     shape: tuple[int, int, int]
 
     def wants(self, stage: str, count: int) -> bool:
-        """Whether a job is run on so many cases; on one, to compile what later runs find."""
-        if count == 1 or stage == MANIFEST:
+        """Whether a job is run on so many cases; 0 is the run that compiles."""
+        if count == 0 or stage == MANIFEST:
             return stage not in (FT, ALONE, EMBED_ALONE)
         return count in (self.alone if stage in (ALONE, EMBED_ALONE) else self.samples)
 
@@ -51,9 +51,9 @@ def measure(settings: Sampling, folder: Path) -> dict[str, dict[int, Cost]]:
     """
     encoders = _encoders(folder)
     costs: dict[str, dict[int, Cost]] = {}
-    for count in (1, *sorted({*settings.samples, *settings.alone})):
+    for count in (0, *sorted({*settings.samples, *settings.alone})):
         place = folder / str(count)
-        for case in range(count):
+        for case in range(count or 1):
             name = f"case-{case:03d}"
             shutil.copytree(folder / "cases" / name, place / name)
         for stage, words in jobs(settings, place, encoders).items():
@@ -61,7 +61,7 @@ def measure(settings: Sampling, folder: Path) -> dict[str, dict[int, Cost]]:
                 continue
             cost = harness.run_process(*words).cost
             print(f"{stage}, {count} cases: {cost}", flush=True)
-            if count > 1:
+            if count:
                 costs.setdefault(stage, {})[count] = cost
     return costs
 

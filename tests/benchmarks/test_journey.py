@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import SimpleITK as sitk
 
@@ -64,7 +67,8 @@ def test_a_cluster_shortens_the_radiomics_alone() -> None:
 
 def test_limits_follow_the_machine() -> None:
     config = journey.Config(cases=100, shape=(32, 64, 64))
-    lines = dict.fromkeys((MANIFEST, CHECK, RADIOMICS, PRE, FT), journey.Line(1.0, 2.0))
+    stages: list[str] = [MANIFEST, CHECK, RADIOMICS, PRE, FT]
+    lines = dict.fromkeys(stages, journey.Line(1.0, 2.0))
     told = {"sweep": 30.0, "cross-validation": 150.0, journey.PAGE: 20.0}
     rates = {
         "bytes_a_case": 4e6,
@@ -83,13 +87,16 @@ def test_limits_follow_the_machine() -> None:
     for stage in (CHECK, PRE, FT, "sweep", "cross-validation"):
         assert (slow[stage].limit or 0) == pytest.approx(2 * (fast[stage].limit or 0)), stage
     assert slow[journey.PAGE].limit is None
+    # Seconds of another day have no limit at the rates of this one.
+    other = journey.table(replace(config, analysis=Path("a.json")), lines, rates, told)
+    assert [row.stage for row in other if row.limit] == [CHECK, RADIOMICS, PRE, FT]
 
 
 def test_what_compiles_runs_before_it_counts() -> None:
     sampling = Sampling((4, 12), (4, 8), (64, 224, 224))
     stages = (MANIFEST, RADIOMICS, PRE, ALONE, EMBED_ALONE)
-    wanted = {n: [stage for stage in stages if sampling.wants(stage, n)] for n in (1, 8, 12)}
-    assert wanted[1] == [MANIFEST, RADIOMICS, PRE]
+    wanted = {n: [stage for stage in stages if sampling.wants(stage, n)] for n in (0, 8, 12)}
+    assert wanted[0] == [MANIFEST, RADIOMICS, PRE]
     assert wanted[8] == [MANIFEST, ALONE, EMBED_ALONE]  # there is no job without a manifest
     assert wanted[12] == [MANIFEST, RADIOMICS, PRE]
 
