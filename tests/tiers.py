@@ -17,7 +17,7 @@ FILES = {
         "amnesic", "check_first", "cli", "commands", "doctor", "dry_run", "edit",
         "embedded_default", "encoder_kinds", "failures", "layer_flags", "main_job",
         "main_job_context", "main_job_images", "main_job_verdicts", "prepare", "reuse", "room",
-        "training_jobs", "training_pictures", "training_ranks", "training_regions",
+        "run_folder", "training_jobs", "training_pictures", "training_ranks", "training_regions",
     },
     "tests/paper": {"shift"},
     "tests/probes": {"decoder", "mlp", "probe", "refit", "sweep"},

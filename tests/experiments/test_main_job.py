@@ -15,18 +15,11 @@ from tests.command_line import ended
 from tests.planted import Planted, plant
 
 SMALL = (
-    "--hidden",
-    "12",
-    "--epochs",
-    "40",
-    "--l1",
-    "0",
-    "1e-6",
-    "--l2",
-    "1e-5",
-    "--bootstraps",
-    "200",
-)
+    "--hidden", "12", "--epochs", "40", "--l1", "0", "1e-6", "--l2", "1e-5", "--bootstraps", "200",
+)  # fmt: skip
+
+QUICK = (*SMALL, "--folds", "3", "--repeats", "1", "--flips", "500")
+"""Where the verdicts are not looked at."""
 
 
 def run(*arguments: object, module: str = "experiments.sweep") -> CompletedProcess[str]:
@@ -52,7 +45,7 @@ def table_flags(tables: dict[str, Path]) -> list[object]:
 @pytest.fixture(scope="module")
 def finished(tables: dict[str, Path], tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "own tables"
-    done = run(*table_flags(tables), "--out", folder, *SMALL)
+    done = run(*table_flags(tables), "--out", folder, *QUICK)
     assert done.returncode == 0, done.stderr
     changed, *said, badge, last = done.stdout.splitlines()
     assert changed.startswith("cls: did anything change? "), "what it shows"
@@ -74,7 +67,7 @@ def test_every_figure_can_be_recomputed_from_the_run_folder(
 ) -> None:
     if mode == "paper":
         folder = tmp_path / "paper"
-        done = run(*table_flags(tables), "--out", folder, "--mode", "paper", *SMALL)
+        done = run(*table_flags(tables), "--out", folder, "--mode", "paper", *QUICK)
         assert done.returncode == 0, done.stderr
     else:
         folder = finished
@@ -180,7 +173,7 @@ def test_tasks_can_be_read_against_parts_of_the_table(
     start = tmp_path / "start.npz"
     np.savez(start, patient_id=planted.ids, embeddings=planted.pre[:, ::-1])
     flags = [*table_flags(tables), "--ft", f"reg={tables['pre']}", "--pre", f"reg={start}"]
-    done = run(*flags, "--scope", "reg=t2.gland", "--out", tmp_path / "run", *SMALL)
+    done = run(*flags, "--scope", "reg=t2.gland", "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 0, done.stderr
     features = pd.read_parquet(tmp_path / "run" / "reg" / "features.parquet")
     assert set(features["modality"]) == {"t2"}
@@ -206,11 +199,11 @@ def test_second_run_reuses_the_work_and_a_changed_flag_redoes_it(
     tables: dict[str, Path], finished: Path
 ) -> None:
     before = (finished / "sweep.parquet").stat().st_mtime_ns
-    again = run(*table_flags(tables), "--out", finished, *SMALL)
+    again = run(*table_flags(tables), "--out", finished, *QUICK)
     assert again.returncode == 0
     assert "sweep: done before, reused" in again.stderr
     assert (finished / "sweep.parquet").stat().st_mtime_ns == before
-    changed = run(*table_flags(tables), "--out", finished, *SMALL, "--seed", "1")
+    changed = run(*table_flags(tables), "--out", finished, *QUICK, "--seed", "1")
     assert changed.returncode == 0
     assert (finished / "sweep.parquet").stat().st_mtime_ns > before
 
@@ -248,7 +241,7 @@ def test_a_patient_in_only_one_table_is_set_aside(
 ) -> None:
     planted.radiomics.iloc[1:].to_csv(tmp_path / "r.csv", index=False)
     flags = table_flags(tables | {"radiomics": tmp_path / "r.csv"})
-    done = run(*flags, "--out", tmp_path / "run", *SMALL)
+    done = run(*flags, "--out", tmp_path / "run", *QUICK)
     assert done.returncode == 3
     assert "1 patient(s) set aside" in done.stderr
     failures = pd.read_csv(tmp_path / "run" / "failures.csv")

@@ -1,13 +1,14 @@
-"""Finished work is reused only where it is the same work, each case held against a fresh run."""
+"""Finished work is reused only where it is the same work.
+
+Where the key of a stage differs, nothing of it is reused; where it does not, what a run takes over
+is held against what it would have made.
+"""
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import zip_longest
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,128 +17,83 @@ import pandas as pd
 import pytest
 
 from experiments.common.run_record import RunRecord
-from experiments.main_job.analysis import analyse
-from experiments.main_job.config import Config, ContextFlags, TableFlags
-from experiments.main_job.inputs import from_tables
-from experiments.main_job.plan import settle
-from experiments.sweep import job
 from lens import cache
-from lens.errors import InputError
-from lens.settings import changed
-from tests.planted import Planted, plant
-
-SMALL = {
-    "hidden": 4, "epochs": 4, "l1": (1e-6,), "l2": (1e-5,), "folds": 3, "repeats": 1,
-    "bootstraps": 20, "flips": 40,
-}  # fmt: skip
-
-CLASS = re.compile("_(firstorder|glcm|glszm)_")
-
-
-def with_half_the_classes(planted: Planted) -> Planted:
-    """Three classes of features instead of six: an eighth of the subsets that are fitted."""
-    names = [c for c in planted.radiomics if c == "patient_id" or CLASS.search(c)]
-    return replace(planted, radiomics=planted.radiomics[names])
+from tests.experiments.small_runs import (
+    config,
+    finished_run,
+    forget,
+    keys,
+    made_tables,
+    on_disk,
+    recorded,
+    reused,
+    run,
+    stages_of,
+)
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two tasks, a retrained encoder, labels, exposure and repeatability of 60 patients."""
-    folder = tmp_path_factory.mktemp("tables")
-    planted = with_half_the_classes(plant(n=60, d=8))
-    planted.write(folder)
-    other = plant(n=60, d=8, erased=(1,), seed=0)
-    for name, values in (
-        ("reg", other.ft),
-        ("again", planted.ft + 0.01),
-        ("third", other.ft - 0.01),
-    ):
-        np.savez(folder / f"{name}.npz", patient_id=planted.ids, embeddings=values)
-    labels = pd.DataFrame({"patient_id": planted.ids, "age": np.arange(60.0), "site": ["a"] * 60})
-    labels.loc[30:, "site"] = "b"
-    labels.to_csv(folder / "labels.csv", index=False)
-    used = pd.DataFrame({"patient_id": planted.ids, "used": np.arange(60) % 3 > 0})
-    used.to_csv(folder / "patients.csv", index=False)
-    columns = planted.radiomics.columns[1:]
-    icc = pd.DataFrame({"column": columns, "icc": np.linspace(0.5, 1, len(columns))})
-    icc.to_csv(folder / "icc.csv", index=False)
-    return folder
-
-
-def config(tables: Path, out: Path, **options: Any) -> Config:
-    """Both tasks on the tables with small settings."""
-    made = Config(
-        tables=TableFlags(
-            pre=(str(tables / "pre.npz"),),
-            ft=(f"cls={tables / 'ft.npz'}", f"reg={tables / 'reg.npz'}"),
-            radiomics=((str(tables / "radiomics.csv"),),),
-        ),
-        context=ContextFlags(exposure=(f"cls={tables / 'patients.csv'}",)),
-        out=out,
-    )
-    return changed(made, **(SMALL | options))
-
-
-def run(config: Config) -> int:
-    """The main job without its page, which takes most of the time and is made anew each time."""
-    plan = settle(config)
-    record = RunRecord(plan.out, plan.flags())
-    aside = analyse(plan, from_tables(plan), record)
-    record.clear()
-    return len(aside)
-
-
-def recorded(folder: Path) -> dict[str, str]:
-    """Hash of every file of the run that holds results, by name."""
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    files = [facts["outputs"] for facts in record["stages"].values()] + [record["files"]]
-    hashes = {name: facts["sha256"] for part in files for name, facts in part.items()}
-    # The page says how long each stage took.
-    return {name: each for name, each in hashes.items() if name != "report.html"}
-
-
-def on_disk(folder: Path) -> dict[str, str]:
-    """The same, of what really lies there."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    found = cache.recorded(files, folder)
-    own = ("run.json", "report.html")
-    return {name: facts["sha256"] for name, facts in found.items() if name not in own}
+    return made_tables(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def fresh(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run."""
-    folder = tmp_path_factory.mktemp("runs") / "fresh"
-    assert run(config(tables, folder)) == 0
-    return folder
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, to be left as it is."""
+    return finished_run(tmp_path_factory, "fresh")
 
 
-def reused(folder: Path) -> dict[str, bool]:
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return {name: facts["reused"] for name, facts in record["stages"].items()}
+def much_else(tables: Path) -> dict[str, Any]:
+    """A task less, and other settings of every kind."""
+    less = {"ft": (f"cls={tables / 'ft.npz'}",), "exposure": ()}
+    return less | {"seed": 1, "folds": 3, "mode": "paper"}
+
+
+@pytest.fixture(scope="module")
+def other(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with `much_else` changed, to be left as it is."""
+    return finished_run(tmp_path_factory, "other", **much_else(tables))
 
 
 def test_a_second_run_does_nothing_again(tables: Path, fresh: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(fresh, tmp_path / "run")
     assert on_disk(folder) == recorded(folder), "the record names every file, and no other"
     assert run(config(tables, folder)) == 0
-    assert all(reused(folder).values())
+    assert reused(folder) == set(stages_of(fresh)) == keys(config(tables, fresh)).reusable_stages()
     assert on_disk(folder) == on_disk(fresh)
 
 
-def same_as_fresh(tables: Path, fresh: Path, tmp_path: Path, **options: Any) -> None:
-    """A run with other options in a used folder equals the same in a new one."""
+def test_a_used_folder_and_a_new_one_come_out_the_same(
+    tables: Path, fresh: Path, other: Path, tmp_path: Path
+) -> None:
+    """With much changed at once, so that nothing is reused and files are left over."""
     used = shutil.copytree(fresh, tmp_path / "used")
-    new = tmp_path / "new"
-    codes = [run(config(tables, folder, **options)) for folder in (used, new)]
-    assert codes[0] == codes[1] == 0
-    assert on_disk(used) == on_disk(new)
+    assert run(config(tables, used, **much_else(tables))) == 0
+    assert not reused(used)
+    assert on_disk(used) == recorded(used) == on_disk(other)
+
+
+def same_as_fresh(tables: Path, fresh: Path, tmp_path: Path, **options: Any) -> None:
+    """What a run with other options takes from a used folder equals what it would have made.
+
+    Where all keys differ, nothing is taken. Otherwise the run is done, and then once more without
+    what it took.
+    """
+    if not keys(config(tables, fresh, **options)).reusable_stages():
+        return
+    used = shutil.copytree(fresh, tmp_path / "used")
+    assert run(config(tables, used, **options)) == 0
     assert on_disk(used) == recorded(used)
+    new, taken = shutil.copytree(used, tmp_path / "new"), reused(used)
+    forget(new, taken)
+    assert run(config(tables, new, **options)) == 0
+    assert not taken & reused(new)
+    assert on_disk(used) == on_disk(new)
 
 
 FLAGS: dict[str, Any] = {
     "hidden": 5, "epochs": 5, "l1": (1e-3,), "l2": (1e-3,), "batch": 16, "rate": 0.01, "seeds": 2,
-    "mode": "paper", "folds": 4, "repeats": 2, "level": 0.5, "margin": 0.2, "flips": 60,
+    "mode": "paper", "folds": 3, "repeats": 2, "level": 0.5, "margin": 0.2, "flips": 60,
     "bootstraps": 30, "seed": 1, "roi": ("gland",), "adjust": ("age",), "site": "site",
     "scope": ("reg=t2.gland",),
 }  # fmt: skip
@@ -203,17 +159,20 @@ def test_another_table_under_the_same_path_is_heeded(
     tables: Path, fresh: Path, tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> None:
     own = shutil.copytree(tables, tmp_path / "tables")
-    used = tmp_path / "used"
-    assert run(config(own, used)) == 0
+    assert keys(config(own, fresh)).reusable_stages() == set(stages_of(fresh)), "as it was"
     change(pd.read_csv(own / "radiomics.csv")).to_csv(own / "radiomics.csv", index=False)
-    new = tmp_path / "new"
-    assert run(config(own, used)) == run(config(own, new)) == 0
-    assert on_disk(used) == on_disk(new) != on_disk(fresh)
+    assert not keys(config(own, fresh)).reusable_stages()
+    if change is one_value:
+        used, new = shutil.copytree(fresh, tmp_path / "used"), tmp_path / "new"
+        assert run(config(own, used)) == run(config(own, new)) == 0
+        assert on_disk(used) == on_disk(new) != on_disk(fresh)
 
 
-def test_rows_regrouped_into_studies_of_a_patient_are_heeded(tables: Path, tmp_path: Path) -> None:
+def test_rows_regrouped_into_studies_of_a_patient_are_heeded(
+    tables: Path, fresh: Path, tmp_path: Path
+) -> None:
     """The same numbers in the same order: 60 patients, then 30 with two studies each."""
-    runs = []
+    found = []
     for name, patients in (("apart", np.arange(60)), ("paired", np.arange(60) // 2)):
         own = tmp_path / name
         own.mkdir()
@@ -228,12 +187,10 @@ def test_rows_regrouped_into_studies_of_a_patient_are_heeded(tables: Path, tmp_p
         table = pd.read_csv(tables / "radiomics.csv").sort_values("patient_id")
         values = table.drop(columns="patient_id").reset_index(drop=True)
         pd.concat([pd.DataFrame(ids), values], axis=1).to_csv(own / "radiomics.csv", index=False)
-        runs.append(config(own, tmp_path / "run", exposure=()))
-    for each in runs:
-        assert run(each) == 0
-    new = replace(runs[1], out=tmp_path / "new")
-    assert run(new) == 0
-    assert on_disk(tmp_path / "run") == on_disk(tmp_path / "new")
+        found.append(keys(config(own, fresh, exposure=())).keys)
+    apart, paired = found
+    assert set(apart) == set(paired) == set(stages_of(fresh))
+    assert not [name for name in apart if apart[name] == paired[name]]
 
 
 def foreign(path: Path) -> None:
@@ -251,22 +208,31 @@ HARMS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_every_harmed_output_is_made_again(
-    tables: Path, fresh: Path, tmp_path: Path, harm: str
+def test_every_harmed_output_is_seen(fresh: Path, tmp_path: Path, harm: str) -> None:
+    folder = shutil.copytree(fresh, tmp_path / "run")
+    done, record = stages_of(folder), RunRecord(folder, {})
+    for stage, facts in done.items():
+        for file in facts["outputs"]:
+            HARMS[harm](folder / file)
+            left = {name for name in done if record.reusable(name, done[name]["key"])}
+            assert left == set(done) - {stage}, file
+            shutil.copy(fresh / file, folder / file)
+    HARMS[harm](folder / "run.json")
+    assert not any(RunRecord(folder, {}).reusable(name, done[name]["key"]) for name in done)
+
+
+@pytest.mark.parametrize("which", ["all files", "a file of every stage"])
+def test_harmed_outputs_are_made_again(
+    tables: Path, fresh: Path, tmp_path: Path, which: str
 ) -> None:
     folder = shutil.copytree(fresh, tmp_path / "run")
     expected = on_disk(fresh)
-    record = json.loads((fresh / "run.json").read_text(encoding="utf-8"))
-    owners = [[*facts["outputs"]] for facts in record["stages"].values()]
-    owners += [[*record["files"]], ["run.json"]]
-    # The first file of every stage, then the second of every stage that has one, and so on.
-    rounds = [[name for name in names if name] for names in zip_longest(*owners)]
-    assert sum(map(len, rounds)) == len(expected) + 1
-    for names in rounds:
-        for name in names:
-            HARMS[harm](folder / name)
-        assert run(config(tables, folder)) == 0, names
-        assert on_disk(folder) == expected, names
+    harmed = [[*facts["outputs"]][-1] for facts in stages_of(fresh).values()]
+    for file, harm in zip([*expected] if which == "all files" else harmed, cycle(HARMS)):
+        HARMS[harm](folder / file)
+    assert run(config(tables, folder)) == 0
+    assert not reused(folder)
+    assert on_disk(folder) == expected
 
 
 @pytest.mark.parametrize(
@@ -277,25 +243,22 @@ def test_a_record_of_another_kind_counts_as_absent(
 ) -> None:
     folder = shutil.copytree(fresh, tmp_path / "run")
     (folder / "run.json").write_text(text)
-    assert run(config(tables, folder)) == 0
-    assert not any(reused(folder).values())
-    assert on_disk(folder) == on_disk(fresh)
+    assert not keys(config(tables, folder)).reusable_stages()
 
 
-def test_another_runs_record_is_not_believed(tables: Path, fresh: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    assert run(config(tables, other, seed=5)) == 0
+def test_another_runs_record_is_not_believed(
+    tables: Path, fresh: Path, other: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(fresh, tmp_path / "run")
     shutil.copy(other / "run.json", folder / "run.json")
     assert run(config(tables, folder)) == 0
+    assert not reused(folder)
     assert on_disk(folder) == on_disk(fresh)
 
 
 def test_a_changed_line_of_code_does_all_again(
     tables: Path, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = shutil.copytree(fresh, tmp_path / "run")
-    imported = cache._imported
     source = tmp_path / "changed.py"
 
     def sources(module: str) -> list[Path]:
@@ -307,100 +270,8 @@ def test_a_changed_line_of_code_does_all_again(
 
     original = cache._sources
     monkeypatch.setattr(cache, "_sources", sources)
-    monkeypatch.setattr(cache, "_imported", lambda file, module: imported(file, module))
     cache.code_version.cache_clear()
     try:
-        assert run(config(tables, folder)) == 0
+        assert not keys(config(tables, fresh)).reusable_stages()
     finally:
         cache.code_version.cache_clear()
-    assert not any(reused(folder).values())
-
-
-def test_what_an_earlier_run_left_goes_or_is_named(tables: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    assert job(config(tables, folder)) == 0
-    assert on_disk(folder) == recorded(folder), "the page and its figures too"
-    page = (folder / "report.html").read_bytes()
-    (folder / "report.html").write_bytes(b"")
-    (folder / "notes.txt").write_text("mine")
-    (folder / "reg" / "notes.txt").write_text("mine")
-    (folder / "reg" / "features.parquet").write_bytes(b"changed by hand")
-    options: dict[str, Any] = {"ft": (f"cls={tables / 'ft.npz'}",)}
-    assert job(config(tables, folder, **options)) == 0
-    assert 0.3 * len(page) < (folder / "report.html").stat().st_size < len(page)
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    assert record["not_of_this_run"] == ["reg/features.parquet", "reg/notes.txt"]
-    assert (folder / "notes.txt").read_text() == "mine"
-    assert not (folder / "reg" / "groups.csv").exists()
-    assert not (folder / "figures" / "reg-groups.svg").exists()
-    assert (folder / "figures" / "cls-groups.svg").exists()
-
-
-def test_what_is_not_ours_stays(tables: Path, tmp_path: Path) -> None:
-    """Empty folders, links, inputs that lie in the run folder, files in our folders."""
-    folder = tmp_path / "run"
-    (folder / "to do" / "later").mkdir(parents=True)
-    (folder / "link").symlink_to("to do")
-    (folder / "doctor").mkdir()
-    (folder / "doctor" / "mine.txt").write_text("mine")
-    own = shutil.copytree(tables, folder / "my tables")
-    assert job(config(own, folder, doctor="full")) == 0
-    assert (folder / "doctor" / "doctor.csv").is_file()
-    assert job(config(own, folder)) == 0
-    assert json.loads((folder / "doctor" / "doctor.json").read_text())["form"] == "short"
-    assert not (folder / "doctor" / "doctor.csv").exists()
-    assert job(config(own, folder, doctor="off")) == 0
-    assert not (folder / "doctor" / "doctor.json").exists()
-    assert (folder / "doctor" / "mine.txt").read_text() == "mine"
-    assert (folder / "to do" / "later").is_dir()
-    assert (folder / "link").is_symlink()
-    assert {path.name for path in own.iterdir()} == {path.name for path in tables.iterdir()}
-
-
-def test_dear_outputs_and_inputs_of_a_run_are_never_cleared_away(tmp_path: Path) -> None:
-    for later_reads in (True, False):
-        folder = tmp_path / str(later_reads)
-        first = RunRecord(folder, {})
-        files = {name: folder / "made" / f"{name}.txt" for name in ("dear", "plain", "read")}
-
-        def write(path: Path) -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(path.name)
-
-        for name, path in files.items():
-            first.stage(name, ("lens.errors",), name, [path], lambda p=path: write(p),
-                        lasting=name == "dear")  # fmt: skip
-        first.clear()
-        second = RunRecord(folder, {})
-        second.clear([files["read"]] if later_reads else [])
-        left = {name for name, path in files.items() if path.exists()}
-        assert left == ({"dear", "read"} if later_reads else {"dear"})
-        third = RunRecord(folder, {})
-        third.clear()
-        assert files["dear"].exists(), "however many runs came between"
-
-
-def test_an_input_that_the_run_would_write_over_is_refused(tables: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    split = folder / "split.csv"
-    split.write_text("patient_id,split,comment\n")
-    with pytest.raises(InputError, match=r"split\.csv: the run would write over this input"):
-        job(config(tables, folder, split=split))
-    assert split.read_text() == "patient_id,split,comment\n"
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="is a file, not a folder"):
-        job(config(tables, tmp_path / "file"))
-
-
-def test_three_starts_of_one_name_are_three_parts(tables: Path, tmp_path: Path) -> None:
-    flags = []
-    for task in ("a", "b", "c"):
-        (tmp_path / task).mkdir()
-        shutil.copy(tables / "pre.npz", tmp_path / task / "pre.npz")
-        flags.append(f"{task}={tmp_path / task / 'pre.npz'}")
-    ft = tuple(f"{task}={tables / 'ft.npz'}" for task in ("a", "b", "c"))
-    assert run(config(tables, tmp_path / "run", pre=tuple(flags), ft=ft, exposure=())) == 0
-    record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
-    assert len({facts["folder"] for facts in record["scopes"].values()}) == 3
-    assert set(record["tasks"]) == {"a", "b", "c"}
