@@ -1,4 +1,4 @@
-"""A real patient at full size through the stages of the tiny encoder."""
+"""A real patient at full size through the tiny encoder."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ def test_prostatex_patient_at_full_size(real_data: Path, tmp_path: Path):
     paths = [str(folder / f"ProstateX-0000_{name}.nii.gz") for name in files.values()]
     manifest = tmp_path / "cohort.csv"
     manifest.write_text(f"patient_id,{','.join(files)}\nProstateX-0000,{','.join(paths)}\n")
-    # One block per stage has the maps of all and a quarter of the arithmetic.
-    layout = ConvNeXtV2Config.named("tiny", depths=(1, 1, 1, 1))
-    encoder = ConvNeXtV2(layout, rngs=nnx.Rngs(0))
+    encoder = ConvNeXtV2(ConvNeXtV2Config.named("tiny"), rngs=nnx.Rngs(0))
     settings = EmbeddingSettings(pool="gland", stages=(1, 2, 3, 4))
     result, errors = embed_cohort(read_manifest(manifest), encoder, settings=settings, batch_size=1)
     assert errors == ()
