@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
-from flax import nnx
 
 from encoders.architectures import CONVNEXT_V1, shows
 from encoders.convnext import KERNEL, ConvNeXtV2, ConvNeXtV2Config
@@ -91,7 +90,7 @@ def convert(state: Mapping[str, np.ndarray], *, partial: bool = False) -> tuple[
     config = _infer_config(source)
     sparse = any(name.endswith(".kernel") for name in source.names.values())
     return build(
-        lambda: ConvNeXtV2(config, rngs=nnx.Rngs(0)),
+        lambda rngs: ConvNeXtV2(config, rngs=rngs),
         source,
         lambda name, array: _layout(name, array, config.dims),
         # The encoder of a masked autoencoder ends before the final norm; fine-tuning adds it.

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from encoders.architectures import ADAPTER, architecture, shows
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from encoders.convnext_weights import convert as convert_convnext
 from encoders.convnext_weights import recognises as is_convnext
 from encoders.encoder import Encoder, EncoderConfig
+from encoders.layers import shapes_of
 from encoders.state_dicts import Match
 from encoders.vit import ViT, ViTConfig
 from encoders.vit_weights import convert as convert_vit
@@ -105,7 +105,7 @@ def unfilled(config: EncoderConfig) -> Encoder:
         config: what it is built from.
     """
     family = next(each for each in FAMILIES.values() if type(config) is each.config)
-    return nnx.eval_shape(lambda: family.encoder(config, rngs=nnx.Rngs(0)))
+    return shapes_of(lambda rngs: family.encoder(config, rngs=rngs))
 
 
 def convert(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from math import prod
 from typing import Any
@@ -83,3 +84,25 @@ def initial(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32)
         return noise.reshape(-1)[:size].reshape(shape).astype(dtype)
     noise = np.concatenate([_noise(jax.random.fold_in(key, i), block) for i in range(count)])
     return jnp.asarray(noise[:size].reshape(shape), dtype)
+
+
+class _OneKey(nnx.RngStream):
+    """The same key at every call: it counts none, which is most of what tracing a model takes."""
+
+    def __call__(self) -> Array:
+        return self.key[...]
+
+
+def shapes_of(make: Callable[[nnx.Rngs], Any]) -> Any:
+    """A model with shapes in place of parameters: to be filled.
+
+    Args:
+        make: the model, from what draws its start.
+    """
+
+    def made() -> Any:
+        rngs = nnx.Rngs(params=0)
+        rngs.params = _OneKey(0, tag="params")  # pyright: ignore[reportAttributeAccessIssue]
+        return make(rngs)
+
+    return nnx.eval_shape(made)

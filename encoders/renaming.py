@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 
 from encoders.encoder import parameters
+from encoders.layers import shapes_of
 from encoders.state_dicts import Match, not_finite
 from encoders.torch_files import is_averaged
 from lens.errors import InputError
@@ -89,7 +90,7 @@ def rename(
 
 
 def build(
-    make: Callable[[], Any],
+    make: Callable[[nnx.Rngs], Any],
     source: Source,
     layout: Callable[[str, np.ndarray], np.ndarray],
     *,
@@ -99,7 +100,7 @@ def build(
     """An encoder with every array of a source that fits.
 
     Args:
-        make: the encoder, at its start.
+        make: the encoder, from what draws its start.
         source: from `rename`.
         layout: our name, array as stored -> array in our layout, float32.
         defaulted: whether a parameter that the file lacks may keep its start.
@@ -108,7 +109,7 @@ def build(
     Raises:
         InputError: not a full match while `partial` is False, integers, or NaN.
     """
-    encoder = nnx.eval_shape(make)
+    encoder = shapes_of(make)
     match = _fill(encoder, source, layout, defaulted)
     if not match.full and not partial:
         raise InputError(
@@ -116,7 +117,7 @@ def build(
             "accept that the rest starts at random (--partial)"
         )
     if len(match.matched) < len(parameters(encoder)):
-        started = parameters(make())
+        started = parameters(make(nnx.Rngs(0)))
         for name, parameter in parameters(encoder).items():
             if name not in match.matched:
                 parameter.set_value(started[name][...])

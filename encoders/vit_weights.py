@@ -15,7 +15,6 @@ from math import isqrt
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from encoders.renaming import Source, bare_name, build, rename
 from encoders.state_dicts import Match
@@ -119,7 +118,7 @@ def convert(
     """
     source = _with_joined(rename(state, our_name, _root, _ENCODER_PARTS))
     config = _config(source, facts or {})
-    return build(lambda: ViT(config, rngs=nnx.Rngs(0)), source, _layout, partial=partial)
+    return build(lambda rngs: ViT(config, rngs=rngs), source, _layout, partial=partial)
 
 
 def our_name(name: str) -> str | None:

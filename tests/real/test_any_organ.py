@@ -6,6 +6,7 @@ Expected features are those that PyRadiomics gives when it is called on the file
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +22,8 @@ import encoders
 from experiments import embed, prepare, radiomics, sweep
 from lens.cohort import read_case, read_manifest
 from tests.command_line import started
+from tests.compiling import quickly_compiled
+from tests.pictures import svg_alone
 from tests.radiomics.phantoms import direct, ellipsoid, texture
 
 PATIENTS = 14
@@ -79,6 +82,17 @@ def three_ft():
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def plain_programs() -> Iterator[None]:
+    with quickly_compiled():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    svg_alone(monkeypatch)
+
+
 @dataclass(frozen=True)
 class User:
     """Someone with a folder, who starts jobs.
@@ -134,11 +148,15 @@ class User:
         assert self.job(radiomics, *images, "--out", out) == 0
         return pd.read_csv(out, index_col="patient_id", dtype={"patient_id": str}).iloc[0]
 
-    def compared(self, region: str) -> tuple[pd.DataFrame, str]:
+    def compared(self, region: str, tasks: tuple[str, ...] = ("own",)) -> tuple[pd.DataFrame, str]:
         """Embeddings of checkpoints and torch code, and the main job on them and the table.
 
+        Args:
+            region: to pool in by the checkpoints.
+            tasks: of the main job: the checkpoints, ``own``, and the code, ``torch``.
+
         Returns:
-            The verdict tables of both encoders, and the report's text.
+            The verdict tables of the tasks, and the report's text.
         """
         layout = encoders.ConvNeXtV2Config(
             dims=2 if self.flat else 3, in_channels=1, depths=(1, 1, 1, 1), widths=(4, 4, 8, 8)
@@ -153,11 +171,16 @@ class User:
                 shown = ["--shape", *self.shape, "--pool", pool, *self.flags]
                 images = ["--cohort", self.cohort, "--encoder", encoder, *shown]
                 assert self.job(embed, *images, "--out", out) == 0
-                words += [f"--{name}", f"{task}={out}"]
+                with np.load(out) as rows:
+                    assert rows["embeddings"].shape == (PATIENTS, 8)
+                    assert np.isfinite(rows["embeddings"]).all()
+                    assert (rows["embeddings"].std(axis=0) > 0).all()
+                if task in tasks:
+                    words += [f"--{name}", f"{task}={out}"]
         run = self.folder / "run"
         tables = [*words, "--radiomics", self.folder / "R.csv"]
         assert self.job(sweep, *tables, *SMALL, "--out", run) == 0
-        found = [pd.read_parquet(run / task / "features.parquet") for task in ("own", "torch")]
+        found = [pd.read_parquet(run / task / "features.parquet") for task in tasks]
         return pd.concat(found), text_of(run)
 
 
@@ -238,7 +261,7 @@ def test_brain_mr_with_two_regions_in_one_label_file(
     for roi, value in regions.items():
         agree(one, f"mr.{roi}", direct(scores, labels == value, plain), at_least=90)
 
-    features, page = user.compared("posterior")
+    features, page = user.compared("posterior", ("own", "torch"))
     assert set(features["modality"]) == {"mr"}
     assert set(features["roi"]) == set(regions)
     assert all(f"mr {roi}" in page for roi in regions)
