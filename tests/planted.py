@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+QUICK: dict[str, Any] = {
+    "hidden": 4, "epochs": 2, "l1": (1e-6,), "l2": (0.0,), "folds": 2, "repeats": 1,
+    "bootstraps": 10, "flips": 50,
+}  # fmt: skip
+"""Settings of a run that has to be there, whatever it finds."""
 
 CLASSES = ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm")
 
@@ -74,3 +81,8 @@ def plant(
     table = pd.DataFrame(r, columns=names)
     table.insert(0, "patient_id", ids)
     return Planted(ids, embed(latent), embed(kept), table, factor, erased)
+
+
+def plant_quick() -> Planted:
+    """The study of `QUICK`: one size, so that its programs are compiled once for all tests."""
+    return plant(n=90, d=8)

@@ -34,8 +34,10 @@ from lens.places import replace_paths
 from lens.salt import read_salt
 from lens.settings import PlantedSettings, Rules, changed
 from tests.command_line import started
+from tests.compiled import compiled_quickly
 from tests.planted import Planted, plant
 from tests.radiomics.phantoms import write_cohort
+from tests.undrawn import undraw
 
 USER, HOST = "dr_mustermann", "ward-7-scanner"
 SALT = b"a salt of the tests, for nothing else"
@@ -44,6 +46,12 @@ SMALL = {
     "flips": 50, "bootstraps": 20,
 }  # fmt: skip
 HIDDEN = Anonymiser(SALT)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with compiled_quickly():
+        yield
 
 
 @pytest.fixture
@@ -159,7 +167,10 @@ def test_a_run_from_tables_leaks_nothing(
     assert run["config"]["ft"] == [f"cls={FILE}"]
 
     # What is open without the flag: the same search finds it.
-    assert experiments.sweep.job(changed(Config(), **flags | {"out": out.with_name("open")})) == 3
+    with monkeypatch.context() as patch:
+        undraw(patch)
+        opened = changed(Config(), **flags | {"out": out.with_name("open")})
+        assert experiments.sweep.job(opened) == 3
     names = {
         name
         for name, _ in leaks(written(out.with_name("open")), secrets_of(home, planted.ids.tolist()))
@@ -188,7 +199,9 @@ def test_a_run_from_tables_leaks_nothing(
     assert HIDDEN.patient(planted.ids[0]) in page
 
 
-def test_hidden_names_change_names_alone(planted: Planted, tmp_path: Path, salt: Path) -> None:
+def test_hidden_names_change_names_alone(
+    planted: Planted, tmp_path: Path, salt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same numbers as a run on tables whose ids were replaced by hand."""
     named = np.array([HIDDEN.patient(patient) for patient in planted.ids])
     by_hand = planted.radiomics.assign(patient_id=named)
@@ -200,6 +213,7 @@ def test_hidden_names_change_names_alone(planted: Planted, tmp_path: Path, salt:
     plain = lens.compare((named, planted.pre), (named, planted.ft), by_hand, **options)
     pd.testing.assert_frame_equal(hidden.verdicts, plain.verdicts)
     assert hidden.study.ids["patient_id"].tolist() == sorted(named)
+    undraw(monkeypatch, but=("ft-patients",))  # the others show no patient
     assert not leaks(written(hidden.save(tmp_path / "saved")), [*planted.ids, HOST])
 
 
@@ -221,8 +235,13 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 
 def test_a_run_from_images_leaks_nothing(
-    cohort: tuple[Path, list[str]], home: Path, salt: Path, capfd: pytest.CaptureFixture
+    cohort: tuple[Path, list[str]],
+    home: Path,
+    salt: Path,
+    capfd: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    undraw(monkeypatch, but=("cls-patients",))  # the others show no patient
     manifest, ids = cohort
     folder = manifest.parent
     flags = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +20,31 @@ from lens.amnesic import table as module
 from lens.errors import InputError
 from lens.report.results import read_results
 from lens.settings import changed
-from tests.planted import plant
+from tests.compiled import compiled_quickly
+from tests.planted import QUICK, plant_quick
+from tests.undrawn import undraw
 
-SMALL = {
-    "hidden": 4, "epochs": 2, "l1": (1e-6,), "l2": (0.0,), "folds": 2, "repeats": 1,
-    "bootstraps": 10, "flips": 50,
-}  # fmt: skip
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with compiled_quickly():
+        yield
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run from tables, and labels of its patients beside it."""
     folder = tmp_path_factory.mktemp("amnesic")
-    planted = plant(n=90, d=8)
+    planted = plant_quick()
     paths = planted.write(folder)
     tables = TableFlags(
         pre=(str(paths["pre"]),),
         ft=(f"cls={paths['ft']}",),
         radiomics=((str(paths["radiomics"]),),),
     )
-    assert sweep(changed(MainConfig(tables=tables, out=folder / "run"), **SMALL)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        undraw(patch)
+        assert sweep(changed(MainConfig(tables=tables, out=folder / "run"), **QUICK)) == 0
     rng = np.random.default_rng(0)
     # A label of the first feature of T2, which other classes of T2 share.
     value = planted.radiomics.iloc[:, 1]
@@ -72,8 +78,12 @@ def config(finished: Path, folder: Path, *labels: str, **change) -> Config:
 
 
 def test_the_job_writes_tables_and_the_page_says_what_they_show(
-    finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    undraw(monkeypatch, but=("cls-amnesic",))
     assert "rest on?" not in (folder / "report.html").read_text("utf-8")
     assert job(config(finished, folder, "grade", "size", "</script>")) == 0
     table = pd.read_csv(folder / "cls" / "amnesic.csv")

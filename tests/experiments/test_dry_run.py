@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,10 @@ from lens.errors import InputError
 from lens.files import read_table
 from lens.radiomics.computable import count_columns
 from lens.radiomics.parameters import load_parameters
-from tests.planted import plant
+from tests.compiled import compiled_quickly
+from tests.planted import QUICK, plant, plant_quick
 from tests.radiomics.phantoms import write_cohort
-
-SMALL = [
-    "--hidden", "4", "--epochs", "2", "--l1", "1e-6", "--l2", "0", "--folds", "2", "--repeats", "1",
-    "--bootstraps", "10", "--flips", "50",
-]  # fmt: skip
+from tests.undrawn import undraw
 
 SHAPE, SPACING = ["16", "24", "24"], ["2", "2", "3"]
 
@@ -38,6 +35,12 @@ setting: {binWidth: 50}
 imageType: {Original: {}, Wavelet: {}, LoG: {sigma: [2.0, 3.0]}, Square: {}}
 featureClass: {shape: , firstorder: [Mean, Energy], ngtdm: }
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with compiled_quickly():
+        yield
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
@@ -66,19 +69,22 @@ def dry(
     return stages | {"all": said}
 
 
-def test_the_stages_of_the_main_job_and_which_are_done(tmp_path, capsys) -> None:
+def test_the_stages_of_the_main_job_and_which_are_done(tmp_path, capsys, monkeypatch) -> None:
     from experiments.sweep import Config, job
 
-    paths, out = plant(n=60, d=6).write(tmp_path), tmp_path / "run"
+    undraw(monkeypatch)
+    paths, out = plant_quick().write(tmp_path), tmp_path / "run"
     words = ["--pre", str(paths["pre"]), "--radiomics", str(paths["radiomics"])]
     words += ["--ft", f"cls={paths['ft']}", "--ft", f"reg={paths['ft']}", "--out", str(out)]
-    words += ["--scope", "reg=t2.gland", *SMALL]
+    words += ["--scope", "reg=t2.gland"]
+    for name, value in QUICK.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
     fresh = dry(Config, job, words, tmp_path, capsys)
     said = fresh.pop("all")
     assert fresh.pop("report").startswith("to do")
     assert all(state.startswith("to do") for state in fresh.values())
     assert re.search(r"cross-validation: 8 fits, about \d+ s", said)
-    assert "60 rows" in said
+    assert "90 rows" in said
     assert job(tyro.cli(Config, args=words)) == 0
     record = json.loads((out / "run.json").read_text())
     assert list(fresh) == list(record["stages"]), "the same stages, in the same order"

@@ -7,20 +7,21 @@ import pytest
 import lens
 from lens.errors import InputError
 from lens.study.identical import check_different
-from tests.planted import plant
+from tests.compiled import compiled_quickly
+from tests.planted import QUICK, plant_quick
 
 
 def test_identical_embeddings_are_refused_unless_asked_for() -> None:
-    planted = plant(n=40, d=12, latents=4)
+    planted = plant_quick()
     pre, ft = (planted.ids, planted.pre), (planted.ids, planted.ft)
-    options = {"hidden": 4, "epochs": 2, "folds": 2, "repeats": 1, "progress": False}
-    options |= {"l1": (0.0,), "l2": (0.0,), "bootstraps": 10}
+    options = {"progress": False, **QUICK}
     with pytest.raises(
         InputError,
         match=r"^pre before .* ft\['cls'\] after it on cls are the same numbers.*--identical",
     ):
         lens.compare(pre, {"cls": pre}, planted.radiomics, **options)
-    same = lens.compare(pre, {"cls": pre}, planted.radiomics, identical=True, **options)
+    with compiled_quickly():
+        same = lens.compare(pre, {"cls": pre}, planted.radiomics, identical=True, **options)
     assert (same.verdicts["delta_r2"] == 0).all()
     for again in ([ft], [pre, pre]):
         study = lens.load_study(pre, {"cls": ft}, planted.radiomics, retrained={"cls": again})
