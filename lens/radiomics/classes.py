@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
 
-from lens.radiomics import kernels
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.matrices import Seen, zone_sizes
 from lens.radiomics.order import percentile
+from lens.radiomics.pairs import pair_features
 from lens.radiomics.powers import power
 
 
@@ -177,74 +177,32 @@ class _Glszm:
 
 
 class _Glcm:
-    """Pairs of neighbours."""
+    """Pairs of neighbours, of which all features are computed at once."""
 
     P_glcm: Any
+    symmetricalGLCM: bool
     coefficients: dict[str, Any]
 
     def _calculateCoefficients(self) -> None:
-        if len(self.P_glcm) != 1 or self.P_glcm.shape[3] == 1:
+        p = self.P_glcm
+        ordinary = self.symmetricalGLCM and len(p) == 1 and p.shape[3] > 1
+        if not ordinary or p.strides[3] > min(p.strides[1:3]) or np.isnan(p).any():
             # With one direction, as after weighting, NumPy adds in another order.
             theirs: Any = super()
             return theirs._calculateCoefficients()
-        p, gray, count = self.P_glcm, self.coefficients["grayLevels"], self.coefficients["Ng"]
-        eps = np.spacing(1)
-        i, j = np.meshgrid(gray.astype(float), gray.astype(float), indexing="ij", sparse=True)
-        added = np.zeros((2 * count - 1, p.shape[3]))
-        apart = np.zeros((count, p.shape[3]))
-        kernels.diagonals(np.ascontiguousarray(p[0]), gray, added, apart)
-        self.coefficients |= {
-            "eps": eps,
-            "i": i,
-            "j": j,
-            "kValuesSum": np.arange(2, 2 * count + 1, dtype=float),
-            "kValuesDiff": np.arange(0, count, dtype=float),
-            "px": p.sum(2, keepdims=True),
-            "py": p.sum(1, keepdims=True),
-            "ux": np.sum(i[None, :, :, None] * p, (1, 2), keepdims=True),
-            "uy": np.sum(j[None, :, :, None] * p, (1, 2), keepdims=True),
-            "pxAddy": added[None],
-            "pxSuby": apart[None],
-            "HXY": -np.sum(p * np.log2(p + eps), (1, 2)),
-        }
+        found = pair_features(
+            np.ascontiguousarray(np.moveaxis(p[0], 2, 0)),
+            self.coefficients["grayLevels"],
+            self.coefficients["Ng"],
+            second_first=p.strides[2] > p.strides[1],
+        )
+        for name, value in found.items():
+            setattr(self, f"get{name}FeatureValue", partial(_value, value))
         return None
 
-    def _cluster(self, exponent: int) -> Any:
-        """Mean power of the distance of ``i + j`` to its mean, which has few values: once each."""
-        gray, made = self.coefficients["grayLevels"], self.coefficients
-        away = made["kValuesSum"][:, None] - made["ux"][0, 0] - made["uy"][0, 0]
-        power = away**exponent
-        return np.nanmean(np.sum(self.P_glcm * power[gray[:, None] + gray - 2][None], (1, 2)), 1)
 
-    def getClusterTendencyFeatureValue(self) -> Any:
-        return self._cluster(2)
-
-    def getClusterShadeFeatureValue(self) -> Any:
-        return self._cluster(3)
-
-    def getClusterProminenceFeatureValue(self) -> Any:
-        return self._cluster(4)
-
-    def getMCCFeatureValue(self) -> Any:
-        if len(self.P_glcm) != 1 or np.isnan(self.P_glcm).any():
-            theirs: Any = super()
-            return theirs.getMCCFeatureValue()
-        found, px, py = self.P_glcm[0], self.coefficients["px"], self.coefficients["py"]
-        if found.shape[0] < 2:
-            return 1
-        directions = found.shape[2]
-        q = np.empty((directions, *found.shape[:2]))
-        for direction in range(directions):
-            kernels.quotients(
-                np.ascontiguousarray(found[:, :, direction]),
-                np.ascontiguousarray(px[0, :, 0, direction]),
-                np.ascontiguousarray(py[0, 0, :, direction]),
-                self.coefficients["eps"],
-                q[direction],
-            )
-        values = np.linalg.eigvals(q[None])
-        values.sort()
-        return np.nanmean(np.sqrt(values[:, :, -2]), 1).real
+def _value(value: Any) -> Any:
+    return value
 
 
 class _FirstOrder:

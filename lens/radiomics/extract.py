@@ -18,6 +18,7 @@ from lens.radiomics.engine import one_thread, pyradiomics
 from lens.radiomics.matrices import counted_here
 from lens.radiomics.names import column_name
 from lens.radiomics.parameters import Parameters, parameters_for
+from lens.radiomics.region import bounding_box, found_here
 from lens.radiomics.wavelet import filtered_here
 from lens.radiomics.whole_image import statistics
 
@@ -180,6 +181,7 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Regi
 
     with (
         one_thread(),
+        found_here(),
         filtered_here(),
         binned_once() as bins,
         counted_here() as seen,
@@ -239,13 +241,6 @@ def cut_out(image: sitk.Image, mask: sitk.Image, *, margin: int) -> tuple[sitk.I
         sitk.ZeroFluxNeumannPad(image[inside], below, above),
         sitk.ConstantPad(mask[inside], below, above, 0),
     )
-
-
-def bounding_box(mask: sitk.Image) -> tuple[list[int], list[int]]:
-    """First and last index (x, y, z) of the voxels that are not zero, of which there are some."""
-    voxels = sitk.GetArrayViewFromImage(mask)
-    occupied = [np.flatnonzero(voxels.any(axis=others)) for others in ((0, 1), (0, 2), (1, 2))]
-    return [int(axis[0]) for axis in occupied], [int(axis[-1]) for axis in occupied]
 
 
 class _Unusable(ValueError):

@@ -192,15 +192,90 @@ def quotients(p, px, py, eps, q):
                     q[i, j] += p[i, k] * across[k, j] / divisor
 
 
-@compiled("void(float64[:, :, ::1], int64[::1], float64[:, ::1], float64[:, ::1])")
+@compiled(
+    "void(float64[:, :, ::1], float64[:, :, ::1], int64[::1], float64[::1], float64[:, ::1],"
+    " float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1])"
+)
 @no_type_check
-def diagonals(p, levels, added, apart):
-    """Adds ``p (levels, levels, directions)`` up by the sum (less 2) and the distance of levels."""
-    for i in range(levels.size):
-        for j in range(levels.size):
-            for direction in range(p.shape[2]):
-                added[levels[i] + levels[j] - 2, direction] += p[i, j, direction]
-                apart[abs(levels[i] - levels[j]), direction] += p[i, j, direction]
+def margins(p, logs, gray, level, px, py, added, apart, means):
+    """Adds ``p (directions, levels, levels)`` up by row, column, sum (less 2) and distance.
+
+    Adds to ``means (3, directions)`` the mean level of a row, of a column, and ``p logs``.
+    """
+    for d in range(p.shape[0]):
+        row, column, entropy = 0.0, 0.0, 0.0
+        for i in range(gray.size):
+            for j in range(gray.size):
+                share = p[d, i, j]
+                px[d, i] += share
+                py[d, j] += share
+                added[d, gray[i] + gray[j] - 2] += share
+                apart[d, abs(gray[i] - gray[j])] += share
+                row += level[i] * share
+                column += level[j] * share
+                entropy += share * logs[d, i, j]
+        means[0, d], means[1, d], means[2, d] = row, column, entropy
+
+
+@compiled(
+    "void(float64[:, :, ::1], float64[:, :, ::1], float64[:, :, ::1], int64[::1], float64[::1],"
+    " float64[:, ::1], float64[:, :, ::1], boolean, float64[:, ::1])"
+)
+@no_type_check
+def pair_sums(p, both, logs, gray, level, means, raised, column_first, sums):
+    """Sets each row of ``sums (11, directions)`` to a sum over pairs of levels (`pairs`).
+
+    ``both (directions, levels, levels)`` is the product of the margins, `logs` of what it is;
+    ``raised (3, directions, sums)`` are powers of the distance of a sum of levels to its mean.
+    `column_first` says which of two distances is multiplied first.
+    """
+    for d in range(p.shape[0]):
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = s10 = 0.0
+        for i in range(gray.size):
+            left = level[i] - means[0, d]
+            for j in range(gray.size):
+                share, right = p[d, i, j], level[j] - means[1, d]
+                distance = abs(level[i] - level[j])
+                at = gray[i] + gray[j] - 2
+                s0 += share * (level[i] * level[j])
+                s1 += share * (distance * distance)
+                s2 += share * share
+                s3 += share * (left * left)
+                s4 += share * (right * right)
+                s5 += share * right * left if column_first else share * left * right
+                s6 += share * raised[0, d, at]
+                s7 += share * raised[1, d, at]
+                s8 += share * raised[2, d, at]
+                s9 += share * logs[d, i, j]
+                s10 += both[d, i, j] * logs[d, i, j]
+        sums[:, d] = (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10)
+
+
+@compiled(
+    "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1])"
+)
+@no_type_check
+def level_sums(added, added_logs, apart, apart_logs, sums):
+    """Sets each row of ``sums (10, directions)`` to a sum over sums or distances of two levels."""
+    count = apart.shape[1]
+    for d in range(apart.shape[0]):
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = 0.0
+        for k in range(added.shape[1]):
+            s0 += (k + 2.0) * added[d, k]
+            s1 += added[d, k] * added_logs[d, k]
+        for k in range(count):
+            share, away = apart[d, k], np.float64(k)
+            s2 += away * share
+            s3 += share * apart_logs[d, k]
+            s5 += share / (1.0 + away)
+            s6 += share / (1.0 + away * away)
+            s7 += share / (1.0 + away / count)
+            s8 += share / (1.0 + away * away / (count * count))
+            if k > 0:
+                s9 += share / (away * away)
+        for k in range(count):
+            s4 += apart[d, k] * ((k - s2) * (k - s2))
+        sums[:, d] = (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9)
 
 
 @compiled("void(float64[::1], float64[::1], int64[::1])")
@@ -300,8 +375,7 @@ def negative_powers(values, fourth, powers, doubtful):
 def sums(values):
     """Partial sums of `values`, what rounding took from them, and the same of the squares.
 
-    Each two arrays add up to the sum with twice the digits of a number. What lies behind the last
-    multiple of `LANES` is left out.
+    What lies behind the last multiple of `LANES` is left out.
     """
     total, lost_of_total = np.zeros(LANES), np.zeros(LANES)
     square, lost_of_square = np.zeros(LANES), np.zeros(LANES)

@@ -147,7 +147,8 @@ def test_an_image_is_sorted_and_counted_once(monkeypatch) -> None:
         real = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *a, **k: (calls.update([name]), real(*a, **k))[1])
 
-    loops = ("pairs", "runs", "zones", "distances", "alike", "digitise", "diagonals")
+    loops = ("pairs", "runs", "zones", "distances", "alike", "digitise")
+    loops = (*loops, "margins", "pair_sums", "level_sums")
     for name in loops:
         counted(kernels, name)
     counted(ours, "levels")

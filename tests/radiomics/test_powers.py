@@ -51,6 +51,6 @@ def test_statistics_are_those_of_simpleitk(kind: Any) -> None:
 def test_what_rounding_takes_from_a_sum_is_kept() -> None:
     values = np.full(LARGE, 1e-9, np.float32)
     values[: LARGE // 2] = 1e9
-    total, lost, square, _ = kernels.sums(values)
-    assert total.sum() == square.sum() / 1e9 == LARGE // 2 * 1e9
+    total, lost, _, _ = kernels.sums(values)
+    assert total.sum() == LARGE // 2 * 1e9
     assert lost.sum() == pytest.approx(LARGE // 2 * 1e-9, rel=1e-6)
