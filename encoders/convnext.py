@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from encoders.depthwise import depthwise
-from encoders.layers import PatchConv, initial, kept, layer_norm, linear
+from encoders.layers import PatchConv, gelu, initial, kept, layer_norm, linear
 
 Size = Literal["atto", "femto", "pico", "nano", "tiny", "base", "large", "huge"]
 
@@ -280,7 +280,7 @@ class Block(nnx.Module):
     ) -> Float[Array, "n *spatial c"]:
         """The residual branch; the caller adds it to `x`, which is zero where not `visible`."""
         x = self.norm(self.depthwise(x))
-        x = jax.nn.gelu(self.expand(x), approximate=False)
+        x = gelu(self.expand(x))
         # Zeros leave the norms of the response normalisation to the visible positions.
         return _only(visible, self.project(self.grn(_only(visible, x))))
 

@@ -60,6 +60,16 @@ def linear(inputs: int, outputs: int, config: EncoderConfig, rngs: nnx.Rngs) -> 
     )
 
 
+def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """The exact GELU, by erf and in float32, as PyTorch has it.
+
+    ``jax.nn.gelu`` takes erfc, which costs more than twice as much on a CPU. The two differ by
+    less than 1e-6: erfc keeps the leading digits of results too small to matter.
+    """
+    wide = x.astype(jnp.float32)
+    return (0.5 * wide * (1 + jax.lax.erf(wide * np.float32(np.sqrt(0.5))))).astype(x.dtype)
+
+
 def kept(key: PRNGKeyArray, keep: float, samples: int) -> Float[Array, " n"]:
     """Stochastic depth: 0 for samples that skip the branch, ``1 / keep`` for the others."""
     return jax.random.bernoulli(key, keep, (samples,)) / keep

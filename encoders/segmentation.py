@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from encoders.layers import initial
+from encoders.layers import gelu, initial
 
 POOLINGS = (1, 2, 3, 6)
 
@@ -120,7 +120,7 @@ class ConvNormGELU(nnx.Module):
         self.norm = _layer_norm(outputs, dtype, rngs)
 
     def __call__(self, x: Float[Array, "n d h w c"]) -> Float[Array, "n d h w f"]:
-        return jax.nn.gelu(self.norm(self.conv(x)), approximate=False)
+        return gelu(self.norm(self.conv(x)))
 
 
 def resize(x: Float[Array, "n d h w c"], size: Sequence[int]) -> Float[Array, "n a b e c"]:

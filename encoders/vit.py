@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from encoders.layers import PatchConv, initial, kept, layer_norm, linear
+from encoders.layers import PatchConv, gelu, initial, kept, layer_norm, linear
 from encoders.positions import resample
 from encoders.settings import Tokens
 
@@ -320,7 +320,7 @@ class MLP(nnx.Module):
         if self.gated:
             gate, value = jnp.split(x, 2, axis=-1)
             return self.project(jax.nn.silu(gate) * value)
-        return self.project(jax.nn.gelu(x, approximate=False))
+        return self.project(gelu(x))
 
 
 def grey(encoder: ViT) -> ViT:
