@@ -34,7 +34,6 @@ from lens.places import replace_paths
 from lens.salt import read_salt
 from lens.settings import PlantedSettings, Rules, changed
 from tests.command_line import started
-from tests.compiled import compiled_quickly
 from tests.planted import Planted, plant
 from tests.radiomics.phantoms import write_cohort
 from tests.undrawn import undraw
@@ -46,12 +45,6 @@ SMALL = {
     "flips": 50, "bootstraps": 20,
 }  # fmt: skip
 HIDDEN = Anonymiser(SALT)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with compiled_quickly():
-        yield
 
 
 @pytest.fixture

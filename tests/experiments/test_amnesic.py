@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,8 @@ from lens.amnesic import table as module
 from lens.errors import InputError
 from lens.report.results import read_results
 from lens.settings import changed
-from tests.compiled import compiled_quickly
 from tests.planted import QUICK, plant_quick
 from tests.undrawn import undraw
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with compiled_quickly():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from lens.errors import InputError
 from lens.files import read_table
 from lens.radiomics.computable import count_columns
 from lens.radiomics.parameters import load_parameters
-from tests.compiled import compiled_quickly
 from tests.planted import QUICK, plant, plant_quick
 from tests.radiomics.phantoms import write_cohort
 from tests.undrawn import undraw
@@ -35,12 +34,6 @@ setting: {binWidth: 50}
 imageType: {Original: {}, Wavelet: {}, LoG: {sigma: [2.0, 3.0]}, Square: {}}
 featureClass: {shape: , firstorder: [Mean, Energy], ngtdm: }
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with compiled_quickly():
-        yield
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:

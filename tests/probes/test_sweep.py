@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +23,9 @@ from lens.probes.scaling import fit_standardise
 from lens.probes.sweep import Sweep, sweep
 from lens.probes.training import Data, advance, minibatches, start, to_points
 from lens.settings import PAPER_L1_GRID, Mode, SweepConfig
-from tests.compiled import compiled_quickly
 
 ODD = SweepConfig(hidden=8, l1=(0.0, 1e-3, 1e-2), l2=(0.0,), epochs=15, batch=16)
 SMALL = SweepConfig(hidden=8, l1=(0.0, 1e-3), l2=(0.0, 1e-2), epochs=15, batch=16)
-
-
-@pytest.fixture
-def quick() -> Iterator[None]:
-    """For laws of what is computed, and not of how fast; the others compile as users do."""
-    with compiled_quickly():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +104,6 @@ def test_every_pair_ends_where_a_pytorch_loop_ends(data, mode) -> None:
     assert table["val_loss"].nunique() == len(table), "penalties make no difference"
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("stack", [2, 3, 4])
 def test_stacks_change_nothing(data, swept: Sweep, stack: int) -> None:
     one = swept.table
@@ -140,7 +130,6 @@ def test_selects_by_mean_validation_loss_over_seeds(data) -> None:
     np.testing.assert_allclose(alone.projection.w, result.projection.w, atol=1e-6)
 
 
-@pytest.mark.usefixtures("quick")
 def test_warns_of_edges_and_duplicates(data) -> None:
     config = SweepConfig(hidden=4, l1=PAPER_L1_GRID, l2=(0.0,), epochs=2)
     warnings = grid_warnings(sweep(*data, config).table)
@@ -223,7 +212,6 @@ print(json.dumps([jax.process_count(), found.table["val_loss"].tolist(),
         np.testing.assert_array_equal(np.float32(w), alone.projection.w)
 
 
-@pytest.mark.usefixtures("quick")
 def test_an_epoch_costs_its_arithmetic_and_no_more() -> None:
     """Counts operations, so that no change can double the work unseen."""
     n, d, h, k, batch, stack = 64, 96, 32, 200, 16, 3
@@ -248,7 +236,6 @@ def test_compiles_once_for_the_whole_grid(data) -> None:
     assert advance._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.usefixtures("quick")
 def test_columns_that_only_fill_up_change_nothing(data, monkeypatch) -> None:
     """An accelerator's second layers are wider than the table; here by three columns."""
     plain, halved = sweep(*data, SMALL), halve(Data(*data), SMALL, seed=0)
@@ -319,7 +306,6 @@ def test_halving_goes_on_from_where_a_pair_was(data) -> None:
     np.testing.assert_allclose(found.w, alone.w, atol=1e-6)
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("stack", [2, 3])
 def test_stacks_do_not_change_the_halving(data, halved: Winner, stack: int) -> None:
     one = halved

@@ -6,7 +6,6 @@ Expected features are those that PyRadiomics gives when it is called on the file
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +21,6 @@ import encoders
 from experiments import embed, prepare, radiomics, sweep
 from lens.cohort import read_case, read_manifest
 from tests.command_line import started
-from tests.compiling import quickly_compiled
 from tests.pictures import svg_alone
 from tests.radiomics.phantoms import direct, ellipsoid, texture
 
@@ -80,12 +78,6 @@ def three_pre():
 def three_ft():
     return network(1, channels=3)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def plain_programs() -> Iterator[None]:
-    with quickly_compiled():
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from lens.comparison import compare
-from tests.compiled import compiled_quickly
 from tests.planted import plant
 from tests.shared_folders import made_once
 from tests.undrawn import undraw
@@ -28,8 +27,7 @@ def _run(folder: Path) -> None:
     ft = {"cls": paths["ft"], "same": (planted.ids, 2 * planted.pre)}
     options = {"hidden": 8, "l1": (0.0, 1e-6), "l2": (0.0,), "epochs": 5, "folds": 2, "repeats": 1}
     options |= {"flips": 200, "bootstraps": 50}
-    with compiled_quickly():
-        result = compare(paths["pre"], ft, paths["radiomics"], progress=False, **options)
+    result = compare(paths["pre"], ft, paths["radiomics"], progress=False, **options)
     result.save(folder / "run")
 
 

@@ -15,7 +15,6 @@ from lens.report import groups_section, paper_table_section
 from lens.report.headings import task as heading
 from lens.report.page import write_report
 from lens.report.section import by_task
-from tests.compiled import compiled_quickly
 from tests.planted import plant
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -162,11 +161,10 @@ def test_a_run_in_paper_mode_has_every_row_of_the_papers_table(tmp_path: Path) -
         "mode": "paper", "hidden": 6, "l1": (1e-6,), "l2": (1e-5,), "epochs": 3, "folds": 0,
         "flips": 100, "bootstraps": 20,
     }  # fmt: skip
-    with compiled_quickly():
-        result = compare(
-            (planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, radiomics,
-            progress=False, **options,
-        )  # fmt: skip
+    result = compare(
+        (planted.ids, planted.pre), {"cls": (planted.ids, planted.ft)}, radiomics,
+        progress=False, **options,
+    )  # fmt: skip
     counts = result.groups[result.groups["stage"] == "ft"].set_index(["roi", "group"])
     assert counts.index.tolist() == [
         *(("gland", name) for name in EVERY_ROW),
