@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
+import pytest
 from flax import nnx
 
 from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
 from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
 from lens.cohort import read_manifest
+
+
+@pytest.fixture(autouse=True)
+def compiled_as_users_do() -> Iterator[None]:
+    """At full size running costs more than compiling."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.values[name]
+    jax.config.update(name, False)
+    yield
+    jax.config.update(name, before)
 
 
 def test_prostatex_patient_at_full_size(real_data: Path, tmp_path: Path):
