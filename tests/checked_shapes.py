@@ -22,6 +22,10 @@ from jaxtyping import install_import_hook
 LOOKED_AT = 8
 """Items of a list, tuple or mapping whose kinds count; beartype looks at one item of a list."""
 
+DEEPEST = 6
+"""Lists in lists whose kinds count, or half as many mappings in mappings; calls with deeper ones,
+which may hold themselves, are checked anew each time."""
+
 _passed: dict[Hashable, dict[Hashable, set[Hashable]]] = {}
 """Module, name and code of a function (of an inner function all are one) -> kinds of arguments that
 passed -> kinds of results that passed with them."""
@@ -94,13 +98,14 @@ def _gives(function: FunctionType, result: Any) -> FunctionType:
     return functools.update_wrapper(same, function)
 
 
-def _kind(value: Any) -> Hashable:
+def _kind(value: Any, deepest: int = DEEPEST) -> Hashable:
     """What a check can tell of a value."""
     of = type(value)
-    if of is tuple or of is list:
-        return (of, *map(_kind, islice(value, LOOKED_AT)))
-    if of is dict:
-        return (of, *((_kind(key), _kind(each)) for key, each in islice(value.items(), LOOKED_AT)))
+    if of in (tuple, list, dict):
+        if not deepest:
+            return object()  # like no other
+        items = value.items() if of is dict else value
+        return (of, *(_kind(each, deepest - 1) for each in islice(items, LOOKED_AT)))
     return (of, value.dtype, value.shape) if _is_array(of) else of
 
 

@@ -108,6 +108,19 @@ def test_the_same_kinds_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert looks == ["doubled", "doubled"], "also of an inner function, made anew in each call"
 
 
+def test_what_holds_itself_is_looked_at_each_time() -> None:
+    @checking
+    def first(held: dict, row: Row) -> Row:
+        return row[: len(held)]
+
+    endless: dict = {}
+    endless["again"] = endless
+    for _ in range(2):
+        assert first(endless, np.ones(1)).shape == (1,)
+    with pytest.raises(TypeCheckError, match="row"):
+        first(endless, np.ones((1, 1)))
+
+
 def test_the_package_is_imported_with_checks() -> None:
     values, power, beyond, alphas = np.ones(3), np.ones((3, 2)), np.ones(2), np.ones(4)
     assert gcv_errors(values, power, beyond, 9, alphas).shape == (4, 2)
