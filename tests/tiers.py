@@ -11,29 +11,36 @@ from pathlib import Path
 FOLDERS = {"tests/encoders", "tests/real"}
 
 FILES = {
-    "tests/cards": {"card", "compare"},
-    "tests/cohort": {"archives", "bad_input", "factor_phantom", "layouts", "phantom"},
+    "tests/amnesic": {"table"},
+    "tests/cards": {"card", "compare", "taxonomy"},
+    "tests/cohort": {"bad_input", "factor_phantom", "phantom", "structures"},
+    "tests/edits": {"responses"},
     "tests/experiments": {
         "amnesic", "check_first", "cli", "commands", "doctor", "dry_run", "edit",
         "embedded_default", "encoder_kinds", "failures", "layer_flags", "main_job",
-        "main_job_context", "main_job_images", "main_job_verdicts", "prepare", "reuse", "room",
-        "run_folder", "training_jobs", "training_pictures", "training_ranks", "training_regions",
+        "main_job_context", "main_job_images", "main_job_verdicts", "reuse", "room", "run_folder",
+        "table_flags", "training_jobs", "training_pictures", "training_ranks",
     },
     "tests/paper": {"shift"},
     "tests/probes": {"decoder", "mlp", "probe", "refit", "sweep"},
     "tests/radiomics": {
-        "audit", "cohort_features", "extract", "interruptions", "job", "killed_worker", "mirp",
+        "cohort_features", "extract", "honoured", "interruptions", "job", "killed_worker", "mirp",
         "network", "parts", "perturb", "without_pyradiomics", "workers",
     },
     "tests/report": {
-        "answer", "browser", "groups", "hostile_names", "papers", "patients_section", "sections",
+        "answer", "browser", "edits_section", "groups", "hostile_names", "papers",
+        "patients_section", "rest_section", "sections",
     },
-    "tests/study": {"identical", "load"},
+    "tests/rest": {"rest"},
+    "tests/study": {"identical", "load", "tables"},
     "tests/verdicts": {
-        "calibration", "doctor", "encoding", "estimates", "fitting_time", "held_out", "learning",
-        "levels", "mechanism", "nonlinear", "patients", "retraining", "rules",
+        "calibration", "doctor", "encoding", "estimates", "fitting_time", "fold_features",
+        "held_out", "levels", "mechanism", "patients", "retraining", "rules",
     },
-    "tests": {"anonymise", "comparison", "documents", "packaging", "public", "site"},
+    "tests": {
+        "anonymise", "comparison", "data_dictionary", "documents", "export_pages", "packaging",
+        "public", "scratch", "site", "warm",
+    },
 }  # fmt: skip
 """Folder -> its slow files, without ``test_`` and ``.py``."""
 
