@@ -88,7 +88,7 @@ def _jaxtyped(function: Any = None, *, typechecker: Any = None) -> Any:
     return function
 
 
-def _gives(function: FunctionType, result: Any) -> FunctionType:
+def _gives(function: FunctionType, result: Any) -> Callable[..., Any]:
     """A function with the same annotations that gives a result that is there already."""
 
     def give(*_: Any, **__: Any) -> Any:
