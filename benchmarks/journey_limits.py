@@ -13,10 +13,6 @@ from unittest.mock import patch
 from benchmarks import harness
 from benchmarks.rates import copy_rate, product_rates
 
-LOOPS = ("pairs", "runs", "zones", "distances", "alike", "quotients", "diagonals", "digitise")
-LOOPS += ("filtered",)
-"""Compiled loops of `lens.radiomics.kernels`."""
-
 
 def loops_of(manifest: Path) -> dict[str, float]:
     """Processor seconds of a case in this process: its compiled loops, and all of its features."""
@@ -40,9 +36,9 @@ def loops_of(manifest: Path) -> dict[str, float]:
             return run
 
         with contextlib.ExitStack() as stack:
-            for name in LOOPS:
-                watch = timed(getattr(kernels, name))
-                stack.enter_context(patch.object(kernels, name, watch))
+            for name, loop in list(vars(kernels).items()):
+                if hasattr(loop, "py_func"):  # compiled by Numba
+                    stack.enter_context(patch.object(kernels, name, timed(loop)))
             yield
 
     case, parameters = read_case(read_manifest(manifest).cases[0]), load_parameters()

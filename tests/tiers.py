@@ -12,6 +12,7 @@ FOLDERS = {"tests/encoders", "tests/real"}
 
 FILES = {
     "tests/amnesic": {"table"},
+    "tests/benchmarks": {"journey"},
     "tests/cards": {"card", "compare", "taxonomy"},
     "tests/cohort": {"bad_input", "factor_phantom", "phantom", "structures"},
     "tests/edits": {"responses"},

@@ -21,6 +21,8 @@ from benchmarks.journey_jobs import (
     RADIOMICS,
     Sampling,
 )
+from benchmarks.journey_limits import loops_of
+from lens.cohort import write_phantoms
 
 RUN = Simulated(workers=4, tasks=100, nap=0.1, seconds=3.0, lost=0.5)
 
@@ -109,3 +111,8 @@ def test_phantoms_have_the_size_of_clinical_images(tmp_path) -> None:
     assert (gland.GetSize(), gland.GetSpacing()) == (SIZES["t2"], images["t2"].GetSpacing())
     # As drawn, 20 to 90 ml (`lens.cohort.phantom`), whatever was added around it.
     assert 18 < float(told["gland_ml_of_last"]) < 95
+
+
+def test_the_loops_of_a_case_are_a_part_of_its_features(tmp_path: Path) -> None:
+    found = loops_of(write_phantoms(tmp_path / "phantoms", 1, 0, progress=False))
+    assert 0.05 * found["features_a_case"] < found["loops_a_case"] < found["features_a_case"]
