@@ -29,7 +29,7 @@ FILES = {
         "network", "parts", "perturb", "without_pyradiomics", "workers",
     },
     "tests/report": {
-        "answer", "browser", "edits_section", "groups", "hostile_names", "papers",
+        "answer", "answer_text", "browser", "edits_section", "groups", "hostile_names", "papers",
         "patients_section", "rest_section", "sections",
     },
     "tests/rest": {"rest"},
