@@ -185,7 +185,12 @@ def _from_onnx(config: Config, x: np.ndarray, name: str) -> Call | None:
             # A peer that no extra installs.
             openvino = import_module("openvino")
 
-            settings = {"INFERENCE_NUM_THREADS": cpu_count(), "PERFORMANCE_HINT": "LATENCY"}
+            settings = {
+                "INFERENCE_NUM_THREADS": cpu_count(),
+                "PERFORMANCE_HINT": "LATENCY",
+                # Where the processor has bfloat16, its default.
+                "INFERENCE_PRECISION_HINT": "f32",
+            }
             program = openvino.Core().compile_model(file, "CPU", settings)
             return lambda: program([volume])[0]
         import onnxruntime

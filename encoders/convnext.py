@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from encoders.depthwise import depthwise
 from encoders.layers import PatchConv, gelu, initial, kept, layer_norm, linear
+from encoders.perceptron import Parts, only, perceptron
 
 Size = Literal["atto", "femto", "pico", "nano", "tiny", "base", "large", "huge"]
 
@@ -208,7 +209,7 @@ class ConvNeXtV2(nnx.Module):
         ):
             maps = _coarser(*nnx.split(downsample), maps)
             shown = None if visible is None else enlarge(jnp.asarray(visible), maps.shape[1:-1])
-            maps = _only(shown, maps)
+            maps = only(shown, maps)
             for index, block in enumerate(blocks):
                 skip = None
                 if key is not None and keep[stage][index] < 1:
@@ -279,10 +280,24 @@ class Block(nnx.Module):
         visible: Bool[Array, "n *spatial 1"] | None = None,
     ) -> Float[Array, "n *spatial c"]:
         """The residual branch; the caller adds it to `x`, which is zero where not `visible`."""
-        x = self.norm(self.depthwise(x))
-        x = gelu(self.expand(x))
+        x = self.depthwise(x)
+        graph, state = nnx.split((self.norm, self.expand, self.grn, self.project))
+
+        def hidden(state: Any, x: Array) -> Array:
+            norm, expand, _, _ = nnx.merge(graph, state)
+            return gelu(expand(norm(x)))
+
+        def response(state: Any, squares: Array) -> Array:
+            return nnx.merge(graph, state)[2].response(squares)
+
+        def outcome(state: Any, hidden: Array, response: Array) -> Array:
+            _, _, grn, project = nnx.merge(graph, state)
+            return project(grn(hidden, response))
+
+        shown = None if visible is None else _flat(visible)
         # Zeros leave the norms of the response normalisation to the visible positions.
-        return _only(visible, self.project(self.grn(_only(visible, x))))
+        y: Array = perceptron(Parts(hidden, response, outcome), state, _flat(x), shown)
+        return only(visible, y.reshape(x.shape))
 
 
 class DepthwiseConv(nnx.Module):
@@ -307,14 +322,22 @@ class ResponseNorm(nnx.Module):
         self.gamma = nnx.Param(jnp.zeros(width))
         self.beta = nnx.Param(jnp.zeros(width))
 
-    def __call__(self, x: Float[Array, "n *spatial c"]) -> Float[Array, "n *spatial c"]:
-        space = tuple(range(1, x.ndim - 1))
-        squares = jnp.square(x.astype(jnp.float32)).sum(axis=space, keepdims=True)
+    def response(self, squares: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """What each channel is multiplied by, from its sum of squares over the volume, float32."""
         # The gradient of sqrt at exactly zero is infinite; the floor is far below float32 activity.
         norm = jnp.sqrt(jnp.maximum(squares, 1e-24))
         response = norm / (norm.mean(axis=-1, keepdims=True) + 1e-6)
-        scale = (1 + self.gamma[...] * response).astype(x.dtype)
-        return x * scale + self.beta[...].astype(x.dtype)
+        return 1 + self.gamma[...] * response
+
+    def __call__(
+        self, x: Float[Array, "n p c"], response: Float[Array, "n c"]
+    ) -> Float[Array, "n p c"]:
+        return x * response[:, None].astype(x.dtype) + self.beta[...].astype(x.dtype)
+
+
+def _flat(x: Array) -> Array:
+    """All positions of a sample on one axis."""
+    return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
 def enlarge(visible: Bool[Array, "n ..."], grid: tuple[int, ...]) -> Bool[Array, "n *spatial 1"]:
@@ -324,13 +347,6 @@ def enlarge(visible: Bool[Array, "n ..."], grid: tuple[int, ...]) -> Bool[Array,
             raise ValueError(f"patches {visible.shape[1:]} do not divide the stage's grid {grid}")
         visible = jnp.repeat(visible, extent // patches, axis=axis)
     return visible[..., None]
-
-
-def _only(
-    visible: Bool[Array, "n *spatial 1"] | None, x: Float[Array, "n *spatial c"]
-) -> Float[Array, "n *spatial c"]:
-    """Zero where not visible, even where `x` is not finite there."""
-    return x if visible is None else jnp.where(visible, x, 0)
 
 
 def _keep_probabilities(config: ConvNeXtV2Config) -> list[list[float]]:
