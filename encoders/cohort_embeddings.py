@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+import jax
 import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Bool, Float, Float32
@@ -90,7 +91,7 @@ def embed_cohort(
     encoder: Encoder | FunctionEncoder,
     *,
     settings: EmbeddingSettings = EmbeddingSettings(),
-    batch_size: int = 4,
+    batch_size: int | None = None,
     cache: Path | None = None,
     progress: bool = False,
     told: bool = True,
@@ -101,7 +102,7 @@ def embed_cohort(
         cohort: from `lens.cohort.read_manifest`.
         encoder: the encoder, or a function from `encoders.sources.open_encoder`.
         settings: grid, channels and pooling.
-        batch_size: volumes per pass.
+        batch_size: volumes per pass, by default those of `volumes_per_pass`.
         cache: folder of finished cases, keyed by ids, the content of images, encoder, settings and
             code; a second run reads them from there, an interrupted one goes on.
         progress: show a progress bar.
@@ -123,6 +124,7 @@ def embed_cohort(
     rows: dict[int, np.ndarray] = {}
     notes: dict[int, Sequence[str]] = {}
     errors = list(cohort.set_aside)
+    batch_size = batch_size or volumes_per_pass(encoder, settings)
     with tqdm(total=len(cohort.cases), desc="embed", unit="case", disable=not progress) as bar:
         for index, files in enumerate(cohort.cases):
             if kept and (path := kept.find(files)):
@@ -197,6 +199,19 @@ def _of_layers(
         return encoder, settings
     seen = ByBlock(encoder) if settings.layers == "blocks" else encoder
     return seen, replace(settings, stages=tuple(range(1, len(seen.config.widths) + 1)))
+
+
+def volumes_per_pass(encoder: Encoder | FunctionEncoder, settings: EmbeddingSettings) -> int:
+    """Volumes that an encoder is given at once if nobody says otherwise.
+
+    One where the encoder is ours, the input more than a slice, and the arithmetic done on a CPU: a
+    volume keeps all cores busy, and more of them only take memory. Four otherwise.
+
+    Args:
+        encoder, settings: as in `embed_cohort`.
+    """
+    busy = not isinstance(encoder, FunctionEncoder) and settings.shape[0] > 1
+    return 1 if busy and jax.default_backend() == "cpu" else 4
 
 
 def width_of(config: EncoderConfig, settings: EmbeddingSettings) -> int:

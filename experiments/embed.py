@@ -18,6 +18,7 @@ from experiments.common.check_first import check_encoder, check_output, check_re
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.common.flags import as_flag
 from lens.lock import of_file
+from lens.machine import freed_memory_kept
 from lens.ranges import COUNT, Check, first_problem
 from lens.settings import NiftiForm
 
@@ -82,8 +83,8 @@ class Config:
     """Of an .onnx file with several outputs, which to take."""
     windows: bool = False
     """Cover images larger than the shape by overlapping windows instead of cropping them."""
-    batch_size: int = 4
-    """Volumes per pass."""
+    batch_size: int | None = None
+    """Volumes per pass; default 4, of volumes on a CPU 1: more would only take memory."""
     cache: Path | None = None
     """Folder of finished patients; OUT.parts if not given, with --anonymise in ~/.cache."""
     partial: bool = False
@@ -111,6 +112,7 @@ def hidden(config: Config) -> Hidden:
 
 
 @alone(lambda config: of_file(config.out, parts(config)), hidden)
+@freed_memory_kept()
 def job(config: Config, names: Names) -> int:
     """Manifest to embeddings, under the names that may be written; gives the exit code."""
     from encoders.cohort_embeddings import embed_cohort, width_of
@@ -197,12 +199,13 @@ def _outlook(
     settings: EmbeddingSettings,
     header: Header,
 ) -> Outlook:
-    from encoders.cohort_embeddings import count_embedded, width_of
+    from encoders.cohort_embeddings import count_embedded, volumes_per_pass, width_of
     from experiments.common.outlook import FLOAT, Outlook, Step, amount, several
 
     total, done = len(cohort.cases), count_embedded(cohort, encoder, settings, parts(config))
     width, weights = width_of(header.config, settings), header.values
-    batch = config.batch_size * prod(settings.shape) * len(settings.modalities) * FLOAT
+    volumes = config.batch_size or volumes_per_pass(encoder, settings)
+    batch = volumes * prod(settings.shape) * len(settings.modalities) * FLOAT
     return Outlook(
         steps=[Step("embed", done == total, f"{done} of {total} cases done before")],
         sizes=[
@@ -230,7 +233,7 @@ def _problem(config: Config) -> str:
     return grid_problem(shape, spacing) or first_problem(
         [
             Check("stage", () if isinstance(config.stage, str) else config.stage, COUNT),
-            Check("batch_size", config.batch_size, COUNT),
+            Check("batch_size", 1 if config.batch_size is None else config.batch_size, COUNT),
         ]
     )
 
