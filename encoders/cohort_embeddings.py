@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import prod
 from pathlib import Path
 
 import jax
@@ -31,6 +32,10 @@ from lens.names import check_names
 
 CODE = (__name__, "encoders.families", "encoders.sources")
 """Modules behind an embedding: those of every family of encoders among them."""
+
+
+_LARGE = 1_000_000
+"""Voxels of an input that keeps all cores of a CPU busy."""
 
 
 @dataclass(frozen=True)
@@ -202,16 +207,17 @@ def _of_layers(
 
 
 def volumes_per_pass(encoder: Encoder | FunctionEncoder, settings: EmbeddingSettings) -> int:
-    """Volumes that an encoder is given at once if nobody says otherwise.
+    """Volumes that an encoder is given at once if nobody says otherwise: four.
 
-    One where the encoder is ours, the input more than a slice, and the arithmetic done on a CPU: a
-    volume keeps all cores busy, and more of them only take memory. Four otherwise.
+    One where the encoder is ours, the arithmetic done on a CPU, and the input of a million voxels
+    or more: a volume keeps all cores busy, and further ones only take memory.
 
     Args:
         encoder, settings: as in `embed_cohort`.
     """
-    busy = not isinstance(encoder, FunctionEncoder) and settings.shape[0] > 1
-    return 1 if busy and jax.default_backend() == "cpu" else 4
+    ours = not isinstance(encoder, FunctionEncoder)
+    large = prod(settings.shape) >= _LARGE
+    return 1 if ours and large and jax.default_backend() == "cpu" else 4
 
 
 def width_of(config: EncoderConfig, settings: EmbeddingSettings) -> int:

@@ -84,7 +84,8 @@ class Config:
     windows: bool = False
     """Cover images larger than the shape by overlapping windows instead of cropping them."""
     batch_size: int | None = None
-    """Volumes per pass; default 4, of volumes on a CPU 1: more would only take memory."""
+    """Volumes per pass; default 4, on a CPU 1 of a million voxels or more: further ones would only
+    take memory."""
     cache: Path | None = None
     """Folder of finished patients; OUT.parts if not given, with --anonymise in ~/.cache."""
     partial: bool = False

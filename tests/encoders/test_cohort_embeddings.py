@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 import encoders
-from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort
+from encoders.cohort_embeddings import EmbeddingSettings, embed_cohort, volumes_per_pass
 from encoders.convnext_weights import convert
 from encoders.embedding import embed
 from experiments.convert import Config as ConvertConfig
@@ -193,3 +193,13 @@ def test_all_stages_and_all_blocks_are_told_apart(encoder, manifest, tmp_path):
             assert tuple(stored["layer"]) == found.layer
     alone, _ = embed_cohort(cohort, encoder, settings=SETTINGS, batch_size=2)
     assert alone.layer is None
+
+
+def test_large_volumes_go_one_by_one_on_a_cpu(encoder, monkeypatch):
+    def per_pass(*shape: int) -> int:
+        return volumes_per_pass(encoder, replace(SETTINGS, shape=shape))
+
+    monkeypatch.setattr("jax.default_backend", lambda: "cpu")
+    assert [per_pass(64, 224, 224), per_pass(32, 48, 48), per_pass(1, 224, 224)] == [1, 4, 4]
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert per_pass(64, 224, 224) == 4
