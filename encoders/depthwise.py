@@ -11,8 +11,10 @@ grouped convolution that is good; they use it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from math import gcd, prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,13 +69,15 @@ def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 def _backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     x, kernel = saved
     dx = depthwise(grad, kernel[::-1, ::-1, ::-1])
-    if jax.default_backend() == "cpu" and not _is_small(x.shape, kernel.shape):
-        dkernel = _kernel_gradient(x, grad, kernel.shape[:3])
-    else:
-        convolve = _matrices if jax.default_backend() == "cpu" else _grouped
-        _, pull = jax.vjp(lambda k: convolve(x, k), kernel)
-        (dkernel,) = pull(grad)
-    return dx, dkernel.astype(kernel.dtype)
+    small = _is_small(x.shape, kernel.shape)
+    cpu = partial(_pulled, _matrices) if small else _kernel_gradient
+    default = partial(_pulled, _grouped)
+    return dx, lax.platform_dependent(x, kernel, grad, cpu=cpu, default=default)
+
+
+def _pulled(convolve: Callable[[Array, Array], Array], x: Array, kernel: Array, grad: Array) -> Any:
+    """The kernel's gradient by that of a form of the convolution."""
+    return jax.vjp(lambda kernel: convolve(x, kernel), kernel)[1](grad)[0]
 
 
 depthwise.defvjp(_forward, _backward)
@@ -158,14 +162,14 @@ def _divisor(number: int, most: int) -> int:
     return next((size for size in range(min(number, most), 1, -1) if number % size == 0), 1)
 
 
-def _kernel_gradient(x: Array, grad: Array, size: tuple[int, ...]) -> Array:
+def _kernel_gradient(x: Array, kernel: Array, grad: Array) -> Array:
     """CPU gradient of the kernel: shifted products with the roles of space and kernel swapped.
 
     A block of `grad` (some rows of one slice) is the set of taps, the kernel's index is the space
     they slide over; a loop adds the blocks.
     """
     n, depth, height, width, channels = grad.shape
-    kd, kh, kw = size
+    kd, kh, kw = kernel.shape[:3]
     columns, across = _blocks(width, _TAPS)
     rows, down = _blocks(height, _TAPS // columns)
     # Rows and columns beyond the volume have zero gradient and add nothing.
@@ -186,7 +190,8 @@ def _kernel_gradient(x: Array, grad: Array, size: tuple[int, ...]) -> Array:
         return total
 
     zero = jnp.zeros((kd, kh, kw, channels), jnp.float32)
-    return lax.fori_loop(0, n * depth * down * across, add_block, zero)
+    total = lax.fori_loop(0, n * depth * down * across, add_block, zero)
+    return total.astype(kernel.dtype)
 
 
 def _blocks(extent: int, largest: int) -> tuple[int, int]:
