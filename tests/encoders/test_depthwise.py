@@ -67,3 +67,14 @@ def test_bfloat16_accumulates_in_float32():
     expected = grouped(x.astype(jnp.float32), kernel.astype(jnp.float32))
     # One rounding to bfloat16 at the end: half a unit in the 8th bit.
     np.testing.assert_allclose(out.astype(jnp.float32), expected, rtol=2**-8, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 16, 16, 8), (1, 2, 4, 4, 8)])
+def test_for_a_card_it_is_a_grouped_convolution_whatever_is_here(shape):
+    def gradients(x, kernel):
+        return jax.grad(lambda *given: depthwise(*given).sum(), (0, 1))(x, kernel)
+
+    given = jnp.zeros(shape), jnp.zeros((7, 7, 7, 8))
+    text = jax.export.export(jax.jit(gradients), platforms=["cuda"])(*given).mlir_module()
+    assert "stablehlo.while" not in text
+    assert text.count("stablehlo.convolution") == 2
