@@ -256,9 +256,9 @@ def _onto(
     patient = files.patient_id
     read = load_mask(path, patient, labels=labels, nifti_form=files.nifti_form)
     mask = sitk.DICOMOrient(read.image, "LPS")
-    aligned = geometry.align(mask, gland)
-    if aligned is not None:
-        return aligned.image
+    order = geometry.order_of(mask, gland)
+    if order is not None:
+        return geometry.align(mask, gland, order)
     against = geometry.another_space(mask, gland)
     if against is not None:
         raise CaseError(

@@ -51,6 +51,7 @@ def read_case(
     spacing_mm: tuple[float, float, float] = (0.5, 0.5, 1.0),
     labels: Mapping[str, Sequence[int]] | None = None,
     about: Sequence[str] | None = None,
+    margin: Sequence[int] | None = None,
 ) -> Case:
     """Reads the images and masks of a case and puts them on one grid.
 
@@ -76,6 +77,9 @@ def read_case(
         about: cut the grid to the surroundings of these regions, as pictures need no more (of all
             where the case has none of them), without a look at whether the images cover them. None
             keeps the extent of the reference.
+        margin: voxels (x, y, z) of the grid that are kept on every side of the regions, where that
+            is all that is looked at: sampling takes the longest. All that is refused or noted is,
+            and the values inside are those of the whole. None keeps the extent of the reference.
 
     Returns:
         The case. An empty mask means that there is no such region, and is left out with a note.
@@ -101,10 +105,10 @@ def read_case(
     laid = _laid(loaded, files)
     images = {name: read.image for name, read in laid.items()}
     first = next(iter(images))
-    reference = _in_order(images[first])
+    reference = geometry.in_order(images[first])
     notes = [f"{name}: {note}" for name, read in laid.items() for note in read.notes]
     notes += _orientation_notes(first, images[first], reference)
-    placements = [_placement(name, images, files) for name in images]
+    placements = [_placement(name, images, reference, files) for name in images]
     images[first] = reference
     grid = geometry.target_grid(reference, spacing_mm)
     regions = _read_regions(files, images, grid, labels or {}, placed=laid[first].placed)
@@ -114,21 +118,24 @@ def read_case(
     notes += check_regions_fit(masks, files.masks, files.patient_id)
     if about is not None:
         grid, masks = _cut(grid, masks, about)
+    box = geometry.whole(grid) if margin is None else _near(grid, masks, margin)
+    kept = {roi: geometry.cut(mask, box) for roi, mask in masks.items()}
     sampled: dict[str, sitk.Image] = {}
     for name, image in images.items():
         if about is None:
             _check_cover(image, name, masks, files)
         kind = kind_of(name, files.kinds)
         notes += _kind_notes(image, name, kind, files)
-        sampled[name] = geometry.sample(image, grid, padding=AIR_HU if kind == "ct" else None)
-        _check_contrast(sampled[name], name, masks, files)
+        air = AIR_HU if kind == "ct" else None
+        sampled[name] = geometry.sample(image, grid, padding=air, box=box)
+        _check_contrast(sampled[name], name, kept, files)
         notes += _sampling_notes(name, image, grid)
-    notes += standardise_maps(sampled, masks, files.images, files.patient_id)
+    notes += standardise_maps(sampled, kept, files.images, files.patient_id)
     return Case(
         files.patient_id,
         files.study_id,
         sampled,
-        masks,
+        kept,
         tuple(notes),
         tuple(placements),
         files.kinds,
@@ -170,6 +177,12 @@ def _read_regions(
         )
         for roi, path in files.masks.items()
     }
+
+
+def _near(grid: sitk.Image, masks: Mapping[str, sitk.Image], margin: Sequence[int]) -> geometry.Box:
+    """The box of all regions with a margin in voxels (x, y, z)."""
+    inside = map(sitk.GetArrayViewFromImage, masks.values())
+    return geometry.box_with_margin(grid.GetSize()[::-1], inside, margin[::-1])
 
 
 def _cut(
@@ -215,20 +228,21 @@ def _check_names(files: CaseFiles) -> None:
             )
 
 
-def _placement(name: str, images: Mapping[str, sitk.Image], files: CaseFiles) -> Placement:
-    """How an image relates to the grid of the first one."""
+def _placement(
+    name: str, images: Mapping[str, sitk.Image], reference: sitk.Image, files: CaseFiles
+) -> Placement:
+    """How an image relates to the grid of the first one, the reference."""
     path = str(files.images[name])
-    reference = _in_order(next(iter(images.values())))
-    aligned = geometry.align(images[name], reference)
-    if aligned is None:
+    order = geometry.order_of(images[name], reference)
+    if order is None:
         differs = geometry.mismatch(images[name], reference)
         return Placement(name, path, "resampled", reason=f"against {next(iter(images))}: {differs}")
     return Placement(
         name,
         path,
-        verdict(aligned.displacement, aligned.reordered),
-        aligned.displacement,
-        aligned.displacement_mm,
+        verdict(order.displacement, order.reordered),
+        order.displacement,
+        order.displacement_mm,
     )
 
 
@@ -266,11 +280,6 @@ def _check_contrast(
             )
 
 
-def _in_order(image: sitk.Image) -> sitk.Image:
-    """A volume with its axes in LPS order; a single slice as it is, in its plane."""
-    return image if image.GetSize()[2] == 1 else sitk.DICOMOrient(image, "LPS")
-
-
 def _kind_notes(image: sitk.Image, name: str, kind: Kind, files: CaseFiles) -> list[str]:
     try:
         return notes_on(image, name, kind)
@@ -287,13 +296,13 @@ def _kind_notes(image: sitk.Image, name: str, kind: Kind, files: CaseFiles) -> l
 
 def _orientation_notes(name: str, stored: sitk.Image, oriented: sitk.Image) -> Iterator[str]:
     if not np.allclose(stored.GetDirection(), oriented.GetDirection()):
-        code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(stored.GetDirection())
+        code = geometry.stored_order(stored)
         yield f"{name}: axes stored as {code}, put in LPS order (exact)"
 
 
 def _sampling_notes(name: str, image: sitk.Image, grid: sitk.Image) -> Iterator[str]:
-    aligned = geometry.align(image, grid)
-    if aligned is None or aligned.displacement > geometry.MENTION:
+    order = geometry.order_of(image, grid)
+    if order is None or order.displacement > geometry.MENTION:
         yield (
             f"{name}: {geometry.voxels(image)} voxels of {geometry.spacing(image)} interpolated "
             f"to {geometry.voxels(grid)} of {geometry.spacing(grid)}"

@@ -7,10 +7,12 @@ A grid is the geometry of a ``sitk.Image``: voxel index (x, y, z) -> mm by
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
+from jaxtyping import Shaped
 
 SNAP_LIMIT = 0.25
 """Largest displacement, in voxels, that counts as rounding of the header.
@@ -35,30 +37,39 @@ moves a place by 1e-6 voxel. The grids of one study often differ by simple fract
 halves to 128ths, thirds and 25ths exactly, and no decimal of four digits lies between two steps."""
 
 
-class Aligned(NamedTuple):
-    """An image brought onto the index order of a reference grid.
+Box = tuple[slice, ...]
+"""Part of a grid: a range of indices along z, y and x, as of an array."""
+
+
+class Order(NamedTuple):
+    """How an image lies on a reference grid that needs no interpolation.
 
     Attributes:
-        image: same size and geometry as the reference.
-        displacement_mm: how far the farthest voxel centre had to move, in mm.
+        source: axis (x, y, z) of the image that each axis of the reference is.
+        flipped: axes of the reference along which the image counts from the other end.
+        displacement_mm: how far the farthest voxel centre has to move, in mm.
         displacement: the same along the worst axis, in voxels of the reference.
-        reordered: axes were flipped or swapped (an exact operation).
     """
 
-    image: sitk.Image
+    source: tuple[int, ...]
+    flipped: tuple[bool, ...]
     displacement_mm: float
     displacement: float
-    reordered: bool
+
+    @property
+    def reordered(self) -> bool:
+        """Axes are flipped or swapped (an exact operation)."""
+        return self.source != (0, 1, 2) or any(self.flipped)
 
 
-def align(image: sitk.Image, reference: sitk.Image) -> Aligned | None:
-    """Puts an image on the grid of `reference` where no interpolation is needed for that.
+def order_of(image: sitk.Image, reference: sitk.Image) -> Order | None:
+    """How an image has to be reordered to lie on the grid of `reference`, from geometry alone.
 
     The voxels may be stored with flipped or permuted axes, and the geometries may differ by the
     rounding of file headers (`SNAP_LIMIT`); anything else is another grid.
 
     Returns:
-        The aligned image, or None where the grids differ.
+        The order, or None where the grids differ.
     """
     linear, offset = _index_map(image, reference)
     permutation = np.rint(linear)
@@ -78,17 +89,44 @@ def align(image: sitk.Image, reference: sitk.Image) -> Aligned | None:
         return None
     source = np.abs(permutation).argmax(axis=1)
     flipped = permutation.sum(axis=1) < 0
+    in_mm = np.linalg.norm(moved @ _affine(reference)[0].T, axis=1).max()
+    return Order(tuple(source.tolist()), tuple(flipped.tolist()), float(in_mm), displacement)
+
+
+def align(image: sitk.Image, reference: sitk.Image, order: Order) -> sitk.Image:
+    """An image on the grid of `reference`, reordered as `order_of` says; itself where it lies there
+    as it is."""
+    if not order.reordered and same_grid(image, reference):
+        return image
     # Arrays are (z, y, x): axis k of the grid is axis 2 - k of the array.
-    array = sitk.GetArrayFromImage(image).transpose(*(2 - source[::-1]))
-    array = array[tuple(slice(None, None, -1 if f else 1) for f in flipped[::-1])]
+    axes = [2 - axis for axis in order.source[::-1]]
+    array = sitk.GetArrayViewFromImage(image).transpose(*axes)
+    array = array[tuple(slice(None, None, -1 if f else 1) for f in order.flipped[::-1])]
     aligned = sitk.GetImageFromArray(np.ascontiguousarray(array))
     aligned.CopyInformation(reference)
-    in_mm = np.linalg.norm(moved @ _affine(reference)[0].T, axis=1).max()
-    return Aligned(aligned, float(in_mm), displacement, not np.array_equal(permutation, np.eye(3)))
+    return aligned
+
+
+def same_grid(one: sitk.Image, other: sitk.Image) -> bool:
+    """Whether size, spacing, place and axes are the same numbers."""
+    asked = ("GetSize", "GetSpacing", "GetOrigin", "GetDirection")
+    return all(getattr(one, ask)() == getattr(other, ask)() for ask in asked)
+
+
+def in_order(image: sitk.Image) -> sitk.Image:
+    """A volume with its axes in LPS order (exact); a single slice as it is, in its plane."""
+    if image.GetSize()[2] == 1 or stored_order(image) == "LPS":
+        return image
+    return sitk.DICOMOrient(image, "LPS")
+
+
+def stored_order(image: sitk.Image) -> str:
+    """What the axes x, y and z are nearest to, such as ``LPS``."""
+    return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
 
 
 def target_grid(reference: sitk.Image, spacing_mm: tuple[float, float, float]) -> sitk.Image:
-    """An empty float32 image with the axes, centre and extent of `reference` at another spacing.
+    """An empty uint8 image with the axes, centre and extent of `reference` at another spacing.
 
     The extent is rounded to whole voxels (each side within half a target voxel), and every voxel
     centre lies inside the reference. A single slice keeps its thickness.
@@ -100,14 +138,62 @@ def target_grid(reference: sitk.Image, spacing_mm: tuple[float, float, float]) -
     size = np.maximum(1, np.rint(old_size * old_spacing / spacing)).astype(int)
     shift_mm = (old_size - 1) * old_spacing / 2 - (size - 1) * spacing / 2
     direction = np.array(reference.GetDirection()).reshape(3, 3)
-    grid = sitk.Image(size.tolist(), sitk.sitkFloat32)
+    grid = sitk.Image(size.tolist(), sitk.sitkUInt8)
     grid.SetSpacing(spacing.tolist())
     grid.SetDirection(reference.GetDirection())
     grid.SetOrigin((np.array(reference.GetOrigin()) + direction @ shift_mm).tolist())
     return grid
 
 
-def sample(image: sitk.Image, grid: sitk.Image, *, padding: float | None = None) -> sitk.Image:
+def cut(image: sitk.Image, box: Box) -> sitk.Image:
+    """The part of an image in a box, where it lies."""
+    if all(part == slice(0, n) for part, n in zip(box, image.GetSize()[::-1], strict=True)):
+        return image
+    size, start = [[part.stop - part.start for part in box], [part.start for part in box]]
+    return sitk.RegionOfInterest(image, size[::-1], start[::-1])
+
+
+def whole(image: sitk.Image) -> Box:
+    """The box of a whole image."""
+    return tuple(slice(0, n) for n in image.GetSize()[::-1])
+
+
+def box_of(inside: Shaped[np.ndarray, "z y x"]) -> Box:
+    """The smallest box about all that is true or not zero, of which there is some."""
+    z = np.flatnonzero(np.any(inside, axis=(1, 2)))
+    # Slices without any are not looked at again.
+    plane = np.any(inside[z[0] : z[-1] + 1], axis=0)
+    rows, columns = (np.flatnonzero(np.any(plane, axis=axis)) for axis in (1, 0))
+    return tuple(slice(int(axis[0]), int(axis[-1]) + 1) for axis in (z, rows, columns))
+
+
+def box_with_margin(
+    shape: Sequence[int], masks: Iterable[Shaped[np.ndarray, "z y x"]], margin: Sequence[int]
+) -> Box:
+    """The smallest box about all regions, widened as far as the image reaches; all of it without a
+    region.
+
+    Args:
+        shape: (z, y, x) of the image in voxels.
+        masks: true, or above zero, in a region.
+        margin: voxels (z, y, x) on every side.
+    """
+    boxes = [box_of(mask) for mask in masks if mask.any()]
+    if not boxes:
+        return tuple(slice(0, size) for size in shape)
+    return tuple(
+        slice(max(min(p.start for p in parts) - more, 0), min(max(p.stop for p in parts) + more, n))
+        for parts, more, n in zip(zip(*boxes, strict=True), margin, shape, strict=True)
+    )
+
+
+def sample(
+    image: sitk.Image,
+    grid: sitk.Image,
+    *,
+    padding: float | None = None,
+    box: Box | None = None,
+) -> sitk.Image:
     """Trilinear values of `image` at the voxel centres of `grid`, zero outside the image.
 
     The places are rounded to about a ten-thousandth of a voxel (`PLACE_STEP`), far below what a
@@ -119,45 +205,66 @@ def sample(image: sitk.Image, grid: sitk.Image, *, padding: float | None = None)
         grid: where they are wanted.
         padding: values no higher are no measurement: they take no part in an average, and stand
             where less than half of its weight is measured, and outside the image.
+        box: part of the grid that is wanted, with the values that it has on the whole; None for
+            all of it.
     """
+    box = whole(grid) if box is None else box
     if padding is None:
-        return _interpolated(image, grid)
+        return _interpolated(image, grid, box)
     voxels = sitk.GetArrayViewFromImage(image)
     measured = voxels > padding
     parts = []
     for values in (np.where(measured, voxels, 0), measured):
         part = sitk.GetImageFromArray(values.astype(np.float32))
         part.CopyInformation(image)
-        parts.append(sitk.GetArrayFromImage(_interpolated(part, grid)))
-    total, weight = parts
+        parts.append(_interpolated(part, grid, box))
+    total, weight = map(sitk.GetArrayViewFromImage, parts)
     kept = weight >= 0.5
     out = np.full(total.shape, np.float32(padding))
     np.divide(total, weight, out=out, where=kept)
     sampled = sitk.GetImageFromArray(out)
-    sampled.CopyInformation(grid)
+    sampled.CopyInformation(cut(grid, box))
     return sampled
 
 
-def _interpolated(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
+def _interpolated(image: sitk.Image, grid: sitk.Image, box: Box) -> sitk.Image:
     """Trilinear values, zero outside."""
     linear, offset = _index_map(grid, image)
+    matrix, shift = np.rint(linear / TURN_STEP) * TURN_STEP, np.rint(offset / PLACE_STEP)
     to_image = sitk.AffineTransform(3)
-    to_image.SetMatrix((np.rint(linear / TURN_STEP) * TURN_STEP).ravel().tolist())
-    to_image.SetTranslation((np.rint(offset / PLACE_STEP) * PLACE_STEP).tolist())
+    to_image.SetMatrix(matrix.ravel().tolist())
+    to_image.SetTranslation((shift * PLACE_STEP).tolist())
+    here = cut(grid, box)
+    if np.array_equal(matrix, np.eye(3)) and not shift.any() and image.GetSize() == grid.GetSize():
+        # Every place is that of a voxel, whose value it has.
+        sampled = cut(image, box)
+        if sampled.GetPixelID() == sitk.sitkFloat32:
+            return sampled if same_grid(sampled, here) else _on_grid(sampled, here)
+    # Whole lines along x: ITK finds places along a line from its ends, in this way always the same.
+    z, y, x = box
     # In voxel indices, where neither file's millimetres play a part.
     sampled = sitk.Resample(
         _without_geometry(image),
-        grid.GetSize(),
+        (grid.GetSize()[0], y.stop - y.start, z.stop - z.start),
         to_image,
         sitk.sitkLinear,
-        (0.0, 0.0, 0.0),
+        (0.0, float(y.start), float(z.start)),
         (1.0, 1.0, 1.0),
         np.eye(3).ravel().tolist(),
         0.0,
         sitk.sitkFloat32,
     )
-    sampled.CopyInformation(grid)
+    if (x.start, x.stop) != (0, grid.GetSize()[0]):
+        sampled = sampled[x.start : x.stop]
+    sampled.CopyInformation(here)
     return sampled
+
+
+def _on_grid(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """A copy with the geometry of another image."""
+    placed = sitk.Image(image)
+    placed.CopyInformation(grid)
+    return placed
 
 
 def sample_mask(mask: sitk.Image, grid: sitk.Image) -> sitk.Image:
@@ -174,8 +281,18 @@ def sample_mask(mask: sitk.Image, grid: sitk.Image) -> sitk.Image:
         position = np.arange(grid.GetSize()[axis]) * linear[axis, axis] + offset[axis]
         index = np.floor(position + 0.5 + 1e-4).astype(int)
         picks.append(np.clip(index, 0, mask.GetSize()[axis] - 1))
-    array = sitk.GetArrayViewFromImage(mask)[np.ix_(picks[2], picks[1], picks[0])]
-    sampled = sitk.GetImageFromArray(array.astype(np.uint8))
+    voxels = sitk.GetArrayViewFromImage(mask)
+    array = np.zeros(grid.GetSize()[::-1], np.uint8)
+    if voxels.any():
+        # Looked at where there is a region alone: in most of an image there is none.
+        near = [
+            np.flatnonzero((pick >= part.start) & (pick < part.stop))
+            for pick, part in zip(picks[::-1], box_of(voxels), strict=True)
+        ]
+        if all(map(len, near)):
+            chosen = (pick[at] for pick, at in zip(picks[::-1], near, strict=True))
+            array[tuple(slice(at[0], at[-1] + 1) for at in near)] = voxels[np.ix_(*chosen)]
+    sampled = sitk.GetImageFromArray(array)
     sampled.CopyInformation(grid)
     return sampled
 
@@ -187,9 +304,11 @@ def nearest(mask: sitk.Image, grid: sitk.Image) -> sitk.Image:
     outside the mask's field of view.
     """
     out = np.zeros(grid.GetSize()[::-1], np.uint8)
-    inside = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
-    if len(inside):
-        box = _box(mask, grid, inside.min(axis=0), inside.max(axis=0))
+    voxels = sitk.GetArrayViewFromImage(mask)
+    if voxels.any():
+        inside = box_of(voxels)[::-1]
+        low, high = (np.array([getattr(part, end) for part in inside]) for end in ("start", "stop"))
+        box = _box(mask, grid, low, high - 1)
         out[tuple(slice(low, high) for low, high in box[::-1])] = _pick(mask, grid, box)
     image = sitk.GetImageFromArray(out)
     image.CopyInformation(grid)
@@ -253,9 +372,18 @@ def another_space(mask: sitk.Image, image: sitk.Image) -> str | None:
 def outside(image: sitk.Image, mask: sitk.Image) -> int:
     """Number of voxels of `mask` whose centre lies outside the field of view of `image`."""
     linear, offset = _index_map(mask, image)
-    inside_mask = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
-    index = inside_mask @ linear.T + offset
     last = np.array(image.GetSize()) - 0.5
+    voxels = sitk.GetArrayViewFromImage(mask)
+    if not voxels.any():
+        return 0
+    box = box_of(voxels)
+    corners = np.array(list(itertools.product(*[(part.start, part.stop - 1) for part in box])))
+    reached = corners[:, ::-1] @ linear.T + offset
+    # Within a box that lies within by more than rounding, every voxel does.
+    if np.all((reached > -0.5 + 1e-6) & (reached < last - 1e-6)):
+        return 0
+    inside = np.argwhere(voxels[box] > 0) + [part.start for part in box]
+    index = inside[:, ::-1] @ linear.T + offset
     return int(np.count_nonzero(np.any((index < -0.5) | (index > last), axis=1)))
 
 

@@ -36,7 +36,7 @@ def geometry_report(
     errors = list(cohort.set_aside)
     for files in tqdm(cohort.cases, desc="cases", unit="case", disable=not progress):
         try:
-            case = read_case(files, spacing_mm=spacing_mm, labels=labels)
+            case = read_case(files, spacing_mm=spacing_mm, labels=labels, margin=(0, 0, 0))
             placements: Sequence[Placement] = case.geometry
         except CaseError as error:
             errors.append(error)

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class Header:
         lead: bytes of content before the voxels, compressed with them where they are.
         packing: how the content is compressed.
         scale: slope and intercept that take stored values to values, where ITK does not know them.
+        stored: type of the numbers in the file, where each is the value of a voxel as it stands.
         notes: what the user must know.
     """
 
@@ -73,6 +74,7 @@ class Header:
     lead: int = 0
     packing: Literal["", "gzip", "zlib", "bzip2"] = ""
     scale: tuple[float, float] = (1.0, 0.0)
+    stored: np.dtype[Any] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -83,10 +85,28 @@ def check_header(header: Header) -> None:
         HeaderFault: an impossible or huge size, no spacing or one that is not positive and finite
             or not in mm, sheared axes, voxels in what is no file, or fewer bytes than announced.
     """
+    check_announced(header)
+    check_content(header)
+
+
+def check_announced(header: Header) -> None:
+    """`check_header` but for the voxels themselves, of which no byte is read.
+
+    Raises:
+        HeaderFault: as said there.
+    """
     check_voxels(header.size)
     _check_spacing(header)
     check_axes(header.axes)
     check_data(header.data)
+
+
+def check_content(header: Header) -> None:
+    """Refuses voxels of fewer bytes than announced; compressed ones are unpacked to count them.
+
+    Raises:
+        HeaderFault: as said, or damaged compression.
+    """
     if header.voxel_bytes is not None:
         _check_bytes(header, math.ceil(math.prod(header.size) * header.voxel_bytes))
 

@@ -86,11 +86,15 @@ def load_image(
             f"a segmentation ({found.listed}), no image",
             "Check which file the column names.",
         )
-    with told(path, patient_id):
-        image = sitk.Cast(found.image, sitk.sitkFloat32)
+    image = found.image
+    if image.GetPixelID() != sitk.sitkFloat32:
+        with told(path, patient_id):
+            image = sitk.Cast(image, sitk.sitkFloat32)
     voxels = sitk.GetArrayViewFromImage(image)
-    _check_finite(voxels, path, patient_id)
     low, high = float(voxels.min()), float(voxels.max())
+    # Either is NaN where any voxel is, so that they tell of all voxels.
+    if not np.isfinite([low, high]).all():
+        _check_finite(voxels, path, patient_id)
     if low == high:
         raise fault(
             path,

@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import SimpleITK as sitk
-from jaxtyping import Bool, Float32, Shaped
+from jaxtyping import Float32, Shaped
 
+from lens.cohort.geometry import box_with_margin
 from lens.errors import InputError
 
 Kind = Literal["mr", "ct", "8-bit", "units"]
@@ -99,26 +100,22 @@ def scaling(image: sitk.Image, masks: Iterable[sitk.Image]) -> Scaling:
 
 def surroundings(image: sitk.Image, masks: Iterable[sitk.Image]) -> tuple[slice, ...]:
     """(z, y, x) box of all regions with `MARGIN_MM` on every side; all of it without a region."""
-    inside = (sitk.GetArrayViewFromImage(mask) > 0 for mask in masks)
+    inside = (sitk.GetArrayViewFromImage(mask) for mask in masks)
     return box_about(image.GetSize()[::-1], image.GetSpacing(), inside)
 
 
 def box_about(
-    shape: Sequence[int], spacing_mm: Sequence[float], masks: Iterable[Bool[np.ndarray, "z y x"]]
+    shape: Sequence[int],
+    spacing_mm: Sequence[float],
+    masks: Iterable[Shaped[np.ndarray, "z y x"]],
 ) -> tuple[slice, ...]:
     """`surroundings` on an image of this shape (z, y, x) with voxels of this spacing (x, y, z)."""
-    margin = np.ceil(MARGIN_MM / np.array(spacing_mm[::-1]) - 1e-6).astype(int)
-    low, high = np.array(shape), np.zeros(3, int)
-    for inside in masks:
-        for axis, others in enumerate(((1, 2), (0, 2), (0, 1))):
-            occupied = np.flatnonzero(inside.any(axis=others))
-            if occupied.size:
-                low[axis] = min(low[axis], occupied[0])
-                high[axis] = max(high[axis], occupied[-1] + 1)
-    if np.any(low >= high):
-        return tuple(slice(0, size) for size in shape)
-    first, last = np.maximum(low - margin, 0), np.minimum(high + margin, shape)
-    return tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    return box_with_margin(shape, masks, margin_voxels(spacing_mm)[::-1])
+
+
+def margin_voxels(spacing_mm: Sequence[float]) -> tuple[int, ...]:
+    """`MARGIN_MM` in voxels of this spacing, along each axis."""
+    return tuple(np.ceil(MARGIN_MM / np.array(spacing_mm) - 1e-6).astype(int).tolist())
 
 
 def encoder_input(

@@ -7,7 +7,7 @@ import itertools
 import struct
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -27,6 +27,12 @@ TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 SINGLE_FILE_OFFSET = 352
 """Bytes of a single file before its voxels: the header of 348 and the mark of an extension."""
+
+STORED = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
+    1280: "u8",
+}  # fmt: skip
+"""Code of the data type -> type of a number, without its byte order."""
 
 TENSORS = {1004: "a matrix", 1005: "a symmetric matrix", 1006: "a displacement"}
 """Intent codes of what is no number per voxel."""
@@ -102,6 +108,7 @@ def nifti_header(path: Path, form: NiftiForm | None) -> Header:
         data=(data,),
         lead=lead,
         packing="gzip" if _begins(data).startswith(GZIP) else "",
+        stored=_stored(content, order),
         notes=tuple(notes),
     )
 
@@ -174,6 +181,15 @@ def _lead(content: bytes, order: str, *, single: bool) -> int:
             "the image again.",
         )
     return int(offset) if np.isfinite(offset) and offset > 0 else 0
+
+
+def _stored(content: bytes, order: str) -> np.dtype[Any] | None:
+    """Type of the voxels of a single file; None where slope and intercept make their values."""
+    (code,) = struct.unpack_from(f"{order}h", content, 70)
+    slope, intercept = struct.unpack_from(f"{order}2f", content, 112)
+    if content[344:348] != b"n+1\0" or code not in STORED or slope not in (0, 1) or intercept != 0:
+        return None
+    return np.dtype(f"{order}{STORED[code]}")
 
 
 def _check_edges(sform: np.ndarray, pixdim_mm: np.ndarray) -> None:

@@ -29,8 +29,15 @@ from lens.cohort.flat import (
     read_slice,
     single_slice,
 )
-from lens.cohort.headers import Header, HeaderFault, check_axes, check_header
+from lens.cohort.headers import (
+    Header,
+    HeaderFault,
+    check_announced,
+    check_axes,
+    check_content,
+)
 from lens.cohort.nifti_header import GZIP, needs_rounding, nifti_header, placed
+from lens.cohort.packed import read_packed
 from lens.cohort.text_headers import meta_header, nrrd_header
 from lens.errors import CaseError
 from lens.openable import special
@@ -190,13 +197,17 @@ def _read_file(path: Path, form: NiftiForm | None, flat: bool, pixel_mm: float |
     header = _header(path, form)
     if header.form == "picture" and not flat:
         raise HeaderFault(f"{picture(_begin(path))}, {IN_VOLUMES[0]}", IN_VOLUMES[1])
-    check_header(header)
+    check_announced(header)
     if header.form == "picture":
+        check_content(header)
         image = read_picture(path)
         image.SetSpacing([pixel_mm or 1.0] * image.GetDimension())
         return Loaded(image, () if pixel_mm else header.notes, placed=False)
     with _rounding_axes() if needs_rounding(header) else nullcontext():
-        image = sitk.ReadImage(str(path))
+        image = read_packed(path, header)
+        if image is None:
+            check_content(header)
+            image = sitk.ReadImage(str(path))
     if header.form == "NIfTI" and image.GetDimension() == 3:
         image = placed(image, path, form)
     if header.scale != (1, 0) and image.GetNumberOfComponentsPerPixel() == 1:

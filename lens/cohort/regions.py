@@ -118,7 +118,7 @@ def read_region(
         )
     final = geometry.sample_mask(place.image, grid)
     _check_size(final, roi, path, patient_id)
-    stored = sitk.DICOMOrient(mask.image, "LPS")
+    stored = geometry.in_order(mask.image)
     placement = _compared(final, stored, placement, patient_id)
     notes = [*place.notes, *_label_notes(roi, mask, labels)]
     if placement.verdict == "resampled":
@@ -163,35 +163,35 @@ def _place(
 ) -> Place:
     """The mask on the grid of the reference, or refused with what speaks against it."""
     name, reference = next(iter(images.items()))
-    aligned = geometry.align(mask, reference)
-    if aligned is not None:
+    order = geometry.order_of(mask, reference)
+    if order is not None:
         placement = Placement(
             roi,
             str(path),
-            verdict(aligned.displacement, aligned.reordered),
-            aligned.displacement,
-            aligned.displacement_mm,
+            verdict(order.displacement, order.reordered),
+            order.displacement,
+            order.displacement_mm,
         )
         notes = []
-        if aligned.reordered:
+        if order.reordered:
             notes.append(f"{roi}: stored with flipped or permuted axes, put in order (exact)")
-        if aligned.displacement > geometry.MENTION:
+        if order.displacement > geometry.MENTION:
             notes.append(
                 f"{roi}: geometry snapped to {name}, which it left by up to "
-                f"{aligned.displacement_mm:.3g} mm ({aligned.displacement:.2g} voxel)"
+                f"{order.displacement_mm:.3g} mm ({order.displacement:.2g} voxel)"
             )
-        return Place(aligned.image, placement, notes)
+        return Place(geometry.align(mask, reference, order), placement, notes)
     differs = geometry.mismatch(mask, reference)
     against = geometry.another_space(mask, reference)
     # On the very grid of another image of the case, a mask is of this study however it is turned.
-    if against is not None and not any(geometry.align(mask, i) for i in images.values()):
+    if against is not None and not any(geometry.order_of(mask, i) for i in images.values()):
         against = f"it may not be resampled, since {against}"
     elif missed := geometry.outside(reference, mask):
         total = np.count_nonzero(sitk.GetArrayViewFromImage(mask))
         against = f"{missed} of its {total} voxels lie outside the field of view of {name}"
     else:
         # Ties go to the upper neighbour, which must be the same one however axes are stored.
-        stored = sitk.DICOMOrient(mask, "LPS")
+        stored = geometry.in_order(mask)
         placement = Placement(roi, str(path), "resampled", reason=f"against {name}: {differs}")
         return Place(geometry.nearest(stored, reference), placement, [])
     raise CaseError(
@@ -256,15 +256,17 @@ def _nothing(mask: Mask, labels: Sequence[int] | None) -> str:
 
 
 def _check_size(mask: sitk.Image, roi: str, path: Path, patient_id: str) -> None:
-    where = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
-    extent = np.ptp(where, axis=0) + 1 if len(where) else np.zeros(3, int)
+    inside = sitk.GetArrayViewFromImage(mask)
+    extent, count = np.zeros(3, int), int(np.count_nonzero(inside))
+    if count:
+        extent = np.array([part.stop - part.start for part in geometry.box_of(inside)[::-1]])
     axes = 2 if mask.GetSize()[2] == 1 else 3
-    if len(where) < MIN_EDGE**axes or extent[:axes].min() < MIN_EDGE:
+    if count < MIN_EDGE**axes or extent[:axes].min() < MIN_EDGE:
         raise CaseError(
             patient_id,
             path,
             stage="read",
-            reason=f"the {roi} mask is too small: {len(where)} voxel(s), "
+            reason=f"the {roi} mask is too small: {count} voxel(s), "
             f"{' x '.join(map(str, extent))} (x, y, z), at {geometry.spacing(mask)}",
             remedy=f"Texture in {axes}D needs at least {MIN_EDGE**axes} voxels and two along each "
             "axis: correct the mask, choose a finer spacing, or leave the region out (--rois names "
@@ -274,8 +276,8 @@ def _check_size(mask: sitk.Image, roi: str, path: Path, patient_id: str) -> None
 
 def _looks_inverted(mask: sitk.Image) -> str:
     """Says so of a region that fills most of the image and reaches all six of its borders."""
-    inside = sitk.GetArrayViewFromImage(mask) > 0
-    share = float(inside.mean())
+    inside = sitk.GetArrayViewFromImage(mask)
+    share = np.count_nonzero(inside) / inside.size
     borders = [inside.take(end, axis).any() for axis in range(3) for end in (0, -1)]
     if share <= MENTION_FILLED or not all(borders):
         return ""
@@ -286,7 +288,8 @@ def _looks_inverted(mask: sitk.Image) -> str:
 
 
 def _touches_edge(mask: sitk.Image) -> bool:
-    inside = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)[:, ::-1]
-    size = np.array(mask.GetSize())
-    edge = (inside == 0) | (inside == size - 1)
-    return bool(edge[:, size > 1].any())
+    box = geometry.box_of(sitk.GetArrayViewFromImage(mask))
+    return any(
+        n > 1 and (part.start == 0 or part.stop == n)
+        for part, n in zip(box[::-1], mask.GetSize(), strict=True)
+    )

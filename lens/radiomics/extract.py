@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lens.cohort.case import Case
-from lens.cohort.intensities import Scaling, kind_of, scaling
+from lens.cohort.intensities import Kind, Scaling, kind_of, margin_voxels, scaling
 from lens.errors import CaseError
 from lens.radiomics.binning import MAX_BINS, Bins, TooManyBins, binned_once
 from lens.radiomics.engine import one_thread, pyradiomics
@@ -129,14 +129,48 @@ def scaling_of(case: Case, modality: str, parameters: Parameters) -> Scaling | N
     image = case.images[modality]
     if not parameters.settings["normalize"]:
         return None
-    if parameters.packaged and kind_of(modality, case.kinds) == "mr":
+    if _about_regions(parameters, kind_of(modality, case.kinds)):
         return scaling(image, case.masks.values())
     return intensity_scaling(image, parameters)
+
+
+def _about_regions(parameters: Parameters, kind: Kind) -> bool:
+    """Whether what is standardised is so about the regions of its case, not over the image."""
+    return parameters.packaged and kind == "mr"
 
 
 def intensity_scaling(image: sitk.Image, parameters: Parameters) -> Scaling | None:
     """What PyRadiomics normalises the image by; None where the parameters do not ask for it."""
     return statistics(image) if parameters.settings["normalize"] else None
+
+
+def margin_needed(
+    kinds: Mapping[str, Kind],
+    parameters: Mapping[str, Parameters],
+    spacing_mm: Sequence[float],
+) -> tuple[int, ...] | None:
+    """Voxels (x, y, z) about the regions of a case that decide its features: what filters reach,
+    and what an image in arbitrary units is standardised over.
+
+    Args:
+        kinds: modality -> what its numbers mean, of all modalities of the case.
+        parameters: by modality.
+        spacing_mm: (x, y, z) of the grid.
+
+    Returns:
+        The margin; None where the whole image decides: PyRadiomics' own normalisation, or filters
+        of the whole image (`filter_reach`).
+    """
+    margins = []
+    for modality, kind in kinds.items():
+        chosen = parameters_for(parameters, modality)
+        reach = filter_reach(chosen)
+        normalised = chosen.settings["normalize"]
+        if reach is None or (normalised and not _about_regions(chosen, kind)):
+            return None
+        near = margin_voxels(spacing_mm) if normalised else (0, 0, 0)
+        margins.append(tuple(max(reach, along) for along in near))
+    return tuple(map(max, zip(*margins, strict=True)))
 
 
 def normalise(image: sitk.Image, parameters: Parameters, scaling: Scaling | None) -> sitk.Image:

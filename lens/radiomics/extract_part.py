@@ -6,11 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from lens.cohort.case import Case, read_case
+from lens.cohort.intensities import Kind, kind_of
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement, refusal
 from lens.errors import CaseError, InputError
 from lens.radiomics.computable import check_complete
-from lens.radiomics.extract import extract_regions
+from lens.radiomics.extract import extract_regions, margin_needed
 from lens.radiomics.honoured import check_taken
 from lens.radiomics.parameters import Parameters, parameters_for
 from lens.radiomics.parts import Part, Reading, write_failure, write_part
@@ -36,7 +37,9 @@ def extract_part(
         return None
     geometry: Sequence[Placement] = ()
     try:
-        case = read_case(files, **reading._asdict())
+        kinds: dict[str, Kind] = {name: kind_of(name, files.kinds) for name in files.images}
+        margin = margin_needed(kinds, parameters, reading.spacing_mm)
+        case = read_case(files, **reading._asdict(), margin=margin)
         geometry = case.geometry
         chosen = [parameters_for(parameters, modality) for modality in files.images]
         named = {each.file: each.label for each in chosen if each.label is not None}

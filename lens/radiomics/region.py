@@ -8,23 +8,21 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from jaxtyping import Bool
+from jaxtyping import Shaped
 
+from lens.cohort import geometry
 from lens.radiomics.engine import pyradiomics
 
 
 def bounding_box(mask: sitk.Image) -> tuple[list[int], list[int]]:
     """First and last index (x, y, z) of the voxels that are not zero, of which there are some."""
-    return box_of(sitk.GetArrayViewFromImage(mask) != 0)
+    return box_of(sitk.GetArrayViewFromImage(mask))
 
 
-def box_of(inside: Bool[np.ndarray, "z y x"]) -> tuple[list[int], list[int]]:
-    """First and last index (x, y, z) of what is true, of which there is some."""
-    z = np.flatnonzero(np.any(inside, axis=(1, 2)))
-    # Slices without any are not looked at again.
-    plane = np.any(inside[z[0] : z[-1] + 1], axis=0)
-    occupied = [np.flatnonzero(np.any(plane, axis=0)), np.flatnonzero(np.any(plane, axis=1)), z]
-    return [int(axis[0]) for axis in occupied], [int(axis[-1]) for axis in occupied]
+def box_of(inside: Shaped[np.ndarray, "z y x"]) -> tuple[list[int], list[int]]:
+    """First and last index (x, y, z) of what is not zero, of which there is some."""
+    box = geometry.box_of(inside)[::-1]
+    return [part.start for part in box], [part.stop - 1 for part in box]
 
 
 @contextmanager

@@ -9,13 +9,22 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lens.cohort import Case, read_case
-from lens.cohort.geometry import dice, nearest, sample_mask, target_grid
+from lens.cohort import Case, geometry, read_case
+from lens.cohort.geometry import (
+    box_of,
+    box_with_margin,
+    dice,
+    nearest,
+    outside,
+    sample,
+    sample_mask,
+    target_grid,
+)
 from lens.cohort.geometry_report import geometry_report
 from lens.cohort.manifest import read_manifest
 from lens.cohort.placement import COLUMNS, Placement, geometry_table
 from lens.errors import CaseError
-from tests.cohort.builders import ball, case_files, image, noise, rotation, write
+from tests.cohort.builders import ball, case_files, image, noise, positions, rotation, write
 
 TILTED = rotation(x=18.5, y=2, z=-5)
 CENTRE = (20, -30, 40)
@@ -225,3 +234,103 @@ def test_the_report_is_a_table(tmp_path: Path) -> None:
     assert [error.patient_id for error in errors] == ["P3", "P2"]
     assert table["reason"][2] == errors[1].reason
     assert geometry_table([]).columns.to_list() == list(COLUMNS)
+
+
+def by_definition(image: sitk.Image, mask: sitk.Image) -> int:
+    """Voxels of the mask whose centre is nearer to no voxel of the image, one by one."""
+    places = positions(mask)[array(mask) > 0]
+    reached = [image.TransformPhysicalPointToContinuousIndex(p.tolist()) for p in places]
+    last = np.array(image.GetSize()) - 0.5
+    return int(np.any((np.array(reached) < -0.5) | (np.array(reached) > last), axis=1).sum())
+
+
+@pytest.mark.parametrize("shift", [0, 3, 6, 9, 30])
+def test_voxels_outside_are_counted_by_definition(shift: int) -> None:
+    moved = image(noise(), direction=rotation(x=-7, z=11), centre=(20 + shift, -29, 40))
+    assert outside(moved, gland()) == by_definition(moved, gland())
+    assert outside(moved, gland() * 0) == 0
+
+
+BOX = (slice(2, 7), slice(3, 11), slice(4, 13))
+
+
+@pytest.mark.parametrize("padding", [None, 300.0])
+@pytest.mark.parametrize("spacing", [(0.6, 0.7, 1.1), (1.0, 1.0, 2.0), (1.7, 1.3, 3.0)])
+def test_a_part_of_a_grid_is_sampled_as_on_the_whole(spacing, padding: float | None) -> None:
+    for source in (t2(), adc()):
+        grid = target_grid(t2(), spacing)
+        whole = sample(source, grid, padding=padding)
+        box = tuple(
+            slice(b.start, min(b.stop, n)) for b, n in zip(BOX, grid.GetSize()[::-1], strict=True)
+        )
+        part = sample(source, grid, padding=padding, box=box)
+        np.testing.assert_array_equal(array(part), array(whole)[box])
+        first = [b.start for b in box[::-1]]
+        np.testing.assert_allclose(part.GetOrigin(), grid.TransformIndexToPhysicalPoint(first))
+        assert part.GetSpacing() == grid.GetSpacing()
+
+
+def test_an_image_on_the_grid_already_is_not_interpolated(monkeypatch) -> None:
+    """ITK's place of a voxel is off by a rounding, which mixes a trace of its neighbour in."""
+    values = np.zeros((4, 9, 49), np.float32)
+    values[..., ::2] = 1000
+    source = image(values, (0.5, 0.5, 1.0), TILTED, CENTRE)
+    monkeypatch.setattr(geometry.sitk, "Resample", None)
+    sampled = sample(source, target_grid(source, (0.5, 0.5, 1.0)))
+    np.testing.assert_array_equal(array(sampled), values)
+    box = (slice(1, 3), slice(2, 9), slice(5, 40))
+    part = sample(source, target_grid(source, (0.5, 0.5, 1.0)), box=box)
+    np.testing.assert_array_equal(array(part), values[box])
+
+
+def test_a_box_about_regions_reaches_as_far_as_the_image() -> None:
+    first, second = np.zeros((2, 9, 10, 11), bool)
+    first[4, 5, 6] = second[5, 2, 6] = True
+    assert box_of(first) == (slice(4, 5), slice(5, 6), slice(6, 7))
+    assert box_with_margin(first.shape, [first, second], (1, 3, 9)) == (
+        slice(3, 7), slice(0, 9), slice(0, 11),
+    )  # fmt: skip
+    assert box_with_margin(first.shape, [first & second], (1, 1, 1)) == (
+        slice(0, 9), slice(0, 10), slice(0, 11),
+    )  # fmt: skip
+
+
+def test_masks_are_sampled_where_they_are_as_everywhere() -> None:
+    mask = image(ball((12, 21, 22)), direction=TILTED, centre=CENTRE)
+    for spacing in ((0.5, 0.45, 1.0), (1.0, 1.0, 2.0), (2.3, 1.7, 5.0)):
+        grid = target_grid(mask, spacing)
+        np.testing.assert_array_equal(array(sample_mask(mask, grid)), array(nearest(mask, grid)))
+    assert not array(sample_mask(mask * 0, grid)).any()
+
+
+def test_the_check_looks_where_the_regions_are_and_says_the_same(tmp_path: Path) -> None:
+    files = case_files(tmp_path, t2=t2(), adc=adc(), gland=gland())
+    whole = read_case(files, spacing_mm=FINE)
+    near = read_case(files, spacing_mm=FINE, margin=(2, 3, 1))
+    assert (near.notes, near.geometry) == (whole.notes, whole.geometry)
+    box = box_with_margin(
+        array(whole.masks["gland"]).shape, [array(whole.masks["gland"])], (1, 3, 2)
+    )
+    for name, part in (near.images | near.masks).items():
+        one = (whole.images | whole.masks)[name]
+        np.testing.assert_array_equal(array(part), array(one)[box])
+        start = [b.start for b in box[::-1]]
+        np.testing.assert_allclose(part.GetOrigin(), one.TransformIndexToPhysicalPoint(start))
+
+
+def test_the_report_samples_no_voxel_beyond_the_regions(tmp_path: Path, monkeypatch) -> None:
+    case_files(tmp_path, t2=t2(), adc=adc(), gland=gland())
+    manifest = tmp_path / "cohort.csv"
+    manifest.write_text("patient_id,t2,adc,gland\nP-07,t2.mha,adc.mha,gland.mha\n")
+    seen: list[int] = []
+    original = geometry.sample
+
+    def counted(*args: object, **kwargs: object) -> sitk.Image:
+        made = original(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+        seen.append(made.GetNumberOfPixels())
+        return made
+
+    monkeypatch.setattr(geometry, "sample", counted)
+    geometry_report(read_manifest(manifest), spacing_mm=FINE, progress=False)
+    region = array(read(tmp_path / "whole", gland=gland()).masks["gland"])
+    assert seen[:2] == [int(np.prod([b.stop - b.start for b in box_of(region)]))] * 2

@@ -1,0 +1,169 @@
+"""Packed files are unpacked once, and are what ITK reads; what is odd about one is left to ITK."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+import lens.cohort.packed as packed
+import lens.cohort.reading as reading
+from lens.cohort import read_image
+from lens.cohort.nifti_header import nifti_header
+from lens.cohort.packed import read_packed, unpacked
+from lens.errors import CaseError
+from tests.cohort.builders import image, noise, rotation
+
+KINDS = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
+
+
+def written(path: Path, kind: str = "i2") -> Path:
+    values = np.rint(noise((5, 6, 7), seed=3) % 100 - (kind[0] != "u") * 50)
+    made = image(values.astype(kind), (0.7, 0.9, 3.1), rotation(x=18.5, z=-5), (20, -30, 40))
+    sitk.WriteImage(made, str(path), True)
+    return path
+
+
+def changed(path: Path, change: Callable[[bytearray], object]) -> Path:
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    change(content)
+    path.write_bytes(gzip.compress(bytes(content)))
+    return path
+
+
+def read(path: Path) -> sitk.Image | None:
+    return read_packed(path, nifti_header(path, None))
+
+
+def same(ours: sitk.Image | None, theirs: sitk.Image) -> None:
+    assert ours is not None
+    assert ours.GetPixelID() == theirs.GetPixelID()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(ours), sitk.GetArrayFromImage(theirs))
+    for ask in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(ours, ask)() == getattr(theirs, ask)()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_what_itk_reads(tmp_path: Path, kind: str) -> None:
+    path = written(tmp_path / "t2.nii.gz", kind)
+    same(read(path), sitk.ReadImage(str(path)))
+
+
+@pytest.mark.parametrize("kind", ["i2", "f4", "f8"])
+def test_of_the_other_byte_order_too(tmp_path: Path, kind: str) -> None:
+    path = written(tmp_path / "t2.nii.gz", kind)
+    plain = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+    def turn(content: bytearray) -> None:
+        for form, places in (("i", [0, 32, 140, 144]), ("h", range(40, 56, 2)), ("h", [36, 68, 70]),
+                             ("h", [72, 74, 120, 252, 254]), ("f", range(76, 120, 4)),
+                             ("f", range(124, 140, 4)), ("f", range(256, 328, 4))):  # fmt: skip
+            for at in places:
+                struct.pack_into(
+                    f">{form}", content, at, *struct.unpack_from(f"<{form}", content, at)
+                )
+        content[352:] = plain.astype(f">{kind}").tobytes()
+
+    changed(path, turn)
+    assert nifti_header(path, None).stored == np.dtype(f">{kind}")
+    same(read(path), sitk.ReadImage(str(path)))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), plain)
+
+
+ODD: dict[str, Callable[[bytearray], object]] = {
+    "slope": lambda c: struct.pack_into("<2f", c, 112, 2.0, 0.0),
+    "intercept alone": lambda c: struct.pack_into("<2f", c, 112, 0.0, 5.0),
+    "four axes": lambda c: struct.pack_into("<5h", c, 40, 4, 7, 6, 5, 1),
+    "more content": lambda c: c.extend(bytes(16)),
+    "a few bytes missing": lambda c: c.__delitem__(slice(-3, None)),
+    "colour": lambda c: struct.pack_into("<2h", c, 70, 128, 24),
+}
+
+
+@pytest.mark.parametrize("change", ODD.values(), ids=ODD)
+def test_what_is_odd_is_left_to_itk(tmp_path: Path, change: Callable[[bytearray], object]) -> None:
+    assert read(changed(written(tmp_path / "t2.nii.gz"), change)) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_so_are_numbers_that_are_not_finite(tmp_path: Path, value: float) -> None:
+    path = written(tmp_path / "t2.nii.gz", "f4")
+    changed(path, lambda content: struct.pack_into("<f", content, 352 + 40, value))
+    assert read(path) is None
+    # Of which it makes zeros without a word.
+    assert sitk.GetArrayFromImage(read_image(path, "P-07")).ravel()[10] == 0
+
+
+def test_an_intercept_without_a_slope_is_added_as_before(tmp_path: Path) -> None:
+    path = written(tmp_path / "t2.nii.gz")
+    plain = sitk.GetArrayFromImage(read_image(path, "P-07"))
+    changed(path, ODD["intercept alone"])
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(path, "P-07")), plain + 5)
+
+
+def test_content_is_that_of_the_gzip_module_or_none(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(packed, "BLOCK", 1000)
+    content = np.random.default_rng(0).integers(0, 4, 100_000).astype(np.uint8).tobytes()
+    path = tmp_path / "content.gz"
+    whole = gzip.compress(content)
+    path.write_bytes(whole)
+    found = unpacked(path, len(content))
+    assert found is not None
+    assert found.tobytes() == gzip.decompress(whole)
+    assert unpacked(path, len(content) - 1) is None
+    assert unpacked(path, len(content) + 1) is None
+    damaged = {
+        "cut": whole[:-1],
+        "cut early": whole[: len(whole) // 2],
+        "checksum": whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:],
+        "length": whole[:-1] + bytes([whole[-1] ^ 1]),
+        "content": whole[:500] + bytes([whole[500] ^ 255]) + whole[501:],
+        "no gzip": zlib.compress(content),
+        "two parts": whole + gzip.compress(b"more"),
+        "something behind it": whole + b"\0\0",
+    }
+    for name, bytes_of in damaged.items():
+        path.write_bytes(bytes_of)
+        assert unpacked(path, len(content)) is None, name
+
+
+def test_a_small_file_that_announces_much_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "small.gz"
+    path.write_bytes(gzip.compress(b"small"))
+    assert unpacked(path, 2**50) is None
+
+
+def test_a_good_file_is_unpacked_once_and_itk_reads_its_header_alone(
+    tmp_path: Path, monkeypatch
+) -> None:
+    path, bytes_of, opened = written(tmp_path / "t2.nii.gz"), [], []
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("ITK unpacked the file again")
+
+    original = packed.unpacked
+
+    def counted(file: Path, length: int) -> np.ndarray | None:
+        opened.append(file)
+        bytes_of.append(length)
+        return original(file, length)
+
+    monkeypatch.setattr(reading.sitk, "ReadImage", never)
+    monkeypatch.setattr(reading, "check_content", never)
+    monkeypatch.setattr(packed, "unpacked", counted)
+    read_image(path, "P-07")
+    assert (opened, bytes_of) == ([path], [352 + 2 * 5 * 6 * 7])
+
+
+def test_a_checksum_that_does_not_fit_is_refused_as_before(tmp_path: Path) -> None:
+    path = written(tmp_path / "t2.nii.gz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])
+    with pytest.raises(CaseError, match=r"damaged or cut-off compression: CRC check failed"):
+        read_image(path, "P-07")
