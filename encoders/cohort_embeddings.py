@@ -345,7 +345,8 @@ def _read_ahead(
 
 def _read(files: CaseFiles, settings: EmbeddingSettings) -> _Read | CaseError:
     try:
-        case = read_case(files, spacing_mm=settings.spacing_mm, labels=settings.labels)
+        crop = None if settings.windows else settings.shape
+        case = read_case(files, spacing_mm=settings.spacing_mm, labels=settings.labels, crop=crop)
         shape = _full_shape(case, settings) if settings.windows else settings.shape
         volume = stack(case, shape=shape, modalities=settings.modalities)
         if settings.pool == "global":

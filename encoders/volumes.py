@@ -180,7 +180,7 @@ def _read(
     if path := kept.find(files):
         return path
     try:
-        case = read_case(files, spacing_mm=spacing_mm, labels=labels)
+        case = read_case(files, spacing_mm=spacing_mm, labels=labels, crop=shape)
         volume = stack(case, shape=shape, modalities=cohort.modalities)
     except CaseError as error:
         return error

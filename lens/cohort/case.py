@@ -12,7 +12,14 @@ import SimpleITK as sitk
 import lens.cohort.geometry as geometry
 from lens.cohort.flat import lay_on
 from lens.cohort.images import load_image
-from lens.cohort.intensities import AIR_HU, Kind, kind_of, notes_on, surroundings
+from lens.cohort.intensities import (
+    AIR_HU,
+    Kind,
+    is_standardised,
+    kind_of,
+    notes_on,
+    surroundings,
+)
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement, verdict
 from lens.cohort.prostate import check_regions_fit, standardise_maps
@@ -52,6 +59,7 @@ def read_case(
     labels: Mapping[str, Sequence[int]] | None = None,
     about: Sequence[str] | None = None,
     margin: Sequence[int] | None = None,
+    crop: Sequence[int] | None = None,
 ) -> Case:
     """Reads the images and masks of a case and puts them on one grid.
 
@@ -80,6 +88,9 @@ def read_case(
         margin: voxels (x, y, z) of the grid that are kept on every side of the regions, where that
             is all that is looked at: sampling takes the longest. All that is refused or noted is,
             and the values inside are those of the whole. None keeps the extent of the reference.
+        crop: shape (D, H, W) of `lens.cohort.stack`, where that and `stack_mask` are all that looks
+            at the case: as much is cut on opposite sides as neither the crop nor the surroundings
+            of the regions need, so that both give what they give of the whole.
 
     Returns:
         The case. An empty mask means that there is no such region, and is left out with a note.
@@ -118,15 +129,19 @@ def read_case(
     notes += check_regions_fit(masks, files.masks, files.patient_id)
     if about is not None:
         grid, masks = _cut(grid, masks, about)
-    box = geometry.whole(grid) if margin is None else _near(grid, masks, margin)
+    kinds: dict[str, Kind] = {name: kind_of(name, files.kinds) for name in images}
+    box = geometry.whole(grid)
+    if margin is not None:
+        box = _near(grid, masks, margin)
+    elif crop is not None:
+        box = _seen(grid, masks, kinds, crop)
     kept = {roi: geometry.cut(mask, box) for roi, mask in masks.items()}
     sampled: dict[str, sitk.Image] = {}
     for name, image in images.items():
         if about is None:
             _check_cover(image, name, masks, files)
-        kind = kind_of(name, files.kinds)
-        notes += _kind_notes(image, name, kind, files)
-        air = AIR_HU if kind == "ct" else None
+        notes += _kind_notes(image, name, kinds[name], files)
+        air = AIR_HU if kinds[name] == "ct" else None
         sampled[name] = geometry.sample(image, grid, padding=air, box=box)
         _check_contrast(sampled[name], name, kept, files)
         notes += _sampling_notes(name, image, grid)
@@ -183,6 +198,24 @@ def _near(grid: sitk.Image, masks: Mapping[str, sitk.Image], margin: Sequence[in
     """The box of all regions with a margin in voxels (x, y, z)."""
     inside = map(sitk.GetArrayViewFromImage, masks.values())
     return geometry.box_with_margin(grid.GetSize()[::-1], inside, margin[::-1])
+
+
+def _seen(
+    grid: sitk.Image,
+    masks: Mapping[str, sitk.Image],
+    kinds: Mapping[str, Kind],
+    crop: Sequence[int],
+) -> geometry.Box:
+    """The box about the centre that holds the crop and the surroundings of the regions."""
+    shape = grid.GetSize()[::-1]
+    if not masks and any(is_standardised(name, kind) for name, kind in kinds.items()):
+        return geometry.whole(grid)
+    near = surroundings(grid, masks.values()) if masks else tuple(slice(n, 0) for n in shape)
+    spare = [
+        min((n - min(n, wanted)) // 2, part.start, n - part.stop)
+        for n, wanted, part in zip(shape, crop, near, strict=True)
+    ]
+    return tuple(slice(cut, n - cut) for cut, n in zip(spare, shape, strict=True))
 
 
 def _cut(

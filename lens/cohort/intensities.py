@@ -158,12 +158,21 @@ def encoder_voxels(
         return (np.clip(voxels, low, high) - (low + high) / 2) / np.float32((high - low) / 2)
     if kind == "8-bit":
         return voxels / np.float32(GRAY)
-    fixed = UNIT_SCALES.get(modality) if kind == "units" else None
+    fixed = _fixed_scale(modality, kind)
     mean, sd = fixed or scaled or _scaling(voxels, box())
     # In double precision, since intensities may be large beside their spread.
     out = ((voxels.astype(np.float64) - mean) / sd).astype(np.float32)
     out[voxels == 0] = 0
     return out
+
+
+def is_standardised(modality: str, kind: Kind) -> bool:
+    """Whether an encoder sees the image by mean and standard deviation of its own."""
+    return kind in ("mr", "units") and _fixed_scale(modality, kind) is None
+
+
+def _fixed_scale(modality: str, kind: Kind) -> tuple[float, float] | None:
+    return UNIT_SCALES.get(modality) if kind == "units" else None
 
 
 def _scaling(voxels: Shaped[np.ndarray, "z y x"], box: tuple[slice, ...]) -> Scaling:
