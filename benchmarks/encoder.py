@@ -5,6 +5,9 @@
 the processor. Peak memory is that of a process that does nothing else. Errors are relative to
 PyTorch in float32 on the CPU. A package that is not installed is named and left out.
 
+With ``MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647`` before the command
+freed memory is kept for the next call, for all alike, as `experiments.embed` keeps it for itself.
+
 On a CUDA card the input is there beforehand, and both libraries multiply at the same precision:
 ``tf32`` is JAX's default for float32.
 """

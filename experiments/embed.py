@@ -113,7 +113,6 @@ def hidden(config: Config) -> Hidden:
 
 
 @alone(lambda config: of_file(config.out, parts(config)), hidden)
-@freed_memory_kept()
 def job(config: Config, names: Names) -> int:
     """Manifest to embeddings, under the names that may be written; gives the exit code."""
     from encoders.cohort_embeddings import embed_cohort, width_of
@@ -240,4 +239,5 @@ def _problem(config: Config) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, job, description=__doc__)
+    with freed_memory_kept():
+        run(Config, job, description=__doc__)

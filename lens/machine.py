@@ -6,14 +6,14 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from joblib import cpu_count as joblib_count
-
 
 def cpu_count() -> int:
     """Cores that this process may use: its affinity and the container's limit count, at least 1.
 
     ``LOKY_MAX_CPU_COUNT`` in the environment lowers it further (see `joblib.cpu_count`).
     """
+    from joblib import cpu_count as joblib_count
+
     return joblib_count()
 
 
@@ -25,8 +25,8 @@ def freed_memory_kept() -> Iterator[None]:
     page by page: up to a quarter of what an encoder takes for volumes of clinical size. Peak memory
     hardly changes where the same sizes come again and again; what is free at the end goes back.
 
-    Begin before any thread has asked for memory, which JAX's do: a thread stays with the part of
-    memory it has first. Does nothing where the C library is not glibc.
+    Begin before any other thread has asked for memory, and so before NumPy is imported: a thread
+    stays with the part of memory it has first. Does nothing where the C library is not glibc.
     """
     glibc = _glibc()
     if glibc is None:

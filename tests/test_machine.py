@@ -69,3 +69,10 @@ def test_freed_memory_is_kept_and_given_back() -> None:
     asked, left = pages("freed_memory_kept")
     assert asked < array / 20
     assert left > 0.9 * array
+
+
+def test_the_embedding_job_can_begin_to_keep_memory_before_numpy() -> None:
+    """NumPy starts threads, which would stay with memory of their own."""
+    script = "import sys, experiments.embed, lens.machine; print('numpy' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.stdout.split() == ["False"], found.stderr
