@@ -33,6 +33,7 @@ from lens.machine import cpu_count
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 Kind = Literal["forward", "backward"]
+Size = Literal["atto", "tiny", "dinov2-small"]
 ON_CPU = ("ours", "torch", "torch-channels-last", "torch-compiled", "onnxruntime", "openvino")
 ON_CARD = ("ours", "ours-one-program", "torch", "torch-channels-last", "torch-compiled")
 
@@ -41,8 +42,8 @@ ON_CARD = ("ours", "ours-one-program", "torch", "torch-channels-last", "torch-co
 class Config:
     """Which network, which input and how often."""
 
-    size: Literal["atto", "tiny"] = "tiny"
-    """Published size of the encoder."""
+    size: Size = "tiny"
+    """Published size of the encoder; dinov2-small reads the slices of its input as images."""
     shape: tuple[int, int, int] = (64, 224, 224)
     """Depth, height and width of the input, in voxels."""
     batches: tuple[int, ...] = (1, 4)
@@ -99,31 +100,66 @@ def set_precision(precision: Precision) -> None:
 
 
 @cache
-def _model(size: Literal["atto", "tiny"]) -> Any:
-    """The network in PyTorch, random weights everywhere."""
+def _model(size: Size) -> Any:
+    """The network in PyTorch, random weights everywhere; gives a pair, embeddings first."""
     import torch
 
     from encoders.convnext import ConvNeXtV2Config
     from tests.encoders.reference import Reference, randomise
 
     torch.set_num_threads(cpu_count())
+    if size == "dinov2-small":
+        return _of_slices(torch)
     ours = ConvNeXtV2Config.named(size)
     model = Reference(ours.depths, ours.widths, ours.strides)
     randomise(model)
     return model
 
 
+def _of_slices(torch: Any) -> Any:
+    """DINOv2 of Hugging Face, small, of the slices of volumes."""
+    from tests.encoders.reference_vit import reference
+
+    dinov2 = reference(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518)
+
+    class OfSlices(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dinov2 = dinov2
+
+        def forward(self, x: Any) -> Any:
+            images = x.movedim(1, 2).reshape(-1, x.shape[1], *x.shape[3:])
+            return (self.dinov2(images).last_hidden_state[:, 0],)
+
+    return OfSlices()
+
+
+def _encoder(size: Size, precision: str) -> Any:
+    """Ours, with the same weights."""
+    from flax import nnx
+
+    from encoders import vit_weights
+    from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
+    from encoders.convnext_weights import convert
+    from tests.encoders import reference, reference_vit
+
+    model, dtype = _model(size), "bfloat16" if precision == "bfloat16" else "float32"
+    if size == "dinov2-small":
+        encoder = vit_weights.convert(reference_vit.arrays(model.dinov2))[0]
+        encoder.config = replace(encoder.config, dtype=dtype)
+        return encoder
+    encoder = ConvNeXtV2(ConvNeXtV2Config.named(size, dtype=dtype), rngs=nnx.Rngs(0))
+    nnx.update(encoder, nnx.state(convert(reference.arrays(model))[0]))
+    return encoder
+
+
 def _ours(config: Config, x: np.ndarray, precision: str, backward: bool, *, whole: bool) -> Call:
     import jax
     from flax import nnx
 
-    from encoders.convnext import ConvNeXtV2, ConvNeXtV2Config
-    from encoders.convnext_weights import convert
-    from tests.encoders.reference import arrays
-
-    dtype = "bfloat16" if precision == "bfloat16" else "float32"
-    encoder = ConvNeXtV2(ConvNeXtV2Config.named(config.size, dtype=dtype), rngs=nnx.Rngs(0))
-    nnx.update(encoder, nnx.state(convert(arrays(_model(config.size)))[0]))
+    encoder = _encoder(config.size, precision)
+    if config.size == "dinov2-small":
+        x = x.reshape(-1, *x.shape[2:])
     graph, state = nnx.split(encoder)
     x_device = jax.device_put(x)
 
@@ -224,6 +260,11 @@ def operations(config: Config) -> float:
     """Multiplications and additions of one forward pass of one volume, without the cheap layers."""
     from encoders.convnext import KERNEL, ConvNeXtV2Config
 
+    if config.size == "dinov2-small":
+        slices, *sides = config.shape
+        tokens, width, blocks = 1 + int(np.prod([side // 14 for side in sides])), 384, 12
+        patches = 2 * (tokens - 1) * 14**2 * 3 * width
+        return slices * (patches + blocks * (24 * tokens * width**2 + 4 * tokens**2 * width))
     ours = ConvNeXtV2Config.named(config.size)
     total, inputs = 0.0, ours.in_channels
     for stage, (depth, width) in enumerate(zip(ours.depths, ours.widths, strict=True)):
@@ -274,6 +315,8 @@ def main(config: Config) -> None:
 def measure(config: Config, kind: Kind, batch: int, precision: Precision) -> list[dict[str, Any]]:
     """A row per variant: cost, ratio to ours, error and peak memory."""
     variants = config.variants or (ON_CARD if not harness.on_cpu() else ON_CPU)
+    if config.size == "dinov2-small":  # its images have no layout of volumes
+        variants = tuple(name for name in variants if name != "torch-channels-last")
     made = calls(config, batch, precision, backward=kind == "backward", variants=variants)
     turns = harness.take_turns(made, config.turns)
     reference = _reference(config, batch) if kind == "forward" else None

@@ -40,6 +40,10 @@ STAGES = 4
 """Feature maps that are given, after each quarter of the blocks."""
 
 
+_HIDDEN = 1 << 20
+"""Numbers inside a perceptron, of the images that go through a block together on a CPU: 4 MiB."""
+
+
 @dataclass(frozen=True)
 class ViTConfig:
     """What determines a vision transformer.
@@ -230,7 +234,8 @@ class ViT(nnx.Module):
             if key is not None and keep < 1:
                 key, block_key = jax.random.split(key)
                 skip = jnp.stack([kept(k, keep, len(x)) for k in jax.random.split(block_key)])
-            tokens = _residual(*nnx.split(block), tokens, skip, remat=config.remat)
+            few = None if key is not None else self._images_at_once(tokens)
+            tokens = _residual(*nnx.split(block), tokens, skip, remat=config.remat, few=few)
             yield tokens
 
     def normalise(self, mean: Float[Array, "n f"]) -> Float[Array, "n f"]:
@@ -262,6 +267,14 @@ class ViT(nnx.Module):
             first = jnp.concatenate([first, self.registers[...]])
         first = jnp.broadcast_to(first.astype(patches.dtype), (len(images), *first.shape))
         return jnp.concatenate([first, patches], axis=1)
+
+    def _images_at_once(self, tokens: Float[Array, "n t f"]) -> int | None:
+        """Images whose hidden numbers stay in cache, on a CPU; None for all of them."""
+        if jax.default_backend() != "cpu":
+            return None
+        n, t, _ = tokens.shape
+        few = max(1, _HIDDEN // (t * self.config.hidden))
+        return few if few < n else None
 
     def _only_patches(self, tokens: Float[Array, "n t f"]) -> Float[Array, "n p f"]:
         return tokens[:, 1 + self.config.registers :]
@@ -340,7 +353,7 @@ def _tokens(graph: Any, state: Any, x: Float[Array, "n h w c"]) -> Float[Array, 
     return nnx.merge(graph, state).tokens_of(x)
 
 
-@partial(jax.jit, static_argnames=("graph", "remat"))
+@partial(jax.jit, static_argnames=("graph", "remat", "few"))
 def _residual(
     graph: Any,
     state: Any,
@@ -348,10 +361,18 @@ def _residual(
     skip: Float[Array, "2 n"] | None,
     *,
     remat: bool,
+    few: int | None = None,
 ) -> Float[Array, "n t f"]:
-    """A block; compiled once for all of them when called eagerly."""
+    """A block; compiled once for all of them when called eagerly.
+
+    With `few` so many images at a time, as where nothing is trained: what a block holds between its
+    operations is many times its input, and does not leave the cache.
+    """
 
     def run(state: Any, x: Array) -> Array:
-        return nnx.merge(graph, state)(x, skip)
+        block = nnx.merge(graph, state)
+        if few is None:
+            return block(x, skip)
+        return jax.lax.map(lambda image: block(image[None])[0], x, batch_size=few)
 
     return (jax.checkpoint(run) if remat else run)(state, x)

@@ -16,6 +16,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 import encoders
+from encoders import vit
 from encoders.encoder import Encoder, EncoderConfig, encoder_hash, parameters
 from encoders.positions import resample, resampling
 from encoders.vit import MLP, ViT, ViTConfig, grey
@@ -52,6 +53,27 @@ def assert_same_blocks(encoder: ViT, model, x: np.ndarray) -> None:
     for number, (ours, theirs) in enumerate(zip([*found, normed], expected, strict=True), start=1):
         worst = np.abs(ours - theirs).max() / np.abs(theirs).max()
         assert worst < 1e-4, f"after block {number}"
+
+
+def test_a_few_images_at_a_time_give_what_all_together_give(monkeypatch):
+    encoder = convert(arrays(reference()), facts=HEADS)[0]
+    x = np.concatenate([images(42, 42), images(42, 42) * 2, images(42, 42)[:1] + 1])
+    seen, found, residual = [], {}, vit._residual
+
+    def noted(*given, few, **more):
+        seen.append(few)
+        return residual(*given, few=few, **more)
+
+    monkeypatch.setattr(vit, "_residual", noted)
+    for most in (0, 2 * 10 * encoder.config.hidden, 1 << 20):
+        monkeypatch.setattr(vit, "_HIDDEN", most)
+        found[most] = np.asarray(encoder(x))
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    found["card"] = np.asarray(encoder(x))
+    depth = encoder.config.depth
+    assert seen == [few for few in (1, 2, None, None) for _ in range(depth)]
+    for rows in found.values():
+        np.testing.assert_allclose(rows, found["card"], atol=1e-5 * np.abs(rows).max())
 
 
 @pytest.mark.parametrize("kind", KINDS)
