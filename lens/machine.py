@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
 from joblib import cpu_count as joblib_count
+
+CONTAINER_LIMITS = (
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    "/sys/fs/cgroup/memory/memory.soft_limit_in_bytes",
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory.high",
+)
+"""Files in which Linux says what memory a container may use, hard and soft, in either version."""
 
 
 def cpu_count() -> int:
@@ -11,3 +25,20 @@ def cpu_count() -> int:
     ``LOKY_MAX_CPU_COUNT`` in the environment lowers it further (see `joblib.cpu_count`).
     """
     return joblib_count()
+
+
+def memory_limit() -> int:
+    """Bytes of memory that this process may use: of the machine, its container, or RLIMIT_RSS.
+
+    What ``distributed.system.memory_limit`` says, without the half second that its package takes to
+    be imported.
+    """
+    limits = [psutil.virtual_memory().total]
+    if sys.platform == "linux":
+        for file in CONTAINER_LIMITS:
+            # No such file, or "max", which is no number.
+            with suppress(OSError, ValueError):
+                limits.append(int(Path(file).read_text()))
+    with suppress(OSError):
+        limits.append(resource.getrlimit(resource.RLIMIT_RSS)[1])
+    return min(limit for limit in limits if limit > 0)
