@@ -234,9 +234,10 @@ def our_call(folder: Path, cases: int, workers: int, cache: Path) -> Callable[[]
     count = cases * workers
 
     def work() -> None:
+        cohort = read_manifest(folder / f"cohort-{count}.csv")
         table, errors = extract_cohort(
-            read_manifest(folder / f"cohort-{count}.csv"),
-            load_parameters({"t2": folder / PARAMETERS}),
+            cohort,
+            load_parameters({"t2": folder / PARAMETERS}, cohort.kinds),
             cache=cache,
             spacing_mm=SPACING_MM,
             workers=workers,
