@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 
-from lens.files import write_json
+from lens.disk import write_json
 
 Call = Callable[[], Any]
 

@@ -9,7 +9,8 @@ same with ``preCrop`` and a padding of 10 voxels, as who knows it runs it; that 
 process per core; and `extract_cohort` of `lens.radiomics` with one worker and with one per core.
 The time is that of the loop or call, starting the workers, hashing, reading and writing included,
 importing PyRadiomics not. Processor time is of all processes. Memory is the largest sum of
-resident memory over the process and its children. Writes ``benchmarks/results/radiomics.json``.
+resident memory over the process and its children. At the end the parts of ours are timed, in a
+process of their own. Writes ``benchmarks/results/radiomics.json``.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -95,6 +98,7 @@ def main(config: Config) -> None:
         folder = Path(name)
         most = max(WAYS[way].processes for way in config.ways)
         made = write_cases(folder, most * config.cases, config.t2, config.gland)
+        results: dict[str, Any] = {}
         turns, peaks = harness.Turns(), dict.fromkeys(config.ways, 0.0)
         about, rows = harness.facts(config, *PACKAGES) | {"case": made}, []
         difference: dict[str, float] = {}
@@ -112,6 +116,10 @@ def main(config: Config) -> None:
             difference = largest_difference(folder, config.ways)
             results = {**about, "rows": rows, "largest_difference": difference}
             harness.record(config.out, results)
+        spent = json.loads(
+            harness.run_process("-m", __spec__.name, "parts", folder, config.cases).output
+        )
+        harness.record(config.out, {**results, "parts_of_ours": spent})
     for row in rows:
         print(
             f"{row['variant']:28} {row['processor_median']:6.2f} s of the processor a case, "
@@ -119,6 +127,8 @@ def main(config: Config) -> None:
             f"a minute at best; {row['peak_mib']:.0f} MiB"
         )
     print(f"largest relative difference of a value: {difference}")
+    told = ", ".join(f"{part} {seconds:.2f}" for part, seconds in spent.items())
+    print(f"parts of ours, seconds of the processor: {told}")
 
 
 def write_cases(
@@ -224,9 +234,10 @@ def our_call(folder: Path, cases: int, workers: int, cache: Path) -> Callable[[]
     count = cases * workers
 
     def work() -> None:
+        cohort = read_manifest(folder / f"cohort-{count}.csv")
         table, errors = extract_cohort(
-            read_manifest(folder / f"cohort-{count}.csv"),
-            load_parameters({"t2": folder / PARAMETERS}),
+            cohort,
+            load_parameters({"t2": folder / PARAMETERS}, cohort.kinds),
             cache=cache,
             spacing_mm=SPACING_MM,
             workers=workers,
@@ -239,6 +250,36 @@ def our_call(folder: Path, cases: int, workers: int, cache: Path) -> Callable[[]
     return work
 
 
+def parts(folder: Path, cases: int) -> dict[str, float]:
+    """Processor seconds of starting a process that extracts, and of what a case costs in it."""
+    from lens.cohort import read_case, read_manifest
+    from lens.cohort.contents import image_hash
+    from lens.radiomics import extract_part  # noqa: F401  # what a worker imports
+    from lens.radiomics.compiled import load
+    from lens.radiomics.engine import pyradiomics
+    from lens.radiomics.extract import extract_regions, margin_needed
+    from lens.radiomics.parameters import load_parameters
+
+    pyradiomics()
+    load()
+    started = time.process_time()
+    parameters = load_parameters({"t2": folder / PARAMETERS})
+    margin = margin_needed({"t2": "mr"}, parameters, SPACING_MM)
+    spent: dict[str, list[float]] = {"hashing": [], "reading": [], "features": []}
+    for files_of in read_manifest(folder / f"cohort-{cases}.csv").cases:
+        at = [time.process_time()]
+        for path in (*files_of.images.values(), *files_of.masks.values()):
+            image_hash(path)
+        at.append(time.process_time())
+        case = read_case(files_of, spacing_mm=SPACING_MM, margin=margin)
+        at.append(time.process_time())
+        extract_regions(case, parameters)
+        at.append(time.process_time())
+        for part, seconds in zip(spent, np.diff(at), strict=True):
+            spent[part].append(float(seconds))
+    return {"starting": started} | {part: min(each) for part, each in spent.items()}
+
+
 def largest_difference(folder: Path, ways: tuple[str, ...]) -> dict[str, float]:
     """Largest relative difference between PyRadiomics' values and ours, of the first case."""
     ours = json.loads((folder / f"{OURS}-0.json").read_text())[0]
@@ -247,14 +288,21 @@ def largest_difference(folder: Path, ways: tuple[str, ...]) -> dict[str, float]:
         if way not in ways:
             continue
         theirs = json.loads((folder / f"{way}-0.json").read_text())
-        pairs = np.array([(value, ours[f"t2.gland.{name}"]) for name, value in theirs.items()])
-        scale = np.maximum(np.abs(pairs).max(axis=1), 1e-12)
-        found[way] = float((np.abs(pairs[:, 0] - pairs[:, 1]) / scale).max())
+        found[way] = largest_relative(theirs, {n: ours[f"t2.gland.{n}"] for n in theirs})
     return found
 
 
+def largest_relative(theirs: Mapping[str, float], ours: Mapping[str, float]) -> float:
+    """Largest relative difference between two values of one name."""
+    pairs = np.array([(value, ours[name]) for name, value in theirs.items()])
+    scale = np.maximum(np.abs(pairs).max(axis=1), 1e-12)
+    return float((np.abs(pairs[:, 0] - pairs[:, 1]) / scale).max())
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["child"]:
+    if sys.argv[1:2] == ["parts"]:
+        print(json.dumps(parts(Path(sys.argv[2]), int(sys.argv[3]))))
+    elif sys.argv[1:2] == ["child"]:
         child(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
     else:
         import tyro

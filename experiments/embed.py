@@ -18,7 +18,7 @@ from experiments.common.check_first import check_encoder, check_output, check_re
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.common.flags import as_flag
 from lens.lock import of_file
-from lens.machine import freed_memory_kept
+from lens.allocator import freed_memory_kept
 from lens.ranges import COUNT, Check, first_problem
 from lens.settings import NiftiForm
 

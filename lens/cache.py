@@ -13,6 +13,7 @@ import ast
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -21,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from lens.disk import file_hash, write_json
 from lens.errors import InputError
-from lens.files import file_hash, write_json
 from lens.openable import special
 
 LIBRARIES = (
@@ -42,7 +42,7 @@ def fingerprint(*facts: Any) -> str:
     Args:
         facts: arrays and tables (types, names and contents), dataclasses, mappings (their order
             counts, as that of columns does), sequences, paths (as text: hash the content with
-            `lens.files.file_hash`), text, numbers, None.
+            `lens.disk.file_hash`), text, numbers, None.
 
     Raises:
         TypeError: a kind of thing whose content cannot be told; no object's address ever enters.
@@ -161,10 +161,11 @@ def _parts(value: Any) -> Iterable[bytes]:
     elif isinstance(value, np.ndarray) and value.dtype != object:
         yield f"{value.dtype.str}{value.shape}".encode()
         yield np.ascontiguousarray(value).tobytes()
-    elif isinstance(value, pd.DataFrame):
+    elif _is_of_pandas(value, "DataFrame"):
+        table: Any = value
         yield b"table"
-        yield from _parts({str(name): column for name, column in value.items()})
-    elif isinstance(value, pd.Series | np.ndarray):
+        yield from _parts({str(name): column for name, column in table.items()})
+    elif isinstance(value, np.ndarray) or _is_of_pandas(value, "Series"):
         yield b"column"
         yield from _parts(np.asarray(value).tolist())
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -181,6 +182,13 @@ def _parts(value: Any) -> Iterable[bytes]:
             yield from _parts(content)
     else:
         raise TypeError(f"{type(value).__name__} has no content to hash")
+
+
+def _is_of_pandas(value: Any, kind: str) -> bool:
+    """Whether a value is of a class of pandas, which workers do without: where it is not imported
+    there is none."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, getattr(pandas, kind))
 
 
 def _sources(module: str) -> list[Path]:

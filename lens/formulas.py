@@ -6,9 +6,10 @@ import csv
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMULA = "=+-@\t\r\n＝＋－＠"
 """First characters by which a spreadsheet takes a cell for a formula, or as the lead-in of one."""
@@ -34,6 +35,8 @@ def unguarded(text: str) -> str:
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     """`pandas.read_csv` with the apostrophes of `guarded` taken away, in cells and header."""
+    import pandas as pd  # here and below late: workers read no table
+
     return _each_text(pd.read_csv(path, **options), unguarded)
 
 
@@ -50,6 +53,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 def _each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """The table with all text in it changed, that of its header too; a copy if any is."""
+    import pandas as pd
+
     names = [change(name) if isinstance(name, str) else name for name in table.columns]
     changed: dict[int, pd.Series] = {}
     for position, column in _texts(table):
@@ -64,6 +69,8 @@ def _each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFram
 
 def _texts(table: pd.DataFrame) -> Iterator[tuple[int, pd.Series]]:
     """The columns that may hold text, with their positions."""
+    import pandas as pd
+
     for position, kind in enumerate(table.dtypes):
         if pd.api.types.is_object_dtype(kind) or pd.api.types.is_string_dtype(kind):
             yield position, table.iloc[:, position]

@@ -1,28 +1,9 @@
-"""Patients as images: manifest, reading, one grid per patient, and a phantom cohort."""
+"""Patients as images: manifest, reading, one grid per patient, and a phantom cohort.
 
-from lens.cohort.anatomy import write_phantoms_on
-from lens.cohort.case import Case, read_case
-from lens.cohort.images import read_image, read_mask
-from lens.cohort.manifest import CaseFiles, Cohort, read_manifest
-from lens.cohort.phantom import Phantom, write_phantoms
-from lens.cohort.placement import Placement, geometry_table
-from lens.cohort.regions import parse_labels
-from lens.cohort.volume import stack, stack_mask
+The public names are listed in ``__init__.pyi``; each is imported on first use, so that processes
+which need only a part do not wait for the rest.
+"""
 
-__all__ = [
-    "Case",
-    "CaseFiles",
-    "Cohort",
-    "Phantom",
-    "Placement",
-    "geometry_table",
-    "parse_labels",
-    "read_case",
-    "read_image",
-    "read_manifest",
-    "read_mask",
-    "stack",
-    "stack_mask",
-    "write_phantoms",
-    "write_phantoms_on",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

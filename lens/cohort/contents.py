@@ -12,7 +12,7 @@ from lens.cohort.dicom_header import is_dicom
 from lens.cohort.headers import HeaderFault
 from lens.cohort.nifti_header import header_and_voxels
 from lens.cohort.text_headers import meta_header, nrrd_header
-from lens.files import file_hash
+from lens.disk import file_hash
 
 
 def image_files(path: Path) -> tuple[Path, ...]:

@@ -6,11 +6,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
-from pydicom.dataset import Dataset
 
 from lens.cohort.dicom_header import (
     SEGMENTATIONS,
@@ -23,6 +22,10 @@ from lens.cohort.dicom_header import (
 )
 from lens.cohort.dicom_series import check_planes
 from lens.cohort.headers import HeaderFault, check_voxels
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
 
 OFF_GRID = 0.1
 """Largest distance of a frame from its place on an even grid, in slices."""
@@ -236,6 +239,8 @@ def _segment_pixels(path: Path, header: Dataset) -> np.ndarray:
 
 def _pixels(path: Path) -> np.ndarray:
     """(frames, y, x) stored values."""
+    import pydicom  # late: other formats do without
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -7,14 +7,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from lens.cohort.headers import COPY, HeaderFault, check_axes, check_length, check_voxels
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """SOP classes of segmentations, by frames per segment and as a label map."""
@@ -82,6 +83,8 @@ def read_header(path: Path, *, colour: bool = False) -> Dataset:
     Raises:
         HeaderFault: unreadable, no image of gray levels, inverted, huge, or cut off.
     """
+    import pydicom  # late: other formats do without
+
     with path.open("rb") as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -165,7 +168,9 @@ def check_length_of_pixels(header: Dataset, stream: BinaryIO, size: int) -> None
     Raises:
         HeaderFault: as said.
     """
-    meta = header.get("file_meta") or Dataset()
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    meta = header.get("file_meta") or {}
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         return
     implicit, little = header.original_encoding

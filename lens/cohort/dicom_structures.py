@@ -6,16 +6,19 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
-from pydicom.dataset import Dataset
 
 from lens.cohort.contours import fill
 from lens.cohort.dicom_frames import Segmentation
 from lens.cohort.dicom_header import is_dicom
 from lens.cohort.headers import COPY, HeaderFault
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
 
 OFF_SLICE = 0.1
 """Largest distance of a contour's points from a slice of the image, in slices."""
@@ -51,6 +54,8 @@ def is_structures(path: Path) -> bool:
     """Whether a file holds structures."""
     if not path.is_file() or not is_dicom(path):
         return False
+    import pydicom  # late: other formats do without
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -66,6 +71,8 @@ def read_structures(path: Path) -> Structures:
     Raises:
         HeaderFault: unreadable, without structures, or contours whose numbers are no points.
     """
+    import pydicom  # late: other formats do without
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

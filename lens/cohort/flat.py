@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
-from pydicom.dataset import Dataset
 
 import lens.cohort.geometry as geometry
 from lens.cohort.dicom_header import in_colour, plane, scale, value, without_padding
 from lens.cohort.headers import COPY, Header, HeaderFault
 from lens.errors import CaseError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 PICTURES = {b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture"}
 """First bytes -> what a file is."""

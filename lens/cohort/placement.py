@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal
 
 from lens.cohort.geometry import MENTION
 from lens.cohort.images import listed
 from lens.cohort.manifest import CaseFiles
 from lens.errors import CaseError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Verdict = Literal["identical", "snapped", "reoriented", "resampled", "refused"]
 
@@ -87,6 +88,8 @@ def geometry_table(cases: Iterable[tuple[str, str | None, Iterable[Placement]]])
         for patient, study, placements in cases
         for placement in placements
     ]
+    import pandas as pd  # late: workers make no table
+
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

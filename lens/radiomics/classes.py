@@ -22,7 +22,7 @@ import SimpleITK as sitk
 
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.matrices import Seen, zone_sizes
-from lens.radiomics.order import percentile
+from lens.radiomics.order import percentile, places
 from lens.radiomics.pairs import pair_features
 from lens.radiomics.powers import power
 
@@ -223,8 +223,10 @@ class _FirstOrder:
         )
 
     @cached_property
-    def _sorted(self) -> np.ndarray:
-        return np.sort(self.targetVoxelArray[0])
+    def _ordered(self) -> np.ndarray:
+        """The values, of which those that a feature asks for are where sorting would put them."""
+        values = self.targetVoxelArray[0]
+        return np.partition(values, places(values.size, PERCENTS))
 
     @cached_property
     def _mean(self) -> np.ndarray:
@@ -249,16 +251,17 @@ class _FirstOrder:
         return np.sum((self.targetVoxelArray + self.voxelArrayShift) ** 2, 1)
 
     def _percentile(self, percent: float) -> np.ndarray:
-        return np.array([percentile(self._sorted, percent)])
+        assert percent in PERCENTS
+        return np.array([percentile(self._ordered, percent)])
 
     def getEnergyFeatureValue(self) -> Any:
         return self._energy
 
     def getMinimumFeatureValue(self) -> Any:
-        return self._sorted[:1]
+        return self._ordered[:1]
 
     def getMaximumFeatureValue(self) -> Any:
-        return self._sorted[-1:]
+        return self._ordered[-1:]
 
     def get10PercentileFeatureValue(self) -> Any:
         return self._percentile(10.0)
@@ -267,14 +270,14 @@ class _FirstOrder:
         return self._percentile(90.0)
 
     def getMedianFeatureValue(self) -> Any:
-        size = self._sorted.size
-        return np.mean(self._sorted[(size - 1) // 2 : size // 2 + 1], keepdims=True)
+        size = self._ordered.size
+        return np.mean(self._ordered[(size - 1) // 2 : size // 2 + 1], keepdims=True)
 
     def getInterquartileRangeFeatureValue(self) -> Any:
         return self._percentile(75.0) - self._percentile(25.0)
 
     def getRangeFeatureValue(self) -> Any:
-        return self._sorted[-1:] - self._sorted[:1]
+        return self._ordered[-1:] - self._ordered[:1]
 
     def getMeanFeatureValue(self) -> Any:
         return self._mean[0]
@@ -306,6 +309,9 @@ class _FirstOrder:
     def getKurtosisFeatureValue(self) -> Any:
         return self._moment_of(4) / self._m2**2.0
 
+
+PERCENTS = (0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 100.0)
+"""Percentiles that features of first order ask for."""
 
 OURS = {"firstorder": _FirstOrder, "glcm": _Glcm, "glszm": _Glszm}
 """Mixins by PyRadiomics' name of the class."""

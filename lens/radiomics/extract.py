@@ -14,6 +14,7 @@ from lens.cohort.case import Case
 from lens.cohort.intensities import Kind, Scaling, kind_of, margin_voxels, scaling
 from lens.errors import CaseError
 from lens.radiomics.binning import MAX_BINS, Bins, TooManyBins, binned_once
+from lens.radiomics.compiled import load
 from lens.radiomics.engine import one_thread, pyradiomics
 from lens.radiomics.matrices import counted_here
 from lens.radiomics.names import column_name
@@ -211,6 +212,7 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Regi
     }
     pyradiomics()
     # Late: a job whose workers do the extracting need not wait for compiled code.
+    load()
     from lens.radiomics.classes import extractor
 
     with (

@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lens.cohort.manifest import CaseFiles
+from lens.machine import memory_limit
 from lens.radiomics.extract import filter_reach
 from lens.radiomics.parameters import Parameters, parameters_for
 
@@ -126,6 +127,5 @@ def grid_voxels(image: Path, spacing_mm: tuple[float, float, float]) -> float:
 def free_bytes() -> float:
     """Memory in bytes that this machine, or the container's limit, still has."""
     import psutil
-    from distributed.system import MEMORY_LIMIT
 
-    return float(min(MEMORY_LIMIT, psutil.virtual_memory().available))
+    return float(min(memory_limit(), psutil.virtual_memory().available))

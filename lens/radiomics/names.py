@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from lens.errors import InputError
 from lens.names import name_problem
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PATTERN = re.compile(
     r"(?P<modality>[^.\s]+)\.(?P<roi>[^.\s]+)\.(?P<image>[^._\s]+)"
@@ -51,6 +53,8 @@ def parse_columns(columns: Sequence[str]) -> pd.DataFrame:
         if problem := name_problem(name):
             raise InputError(f"{part} {problem}")
     rows = [(match.group(0), *match.group(*PARTS)) for match in matches if match is not None]
+    import pandas as pd  # late: workers make no table
+
     return pd.DataFrame(rows, columns=["column", *PARTS], dtype=str)
 
 

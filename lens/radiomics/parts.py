@@ -24,8 +24,8 @@ from lens.cohort.case import Case
 from lens.cohort.contents import image_hash
 from lens.cohort.manifest import CaseFiles
 from lens.cohort.placement import Placement
+from lens.disk import write_json
 from lens.errors import CaseError, InputError
-from lens.files import write_json
 from lens.radiomics.extract import Region, columns
 from lens.radiomics.parameters import Parameters, parameters_for
 

@@ -6,6 +6,7 @@ other process can find or open. A worker ends with the process that started it, 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -137,9 +138,12 @@ def _serve(pipe: Connection) -> None:
     """What a worker does: calls until its pipe closes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # The first message imports what the work needs, in which no garbage is worth a search.
+    gc.disable()
     with suppress(EOFError, OSError):
         while True:
             function, item = pipe.recv()
+            gc.enable()
             try:
                 outcome = False, function(*item)
             except Exception as error:

@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Shaped
 
-from lens.cohort import geometry
+import lens.cohort.geometry as geometry
 from lens.radiomics.engine import pyradiomics
 
 

@@ -46,6 +46,13 @@ def _fails_inside() -> None:
         raise ZeroDivisionError(imageoperations.getBinEdges.__module__)
 
 
+@pytest.mark.parametrize("edges", [[0, 10, 11, 12], [0, 1, 2, 100], [-5, 0, 0.5, 90, 91]])
+def test_a_guess_that_is_far_off_is_mended_either_way(edges):
+    """Where a bin begins is guessed as if edges were evenly spaced."""
+    values = np.r_[np.linspace(edges[0] - 1, edges[-1] + 1, 400), edges, np.nan, np.inf, -np.inf]
+    np.testing.assert_array_equal(digitised(values, edges), np.digitize(values, edges))
+
+
 def test_the_original_is_back_after_an_error():
     original = imageoperations.getBinEdges
     with pytest.raises(ZeroDivisionError, match=r"lens\.radiomics\.binning"):

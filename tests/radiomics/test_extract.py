@@ -294,6 +294,16 @@ def test_workers_need_not_wait_for_jax_nor_the_import_for_pyradiomics():
     assert done.stdout.strip() == "set()"
 
 
+def test_a_worker_waits_for_no_tables_and_no_dicom():
+    """Importing them takes longer than reading a case."""
+    code = (
+        "import sys, lens.radiomics.extract_part, lens.radiomics.perturb_part\n"
+        "print({'jax', 'pandas', 'pydicom', 'distributed', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_without_pyradiomics_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "radiomics", None)
     with pytest.raises(InputError, match="bring a table"):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 
 from lens.radiomics import kernels
 from lens.radiomics import matrices as ours
+from lens.radiomics.classes import PERCENTS
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.extract import roi_features
-from lens.radiomics.order import percentile
+from lens.radiomics.order import percentile, places
 from lens.radiomics.parameters import load_parameters, read_parameters
 from tests.radiomics.phantoms import ellipsoid, image, texture
 
@@ -119,6 +120,14 @@ def _directions(made: ours.Levels, level: dict[Voxel, int], gray_levels: int, lo
 def test_percentiles_are_those_of_numpy(size: int, percent: float) -> None:
     values = np.random.default_rng(size).normal(0, 1e3, size)
     assert percentile(np.sort(values), percent) == np.percentile(values, percent)
+    # As well where nothing but what is read lies in its place: all else is reversed between.
+    at = places(size, PERCENTS)
+    ordered = np.sort(values)
+    for first, last in pairwise([-1, *at, size]):
+        ordered[first + 1 : last] = ordered[first + 1 : last][::-1]
+    assert percentile(ordered, percent) == np.percentile(values, percent)
+    parted = np.partition(values, at)
+    assert (parted[at] == np.sort(values)[at]).all()
 
 
 @pytest.mark.parametrize("name", ["manhattan", "infinity"])
@@ -139,7 +148,7 @@ def test_a_users_weights_and_distances_give_what_pyradiomics_gives(tmp_path, nam
     assert roi_features(volume, mask, read_parameters(file)) == expected
 
 
-def test_an_image_is_sorted_and_counted_once(monkeypatch) -> None:
+def test_an_image_is_ordered_and_counted_once(monkeypatch) -> None:
     """Work of an extraction: a pass of each kernel an image, one search of the ROI's voxels."""
     calls: Counter[str] = Counter()
 
@@ -152,6 +161,7 @@ def test_an_image_is_sorted_and_counted_once(monkeypatch) -> None:
     for name in loops:
         counted(kernels, name)
     counted(ours, "levels")
+    counted(np, "partition")
     counted(np, "sort")
     roi_features(image(texture(1)), image(ellipsoid()), load_parameters()["adc"])
-    assert dict(calls) == dict.fromkeys((*loops, "levels", "sort"), 9)
+    assert dict(calls) == dict.fromkeys((*loops, "levels", "partition"), 9)

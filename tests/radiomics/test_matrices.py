@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from radiomics import cMatrices, glcm  # pyright: ignore[reportAttributeAccessIssue]
 
-from lens.radiomics.matrices import DIRECTIONS, counted_here
+from lens.radiomics.matrices import DIRECTIONS, Seen, counted_here, levels
 from tests.radiomics.phantoms import ellipsoid, texture
 
 
@@ -95,3 +95,22 @@ def test_the_c_code_is_back_after_an_error():
     with pytest.raises(ZeroDivisionError):
         _fails_inside()
     assert glcm.cMatrices is cMatrices
+
+
+@pytest.mark.parametrize("written", ["image", "mask"])
+def test_what_may_be_written_to_is_looked_at_anew(written: str) -> None:
+    volume, inside = np.full((4, 5, 6), 2), np.ones((4, 5, 6), bool)
+    seen = Seen()
+    if written == "image":
+        inside.setflags(write=False)
+    else:
+        volume.setflags(write=False)
+    before = seen.levels(volume, inside)
+    if written == "image":
+        volume[1, 2, 3] = 7
+    else:
+        inside[1, 2, 3] = False
+    after, fresh = seen.levels(volume, inside), levels(volume, inside)
+    assert not np.array_equal(after.flat, before.flat)
+    np.testing.assert_array_equal(after.flat, fresh.flat)
+    np.testing.assert_array_equal(after.inside, fresh.inside)

@@ -279,7 +279,8 @@ def changed_by(monkeypatch, parts_now: Callable[[], Part], module: str) -> tuple
         *(
             (f"lens.{name}", True, True)
             for name in (
-                "cohort.case", "cohort.geometry", "cohort.images", "cohort.regions", "cohort.units",
+                "cohort.case", "cohort.geometry", "cohort.images", "cohort.packed",
+                "cohort.regions", "cohort.units",
                 "radiomics.binning", "radiomics.engine", "radiomics.extract",
                 "radiomics.classes", "radiomics.extract_part", "radiomics.kernels",
                 "radiomics.matrices", "radiomics.parts", "radiomics.wavelet",

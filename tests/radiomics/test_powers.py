@@ -41,6 +41,7 @@ def test_statistics_are_those_of_simpleitk(kind: Any) -> None:
     shape = (7, 409, 419)
     assert np.prod(shape) > LARGE
     made = rng.gamma(2, 300, shape) * (rng.random(shape) < 0.7)
+    made[-1, -1, -64:] += 500  # of which the last few are added apart, each of them
     image = sitk.GetImageFromArray(made.astype(kind))
     theirs = sitk.StatisticsImageFilter()
     with one_thread():
@@ -54,3 +55,16 @@ def test_what_rounding_takes_from_a_sum_is_kept() -> None:
     total, lost, _, _ = kernels.sums(values)
     assert total.sum() == LARGE // 2 * 1e9
     assert lost.sum() == pytest.approx(LARGE // 2 * 1e-9, rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [[np.nan], [np.inf], [np.inf, -np.inf]])
+@pytest.mark.parametrize("at", [0, -5])
+def test_of_what_is_not_finite_simpleitk_has_the_word(bad: list[float], at: int) -> None:
+    made = np.random.default_rng(0).normal(size=LARGE + 33).astype(np.float32)
+    made[at : at + len(bad)] = bad
+    image = sitk.GetImageFromArray(made.reshape(1, 1, -1))
+    theirs = sitk.StatisticsImageFilter()
+    with one_thread():
+        theirs.Execute(image)
+    expected = theirs.GetMean(), theirs.GetSigma()
+    assert np.array_equal(statistics(image), expected, equal_nan=True)

@@ -1,0 +1,15 @@
+from .anatomy import write_phantoms_on as write_phantoms_on
+from .case import Case as Case
+from .case import read_case as read_case
+from .images import read_image as read_image
+from .images import read_mask as read_mask
+from .manifest import CaseFiles as CaseFiles
+from .manifest import Cohort as Cohort
+from .manifest import read_manifest as read_manifest
+from .phantom import Phantom as Phantom
+from .phantom import write_phantoms as write_phantoms
+from .placement import Placement as Placement
+from .placement import geometry_table as geometry_table
+from .regions import parse_labels as parse_labels
+from .volume import stack as stack
+from .volume import stack_mask as stack_mask
