@@ -16,7 +16,7 @@ from tests import warm
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("commands")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(warm, "IMPORTED", ())
+        patch.setattr(warm, "IMPORTED", ("colorsys",))
         environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
         with warm.warm_python(folder, environment):
             yield folder
@@ -44,6 +44,8 @@ def test_words_folder_output_and_exit_code(commands: Path, tmp_path: Path) -> No
     code, out, _ = shell(commands, tmp_path, "X=6 python -c 'import os; print(os.environ[\"X\"])'")
     assert (code, out) == (0, "6\n")
     assert shell(commands, tmp_path, "python -V")[1].startswith("Python 3")
+    there = "import sys; print(*(name in sys.modules for name in ('colorsys', 'numpy')))"
+    assert shell(commands, tmp_path, f'python -c "{there}"')[:2] == (0, "True False\n")
 
 
 def test_a_fault_has_its_traceback_and_a_signal_its_code(commands: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ FILES = {
     },
     "tests": {
         "anonymise", "comparison", "data_dictionary", "documents", "export_pages", "packaging",
-        "public", "scratch", "site", "warm",
+        "public", "scratch", "site",
     },
 }  # fmt: skip
 """Folder -> its slow files, without ``test_`` and ``.py``."""

@@ -20,6 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
+from tests.pictures import svg_alone
+
 IMPORTED = (
     "encoders", "experiments.main_job.analysis", "experiments.main_job.check_first",
     "experiments.main_job.images", "experiments.main_job.inputs", "experiments.main_job.sizes",
@@ -57,8 +61,8 @@ def warm_python(folder: Path, environment: dict[str, str]) -> Iterator[None]:
         file.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{folder}/{name}.py" "$@"\n')
         file.chmod(0o755)
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.warm", address], env=environment, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        [sys.executable, "-m", "tests.warm", address, *IMPORTED], env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
         assert server.stdout is not None
@@ -68,13 +72,16 @@ def warm_python(folder: Path, environment: dict[str, str]) -> Iterator[None]:
         server.communicate()
 
 
-def serve(address: str) -> None:
-    """Imports the packages, then answers commands until the input ends, each in a fork.
+def serve(address: str, *imported: str) -> None:
+    """Imports the modules, then answers commands until the input ends, each in a fork.
 
     The function returns in the forks alone, to end as a program does.
     """
-    for name in IMPORTED:
+    for name in imported:
         importlib.import_module(name)
+    if "lens.report.figures" in sys.modules:
+        # What pictures look like is the law of tests.report.test_sections.
+        svg_alone(pytest.MonkeyPatch())
     warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
@@ -137,4 +144,4 @@ def run(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

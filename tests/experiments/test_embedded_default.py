@@ -30,6 +30,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(embedded.FORMS, "standard", form)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_phantoms_become_a_report_with_a_task_and_its_control(few, tmp_path, capsys) -> None:
     words = [*WORDS, "--out", str(tmp_path / "run")]
     assert job(tyro.cli(Config, args=words)) == 0

@@ -50,6 +50,7 @@ def config(inputs: dict[str, Any], out: Path, **layers: Any) -> Config:
     return changed(Config(tables=tables, layers=LayerFlags(**layers), out=out), **SMALL)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_reads_layers_shows_them_and_forgets_them(inputs, tmp_path) -> None:
     given = {
         "layers_pre": (str(inputs["l-pre"]),), "layers_ft": (f"cls={inputs['l-ft']}",),

@@ -44,6 +44,7 @@ def table_flags(tables: dict[str, Path]) -> list[object]:
 
 @pytest.fixture(scope="module")
 def finished(tables: dict[str, Path], tmp_path_factory) -> Path:
+    """The one run here whose figures are drawn."""
     folder = tmp_path_factory.mktemp("runs") / "own tables"
     done = run(*table_flags(tables), "--out", folder, *QUICK)
     assert done.returncode == 0, done.stderr
@@ -61,6 +62,7 @@ def load_embeddings(path: Path, ids: pd.Series) -> np.ndarray:
         return content["embeddings"][[position[i] for i in ids]].astype(np.float64)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("mode", ["default", "paper"])
 def test_every_figure_can_be_recomputed_from_the_run_folder(
     tables: dict[str, Path], finished: Path, mode: str, tmp_path: Path
@@ -166,6 +168,7 @@ def test_report_is_self_contained_and_says_what_the_tables_say(finished: Path) -
     assert features.loc[largest, "column"] in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_tasks_can_be_read_against_parts_of_the_table(
     planted: Planted, tables: dict[str, Path], finished: Path, tmp_path: Path
 ) -> None:
@@ -195,6 +198,7 @@ def test_tasks_can_be_read_against_parts_of_the_table(
     assert f"Read against {len(features)} features of T2 in gland" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_second_run_reuses_the_work_and_a_changed_flag_redoes_it(
     tables: dict[str, Path], finished: Path
 ) -> None:
@@ -208,6 +212,7 @@ def test_second_run_reuses_the_work_and_a_changed_flag_redoes_it(
     assert (finished / "sweep.parquet").stat().st_mtime_ns > before
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("mode", "hidden"), [("default", 16), ("paper", 128)])
 def test_the_width_follows_the_patients_and_too_many_units_come_first(
     tables: dict[str, Path], tmp_path: Path, mode: str, hidden: int
@@ -236,6 +241,7 @@ def test_report_can_be_drawn_again(finished: Path) -> None:
     assert (finished / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_patient_in_only_one_table_is_set_aside(
     planted: Planted, tables: dict[str, Path], tmp_path: Path
 ) -> None:

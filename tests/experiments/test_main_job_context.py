@@ -10,6 +10,7 @@ import pytest
 
 from tests.experiments.test_main_job import run
 from tests.planted import plant
+from tests.undrawn import undraw
 
 TINY = ("--hidden", "4", "--epochs", "2", "--l1", "0", "--l2", "0", "--bootstraps", "20")
 TINY += ("--flips", "99", "--folds", "3", "--repeats", "1")
@@ -39,7 +40,9 @@ def flags(tmp_path_factory) -> list[object]:
 @pytest.fixture(scope="module")
 def finished(flags: list[object], tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    done = run(*flags, "--adjust", "volume_ml", "--site", "site", "--out", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        undraw(patch)
+        done = run(*flags, "--adjust", "volume_ml", "--site", "site", "--out", folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -83,6 +86,7 @@ def test_the_encoding_is_a_table_and_a_section(finished: Path) -> None:
     assert "Sites: column site" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_site_or_adjustment_makes_the_columns_anew(
     flags: list[object], finished: Path
 ) -> None:

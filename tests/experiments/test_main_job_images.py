@@ -14,6 +14,8 @@ import encoders
 from lens.cohort import write_phantoms
 from tests.experiments.test_main_job import run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TINY = encoders.ConvNeXtV2Config(dims=3, depths=(1, 1, 1, 1), widths=(8, 8, 16, 16))
 GOOD, BAD = 14, ("empty mask", "missing file", "NaN voxels", "other grid")
 

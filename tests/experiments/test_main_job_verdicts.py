@@ -13,6 +13,7 @@ import pytest
 from lens.verdicts.rules import VERDICTS
 from tests.experiments.test_main_job import SMALL, run
 from tests.planted import Planted, plant
+from tests.undrawn import undraw
 
 CONTRACT = [
     "verdict", "delta_r2", "delta_r2_low", "delta_r2_high", "p_maxt", "q_bh", "cluster",
@@ -61,7 +62,9 @@ def flags(planted: Planted, tmp_path_factory) -> list[object]:
 def ran(flags: list[object], tmp_path_factory) -> tuple[Path, str]:
     """The run folder, and what was printed."""
     folder = tmp_path_factory.mktemp("run")
-    done = run(*flags, "--folds", "3", "--repeats", "1", "--out", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        undraw(patch)
+        done = run(*flags, "--folds", "3", "--repeats", "1", "--out", folder)
     assert done.returncode == 0, done.stderr
     assert "cross-validation: 9 fits, about" in done.stderr
     return folder, done.stdout
@@ -131,8 +134,11 @@ def test_the_report_leads_with_the_verdicts(finished: Path) -> None:
         assert "<tr><td>T2 gland</td>" + "".join(cells) in section
 
 
-def test_the_doctors_findings_are_part_of_the_report(flags: list[object], tmp_path: Path) -> None:
+def test_the_doctors_findings_are_part_of_the_report(
+    flags: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As from the job of its own; the features are read against one modality to be quick."""
+    undraw(monkeypatch, but=("doctor",))
     scopes = ["--scope", "cls=t2.gland", "--scope", "rot=t2.gland", "--flips", "300"]
     done = run(
         *flags, *scopes, "--doctor", "full", "--folds", "3", "--repeats", "1", "--out", tmp_path
@@ -163,6 +169,7 @@ def test_by_default_every_task_says_what_its_patients_cannot_tell(ran: tuple[Pat
     assert {path.name for path in (finished / "doctor").iterdir()} == {"doctor.json"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_folds_the_split_is_the_only_fold(flags: list[object], tmp_path: Path) -> None:
     done = run(*flags, "--folds", "0", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
