@@ -21,6 +21,7 @@ from lens.context import Context, read_context
 from lens.errors import InputError
 from lens.files import failure_table, write_failures, write_json, write_table
 from lens.lock import held, of_folder
+from lens.machine import give_back_memory
 from lens.paper.shift import Shift
 from lens.progress import silent, tqdm_bar
 from lens.report.answer_text import in_lines
@@ -363,6 +364,7 @@ def _compare(
     def lap(stage: str) -> None:
         clock.append(time.perf_counter())
         seconds[stage] = round(clock[-1] - clock[-2], 2)
+        give_back_memory()
 
     trained = stages.train(study, settings, bar=bar)
     lap("sweep")

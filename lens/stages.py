@@ -16,6 +16,7 @@ import pandas as pd
 
 from lens.context import Context
 from lens.errors import InputError
+from lens.machine import give_back_memory
 from lens.paper.groups import group_masks, modality_masks
 from lens.paper.shift import Shift, shift
 from lens.paper.similarity import similarity
@@ -93,6 +94,7 @@ def begin(study: Study, settings: Settings) -> Settings:
     Raises:
         InputError: too few patients for the number of folds.
     """
+    give_back_memory()  # What reading the tables took.
     settings = settings.fitted_to(_fitted_patients(study))
     study_folds(study, settings)
     for warning in warnings_of(study, settings):

@@ -19,6 +19,7 @@ import lens
 from lens import cache
 from lens.anonymise import OPEN, Names
 from lens.files import file_hash, write_json, write_table
+from lens.machine import give_back_memory
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,7 @@ class RunRecord:
         start, compiled = time.perf_counter(), self._compiling.seconds
         began = _now()
         work()
+        give_back_memory()
         self.note(
             name,
             {
