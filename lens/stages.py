@@ -171,8 +171,11 @@ def judge_tasks(
         bar(confounded, "confounds", "fit") as further,
     ):
         estimated = blocks.estimate(r, on_fit=advance, on_confound=further)
-    unique = _unique_parts(study, first_repeat(folds), settings.scores, bar)
+    give_back_memory()
+    unique = _unique_parts(study, first_repeat(folds), settings.scores, bar, scratch.share(0.25))
+    give_back_memory()
     clusters = cluster_features(study.r[study.rows("train")])
+    give_back_memory()
     names, rows = _rows_of_tables(study)
     judged = {}
     with bar(len(study.x_ft), "verdicts", "task") as advance:
@@ -407,14 +410,14 @@ def _rows_of_tables(study: Study) -> tuple[pd.DataFrame, Masks]:
 
 
 def _unique_parts(
-    study: Study, folds: tuple[Fold, ...], scores: Scores, bar: Bar
+    study: Study, folds: tuple[Fold, ...], scores: Scores, bar: Bar, scratch: Scratch
 ) -> dict[str, pd.DataFrame]:
     tables = {}
     with bar(len(folds) * len(study.x_ft), "unique R2", "fold") as advance:
         for task, x in study.x_ft.items():
             parts = partition_by_embedding(
                 study.x_pre, x, study.observed(), _patients(study), folds,
-                scores=scores, on_fit=advance,
+                scores=scores, on_fit=advance, scratch=scratch,
             )  # fmt: skip
             tables[task] = parts.filter(regex="^unique")
     return tables
