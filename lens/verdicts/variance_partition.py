@@ -42,9 +42,9 @@ from lens.verdicts.sign_flips import patient_sums
 MAX_GROUPS = 9
 """With more, the subsets (2 to the number of groups) are too many to fit each."""
 
-BLOCK_NUMBERS = 2**22
+BLOCK_NUMBERS = 2**21
 """Rows times features that are partitioned at once. A number takes about 230 bytes: errors and
-influences of four subsets and what they are made from, so that a block takes 1 GB."""
+influences of four subsets and what they are made from, so that a block takes half a GB."""
 
 _COLUMNS = 128
 """Features whose intervals are computed at once."""
