@@ -186,5 +186,5 @@ def test_clusters_need_the_pairs_twice_and_no_more() -> None:
     tracemalloc.stop()
     pairs = 1500 * 1499 / 2
     # The blocks of correlations, and the rows, come on top.
-    assert peak < 8 * (2 * pairs + 3.5 * 512 * 1500), peak / 8 / pairs
+    assert peak < 8 * (2 * pairs + 1.5 * 512 * 1500), peak / 8 / pairs
     assert len(found.ids) == 1500
