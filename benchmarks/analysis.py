@@ -48,7 +48,17 @@ class Config:
 
 
 def plant(folder: Path, patients: int, columns: int, width: int, seed: int = 0) -> None:
-    """Writes ``pre.npz``, ``ft.npz`` and ``radiomics.parquet``: a quarter of the factors is lost.
+    """Writes ``pre.npz``, ``ft.npz`` and ``radiomics.parquet`` of `plant_arrays`."""
+    ids, embeddings, table = plant_arrays(patients, columns, width, seed)
+    for name, x in embeddings.items():
+        np.savez(folder / f"{name}.npz", patient_id=ids, embeddings=x)
+    pd.DataFrame({"patient_id": ids, **table}).to_parquet(folder / "radiomics.parquet")
+
+
+def plant_arrays(
+    patients: int, columns: int, width: int, seed: int = 0
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Ids, embeddings ``pre`` and ``ft``, and features by name: a quarter of the factors is lost.
 
     Features come in families of nine that share most of their variance, as a feature of an image
     and of its wavelet bands does.
@@ -59,10 +69,11 @@ def plant(folder: Path, patients: int, columns: int, width: int, seed: int = 0) 
     ids = np.array([f"p{i:05d}" for i in range(patients)])
     after = latent.copy()
     after[:, : FACTORS // 4] = 0
+    embeddings: dict[str, np.ndarray] = {}
     for name, factors in (("pre", latent), ("ft", after)):
         x = factors @ mixing + 2 * rng.normal(size=(patients, width))
-        np.savez(folder / f"{name}.npz", patient_id=ids, embeddings=x.astype(np.float32))
-    table: dict[str, Any] = {"patient_id": ids}
+        embeddings[name] = x.astype(np.float32)
+    table: dict[str, np.ndarray] = {}
     for modality in MODALITIES:
         for family in range(columns // (IMAGES * len(MODALITIES))):
             own = rng.normal(size=patients)
@@ -72,7 +83,7 @@ def plant(folder: Path, patients: int, columns: int, width: int, seed: int = 0) 
                 name = f"{modality}.gland.wavelet-{image:03b}_glcm_Feature{family}"
                 name = name.replace("wavelet-1000", "original")
                 table[name] = common + 0.3 * rng.normal(size=patients)
-    pd.DataFrame(table).to_parquet(folder / "radiomics.parquet")
+    return ids, embeddings, table
 
 
 def measure(config: Config, patients: int, columns: int, draws: int, root: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -88,15 +88,36 @@ def calls(
     return made
 
 
-def set_precision(precision: Precision) -> None:
-    """Of matrix products and convolutions, in both libraries."""
-    import jax
-    import torch
+def set_precision(precision: Precision, *, ours: bool = True, torch: bool = True) -> None:
+    """Of matrix products and convolutions, in both libraries or in the one that is used.
 
-    exact = "float32" if precision == "float32" else None
-    jax.config.update("jax_default_matmul_precision", exact)
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    A library that is not used is not imported either: it is in a process's peak memory.
+    """
+    if ours:
+        import jax
+
+        exact = "float32" if precision == "float32" else None
+        jax.config.update("jax_default_matmul_precision", exact)
+    if torch:
+        from torch import backends
+
+        backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+class Layout(NamedTuple):
+    """Of a published size in 3D, as the network in PyTorch takes it."""
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+LAYOUTS = {
+    "atto": Layout((2, 2, 6, 2), (40, 80, 160, 320), (2, 2, 1)),
+    "tiny": Layout((3, 3, 9, 3), (96, 192, 384, 768), (2, 2, 1)),
+}
+"""Those of `encoders.convnext`, without JAX, which PyTorch's peak memory should not hold."""
 
 
 @cache
@@ -104,14 +125,12 @@ def _model(size: Size) -> Any:
     """The network in PyTorch, random weights everywhere; gives a pair, embeddings first."""
     import torch
 
-    from encoders.convnext import ConvNeXtV2Config
     from tests.encoders.reference import Reference, randomise
 
     torch.set_num_threads(cpu_count())
     if size == "dinov2-small":
         return _of_slices(torch)
-    ours = ConvNeXtV2Config.named(size)
-    model = Reference(ours.depths, ours.widths, ours.strides)
+    model = Reference(*LAYOUTS[size])
     randomise(model)
     return model
 

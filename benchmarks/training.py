@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 from benchmarks import harness
-from benchmarks.encoder import Precision, set_precision
+from benchmarks.encoder import LAYOUTS, Precision, set_precision
 from lens.machine import cpu_count
 
 Job = Literal["classification", "pretraining"]
@@ -63,7 +63,8 @@ def steps(
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, *shape, 3)).astype(np.float32)
     y = np.arange(batch) % CLASSES
-    set_precision(precision)
+    ours = "ours" in variants
+    set_precision(precision, ours=ours, torch=not ours or len(variants) > 1)
     half = precision == "bfloat16"
     return {
         name: (_ours if name == "ours" else _torch)(config, job, x, y, half, name)
@@ -111,21 +112,23 @@ def _torch(
 ) -> Callable[[], float]:
     import torch
 
-    from encoders.convnext import ConvNeXtV2Config
     from tests.encoders.reference import Reference
 
     torch.set_num_threads(cpu_count())
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ours = ConvNeXtV2Config.named(config.size)
-    encoder = Reference(ours.depths, ours.widths, ours.strides)
+    layout = LAYOUTS[config.size]
+    encoder = Reference(*layout)
     if job == "classification":
         nn = torch.nn
         model = nn.Sequential(
-            nn.Linear(ours.widths[-1], 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, CLASSES)
+            nn.Linear(layout.widths[-1], 256),
+            nn.BatchNorm1d(256),
+            nn.ReLU(),
+            nn.Linear(256, CLASSES),
         )
     else:
-        model = _decoder(ours.widths[-1], config.width)
+        model = _decoder(layout.widths[-1], config.width)
         visible = _mask_encoder(encoder)
     for module in (encoder, model):
         module.to(device)

@@ -17,8 +17,8 @@ from experiments.common.anonymous import Hidden, private_cache
 from experiments.common.check_first import check_encoder, check_output, check_regions
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.common.flags import as_flag
-from lens.lock import of_file
 from lens.allocator import freed_memory_kept
+from lens.lock import of_file
 from lens.ranges import COUNT, Check, first_problem
 from lens.settings import NiftiForm
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 import lens
 from lens import cache, stages
+from lens.allocator import give_back_memory
 from lens.anonymise import OPEN, Anonymiser
 from lens.context import Context, read_context
 from lens.errors import InputError
@@ -363,6 +364,7 @@ def _compare(
     def lap(stage: str) -> None:
         clock.append(time.perf_counter())
         seconds[stage] = round(clock[-1] - clock[-2], 2)
+        give_back_memory()
 
     trained = stages.train(study, settings, bar=bar)
     lap("sweep")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lens.allocator import give_back_memory
 from lens.context import Context
 from lens.errors import InputError
 from lens.paper.groups import group_masks, modality_masks
@@ -93,6 +94,7 @@ def begin(study: Study, settings: Settings) -> Settings:
     Raises:
         InputError: too few patients for the number of folds.
     """
+    give_back_memory()  # What reading the tables took.
     settings = settings.fitted_to(_fitted_patients(study))
     study_folds(study, settings)
     for warning in warnings_of(study, settings):
@@ -169,8 +171,11 @@ def judge_tasks(
         bar(confounded, "confounds", "fit") as further,
     ):
         estimated = blocks.estimate(r, on_fit=advance, on_confound=further)
-    unique = _unique_parts(study, first_repeat(folds), settings.scores, bar)
+    give_back_memory()
+    unique = _unique_parts(study, first_repeat(folds), settings.scores, bar, scratch.share(0.25))
+    give_back_memory()
     clusters = cluster_features(study.r[study.rows("train")])
+    give_back_memory()
     names, rows = _rows_of_tables(study)
     judged = {}
     with bar(len(study.x_ft), "verdicts", "task") as advance:
@@ -405,14 +410,14 @@ def _rows_of_tables(study: Study) -> tuple[pd.DataFrame, Masks]:
 
 
 def _unique_parts(
-    study: Study, folds: tuple[Fold, ...], scores: Scores, bar: Bar
+    study: Study, folds: tuple[Fold, ...], scores: Scores, bar: Bar, scratch: Scratch
 ) -> dict[str, pd.DataFrame]:
     tables = {}
     with bar(len(folds) * len(study.x_ft), "unique R2", "fold") as advance:
         for task, x in study.x_ft.items():
             parts = partition_by_embedding(
                 study.x_pre, x, study.observed(), _patients(study), folds,
-                scores=scores, on_fit=advance,
+                scores=scores, on_fit=advance, scratch=scratch,
             )  # fmt: skip
             tables[task] = parts.filter(regex="^unique")
     return tables

@@ -362,3 +362,20 @@ def test_a_single_name_or_table_needs_no_list(planted: Planted, labels: pd.DataF
     )  # fmt: skip
     assert {"r2_adjusted_pre", "r2_exposed_ft"} <= set(found.verdicts)
     assert (found.verdicts["retrained"] == 2).all()
+
+
+def test_free_memory_goes_back_after_every_stage(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the tables were read, after what the verdicts need in turn, and after each stage."""
+    calls: list[str] = []
+    for module in ("stages", "comparison"):
+        monkeypatch.setattr(
+            f"lens.{module}.give_back_memory", lambda module=module: calls.append(module)
+        )
+    found = lens.compare(
+        (planted.ids, planted.pre), {"t": (planted.ids, planted.ft)}, planted.radiomics,
+        progress=False, **SMALL,
+    )  # fmt: skip
+    assert calls.count("stages") == 4
+    assert calls.count("comparison") == len(found.seconds)

@@ -17,6 +17,7 @@ import pandas as pd
 
 import lens
 from lens import cache
+from lens.allocator import give_back_memory
 from lens.anonymise import OPEN, Names
 from lens.files import file_hash, write_json, write_table
 
@@ -104,6 +105,7 @@ class RunRecord:
         start, compiled = time.perf_counter(), self._compiling.seconds
         began = _now()
         work()
+        give_back_memory()
         self.note(
             name,
             {

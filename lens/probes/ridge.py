@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -111,8 +112,7 @@ class DecomposedRidge:
         r = np.asarray(r, np.float64)
         intercept = column_means(r)
         solution = solve(self.spectrum, r - intercept, self.alphas)
-        coef = self.v @ (solution.components / self.spectrum.s[:, None])
-        return FittedRidge(self.x_mean, self.x_std, coef, intercept, self.v, solution)
+        return FittedRidge(self.x_mean, self.x_std, intercept, self.v, solution)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,6 @@ class FittedRidge:
     Attributes:
         x_mean, x_std: of the fitted rows; `x_std` is one number repeated where the probe leaves
             the channels' relative scales as they are.
-        coef: weights per standardised dimension, zero beyond the numerical rank.
         intercept: mean of the fitted targets.
         v: directions of the standardised embedding whose scores the solution's spectrum holds.
         solution: penalties, fitted values and residuals.
@@ -130,10 +129,19 @@ class FittedRidge:
 
     x_mean: Float[np.ndarray, " d"]
     x_std: Float[np.ndarray, " d"]
-    coef: Float[np.ndarray, "d k"]
     intercept: Float[np.ndarray, " k"]
     v: Float[np.ndarray, "d r"]
     solution: Solution
+
+    @cached_property
+    def coef(self) -> Float[np.ndarray, "d k"]:
+        """Weights per standardised dimension, zero beyond the numerical rank."""
+        return self.v @ self._weights
+
+    @property
+    def _weights(self) -> Float[np.ndarray, "r k"]:
+        """The same per score."""
+        return self.solution.components / self.solution.spectrum.s[:, None]
 
     @property
     def alpha(self) -> Float[np.ndarray, " k"]:
@@ -142,7 +150,10 @@ class FittedRidge:
 
     def predict(self, x: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m k"]:
         """See `lens.probes.probe.FittedProbe`."""
-        return standardise(x, self.x_mean, self.x_std) @ self.coef + self.intercept
+        rows = standardise(x, self.x_mean, self.x_std)
+        if self._by_scores(len(x)):
+            return (rows @ self.v) @ self._weights + self.intercept
+        return rows @ self.coef + self.intercept
 
     def leverage(self) -> Float[np.ndarray, "n k"]:
         """See `lens.probes.probe.FittedProbe`."""
@@ -160,4 +171,11 @@ class FittedRidge:
     ) -> Float[np.ndarray, "n k"]:
         """See `lens.probes.probe.FittedProbe`."""
         rows = standardise(x, self.x_mean, self.x_std)
-        return self.solution.influence(self.v.T @ (rows.T @ error), error, groups)
+        by_scores = self._by_scores(len(x))
+        pull = (rows @ self.v).T @ error if by_scores else self.v.T @ (rows.T @ error)
+        return self.solution.influence(pull, error, groups)
+
+    def _by_scores(self, rows: int) -> bool:
+        """Whether scores of so many rows cost less than weights of all targets per dimension."""
+        (d, r), k = self.v.shape, len(self.intercept)
+        return rows * r * (d + k) < d * k * (rows + r)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -84,36 +84,36 @@ class Solution:
         Args:
             groups: patient of each row; None for a patient per row.
         """
-        found, together = np.empty_like(self.residual), rows_together(groups)
+        u, s = self.spectrum
         penalties, which = np.unique(self.alpha, return_inverse=True)
-        for number, alpha in enumerate(penalties):
-            targets = np.flatnonzero(which == number)
-            found[:, targets] = self._left_out(float(alpha), self.residual[:, targets], together)
+        kept = np.square(s)[:, None] / (np.square(s)[:, None] + penalties)
+        free = 1.0 - np.square(u) @ kept - 1.0 / len(u)
+        found = np.maximum(free, _LEAST_FREE)[:, which]
+        np.divide(self.residual, found, out=found)
+        for rows in rows_together(groups):
+            for number, shares in enumerate(kept.T):
+                targets = np.flatnonzero(which == number)
+                found[rows[..., None], targets] = self._left_out_together(shares, rows, targets)
         return found
 
-    def _left_out(
+    def _left_out_together(
         self,
-        alpha: float,
-        residual: Float[np.ndarray, "n t"],
-        together: list[Int[np.ndarray, "_ _"]],
-    ) -> Float[np.ndarray, "n t"]:
-        """The same for targets with one penalty.
+        kept: Float[np.ndarray, " r"],
+        rows: Int[np.ndarray, "p m"],
+        targets: Int[np.ndarray, " t"],
+    ) -> Float[np.ndarray, "p m t"]:
+        """The same of patients who have m rows each, for targets with one penalty.
 
         Args:
-            alpha: the penalty.
-            residual: of the targets.
-            together: of `rows_together`.
+            kept: share of each component that the penalty leaves.
+            rows: of `rows_together`.
+            targets: to look at.
         """
-        u, s = self.spectrum
-        kept = np.square(s) / (np.square(s) + alpha)
-        free = 1.0 - np.square(u) @ kept - 1.0 / len(u)
-        found = residual / np.maximum(free, _LEAST_FREE)[:, None]
-        for rows in together:
-            hat = np.einsum("pmr,r,plr->pml", u[rows], kept, u[rows]) + 1.0 / len(u)
-            values, vectors = np.linalg.eigh(np.eye(rows.shape[1]) - hat)
-            turned = vectors.swapaxes(1, 2) @ residual[rows]
-            found[rows] = vectors @ (turned / np.maximum(values, _LEAST_FREE)[:, :, None])
-        return found
+        u = self.spectrum.u
+        hat = np.einsum("pmr,r,plr->pml", u[rows], kept, u[rows]) + 1.0 / len(u)
+        values, vectors = np.linalg.eigh(np.eye(rows.shape[1]) - hat)
+        turned = vectors.swapaxes(1, 2) @ self.residual[rows[..., None], targets]
+        return vectors @ (turned / np.maximum(values, _LEAST_FREE)[:, :, None])
 
     def influence(
         self,
@@ -131,7 +131,23 @@ class Solution:
         """
         u, s = self.spectrum
         pull *= s[:, None] / (np.square(s)[:, None] + self.alpha)
-        return -2.0 * (u @ pull + error.sum(axis=0) / len(u)) * self.left_out(groups)
+        weight = u @ pull
+        weight += error.sum(axis=0) / len(u)
+        weight *= -2.0
+        weight *= self._left_out(groups)
+        return weight
+
+    def _left_out(self, groups: np.ndarray | None) -> Float[np.ndarray, "n k"]:
+        """`left_out`, once for the influences on one set of errors after another."""
+        if not self._last or not np.array_equal(self._last[0], groups):  # type: ignore[arg-type]
+            kept = None if groups is None else groups.copy()
+            self._last[:] = [kept, self.left_out(groups)]
+        return self._last[1]
+
+    @cached_property
+    def _last(self) -> list[Any]:
+        """Groups that rows were left out by last, and what came of it."""
+        return []
 
 
 def rows_together(groups: np.ndarray | None) -> list[Int[np.ndarray, "_ _"]]:

@@ -66,7 +66,8 @@ def _distances(ranks: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " p"]:
     k = ranks.shape[1]
     distance, end = np.empty(k * (k - 1) // 2), 0
     for start in range(0, k, _ROWS):
-        block = 1.0 - _correlations(ranks[:, start : start + _ROWS], ranks[:, start:])
+        block = _correlations(ranks[:, start : start + _ROWS], ranks[:, start:])
+        np.subtract(1.0, block, out=block)
         for row, values in enumerate(block):
             part = values[row + 1 :]
             distance[end : end + len(part)] = part
@@ -78,7 +79,9 @@ def _correlations(
     a: Float[np.ndarray, "n i"], b: Float[np.ndarray, "n j"]
 ) -> Float[np.ndarray, "i j"]:
     """Absolute rank correlations, from unit ranks."""
-    return np.minimum(np.abs(a.T @ b), 1.0)
+    found = a.T @ b
+    np.abs(found, out=found)
+    return np.minimum(found, 1.0, out=found)
 
 
 def _unit_ranks(r: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:

@@ -115,7 +115,8 @@ class FeatureBlocks:
             *RUNS,
             *((t, i) for t, e in self.retrained.items() for i in range(len(e))),
         ]
-        fits = {name: FoldFits(self.scratch if several else None) for name in names}
+        owed = self.scratch.share(0.25)
+        fits = {name: FoldFits(owed if several else None) for name in names}
         if self.config is not None:
             train_mlps(
                 fits["errors"], self.x_pre, self.x_ft, r, self.folds, self.config,

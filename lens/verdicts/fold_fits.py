@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from lens.allocator import give_back_memory
 from lens.probes.probe import FittedProbe, Probe, fitter
 from lens.probes.spectral import Spectrum
 from lens.scratch import IN_MEMORY, Scratch, release
@@ -84,6 +85,12 @@ class FoldFits:
     def release(self) -> None:
         """Gives back the memory of what lives in files."""
         release(*self._kept)
+
+    def end_fold(self) -> None:
+        """The same, and where a fold is one of many blocks' what its arrays took."""
+        self.release()
+        if self._keeps:
+            give_back_memory()
 
     def _put(self, array: np.ndarray) -> np.ndarray:
         self._kept.append(self._scratch.keep(array))

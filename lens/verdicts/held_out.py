@@ -172,7 +172,7 @@ def held_out_errors(
                 head.add(sums.mlp[pair], HEAD, made.project((number, pair)), pair)
             if on_fit:
                 on_fit()
-        made.release()
+        made.end_fold()
     return sums
 
 
@@ -205,7 +205,7 @@ def train_mlps(
                 _train(fits, number, heads, sides, filled, fold, sizes, config, seed)
             if on_fit:
                 on_fit()
-        fits.release()
+        fits.end_fold()
 
 
 def feature_bytes(
@@ -380,6 +380,7 @@ class _Scorer:
         error *= random_signs(self.groups)[test, None]
         errors.flipped_influence[fitted] += weight * fit.influence(x[test], error, groups)
         release(*errors)
+        self.fits.release()
 
 
 def random_signs(groups: np.ndarray) -> Float[np.ndarray, " n"]:

@@ -28,9 +28,11 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy import stats
 
+from lens.allocator import give_back_memory
 from lens.intervals import LEVEL
 from lens.probes.kernel_ridge import ALPHAS
-from lens.probes.spectral import Solution, decompose, decompose_kernel, solve
+from lens.probes.spectral import Solution, Spectrum, decompose, decompose_kernel, solve
+from lens.scratch import IN_MEMORY, Scratch, release
 from lens.settings import Scores
 from lens.verdicts.fold_values import target_values
 from lens.verdicts.folds import Fold
@@ -40,9 +42,9 @@ from lens.verdicts.sign_flips import patient_sums
 MAX_GROUPS = 9
 """With more, the subsets (2 to the number of groups) are too many to fit each."""
 
-BLOCK_NUMBERS = 2**23
-"""Rows times features that are partitioned at once: bounds the memory, at the price of fits that
-every block repeats."""
+BLOCK_NUMBERS = 2**21
+"""Rows times features that are partitioned at once. A number takes about 230 bytes: errors and
+influences of four subsets and what they are made from, so that a block takes half a GB."""
 
 _COLUMNS = 128
 """Features whose intervals are computed at once."""
@@ -97,6 +99,7 @@ def partition_by_embedding(
     *,
     scores: Scores = "normal",
     on_fit: Callable[[], object] | None = None,
+    scratch: Scratch = IN_MEMORY,
 ) -> pd.DataFrame:
     """Unique R2 of each of the two embeddings for every feature, given the other.
 
@@ -111,20 +114,32 @@ def partition_by_embedding(
         folds: from `lens.verdicts.folds`.
         scores: whether normal scores of the features are predicted or their values.
         on_fit: called after each fold, of the first block of features.
+        scratch: where decompositions live that serve several blocks of features.
 
     Returns:
         A row per feature: ``r2_both, unique_r2_pre, unique_r2_ft, shapley_r2_pre, shapley_r2_ft``
         and ``_low`` and ``_high`` of the unique and Shapley parts.
     """
-    tables = []
-    for columns in np.array_split(np.arange(r.shape[1]), -(-r.size // BLOCK_NUMBERS) or 1):
-        (subsets,) = fit_subsets(
-            [x_pre, x_ft], {"r": r[:, columns]}, groups, folds,
-            whole=False, scores=scores, on_fit=None if tables else on_fit,
-        ).values()  # fmt: skip
-        for at in range(0, len(columns), _COLUMNS):
-            tables.append(_parts_of_both(subsets.of_targets(slice(at, at + _COLUMNS)), groups))
+    parts = np.array_split(np.arange(r.shape[1]), -(-r.size // BLOCK_NUMBERS) or 1)
+    kept = scratch if len(parts) > 1 else None
+    predictors, tables = [_Predictors([x_pre, x_ft], fold, kept) for fold in folds], []
+    for columns in parts:
+        tables += _tables_of_both(
+            _fit_folds(
+                predictors, {"r": r[:, columns]}, groups, folds,
+                whole=False, scores=scores, on_fit=None if tables else on_fit,
+            )["r"],
+            groups,
+        )  # fmt: skip
+        if kept is not None:
+            give_back_memory()
     return pd.concat(tables, ignore_index=True)
+
+
+def _tables_of_both(subsets: SubsetGains, groups: np.ndarray) -> list[pd.DataFrame]:
+    """The table of `partition_by_embedding` for a block of features, in parts."""
+    starts = range(0, subsets.baseline.shape[1], _COLUMNS)
+    return [_parts_of_both(subsets.of_targets(slice(i, i + _COLUMNS)), groups) for i in starts]
 
 
 def _parts_of_both(subsets: SubsetGains, groups: np.ndarray) -> pd.DataFrame:
@@ -170,16 +185,32 @@ def fit_subsets(
     """
     if not 1 <= len(blocks) <= MAX_GROUPS:
         raise ValueError(f"{len(blocks)} groups of predictors; there can be 1 to {MAX_GROUPS}")
+    predictors = [_Predictors(blocks, fold) for fold in folds]
+    return _fit_folds(predictors, targets, groups, folds, whole=whole, scores=scores, on_fit=on_fit)
+
+
+def _fit_folds(
+    predictors: Sequence[_Predictors],
+    targets: Mapping[str, Float[np.ndarray, "n _"]],
+    groups: np.ndarray,
+    folds: Sequence[Fold],
+    *,
+    whole: bool,
+    scores: Scores,
+    on_fit: Callable[[], object] | None,
+) -> dict[str, SubsetGains]:
+    """`fit_subsets` from the predictors of every fold."""
     weight = 1.0 / len({fold.repeat for fold in folds})
     found = {}
     for name, values in targets.items():
         width = 1 if whole else values.shape[1]
         shape = (len(values), width)
-        sums = (np.zeros((2 ** len(blocks), *shape)) for _ in range(3))
+        sums = (np.zeros((2 ** predictors[0].count, *shape)) for _ in range(3))
         found[name] = SubsetGains(*sums, baseline=np.zeros(shape))
-    for fold in folds:
+    for own, fold in zip(predictors, folds, strict=True):
         centred = [_centred(v, fold.fitted, whole, scores) for v in targets.values()]
-        _add_fold([*found.values()], centred, _Predictors(blocks, fold), groups, fold, weight)
+        _add_fold([*found.values()], centred, own, groups, fold, weight)
+        own.end_fold()
         if on_fit:
             on_fit()
     return found
@@ -299,31 +330,73 @@ class _Fit(NamedTuple):
         return self.solution.influence(self.held_out.T @ error, error, groups)
 
 
-class _Predictors:
-    """Standardised blocks of one fold, and fits of any subset of them."""
+class _Decomposed(NamedTuple):
+    """What a fit owes to the predictors alone: the spectrum, and `_Fit.held_out`."""
 
-    def __init__(self, blocks: Sequence[Float[np.ndarray, "n _"]], fold: Fold) -> None:
-        self.count = len(blocks)
+    spectrum: Spectrum
+    held_out: Float[np.ndarray, "p r"]
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Those that grow with the rows."""
+        return self.spectrum.u, self.held_out
+
+
+class _Predictors:
+    """Blocks of predictors in one fold, and fits of any subset of them.
+
+    Args:
+        blocks: of predictors.
+        fold: the fold.
+        scratch: where decompositions stay for further targets; without one each fit makes its own.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Float[np.ndarray, "n _"]],
+        fold: Fold,
+        scratch: Scratch | None = None,
+    ) -> None:
+        self.count, self._blocks, self._scratch = len(blocks), blocks, scratch
         self._fitted, self._test = fold.fitted, fold.test
-        self._designs = [_design(block, fold.fitted) for block in blocks]
+        self._designs: dict[int, np.ndarray] = {}
         self._kernels: dict[int, np.ndarray] = {}
+        self._kept: dict[int, _Decomposed] = {}
 
     def fit(self, subset: int, y: Float[np.ndarray, "m t"]) -> _Fit:
         """Of the centred targets of the fitted rows, each with the penalty that GCV prefers."""
+        made = self._kept[subset] if subset in self._kept else self._decompose(subset)
+        if self._scratch is not None and subset not in self._kept:
+            u, held_out = (self._scratch.keep(each) for each in (made.spectrum.u, made.held_out))
+            made = self._kept[subset] = _Decomposed(made.spectrum._replace(u=u), held_out)
+        release(*(each for other in self._kept.values() for each in other.arrays()))
+        return _Fit(solve(made.spectrum, y, ALPHAS), made.held_out)
+
+    def end_fold(self) -> None:
+        """Lets go of all that only decompositions need."""
+        self._designs, self._kernels = {}, {}
+        release(*(each for made in self._kept.values() for each in made.arrays()))
+
+    def _decompose(self, subset: int) -> _Decomposed:
         chosen = [block for block in range(self.count) if subset >> block & 1]
-        if sum(self._designs[block].shape[1] for block in chosen) < len(y):
-            x = np.concatenate([self._designs[block] for block in chosen], axis=1)
+        if sum(self._blocks[block].shape[1] for block in chosen) < self._fitted.sum():
+            x = np.concatenate([self._design(block) for block in chosen], axis=1)
             spectrum, v = decompose(x[self._fitted])
-            return _Fit(solve(spectrum, y, ALPHAS), x[self._test] @ v)
+            return _Decomposed(spectrum, x[self._test] @ v)
         kernel = np.sum([self._kernel(block) for block in chosen], axis=0)
         spectrum = decompose_kernel(kernel[np.ix_(self._fitted, self._fitted)])
         held_out = kernel[np.ix_(self._test, self._fitted)] @ spectrum.u / spectrum.s
-        return _Fit(solve(spectrum, y, ALPHAS), held_out)
+        return _Decomposed(spectrum, held_out)
+
+    def _design(self, block: int) -> Float[np.ndarray, "n c"]:
+        if block not in self._designs:
+            self._designs[block] = _design(self._blocks[block], self._fitted)
+        return self._designs[block]
 
     def _kernel(self, block: int) -> Float[np.ndarray, "n n"]:
         """Made when first asked for: narrow blocks need none."""
         if block not in self._kernels:
-            self._kernels[block] = self._designs[block] @ self._designs[block].T
+            design = self._design(block)
+            self._kernels[block] = design @ design.T
         return self._kernels[block]
 
 

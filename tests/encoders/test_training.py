@@ -8,16 +8,20 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from encoders import steps
 from encoders.encoder import encoder_hash, parameters
 from encoders.finetuning import finetune
+from encoders.heads import RegressionHead
 from encoders.sampling import balanced_order, plain_order
 from encoders.settings import TrainingSettings
 from encoders.steps import layer_scales
+from encoders.tasks import Regressor
 from encoders.training import Tracking
 from lens.errors import InputError
 from tests.encoders.planted import balls, small_encoder
@@ -285,3 +289,30 @@ def test_a_loss_that_is_not_finite_stops_the_run(data):
     x[5] = np.nan
     with pytest.raises(InputError, match="not finite at step"):
         finetune(small_encoder(), x, data[1], settings=SETTINGS, **RUN)
+
+
+def test_a_step_is_compiled_once_and_the_compiler_gives_back_before_it_runs(
+    data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, found = [], []
+
+    def listen(event: str, _seconds: float, **_: object) -> None:
+        if event.endswith("backend_compile_duration"):
+            events.append("compiled")
+
+    monkeypatch.setattr(steps, "give_back_memory", lambda: events.append("given back"))
+    settings = TrainingSettings(epochs=1, batch_size=8, weight_decay=0.0123, drop_path=0.0)
+    encoder = small_encoder()
+    model = Regressor(encoder, RegressionHead(encoder.config.features, rngs=nnx.Rngs(0)))
+    for _ in range(2):
+        graph, state = steps.start(model, settings)
+        step = steps.compiled(graph, settings)
+        batch = {"volumes": jnp.asarray(data[0][:8]), "targets": jnp.asarray(data[1][:8])}
+        key, rate = jax.random.key(0), jnp.float32(1e-3)
+        events.clear()
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        for _ in range(2):
+            state, _ = step(state, batch, key, rate)
+        jax.monitoring.unregister_event_duration_listener(listen)
+        found.append([*events])
+    assert found == [["compiled", "given back"], []]

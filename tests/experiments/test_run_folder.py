@@ -149,3 +149,14 @@ def test_three_starts_of_one_name_are_three_parts(tables: Path, tmp_path: Path) 
     record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert len({facts["folder"] for facts in record["scopes"].values()}) == 3
     assert set(record["tasks"]) == {"a", "b", "c"}
+
+
+def test_free_memory_goes_back_after_a_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(
+        "experiments.common.run_record.give_back_memory", lambda: calls.append("given back")
+    )
+    RunRecord(tmp_path, {}).stage("one", ("lens.errors",), 1, [], lambda: calls.append("done"))
+    assert calls == ["done", "given back"]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from lens.probes.ridge import LeadingRidgeProbe, RidgeProbe
+from lens.probes.ridge import FittedRidge, LeadingRidgeProbe, RidgeProbe
+from lens.probes.spectral import Solution
 
 # Shapes with fewer and with more patients than dimensions.
 SHAPES = [(80, 12), (40, 90)]
@@ -115,3 +116,40 @@ def test_a_constant_channel_is_no_channel() -> None:
     without = np.delete(np.arange(20), 3)
     expected = RidgeProbe().fit(x[:, without], r).predict(other[:, without])
     np.testing.assert_allclose(RidgeProbe().fit(x, r).predict(other), expected, atol=1e-9)
+
+
+def test_scores_and_weights_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, new = rng.normal(size=(40, 60)), rng.normal(size=(8, 60))
+    r = x[:, :5] @ rng.normal(size=(5, 200)) + rng.normal(size=(40, 200))
+    decomposed = RidgeProbe().decompose(x)
+    fit, error = decomposed.fit(r), rng.normal(size=(8, 200))
+    assert fit._by_scores(len(new)), "few rows and many targets"
+    assert not decomposed.fit(r[:, :1])._by_scores(len(new))
+    found = []
+    for by_scores in (True, False):
+        monkeypatch.setattr(FittedRidge, "_by_scores", lambda _self, _rows, b=by_scores: b)
+        found.append((fit.predict(new), fit.influence(new, error)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_rows_are_left_out_once_for_all_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, r, calls = rng.normal(size=(40, 6)), rng.normal(size=(40, 3)), []
+    plain = Solution.left_out
+
+    def left_out(self: Solution, groups: np.ndarray | None = None) -> np.ndarray:
+        calls.append(groups)
+        return plain(self, groups)
+
+    monkeypatch.setattr(Solution, "left_out", left_out)
+    fit, groups = RidgeProbe().fit(x, r), np.arange(40) // 2
+    alone = fit.influence(x, r)
+    for _ in range(2):
+        together = fit.influence(x, r, groups)
+    assert len(calls) == 2
+    groups[:] = np.arange(40)  # The caller's array, changed since.
+    np.testing.assert_allclose(fit.influence(x, r, groups), alone, rtol=1e-9)
+    assert len(calls) == 3
+    assert not np.allclose(together, alone)

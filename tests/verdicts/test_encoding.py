@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +23,9 @@ from lens.probes.kernel_ridge import ALPHAS
 from lens.probes.ridge import RidgeProbe
 from lens.probes.spectral import decompose_kernel, solve
 from lens.radiomics.names import parse_columns
+from lens.scratch import Scratch
 from lens.settings import Scores
+from lens.verdicts import variance_partition
 from lens.verdicts.encoding import count_fits, draw_rows, encoding, feature_groups
 from lens.verdicts.estimates import delta_r2, r2_score
 from lens.verdicts.folds import make_folds, single_fold
@@ -247,14 +252,38 @@ def test_what_only_one_embedding_holds_is_unique_to_it() -> None:
     )
 
 
-def test_blocks_of_features_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_features_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nor do decompositions in files, of which every block makes use."""
     pre, ft, r = factors(0, N)
     whole = partition_by_embedding(pre, ft, r, GROUPS, FOLDS)
-    monkeypatch.setattr("lens.verdicts.variance_partition.BLOCK_NUMBERS", 5 * N)
-    calls: list[int] = []
-    blocks = partition_by_embedding(pre, ft, r, GROUPS, FOLDS, on_fit=lambda: calls.append(1))
-    pd.testing.assert_frame_equal(blocks, whole, rtol=1e-9)
-    assert len(calls) == len(FOLDS)
+    monkeypatch.setattr(variance_partition, "BLOCK_NUMBERS", 5 * N)
+    calls: list[str] = []
+
+    def counted(plain: Callable[..., object]) -> Callable[..., object]:
+        return lambda rows: [calls.append("decomposed"), plain(rows)][1]
+
+    for name in ("decompose", "decompose_kernel"):
+        plain = getattr(variance_partition, name)
+        monkeypatch.setattr(variance_partition, name, counted(plain))
+    for scratch in (Scratch(), Scratch(0.0, tmp_path)):
+        calls.clear()
+        blocks = partition_by_embedding(
+            pre, ft, r, GROUPS, FOLDS, on_fit=lambda: calls.append("fold"), scratch=scratch
+        )
+        pd.testing.assert_frame_equal(blocks, whole, rtol=1e-9)
+        # Of either embedding, and of both together.
+        assert calls == ["decomposed", "decomposed", "decomposed", "fold"] * len(FOLDS)
+
+
+def test_a_block_of_features_takes_as_much_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    pre, ft, r = (rng.normal(size=(N, width)) for width in (3, 3, 4000))
+    monkeypatch.setattr(variance_partition, "BLOCK_NUMBERS", 2000 * N)
+    tracemalloc.start()
+    partition_by_embedding(pre, ft, r, GROUPS, FOLDS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 230 * variance_partition.BLOCK_NUMBERS, peak / variance_partition.BLOCK_NUMBERS
 
 
 def factors(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
