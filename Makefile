@@ -65,7 +65,8 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m tests.type_check
+	$(BIN)/pyright
+	$(BIN)/pyright --project pyright-tests.toml
 	$(MKDOCS) build --site-dir $(VENV)/site
 
 # Strict: a link, an anchor or a page that is not in the navigation is an error. Nothing is fetched.
