@@ -25,14 +25,20 @@ _WHOLE = 1 << 22
 
 
 class Hidden(Protocol):
+    """From inputs to hidden numbers."""
+
     def __call__(self, state: Any, x: Float[Array, "n p c"]) -> Float[Array, "n p h"]: ...
 
 
 class Response(Protocol):
+    """From sums of squares to what hidden channels are multiplied by."""
+
     def __call__(self, state: Any, squares: Float[Array, "n h"]) -> Float[Array, "n h"]: ...
 
 
 class Outcome(Protocol):
+    """From hidden numbers and the response to outputs."""
+
     def __call__(
         self, state: Any, hidden: Float[Array, "n p h"], response: Float[Array, "n h"]
     ) -> Float[Array, "n p c"]: ...
