@@ -129,7 +129,7 @@ def embed_cohort(
     rows: dict[int, np.ndarray] = {}
     notes: dict[int, Sequence[str]] = {}
     errors = list(cohort.set_aside)
-    batch_size = batch_size or volumes_per_pass(encoder, settings)
+    batch_size = volumes_per_pass(encoder, settings) if batch_size is None else batch_size
     with tqdm(total=len(cohort.cases), desc="embed", unit="case", disable=not progress) as bar:
         for index, files in enumerate(cohort.cases):
             if kept and (path := kept.find(files)):

@@ -184,12 +184,14 @@ def _lead(content: bytes, order: str, *, single: bool) -> int:
 
 
 def _stored(content: bytes, order: str) -> np.dtype[Any] | None:
-    """Type of the voxels of a single file; None where slope and intercept make their values."""
-    (code,) = struct.unpack_from(f"{order}h", content, 70)
+    """Type of the voxels of a single file; None where slope and intercept make their values, or the
+    bits of a voxel are not those of its type."""
+    code, bits = struct.unpack_from(f"{order}2h", content, 70)
     slope, intercept = struct.unpack_from(f"{order}2f", content, 112)
     if content[344:348] != b"n+1\0" or code not in STORED or slope not in (0, 1) or intercept != 0:
         return None
-    return np.dtype(f"{order}{STORED[code]}")
+    kind = np.dtype(f"{order}{STORED[code]}")
+    return kind if bits == 8 * kind.itemsize else None
 
 
 def _check_edges(sform: np.ndarray, pixdim_mm: np.ndarray) -> None:

@@ -167,3 +167,17 @@ def test_a_checksum_that_does_not_fit_is_refused_as_before(tmp_path: Path) -> No
     path.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])
     with pytest.raises(CaseError, match=r"damaged or cut-off compression: CRC check failed"):
         read_image(path, "P-07")
+
+
+def test_a_header_that_contradicts_itself_is_refused_packed_or_not(tmp_path: Path) -> None:
+    """Bits of a voxel that are not those of its type: what the file should hold cannot be told."""
+    path = written(tmp_path / "t2.nii.gz")
+    changed(path, lambda content: struct.pack_into("<h", content, 72, 32))
+    plain = tmp_path / "t2.nii"
+    plain.write_bytes(gzip.decompress(path.read_bytes()))
+    said = []
+    for each in (path, plain):
+        with pytest.raises(CaseError) as error:
+            read_image(each, "P")
+        said.append(error.value.reason)
+    assert said[0] == said[1]
