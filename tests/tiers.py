@@ -11,7 +11,7 @@ from pathlib import Path
 FOLDERS = {"tests/encoders", "tests/real"}
 
 FILES = {
-    "tests/benchmarks": {"journey"},
+    "tests/benchmarks": {"ahead", "journey"},
     "tests/cards": {"card", "compare"},
     "tests/cohort": {"bad_input", "factor_phantom", "phantom", "structures"},
     "tests/experiments": {
