@@ -23,6 +23,12 @@ from lens.files import file_hash, write_json, write_table
 
 log = logging.getLogger(__name__)
 
+Version = tuple[int, int, int]
+"""Inode, time of the last change in nanoseconds and size in bytes of a file."""
+
+Recorded = dict[str, dict[str, Any]]
+"""Size and hash of files, by path below the run folder (`lens.cache.recorded`)."""
+
 
 class CompileTimer:
     """Adds up the seconds that JAX spends on compiling, or on reading programs compiled before."""
@@ -65,7 +71,7 @@ class RunRecord:
         self._earlier = _files(previous)
         self._written: list[Path] = []
         self._compiling = CompileTimer()
-        self._began = _now()
+        self._found = _versions([folder])
         self.record: dict[str, Any] = {
             "config": {flag: names.setting(value) for flag, value in config.items()},
             "versions": {"python": platform.python_version(), "radiomic-lens": lens.__version__}
@@ -103,7 +109,7 @@ class RunRecord:
             return
         log.info("%s ...", name)
         start, compiled = time.perf_counter(), self._compiling.seconds
-        began = _now()
+        found = _versions(outputs)
         work()
         give_back_memory()
         self.note(
@@ -114,7 +120,7 @@ class RunRecord:
                 "compile_seconds": round(self._compiling.seconds - compiled, 2),
                 "reused": False,
                 "lasting": lasting,
-                "outputs": self._written_since(began, outputs),
+                "outputs": self._written_since(found, outputs),
             },
         )
 
@@ -170,7 +176,7 @@ class RunRecord:
         Args:
             inputs: files that this run read.
         """
-        self.record["files"] = self._written_since(self._began, self._written)
+        self.record["files"] = self._written_since(self._found, self._written)
         ours, read = _files(self.record), {path.resolve() for path in inputs}
         for name, facts in self._earlier.items():
             path = self.folder / name
@@ -182,13 +188,12 @@ class RunRecord:
         self.record["not_of_this_run"] = self._others(ours)
         write_json(self._file, self.record)
 
-    def _written_since(self, moment: float, outputs: Iterable[Path]) -> dict[str, Any]:
-        """Size and hash of the outputs; of a folder, those of the files written since."""
-        return {
-            name: facts
-            for name, facts in cache.recorded(outputs, self.folder).items()
-            if (self.folder / name).stat().st_mtime >= moment
-        }
+    def _written_since(self, found: Mapping[Path, Version], outputs: Iterable[Path]) -> Recorded:
+        """Size and hash of those files of the outputs that are not as they were found."""
+        now = _versions(outputs).items()
+        return cache.recorded(
+            sorted(file for file, version in now if found.get(file) != version), self.folder
+        )
 
     def _remove_empty(self, folder: Path) -> None:
         """Removes a folder that has become empty, and what that leaves empty, up to the run's."""
@@ -211,9 +216,15 @@ class RunRecord:
         return [name for name in found if name not in ours]
 
 
-def _now() -> float:
-    """The time by a file system's clock, which may be a few milliseconds late."""
-    return time.time() - 0.1
+def _versions(outputs: Iterable[Path]) -> dict[Path, Version]:
+    """Every file of the outputs, with what tells it from another that is written in its place.
+
+    No moment is compared: a user's file may be written just before a run begins, and the clock of a
+    file system is another than the machine's.
+    """
+    files = (file for output in outputs for file in (output, *output.rglob("*")) if file.is_file())
+    facts = ((file, file.stat()) for file in files)
+    return {file: (each.st_ino, each.st_mtime_ns, each.st_size) for file, each in facts}
 
 
 def _files(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +101,29 @@ def test_what_is_not_ours_stays(
     assert (folder / "to do" / "later").is_dir()
     assert (folder / "link").is_symlink()
     assert {path.name for path in own.iterdir()} == {path.name for path in tables.iterdir()}
+
+
+def test_a_file_written_just_before_the_run_is_not_the_runs(tmp_path: Path) -> None:
+    ours, mine, late = (tmp_path / "made" / name for name in ("ours", "mine", "late"))
+
+    def write() -> None:
+        ours.write_text("ours")
+        late.write_text(mine.read_text())
+        os.utime(late, (0, 0))
+
+    for content in ("first", "second"):
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text(content)
+        record = RunRecord(tmp_path, {})
+        record.stage("one", ("lens.errors",), content, [mine.parent], write)
+        record.wrote(mine.parent)
+        record.clear()
+        assert set(record.record["stages"]["one"]["outputs"]) == {"made/ours", "made/late"}
+        assert set(record.record["files"]) == {"made/ours", "made/late"}
+        assert record.record["not_of_this_run"] == ["made/mine"]
+    RunRecord(tmp_path, {}).clear()
+    assert not ours.exists()
+    assert mine.read_text() == "second"
 
 
 def test_dear_outputs_and_inputs_of_a_run_are_never_cleared_away(tmp_path: Path) -> None:
