@@ -122,34 +122,81 @@ def embed_cohort(
     check_settings(encoder.config, settings)
     check_channels(settings.modalities, cohort, "modalities")
     check_pool(settings, cohort)
+    made, failed = _made(cohort, encoder, settings, batch_size, cache, progress)
+    errors = (*cohort.set_aside, *failed)
+    if not made:
+        raise InputError(f"{cohort.path}: no case could be embedded; the first: {errors[0]}")
+    if told:
+        _tell(cohort, made)
+    seen, numbered = _of_layers(encoder, settings)
+    layer = layer_names(seen.config, numbered.stages) if numbered.stages else None
+    return _in_order(cohort, {index: row for index, (row, _) in made.items()}, layer), errors
+
+
+def embed_ahead(
+    cohort: Cohort,
+    encoder: Encoder | FunctionEncoder,
+    cache: Path,
+    *,
+    settings: EmbeddingSettings = EmbeddingSettings(),
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> tuple[CaseError, ...]:
+    """Embeds cases into the cache in which a later `embed_cohort` of a larger cohort finds them.
+
+    Args:
+        cohort: cases of it (`lens.cohort.shares`): it may have none, none that can be embedded, and
+            none with the region that is averaged over.
+        encoder, cache, settings, batch_size, progress: as in `embed_cohort`.
+
+    Returns:
+        An error for every case set aside; no file is kept of these.
+
+    Raises:
+        InputError: the settings do not fit the encoder.
+    """
+    check_settings(encoder.config, settings)
+    made, failed = _made(cohort, encoder, settings, batch_size, cache, progress)
+    _tell(cohort, made)
+    return failed
+
+
+def _made(
+    cohort: Cohort,
+    encoder: Encoder | FunctionEncoder,
+    settings: EmbeddingSettings,
+    batch_size: int | None,
+    cache: Path | None,
+    progress: bool,
+) -> tuple[dict[int, tuple[np.ndarray, Sequence[str]]], tuple[CaseError, ...]]:
+    """Place in the cohort -> embedding and notes, from the cache or new; and who has none."""
     if isinstance(encoder, ViT) and len(settings.modalities) == 1 < encoder.config.in_channels:
         encoder = grey(encoder)
     kept = None if cache is None else _kept(encoder, settings, cache)
     encoder, settings = _of_layers(encoder, settings)
-    rows: dict[int, np.ndarray] = {}
-    notes: dict[int, Sequence[str]] = {}
-    errors = list(cohort.set_aside)
+    made: dict[int, tuple[np.ndarray, Sequence[str]]] = {}
+    errors: list[CaseError] = []
     batch_size = volumes_per_pass(encoder, settings) if batch_size is None else batch_size
     with tqdm(total=len(cohort.cases), desc="embed", unit="case", disable=not progress) as bar:
         for index, files in enumerate(cohort.cases):
             if kept and (path := kept.find(files)):
-                rows[index], notes[index] = np.load(path)["embedding"], kept_notes(path)
+                made[index] = np.load(path)["embedding"], kept_notes(path)
                 bar.update()
-        todo = [pair for pair in enumerate(cohort.cases) if pair[0] not in rows]
-        for index, made in _embedded(todo, encoder, settings, batch_size):
-            if isinstance(made, CaseError):
-                errors.append(made)
+        todo = [pair for pair in enumerate(cohort.cases) if pair[0] not in made]
+        for index, found in _embedded(todo, encoder, settings, batch_size):
+            if isinstance(found, CaseError):
+                errors.append(found)
             else:
-                rows[index], notes[index] = made
+                made[index] = found
                 if kept:
-                    kept.keep(cohort.cases[index], notes[index], embedding=rows[index])
+                    kept.keep(cohort.cases[index], found[1], embedding=found[0])
             bar.update()
-    if not rows:
-        raise InputError(f"{cohort.path}: no case could be embedded; the first: {errors[0]}")
-    if told:
-        log_notes((cohort.cases[index].patient_id, notes[index]) for index in sorted(notes))
-    layer = layer_names(encoder.config, settings.stages) if settings.stages else None
-    return _in_order(cohort, rows, layer), tuple(errors)
+    return made, tuple(errors)
+
+
+def _tell(cohort: Cohort, made: Mapping[int, tuple[np.ndarray, Sequence[str]]]) -> None:
+    """Logs the notes on the cases."""
+    log_notes((cohort.cases[index].patient_id, made[index][1]) for index in sorted(made))
 
 
 def embed_versions(

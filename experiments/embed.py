@@ -18,7 +18,7 @@ from experiments.common.check_first import check_encoder, check_output, check_re
 from experiments.common.cli import DONE, alone, list_set_aside, run
 from experiments.common.flags import as_flag
 from lens.allocator import freed_memory_kept
-from lens.lock import of_file
+from lens.lock import Claim, of_file
 from lens.ranges import COUNT, Check, first_problem
 from lens.settings import NiftiForm
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from experiments.common.outlook import Outlook
     from lens.anonymise import Names
     from lens.cohort import Cohort
+    from lens.cohort.shares import Share
+    from lens.errors import CaseError
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,10 @@ class Config:
     take memory."""
     cache: Path | None = None
     """Folder of finished patients; OUT.parts if not given, with --anonymise in ~/.cache."""
+    share: str | None = None
+    """K/N, such as 3/8: embed every N-th case of the manifest from the K-th alone, into the folder
+    of finished patients, and write no table. The shares may run at the same time on several
+    machines that see one folder; the same command without --share then writes the table."""
     partial: bool = False
     """Accept an encoder file that does not match fully; the rest stays at random."""
     dry_run: bool = False
@@ -112,27 +118,59 @@ def hidden(config: Config) -> Hidden:
     return Hidden(config.anonymise, config.salt, config.out.parent, inputs)
 
 
-@alone(lambda config: of_file(config.out, parts(config)), hidden)
+def share_of(config: Config) -> Share | None:
+    """The share that is asked for; None for the whole cohort and its table."""
+    from lens.cohort.shares import parse_share
+
+    return None if config.share is None else parse_share(config.share, "--share")
+
+
+def claim(config: Config) -> Claim:
+    """Shares have a lock each, the table its own; all may write finished patients side by side."""
+    return of_file(_named_after(config.out, share_of(config)), parts(config))
+
+
+@alone(claim, hidden)
 def job(config: Config, names: Names) -> int:
     """Manifest to embeddings, under the names that may be written; gives the exit code."""
-    from encoders.cohort_embeddings import embed_cohort, width_of
+    from encoders.cohort_embeddings import width_of
     from encoders.sources import open_encoder
     from experiments.common.cohorts import read_cohort
     from experiments.common.outlook import check_room
     from lens.errors import InputError
 
+    share = share_of(config)
     if problem := _problem(config):
         raise InputError(as_flag(problem))
     manifest = read_cohort(config, label=config.label, only=False)
     settings = _settings(config, manifest)
-    names, cohort = names.of_cohort(manifest), names.cohort(manifest)
-    header = _check(config, cohort, settings)
+    names, whole = names.of_cohort(manifest), names.cohort(manifest)
+    header = _check(config, whole, settings)
+    cohort = share.of(whole) if share else whole
     encoder = open_encoder(config.encoder, partial=config.partial, output=config.output)
     if config.dry_run:
         print(_outlook(config, cohort, encoder, settings, header))
         return DONE
     need = _bytes(len(cohort.cases), width_of(header.config, settings))
-    check_room([(parts(config), "--cache", need / 2), (config.out.parent, "--out", need / 2)])
+    table = [] if share else [(config.out.parent, "--out", need)]
+    check_room([(parts(config), "--cache", need), *table])
+    if share is None:
+        errors = _write_table(config, cohort, encoder, settings)
+    else:
+        errors = _embed_share(config, share, whole, encoder, settings)
+    out = _named_after(config.out, share)
+    return list_set_aside(names.errors(errors), out.with_name(out.stem + ".failures.csv"))
+
+
+def _write_table(
+    config: Config,
+    cohort: Cohort,
+    encoder: Encoder | FunctionEncoder,
+    settings: EmbeddingSettings,
+) -> tuple[CaseError, ...]:
+    """Writes the embeddings of a cohort; gives who is set aside."""
+    from encoders.cohort_embeddings import embed_cohort
+
     embeddings, errors = embed_cohort(
         cohort,
         encoder,
@@ -144,8 +182,39 @@ def job(config: Config, names: Names) -> int:
     embeddings.save(config.out)
     rows, width = embeddings.embeddings.shape
     log.info("%s: %d embeddings of %d numbers", config.out, rows, width)
-    errors = names.errors(errors)
-    return list_set_aside(errors, config.out.with_name(config.out.stem + ".failures.csv"))
+    return errors
+
+
+def _embed_share(
+    config: Config,
+    share: Share,
+    whole: Cohort,
+    encoder: Encoder | FunctionEncoder,
+    settings: EmbeddingSettings,
+) -> tuple[CaseError, ...]:
+    """Embeds the cases of a share into the folder of finished patients; gives who is set aside."""
+    from encoders.cohort_embeddings import embed_ahead
+    from experiments.common.outlook import several
+
+    cohort, cache = share.of(whole), parts(config)
+    errors = embed_ahead(
+        cohort, encoder, cache, settings=settings, batch_size=config.batch_size, progress=True
+    )
+    total = len(cohort.cases)
+    done = f"{total - len(errors)} of its {several(total, 'case')} embedded in {cache}"
+    unusable = several(len(whole.set_aside), "row")
+    log.info(
+        "share %s: %s; no table is written: the same command without --share does that%s",
+        share,
+        done if total else f"nothing to do, there are {several(len(whole.cases), 'case')} in all",
+        f", and lists {unusable} of the manifest that cannot be used" if whole.set_aside else "",
+    )
+    return errors
+
+
+def _named_after(out: Path, share: Share | None) -> Path:
+    """What lies beside a table is named after it; what a share leaves there, after the share."""
+    return out.with_stem(f"{out.stem}.share-{share.number}-of-{share.count}") if share else out
 
 
 def _settings(config: Config, cohort: Cohort) -> EmbeddingSettings:
@@ -203,11 +272,12 @@ def _outlook(
     from experiments.common.outlook import FLOAT, Outlook, Step, amount, several
 
     total, done = len(cohort.cases), count_embedded(cohort, encoder, settings, parts(config))
+    share = f" of share {config.share}" if config.share else ""
     width, weights = width_of(header.config, settings), header.values
     volumes = config.batch_size or volumes_per_pass(encoder, settings)
     batch = volumes * prod(settings.shape) * len(settings.modalities) * FLOAT
     return Outlook(
-        steps=[Step("embed", done == total, f"{done} of {total} cases done before")],
+        steps=[Step("embed", done == total, f"{done} of {total} cases{share} done before")],
         sizes=[
             f"{several(total, 'case')}, {width} dimensions, {weights / 1e6:.1f} million weights"
         ],
@@ -216,15 +286,15 @@ def _outlook(
             f"weights {amount(weights * FLOAT)}, a batch {amount(batch)}; what the encoder keeps "
             "of a batch comes on top, not known"
         ],
-        disk={"embeddings": _bytes(total, width)},
+        disk={"embeddings": _bytes(total, width) * (1 if share else 2)},
     )
 
 
 def _bytes(cases: int, width: int) -> float:
-    """Of the embeddings on disk: those of finished patients, and the table of all."""
+    """Of embeddings on disk: those of finished patients, and again the table of all."""
     from experiments.common.outlook import FLOAT
 
-    return 2.0 * cases * width * FLOAT
+    return 1.0 * cases * width * FLOAT
 
 
 def _problem(config: Config) -> str:
