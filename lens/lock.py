@@ -187,6 +187,10 @@ def _create(lock: Path, owner: Owner, places: tuple[Place, ...]) -> bool:
             handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
+        except FileNotFoundError:
+            # Another run had made the folder, too, and has ended without leaving anything in it.
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            return False
         _held[lock] = (owner, places)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -16,7 +16,7 @@ FILES = {
     "tests/cohort": {"bad_input", "factor_phantom", "phantom", "structures"},
     "tests/experiments": {
         "amnesic", "check_first", "cli", "commands", "doctor", "dry_run", "edit",
-        "embedded_default", "encoder_kinds", "failures", "layer_flags", "main_job",
+        "embed_share", "embedded_default", "encoder_kinds", "failures", "layer_flags", "main_job",
         "main_job_context", "main_job_images", "main_job_verdicts", "reuse", "room", "run_folder",
         "table_flags", "training_jobs", "training_pictures", "training_ranks",
     },

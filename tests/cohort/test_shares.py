@@ -15,9 +15,7 @@ SITES = "a" * 7 + "b" * 4 + "c"
 
 
 def cohort() -> Cohort:
-    cases = [
-        CaseFiles(f"P{i}", None, {}, {}, {"site": site}, None) for i, site in enumerate(SITES)
-    ]
+    cases = [CaseFiles(f"P{i}", None, {}, {}, {"site": site}, None) for i, site in enumerate(SITES)]
     unusable = CaseError("P12", "cohort.csv", stage="read", reason="no t2", remedy="Fill it.")
     return Cohort(Path("cohort.csv"), tuple(cases), (unusable,))
 
@@ -54,5 +52,7 @@ def test_a_share_is_two_whole_numbers() -> None:
      "1_0/20", " 1/2", "1 / 2", "1/2\n", "٣/٨", "", "1/" + "9" * 5000],
 )  # fmt: skip
 def test_what_is_no_share_is_refused_with_the_way_out(text: str) -> None:
-    with pytest.raises(InputError, match=r"(?s)^--share .*K from 1 to N: --share 3/8 for the third"):
+    with pytest.raises(
+        InputError, match=r"(?s)^--share .*K from 1 to N: --share 3/8 for the third"
+    ):
         parse_share(text, "--share")

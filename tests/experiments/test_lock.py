@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,24 @@ def test_a_second_run_is_told_who_is_there_and_nothing_stays(tmp_path: Path) -> 
     with held(of_folder(folder)):
         (folder / "result").touch()
     assert [path.name for path in folder.iterdir()] == ["result"]
+
+
+@pytest.mark.timeout(60)
+def test_a_new_folder_that_another_run_removes_at_its_end_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other ends between the two steps by which this one makes the folder and the lock."""
+    folder, ended, create = tmp_path / "runs" / "mine", [], locks._create
+
+    def after_the_other(*arguments: Any) -> bool:
+        if not ended:
+            ended.append(folder.rmdir())
+        return create(*arguments)
+
+    monkeypatch.setattr(locks, "_create", after_the_other)
+    with held(of_file(folder / "E.npz")):
+        assert (folder / "E.npz.lock").is_file()
+    assert ended
 
 
 @pytest.mark.timeout(60)
