@@ -18,13 +18,11 @@ from flax import nnx
 
 import encoders
 from encoders import cohort_embeddings
-from encoders.cohort_embeddings import count_embedded
-from encoders.sources import open_encoder
-from experiments.common.cohorts import read_cohort
+from experiments.common.run_record import RunRecord
 from experiments.embed import Config, job
 from experiments.main_job.config import Config as MainConfig
-from experiments.main_job.config import ImageFlags
-from experiments.main_job.images import embedding_settings
+from experiments.main_job.config import ImageFlags, TableFlags
+from experiments.main_job.images import from_cohort
 from experiments.main_job.plan import settle
 from lens.cohort import factor_phantom, read_manifest
 from lens.cohort.contents import image_hash
@@ -312,18 +310,24 @@ def test_names_are_hidden_in_shares_as_in_the_table(
 def test_the_main_job_finds_what_shares_left_in_its_folder(
     phantoms: Path, tmp_path: Path, work: Work
 ) -> None:
-    cache = tmp_path / "run" / "embeddings-cache"
+    out, pre = tmp_path / "run", phantoms.parent / "encoder"
     for share in ("1/2", "2/2"):
-        assert job(config(phantoms, tmp_path / "pre.npz", share, cache=cache)) == 0
-    encoder = phantoms.parent / "encoder"
+        assert job(config(phantoms, out / "pre.npz", share, cache=out / "embeddings-cache")) == 0
+    table = pd.DataFrame({"patient_id": pd.read_csv(phantoms, dtype=str)["patient_id"]})
+    table.assign(**{"t2.gland.original_glcm_Idm": 1.0}).to_csv(tmp_path / "R.csv", index=False)
+    tuned = encoders.ConvNeXtV2Config(depths=(1,), widths=(8,), strides=())
+    encoders.save(tmp_path / "ft", encoders.ConvNeXtV2(tuned, rngs=nnx.Rngs(1)))
     images = ImageFlags(
-        cohort=phantoms, encoder_pre=encoder, encoder_ft=(f"cls={encoder}",), shape=SHAPE,
+        cohort=phantoms, encoder_pre=pre, encoder_ft=(f"cls={tmp_path / 'ft'}",), shape=SHAPE,
         spacing=SPACING,
     )  # fmt: skip
-    plan = settle(MainConfig(images=images, out=tmp_path / "run"))
-    cohort = read_cohort(images, told=False)
-    settings = embedding_settings(plan, cohort)
-    assert count_embedded(cohort, open_encoder(encoder), settings, cache) == CASES
+    tables = TableFlags(radiomics=((str(tmp_path / "R.csv"),),))
+    plan = settle(MainConfig(images=images, tables=tables, out=out))
+    work.since()
+    made = from_cohort(plan, RunRecord(plan.out, plan.flags())).tasks["cls"]
+    assert work.since()[2] == CASES, "those after fine-tuning alone"
+    assert job(config(phantoms, tmp_path / "one" / "pre.npz")) == 0
+    assert made.pre.read_bytes() == (tmp_path / "one" / "pre.npz").read_bytes()
 
 
 @pytest.fixture
