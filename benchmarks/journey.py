@@ -8,10 +8,12 @@ planted tables (`benchmarks.analysis`). Limits are simple: for each stage what a
 that cannot be left out takes at the rates of this machine, named in the table; where none is known
 there is none.
 
-A cluster can share out the radiomics (``--scheduler``) and nothing else. It is larger than this
-machine, so that its tasks sleep (`benchmarks.journey_cluster`): for the processor time of a case on
-one core, `shrink` times shorter. What the job does alone, before and after the cases, is the time
-of a second run, which finds all cases finished. Everything else is as on this machine.
+A cluster can share out the radiomics (``--scheduler``) and the embeddings (``embed --share``), and
+nothing else. It is larger than this machine, so that tasks of the radiomics sleep
+(`benchmarks.journey_cluster`): for the processor time of a case on one core, `shrink` times
+shorter. What the job does alone, before and after the cases, is the time of a second run, which
+finds all cases finished. Embeddings by shares are arithmetic. Everything else is as on this
+machine.
 """
 
 from __future__ import annotations
@@ -206,14 +208,14 @@ def cluster(
         rows: the stages on this machine.
         again: of radiomics that finds all cases finished: the job's own part.
         duration: of a case's radiomics on one core.
-        embedding: of an encoder on one core. By hand: a part of the manifest goes to each worker's
-            core. That is arithmetic, no run.
+        embedding: of an encoder on one core. Each worker's core embeds a share (``--share``). That
+            is arithmetic, no run, and without the run that writes the table of finished cases.
         run: the sleeping tasks.
     """
     seconds, serial = {row.stage: row.seconds for row in rows}, again.at(cases)
     extraction = predicted(cases, duration, serial, run)
     whole = sum(seconds.values()) - seconds[RADIOMICS] + extraction
-    by_hand = 2 * embedding.at(-(-cases // run.workers))
+    largest_share = 2 * embedding.at(-(-cases // run.workers))
     return {
         "workers": run.workers,
         "lost_ms_a_task": 1e3 * run.lost / run.tasks,
@@ -221,7 +223,7 @@ def cluster(
         "serial_of_radiomics": serial,
         "journey": whole,
         "journey_of_workers_without_end": whole - extraction + serial,
-        "journey_embedded_by_hand": whole - seconds[PRE] - seconds[FT] + by_hand,
+        "journey_embedded_by_shares": whole - seconds[PRE] - seconds[FT] + largest_share,
     }
 
 

@@ -62,9 +62,9 @@ def test_a_cluster_shortens_the_radiomics_alone() -> None:
     assert found["radiomics"] == pytest.approx(14 + 25 * 8 + 0.5)
     assert found["journey"] == pytest.approx(925 + found["radiomics"])
     assert found["journey_of_workers_without_end"] == pytest.approx(925 + 14)
-    # By hand 25 cases for each of four cores, for either encoder.
-    by_hand = found["journey_embedded_by_hand"]
-    assert by_hand == pytest.approx(found["journey"] - 900 + 2 * (2 + 25 * 4))
+    # A share of 25 cases for each of four cores, for either encoder.
+    by_shares = found["journey_embedded_by_shares"]
+    assert by_shares == pytest.approx(found["journey"] - 900 + 2 * (2 + 25 * 4))
 
 
 def test_limits_follow_the_machine() -> None:
