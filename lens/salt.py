@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from lens.errors import InputError
@@ -13,9 +15,11 @@ from lens.user_folders import config_home
 FEWEST = 16
 """Characters of a salt: 64 random bits in hexadecimal."""
 
-
 MOST = 1 << 20
 """Bytes of a salt's file."""
+
+BEING_DRAWN = 2.0
+"""Seconds after which an empty file is none that another run is about to fill."""
 
 
 def read_salt(path: Path | None = None, out: Path | None = None) -> bytes:
@@ -42,10 +46,11 @@ def read_salt(path: Path | None = None, out: Path | None = None) -> bytes:
     try:
         if own and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _draw_salt(path)
+            with suppress(FileExistsError):  # another run has begun to draw it
+                _draw_salt(path)
         if path.exists() and (special(path) or path.stat().st_size > MOST):
             raise InputError(f"{which} is no file of {FEWEST} to {MOST} characters; name another")
-        salt = path.read_bytes().strip()
+        salt = _once_written(path).strip() if own else path.read_bytes().strip()
     except OSError as error:
         raise InputError(
             f"{which} is not readable ({error.strerror}); name a file with at least {FEWEST} "
@@ -56,6 +61,14 @@ def read_salt(path: Path | None = None, out: Path | None = None) -> bytes:
             f"{which} has fewer than {FEWEST} characters, which can be guessed; name another file"
         )
     return salt
+
+
+def _once_written(path: Path) -> bytes:
+    """The content of a file; of an empty one, which a run may just have begun, after a while."""
+    end = time.monotonic() + BEING_DRAWN
+    while not (content := path.read_bytes()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return content
 
 
 def _draw_salt(path: Path) -> None:

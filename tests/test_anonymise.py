@@ -8,7 +8,10 @@ import json
 import os
 import re
 import socket
+import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -414,6 +417,34 @@ def test_the_users_own_salt_is_drawn_once_and_is_the_users_alone(home: Path) -> 
     assert read_salt() == first == path.read_bytes().strip()
     assert path.stat().st_mode & 0o077 == 0
     assert len(first) == 64
+
+
+def test_of_many_runs_that_need_a_first_salt_at_once_all_have_one(home: Path) -> None:
+    path, before = home / ".config" / "radiomic-lens" / "salt", sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # the threads change places between any two steps
+    try:
+        for _ in range(40):
+            start = threading.Barrier(8)
+
+            def read(_: int, start: threading.Barrier = start) -> bytes:
+                start.wait()
+                return read_salt()
+
+            with ThreadPoolExecutor(8) as pool:
+                (salt,) = set(pool.map(read, range(8)))
+            assert salt == path.read_bytes().strip()
+            path.unlink()
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_salt_that_nobody_fills_is_too_short(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lens.salt.BEING_DRAWN", 0.05)
+    path = home / ".config" / "radiomic-lens" / "salt"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(InputError, match="fewer than 16 characters"):
+        read_salt()
 
 
 def test_names_tell_patients_apart_and_are_kept() -> None:
