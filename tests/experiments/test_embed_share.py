@@ -373,7 +373,7 @@ def test_shares_work_at_the_same_time_and_leave_each_other_alone(
                 job(replace(config(phantoms, out, share), encoder=encoder))
         left = subprocess.Popen([sys.executable, "-c", ""])
         left.wait()
-        writers = {"here": (_host_mark(), started[0].pid), "elsewhere": ("0" * 8, 1)}
+        writers = {"here": (_host_mark(), started[0].pid), "elsewhere": ("0" * 8, left.pid)}
         writers["gone"] = (_host_mark(), left.pid)
         parts = waiting / "E.npz.parts"
         parts.mkdir(exist_ok=True)
