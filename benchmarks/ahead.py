@@ -197,7 +197,7 @@ def _training(
 
     from encoders.heads import ClassificationHead
     from encoders.settings import TrainingSettings
-    from encoders.steps import compiled, start
+    from encoders.steps import start, whole
     from encoders.tasks import Classifier
 
     encoder = nnx.merge(*_encoder(config, precision, remat=remat))
@@ -207,7 +207,7 @@ def _training(
     batch = {"volumes": volumes, "targets": jax.ShapeDtypeStruct((config.batch,), jnp.int32)}
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     shapes, key = jax.eval_shape(lambda: (state, jax.random.key(0)))
-    return compiled(graph, settings), (shapes, batch, key, rate)
+    return whole(graph, settings), (shapes, batch, key, rate)
 
 
 def _filled(encoder: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from lens.cache import fingerprint, finish, finished, key
 from lens.cohort import CaseFiles
 from lens.cohort.contents import image_hash
-from lens.files import write_arrays
+from lens.disk import write_arrays
 
 NOTES = "notes"
 """Name of the array with the notes on a case (`lens.cohort.Case.notes`)."""

@@ -30,8 +30,8 @@ from encoders.state_dicts import (
 )
 from encoders.torch_files import first_line, is_averaged
 from encoders.ways_out import lines_for
+from lens.disk import array_hash, write_json
 from lens.errors import InputError
-from lens.files import array_hash, write_json
 from lens.unfinished import unfinished
 
 log = logging.getLogger(__name__)

@@ -26,8 +26,8 @@ from encoders.vit import ViT, ViTConfig, grey
 from lens.cohort import Case, CaseFiles, Cohort, read_case, stack, stack_mask
 from lens.cohort.case_notes import log_notes
 from lens.cohort.prostate import MODALITIES
+from lens.disk import write_arrays
 from lens.errors import CaseError, InputError
-from lens.files import write_arrays
 from lens.names import check_names
 
 CODE = (__name__, "encoders.families", "encoders.sources")

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from lens.files import array_hash
+from lens.disk import array_hash
 
 
 @runtime_checkable

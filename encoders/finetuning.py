@@ -27,7 +27,7 @@ from encoders.settings import (
 from encoders.steps import Learner
 from encoders.tasks import Classifier, Embedded, Regressor, Segmenter
 from encoders.training import DEFAULT_TRACKING, Curves, Tracking, Validation, predict, train
-from lens.files import array_hash
+from lens.disk import array_hash
 
 
 @dataclass(frozen=True)

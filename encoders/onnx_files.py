@@ -19,8 +19,8 @@ import numpy as np
 
 from encoders.functions import FunctionConfig, FunctionEncoder
 from encoders.torch_files import first_line
+from lens.disk import file_hash
 from lens.errors import InputError
-from lens.files import file_hash
 
 SLICES = 16
 """Slices or volumes that a network without a batch size of its own reads at once."""

@@ -22,7 +22,7 @@ from encoders.settings import (
 )
 from encoders.steps import Batch, Learner
 from encoders.training import DEFAULT_TRACKING, Curves, Tracking, Validation, train
-from lens.files import array_hash
+from lens.disk import array_hash
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from lens.files import array_hash
+from lens.disk import array_hash
 
 
 @runtime_checkable

@@ -13,8 +13,8 @@ import numpy as np
 
 from encoders.torch_files import compressed, first_line, is_torch, read_torch, zeros
 from encoders.ways_out import lines_for
+from lens.disk import file_hash
 from lens.errors import InputError
-from lens.files import file_hash
 
 _IN_FOLDERS = (
     "model.safetensors.index.json", "model.safetensors",

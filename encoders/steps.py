@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -97,8 +97,17 @@ def _first(params: PyTree, rest: PyTree, *, weight_decay: float) -> State:
 
 
 def compiled(graph: nnx.GraphDef, settings: TrainingSettings) -> Callable[..., Any]:
-    """The step: state, batch, key of the seed, rate -> new state (in place of the old), loss."""
-    return _compiled(graph, _recipe(settings))
+    """The step: state, batch, key of the seed, rate -> new state (in place of the old), loss.
+
+    On a CPU it is two programs, one after the other: what XLA's compiler holds, about a megabyte
+    per kernel, grows with what it compiles at once, and a quarter of a step's kernels is AdamW.
+    """
+    return _compiled(graph, _recipe(settings), two=jax.default_backend() == "cpu")
+
+
+def whole(graph: nnx.GraphDef, settings: TrainingSettings) -> Any:
+    """The step as one program, as an accelerator runs it (``jax.jit``)."""
+    return _programs(graph, _recipe(settings)).joined()
 
 
 def _recipe(settings: TrainingSettings) -> _Recipe:
@@ -108,54 +117,115 @@ def _recipe(settings: TrainingSettings) -> _Recipe:
     )  # fmt: skip
 
 
+class _Programs(NamedTuple):
+    """The two parts of a step.
+
+    Attributes:
+        gradient: parameters, the rest of the model (in place of which the new one comes), number
+            of the step, batch, key of the seed -> new rest, gradient, loss.
+        update: parameters, moments and number (in place of which the new ones come), gradient,
+            rest, rate -> new parameters, moments and number.
+    """
+
+    gradient: Any
+    update: Any
+
+    def step(
+        self,
+        call: Callable[..., Any],
+        state: State,
+        batch: Batch,
+        root: PRNGKeyArray,
+        rate: ArrayLike,
+    ) -> tuple[State, Float[Array, ""]]:
+        """One after the other, each by `call`."""
+        rest, gradient, loss = call(
+            self.gradient, state.params, state.rest, state.step, batch, root
+        )
+        params, moments, number = call(
+            self.update, state.params, state.optimiser, state.step, gradient, rest, rate
+        )
+        return State(params, rest, moments, number), loss
+
+    def joined(self) -> Any:
+        """Both as one program."""
+        run = partial(self.step, lambda program, *arguments: program(*arguments))
+        return jax.jit(run, donate_argnums=0)
+
+
 @cache
-def _compiled(graph: nnx.GraphDef, recipe: _Recipe) -> Callable[..., tuple[State, Array]]:
-    """One update, compiled once for every run of the same model and recipe."""
+def _programs(graph: nnx.GraphDef, recipe: _Recipe) -> _Programs:
+    """One update of a model by a recipe."""
     optimiser = _adamw(recipe.weight_decay)
 
-    @partial(jax.jit, donate_argnums=0)
-    def step(
-        state: State, batch: Batch, root: PRNGKeyArray, rate: ArrayLike
-    ) -> tuple[State, Float[Array, ""]]:
-        augment_key, model_key = jax.random.split(jax.random.fold_in(root, state.step))
+    @partial(jax.jit, donate_argnums=1)
+    def gradient(
+        params: PyTree, rest: PyTree, number: Array, batch: Batch, root: PRNGKeyArray
+    ) -> tuple[PyTree, PyTree, Float[Array, ""]]:
+        augment_key, model_key = jax.random.split(jax.random.fold_in(root, number))
         if recipe.augmentation is not None:
             batch = _augmented(batch, augment_key, recipe.augmentation)
 
         def loss(params: PyTree) -> tuple[Array, PyTree]:
-            model = nnx.merge(graph, params, state.rest, copy=True)
+            model = nnx.merge(graph, params, rest, copy=True)
             losses = model.losses(batch, model_key, training=True)
             return losses.mean(), nnx.split(model, _trained(recipe), ...)[2]
 
-        (value, rest), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, moments = optimiser.update(gradient, state.optimiser, state.params)
-        encoder = nnx.merge(graph, state.params, state.rest, copy=True).encoder
-        scales = layer_scales(state.params, encoder, recipe.layer_decay)
+        (value, changed), slopes = jax.value_and_grad(loss, has_aux=True)(params)
+        # JAX puts an output in the place of the first input of its shape: the rest goes first.
+        return changed, slopes, value
+
+    @partial(jax.jit, donate_argnums=(0, 1, 2))
+    def update(
+        params: PyTree,
+        moments: PyTree,
+        number: Array,
+        slopes: PyTree,
+        rest: PyTree,
+        rate: ArrayLike,
+    ) -> tuple[PyTree, PyTree, Array]:
+        updates, moments = optimiser.update(slopes, moments, params)
+        encoder = nnx.merge(graph, params, rest, copy=True).encoder
+        scales = layer_scales(params, encoder, recipe.layer_decay)
         updates = jax.tree.map(lambda update, scale: scale * rate * update, updates, scales)
-        params = optax.apply_updates(state.params, updates)
-        return State(params, rest, moments, state.step + 1), value
+        return optax.apply_updates(params, updates), moments, number + 1
 
-    return _compiled_first(step)
+    return _Programs(gradient, update)
 
 
-def _compiled_first(step: Any) -> Callable[..., tuple[State, Array]]:
-    """The step, compiled before it is called where a batch has another shape than those before.
-
-    The compiler leaves hundreds of megabytes free, in pieces, that would lie beside the arrays of
-    the first step.
-    """
+@cache
+def _compiled(
+    graph: nnx.GraphDef, recipe: _Recipe, *, two: bool
+) -> Callable[..., tuple[State, Array]]:
+    """A step that is compiled once for every run of the same model and recipe."""
+    programs = _programs(graph, recipe)
+    one = None if two else programs.joined()
     known = set()
 
     def run(
         state: State, batch: Batch, root: PRNGKeyArray, rate: ArrayLike
     ) -> tuple[State, Float[Array, ""]]:
         shapes = tuple((name, values.shape, values.dtype) for name, values in batch.items())
-        if shapes not in known:
-            known.add(shapes)
-            step.lower(state, batch, root, rate).compile()
-            give_back_memory()
-        return step(state, batch, root, rate)
+        first = shapes not in known
+        known.add(shapes)
+        call, given = partial(_called, first=first), (state, batch, root, rate)
+        return programs.step(call, *given) if one is None else call(one, *given)
 
     return run
+
+
+def _called(program: Any, *arguments: Any, first: bool) -> Any:
+    """Calls a program, which is compiled before where it is the first of its shapes.
+
+    Nothing else runs meanwhile, and free memory goes back to the system before and after: the
+    compiler leaves hundreds of megabytes, in pieces, that would lie beside the arrays of the step.
+    """
+    if first:
+        jax.block_until_ready(arguments)
+        give_back_memory()
+        program.lower(*arguments).compile()
+        give_back_memory()
+    return program(*arguments)
 
 
 def layer_scales(params: PyTree, encoder: Any, decay: float) -> PyTree:

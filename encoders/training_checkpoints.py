@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from encoders.checkpoints import forget_place
+from lens.disk import array_hash
 from lens.errors import InputError
-from lens.files import array_hash
 from lens.unfinished import undisturbed
 
 log = logging.getLogger(__name__)

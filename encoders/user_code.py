@@ -25,8 +25,8 @@ from encoders.functions import FunctionEncoder, kept_folder, user_failure
 from encoders.source_names import code_file
 from encoders.torch_files import first_line
 from lens.cache import fingerprint
+from lens.disk import file_hash
 from lens.errors import InputError
-from lens.files import file_hash
 from lens.names import PACKAGES
 
 log = logging.getLogger(__name__)

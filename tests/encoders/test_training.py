@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -291,7 +292,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data):
         finetune(small_encoder(), x, data[1], settings=SETTINGS, **RUN)
 
 
-def test_a_step_is_compiled_once_and_the_compiler_gives_back_before_it_runs(
+def test_a_step_is_compiled_once_in_two_parts_and_free_memory_given_back_around_each(
     data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events, found = [], []
@@ -315,4 +316,33 @@ def test_a_step_is_compiled_once_and_the_compiler_gives_back_before_it_runs(
             state, _ = step(state, batch, key, rate)
         jax.monitoring.unregister_event_duration_listener(listen)
         found.append([*events])
-    assert found == [["compiled", "given back"], []]
+    assert found == [["given back", "compiled", "given back"] * 2, []]
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_the_parts_of_a_step_do_what_one_program_does(data, freeze: bool) -> None:
+    """Which accelerators run; what a step leaves as it is, it does not copy."""
+    settings = replace(SETTINGS, freeze=freeze, drop_path=0.0 if freeze else 0.2)
+    encoder = small_encoder()
+    model = Regressor(encoder, RegressionHead(encoder.config.features, rngs=nnx.Rngs(0)))
+    batch = {"volumes": jnp.asarray(data[0][:8]), "targets": jnp.asarray(data[1][:8])}
+    given = batch, jax.random.key(0), jnp.float32(1e-3)
+
+    def made(step_of) -> tuple[steps.State, list[float], list[int]]:
+        graph, state = steps.start(model, settings)
+        step, losses = step_of(graph, settings), []
+        frozen = places(state)
+        for _ in range(3):
+            state, loss = step(state, *given)
+            losses.append(float(loss))
+        assert not freeze or frozen == places(state)
+        return state, losses
+
+    def places(state: steps.State) -> list[int]:
+        encoder = nnx.filter_state(state.rest, nnx.PathContains("encoder"))
+        return [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(encoder)]
+
+    (parts, found), (one, expected) = made(steps.compiled), made(steps.whole)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), parts, one)
+    assert int(parts.step) == 3
