@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +73,9 @@ class _EventFile:
 
     def __init__(self, folder: Path, first: int) -> None:
         """Opens a file; what earlier ones in the folder say of steps from `first` on is void."""
-        from tensorboardX.proto import event_pb2
-        from tensorboardX.record_writer import RecordWriter
+        with _without_torch():
+            from tensorboardX.proto import event_pb2
+            from tensorboardX.record_writer import RecordWriter
 
         self._protocol: Any = event_pb2
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,3 +98,20 @@ class _EventFile:
     def _write(self, **content: Any) -> None:
         event = self._protocol.Event(wall_time=time.time(), **content)
         self._file.write(event.SerializeToString())
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """tensorboardX loads PyTorch where that is installed, for tensors that it is not given here.
+
+    In a training that is 150 MiB beside the step's arrays, and seconds. None in `sys.modules` is
+    what the import statement takes for a package that is not there.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]

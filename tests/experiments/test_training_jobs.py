@@ -272,3 +272,26 @@ def test_low_rank_updates_are_recorded_and_part_of_the_encoder(manifest, shared,
     assert list(after) == list(before)
     moved = {name for name in after if np.any(after[name][...] != before[name][...])}
     assert moved == {"blocks.0.0.expand.kernel", "blocks.0.0.project.kernel"}
+
+
+def test_curves_are_written_without_loading_pytorch(tmp_path) -> None:
+    """TensorBoard's package would load it; what imports it later finds it."""
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+from encoders.training import Curves
+from experiments.common.training_curves import CurveWriter
+ones = np.ones(2)
+writer = CurveWriter(Path(sys.argv[1]))
+writer(Curves(ones[:1], ones[:1], 1.0, 0, ones, ones))
+writer.close()
+print(any(name.split(".")[0] == "torch" for name in sys.modules))
+import torch
+"""
+    pytest.importorskip("torch")
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False"]
+    assert list((tmp_path / "tensorboard").iterdir())
