@@ -328,7 +328,7 @@ def test_the_parts_of_a_step_do_what_one_program_does(data, freeze: bool) -> Non
     batch = {"volumes": jnp.asarray(data[0][:8]), "targets": jnp.asarray(data[1][:8])}
     given = batch, jax.random.key(0), jnp.float32(1e-3)
 
-    def made(step_of) -> tuple[steps.State, list[float], list[int]]:
+    def made(step_of) -> tuple[steps.State, list[float]]:
         graph, state = steps.start(model, settings)
         step, losses = step_of(graph, settings), []
         frozen = places(state)
