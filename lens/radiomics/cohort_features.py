@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from lens.allocator import freed_memory_kept
 from lens.anonymise import OPEN, Names
 from lens.cohort.case_notes import log_notes
 from lens.cohort.manifest import CaseFiles, Cohort
@@ -225,7 +226,8 @@ def _outcomes(
         cases, (_, parameters, reading, *_) = [item[0] for item in items], items[0]
         workers = affordable_workers(workers, cases, parameters, reading.spacing_mm)
         if workers == 1:
-            yield from ((index, function(*item)) for index, item in enumerate(items))
+            with freed_memory_kept():
+                yield from ((index, function(*item)) for index, item in enumerate(items))
             return
         compile_once()
     else:

@@ -19,6 +19,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
+from lens.allocator import freed_memory_kept
 from lens.unfinished import undisturbed
 
 GRACE_S = 5.0
@@ -140,7 +141,7 @@ def _serve(pipe: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # The first message imports what the work needs, in which no garbage is worth a search.
     gc.disable()
-    with suppress(EOFError, OSError):
+    with freed_memory_kept(), suppress(EOFError, OSError):
         while True:
             function, item = pipe.recv()
             gc.enable()
