@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from lens.radiomics.engine import pyradiomics
+from lens.radiomics.view import View
 
 
 @contextmanager
@@ -96,11 +97,15 @@ def binned_once() -> Iterator[list[Bins]]:
             and last.get("settings") == self.settings
         )
         if not known:
-            values = matrix[self.maskArray]
+            view = self.inputImage if isinstance(self.inputImage, View) else None
+            values = matrix[self.maskArray] if view is None else view.values
             _check_bins(values, self.settings)
             bins = digitised(values, operations.getBinEdges(values, **self.settings))
             binned = np.zeros(matrix.shape, np.int64)
-            binned[self.maskArray] = bins
+            if view is None:
+                binned[self.maskArray] = bins
+            else:
+                binned.ravel()[view.inside] = bins
             binned.setflags(write=False)
             occupied = np.flatnonzero(np.bincount(bins))
             last.update(
@@ -108,9 +113,11 @@ def binned_once() -> Iterator[list[Bins]]:
                 mask=self.inputMask,
                 settings=self.settings,
                 binned=binned,
+                bins=bins,
                 coefficients={"grayLevels": occupied, "Ng": int(occupied[-1])},
             )
             images.append(Bins(int(occupied[-1]), len(occupied)))
+        self.voxelBins = last["bins"]
         self.coefficients.update(last["coefficients"])
         return last["binned"]
 

@@ -22,35 +22,11 @@ import SimpleITK as sitk
 
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.matrices import Seen, zone_sizes
-from lens.radiomics.order import percentile, places
+from lens.radiomics.order import parted, percentile
 from lens.radiomics.pairs import pair_features
 from lens.radiomics.powers import power
-
-
-class View:
-    """An image and a mask as PyRadiomics' classes read them: arrays, made once, and a spacing.
-
-    Attributes:
-        array: intensities (z, y, x).
-        mask: where the ROI is.
-        seen: what gives the gray levels of the binned image.
-    """
-
-    def __init__(
-        self, image: sitk.Image, mask: sitk.Image, label: int, seen: Seen, last: View | None
-    ) -> None:
-        self.seen = seen
-        self._spacing = image.GetSpacing()
-        self.array = sitk.GetArrayFromImage(image)
-        roi = sitk.GetArrayViewFromImage(mask) == label
-        # The same object where it is the same mask, since what rests on it is known by it.
-        self.mask = last.mask if last is not None and np.array_equal(last.mask, roi) else roi
-        self.array.setflags(write=False)
-        self.mask.setflags(write=False)
-
-    def GetSpacing(self) -> tuple[float, ...]:
-        """Of the voxels along x, y, z (mm), by SimpleITK's name."""
-        return self._spacing
+from lens.radiomics.view import View
+from lens.radiomics.wavelet import Band
 
 
 def extractor(seen: Seen) -> Any:
@@ -91,13 +67,22 @@ class _Extractor:
     last: View | None
     enabledFeatures: dict[str, Any]
 
+    def computeShape(
+        self, image: sitk.Image, mask: sitk.Image, boundingBox: np.ndarray, **settings: Any
+    ) -> OrderedDict[str, Any]:
+        if not any(name.startswith("shape") for name in self.enabledFeatures):
+            return OrderedDict()
+        theirs: Any = super()
+        return theirs.computeShape(image, mask, boundingBox, **settings)
+
     def computeFeatures(
-        self, image: sitk.Image, mask: sitk.Image, imageTypeName: str, **settings: Any
+        self, image: sitk.Image | Band, mask: sitk.Image, imageTypeName: str, **settings: Any
     ) -> OrderedDict[str, Any]:
         view = self.last = View(image, mask, settings.get("label", 1), self.seen, self.last)
-        if not np.isfinite(view.array[view.mask]).all():
+        if not np.isfinite(view.values).all():
             theirs: Any = super()
-            return theirs.computeFeatures(image, mask, imageTypeName, **settings)
+            plain = image.image() if isinstance(image, Band) else image
+            return theirs.computeFeatures(plain, mask, imageTypeName, **settings)
         found: OrderedDict[str, Any] = OrderedDict()
         for name, chosen in self.enabledFeatures.items():
             if name.startswith("shape") or name not in _made():
@@ -155,8 +140,9 @@ class _Glszm:
             return theirs._initCalculation(voxelCoordinates)
         level, size = zone_sizes(self.inputImage.seen.levels(self.imageArray, self.maskArray))
         gray = self.coefficients["grayLevels"]
-        sizes = np.flatnonzero(np.bincount(size))
-        column, row = np.searchsorted(sizes, size), np.zeros(gray[-1] + 1, np.int64)
+        occurs = np.bincount(size) > 0
+        sizes = np.flatnonzero(occurs)
+        column, row = (np.cumsum(occurs) - 1)[size], np.zeros(gray[-1] + 1, np.int64)
         row[gray] = np.arange(gray.size)
         # With one or two columns to delete if PyRadiomics would have some: its order in memory.
         spare = min(int(sizes[-1]) - sizes.size, 2)
@@ -208,15 +194,14 @@ def _value(value: Any) -> Any:
 class _FirstOrder:
     """Statistics of the intensities, which are finite."""
 
-    imageArray: np.ndarray
-    maskArray: np.ndarray
-    discretizedImageArray: np.ndarray
+    inputImage: View
+    voxelBins: np.ndarray
     voxelArrayShift: float
     coefficients: dict[str, Any]
 
     def _initCalculation(self, voxelCoordinates: None = None) -> None:
-        self.targetVoxelArray = self.imageArray[self.maskArray].astype("float").reshape((1, -1))
-        counts = np.bincount(self.discretizedImageArray[self.maskArray])
+        self.targetVoxelArray = self.inputImage.values.astype("float").reshape((1, -1))
+        counts = np.bincount(self.voxelBins)
         counts = counts[counts > 0].reshape((1, -1))
         self.coefficients["p_i"] = counts.astype("float") / counts.sum(1, keepdims=True).astype(
             float
@@ -224,9 +209,8 @@ class _FirstOrder:
 
     @cached_property
     def _ordered(self) -> np.ndarray:
-        """The values, of which those that a feature asks for are where sorting would put them."""
-        values = self.targetVoxelArray[0]
-        return np.partition(values, places(values.size, PERCENTS))
+        """The values that a feature asks for where sorting all would put them; anything between."""
+        return parted(self.targetVoxelArray[0], PERCENTS)
 
     @cached_property
     def _mean(self) -> np.ndarray:
@@ -287,14 +271,12 @@ class _FirstOrder:
 
     def getRobustMeanAbsoluteDeviationFeatureValue(self) -> Any:
         values = self.targetVoxelArray
-        outside = (values - self._percentile(10.0)[:, None] < 0) | (
-            values - self._percentile(90.0)[:, None] > 0
-        )
+        outside = (values < self._percentile(10.0)) | (values > self._percentile(90.0))
         kept = np.size(values) - np.count_nonzero(outside)
         # As NumPy's nanmean: what is left out counts as 0 in the sum, in its place.
         mean = np.sum(np.where(outside, 0, values), 1, keepdims=True) / kept
         away = np.absolute(values - mean)
-        away[outside] = 0
+        np.putmask(away, outside, 0)
         return np.sum(away, 1) / kept
 
     def getRootMeanSquaredFeatureValue(self) -> Any:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
+import lens.cohort.geometry as geometry
 from lens.cohort.case import Case
 from lens.cohort.intensities import Kind, Scaling, kind_of, margin_voxels, scaling
 from lens.errors import CaseError
@@ -270,12 +271,12 @@ def cut_out(image: sitk.Image, mask: sitk.Image, *, margin: int) -> tuple[sitk.I
     margins = [margin if n > 1 else 0 for n in size]
     start = [index - along for index, along in zip(first, margins, strict=True)]
     stop = [index + 1 + along for index, along in zip(last, margins, strict=True)]
-    inside = tuple(slice(max(a, 0), min(b, n)) for a, b, n in zip(start, stop, size, strict=True))
+    inside = [slice(max(a, 0), min(b, n)) for a, b, n in zip(start, stop, size, strict=True)][::-1]
     below = [max(-a, 0) for a in start]
     above = [max(b - n, 0) for b, n in zip(stop, size, strict=True)]
     return (
-        sitk.ZeroFluxNeumannPad(image[inside], below, above),
-        sitk.ConstantPad(mask[inside], below, above, 0),
+        sitk.ZeroFluxNeumannPad(geometry.cut(image, tuple(inside)), below, above),
+        sitk.ConstantPad(geometry.cut(mask, tuple(inside)), below, above, 0),
     )
 
 
@@ -301,7 +302,7 @@ def _measure_or_explain(
             f"the mask of {roi} has no voxel",
             "Check the mask; where a patient has no such region, leave its cell empty.",
         )
-    _check_roi(*cut_out(image, mask, margin=0), roi)
+    _check_roi(image, mask, roi)
     prepared, prepared_mask = prepare(image, mask, parameters, scaling)
     if not np.isfinite(sitk.GetArrayViewFromImage(prepared)).all():
         raise _Unusable(
@@ -328,7 +329,9 @@ def _measure_or_explain(
 
 def _check_roi(image: sitk.Image, mask: sitk.Image, roi: str) -> None:
     """Refuses what PyRadiomics turns into numbers without a word, or into an obscure error."""
-    inside = sitk.GetArrayViewFromImage(image)[sitk.GetArrayViewFromImage(mask) > 0]
+    where = sitk.GetArrayViewFromImage(mask)
+    box = geometry.box_of(where)
+    inside = sitk.GetArrayViewFromImage(image)[box][where[box] > 0]
     bad = int(inside.size - np.isfinite(inside).sum())
     if bad:
         raise _Unusable(

@@ -35,7 +35,7 @@ def compiled(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-@compiled("void(int32[::1], uint64[::1], uint64[::1], int64, float64[:, :, ::1])")
+@compiled("void(int16[::1], uint64[::1], uint64[::1], int64, float64[:, :, ::1])")
 @no_type_check
 def pairs(flat, inside, steps, gray_levels, matrix):
     """Sets ``matrix (levels, levels, directions)`` to how often two levels are neighbours."""
@@ -46,18 +46,18 @@ def pairs(flat, inside, steps, gray_levels, matrix):
         step = steps[direction]
         count[:] = 0
         for voxel in inside:
-            count[np.uint64(flat[voxel] * width + flat[voxel + step])] += 1
+            count[np.uint64(np.int64(flat[voxel]) * width + flat[voxel + step])] += 1
         for i in range(gray_levels):
             for j in range(gray_levels):
                 matrix[i, j, direction] = count[(i + 1) * width + j + 1]
 
 
-@compiled("void(int32[::1], uint64[::1], uint64[::1], float64[:, :, ::1])")
+@compiled("void(int16[::1], uint64[::1], uint64[::1], float64[:, :, ::1])")
 @no_type_check
 def runs(flat, inside, steps, matrix):
     """Sets ``matrix (levels, lengths, directions)`` to the number of straight runs of one level."""
     levels, longest = matrix.shape[0], matrix.shape[1]
-    length = np.zeros(flat.size, np.int32)
+    length = np.zeros(flat.size, np.int16)
     reached = np.empty((levels + 1, longest + 2), np.int32)
     for direction in range(steps.size):
         step = steps[direction]
@@ -66,8 +66,8 @@ def runs(flat, inside, steps, matrix):
         # where a run ends: those that reach a length are counted, and their differences taken.
         for voxel in inside:
             level = flat[voxel]
-            same = np.int32(flat[voxel - step] == level)
-            length[voxel] = length[voxel - step] * same + np.int32(1)
+            same = np.int16(flat[voxel - step] == level)
+            length[voxel] = length[voxel - step] * same + np.int16(1)
             reached[np.uint64(level), np.uint64(length[voxel])] += 1
         for level in range(levels):
             for k in range(longest):
@@ -88,7 +88,7 @@ def joined(earlier, first, other):
     return first
 
 
-@compiled("int64[::1](int32[::1], uint64[::1], uint64[::1])")
+@compiled("int64[::1](int16[::1], uint64[::1], uint64[::1])")
 @no_type_check
 def zones(flat, inside, steps):
     """Size of the connected zone of one level at its first voxel in raster order, 0 elsewhere."""
@@ -122,27 +122,26 @@ def zones(flat, inside, steps):
     return size
 
 
-@compiled("void(int32[::1], uint64[::1], uint64[::1], float64[:, ::1])")
+@compiled("void(int16[::1], uint8[::1], uint64[::1], uint64[::1], float64[:, ::1])")
 @no_type_check
-def distances(flat, inside, steps, matrix):
+def distances(flat, neighbours, inside, steps, matrix):
     """Adds voxels and distances to the mean neighbour to columns 0 and 1 of ``matrix (levels, 3)``.
 
-    Voxel by voxel in raster order, since the sum of fractions depends on it.
+    `neighbours` says how many of its neighbours are in the ROI. Voxel by voxel in raster order,
+    since the sum of fractions depends on it.
     """
-    total, count = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32)
+    total = np.empty(BLOCK, np.int16)
     first, last = np.int64(inside[0]), np.int64(inside[-1]) + 1
     for start in range(first, last, BLOCK):
         size = min(BLOCK, last - start)
         total[:] = 0
-        count[:] = 0
         for each in steps:
             step = np.int64(each)
             before = flat[start - step : start - step + size]
             after = flat[start + step : start + step + size]
             for k in range(size):
                 total[k] += before[k] + after[k]
-                count[k] += np.int32(before[k] > 0) + np.int32(after[k] > 0)
-        here = flat[start : start + size]
+        here, count = flat[start : start + size], neighbours[start : start + size]
         for k in range(size):
             if here[k] > 0:
                 matrix[here[k] - 1, 0] += 1
@@ -150,23 +149,28 @@ def distances(flat, inside, steps, matrix):
                     matrix[here[k] - 1, 1] += abs(here[k] - total[k] / count[k])
 
 
-@compiled("void(int32[::1], uint64[::1], uint64[::1], int32, float64[:, ::1])")
+@compiled("void(int16[::1], uint64[::1], uint64[::1], int16, float64[:, ::1])")
 @no_type_check
 def alike(flat, inside, steps, most, matrix):
     """Adds voxels to ``matrix (levels, neighbours)`` by neighbours within `most` levels of them."""
-    count = np.empty(BLOCK, np.int32)
+    lowest, span = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.uint16)
+    count = np.empty(BLOCK, np.int16)
     first, last = np.int64(inside[0]), np.int64(inside[-1]) + 1
     for start in range(first, last, BLOCK):
         size = min(BLOCK, last - start)
         count[:] = 0
         here = flat[start : start + size]
+        for k in range(size):
+            lowest[k] = max(here[k] - most, 1)
+            span[k] = here[k] + most - lowest[k]
         for each in steps:
             step = np.int64(each)
             before = flat[start - step : start - step + size]
             after = flat[start + step : start + step + size]
+            # What is below the lowest level wraps to beyond the highest one.
             for k in range(size):
-                near = np.int32(abs(here[k] - before[k]) <= most) & np.int32(before[k] > 0)
-                far = np.int32(abs(here[k] - after[k]) <= most) & np.int32(after[k] > 0)
+                near = np.int16(np.uint16(before[k] - lowest[k]) <= span[k])
+                far = np.int16(np.uint16(after[k] - lowest[k]) <= span[k])
                 count[k] += near + far
         for k in range(size):
             if here[k] > 0:
@@ -305,35 +309,39 @@ def digitise(values, edges, bins):
 def filtered(lines, filters, taps, sources, low, high):
     """Sets `low` and `high` to ``lines (outer, n, inner)``, filtered along n by ``filters (2, w)``.
 
-    Term t of output i is tap ``taps[i, t]`` times sample ``sources[i, t]``.
+    Term t of output i is tap ``taps[i, t]`` times sample ``sources[i, t]``; w is even, n no less.
     """
     outer, size, inner = lines.shape
     width = filters.shape[1]
     low[:] = 0
     high[:] = 0
+    first, last = width - 1 - width // 2, size - width // 2
     for o in range(outer):
         if inner > 1:
             for i in range(size):
-                for t in range(width):
-                    smooth, sharp = filters[0, taps[i, t]], filters[1, taps[i, t]]
-                    line = lines[o, sources[i, t]]
+                smooth, sharp = low[o, i], high[o, i]
+                # Two terms at a time, so that sums are written and read half as often.
+                for t in range(0, width, 2):
+                    one, two = taps[i, t], taps[i, t + 1]
+                    a, b, c, d = filters[0, one], filters[0, two], filters[1, one], filters[1, two]
+                    x, y = lines[o, sources[i, t]], lines[o, sources[i, t + 1]]
                     for k in range(inner):
-                        low[o, i, k] += smooth * line[k]
-                        high[o, i, k] += sharp * line[k]
+                        smooth[k] = smooth[k] + a * x[k] + b * y[k]
+                        sharp[k] = sharp[k] + c * x[k] + d * y[k]
             continue
         # Along memory: all but the ends tap by tap, where the samples lie in a row too.
-        inside = size - 2 * width
         for i in range(size):
-            if inside <= 0 or i < width or i >= size - width:
+            if i < first or i >= last:
                 for t in range(width):
                     low[o, i, 0] += filters[0, taps[i, t]] * lines[o, sources[i, t], 0]
                     high[o, i, 0] += filters[1, taps[i, t]] * lines[o, sources[i, t], 0]
-        for t in range(width):
-            smooth, sharp = filters[0, t], filters[1, t]
-            row = lines[o, width + width // 2 - t :, 0]
-            for i in range(inside):
-                low[o, width + i, 0] += smooth * row[i]
-                high[o, width + i, 0] += sharp * row[i]
+        smooth, sharp = low[o, first:, 0], high[o, first:, 0]
+        for t in range(0, width, 2):
+            a, b, c, d = filters[0, t], filters[0, t + 1], filters[1, t], filters[1, t + 1]
+            x, y = lines[o, width - 1 - t :, 0], lines[o, width - 2 - t :, 0]
+            for k in range(last - first):
+                smooth[k] = smooth[k] + a * x[k] + b * y[k]
+                sharp[k] = sharp[k] + c * x[k] + d * y[k]
 
 
 @compiled("float64(float64, float64, float64)")
@@ -352,7 +360,8 @@ def negative_powers(values, fourth, powers, doubtful):
     """Sets `powers` of negative `values` to their third or fourth power, correctly rounded.
 
     `doubtful` says where the exact power lies so near the middle between two numbers that a power
-    which errs by up to 0.55 units in the last place may be the other one.
+    which errs by up to 0.528 units in the last place may be the other one. C libraries promise
+    0.509, and 4e-5 more per unit of the power's logarithm; of 36 million none erred by 0.513.
     """
     for k in range(values.size):
         base = abs(values[k])
@@ -366,8 +375,8 @@ def negative_powers(values, fourth, powers, doubtful):
         off = (high - power) + low
         negative = values[k] < 0
         powers[k] = (power if fourth else -power) if negative else powers[k]
-        normal = (base > 1e-60) & (base < 1e60)
-        doubtful[k] = negative & ((power + 1.12 * off != power) | (not normal))
+        normal = (base > 1e-30) & (base < 1e30)
+        doubtful[k] = negative & ((power + 1.06 * off != power) | (not normal))
 
 
 @compiled("UniTuple(float64[::1], 4)(Array(float32, 1, 'C', readonly=True))")

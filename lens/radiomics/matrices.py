@@ -10,14 +10,14 @@ Shapes, types and memory layout are those of the C code too, since NumPy's sums 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, Integer, UInt64
+from jaxtyping import Bool, Int, Int16, Integer, UInt8, UInt64
 
 from lens.radiomics.engine import pyradiomics
 
@@ -28,6 +28,9 @@ DIRECTIONS = tuple(
     (z, y, x) for z in (1, 0, -1) for y in (1, 0, -1) for x in (1, 0, -1) if (z, y, x) > (0, 0, 0)
 )
 """Steps (z, y, x) to one of each pair of opposite neighbours, in PyRadiomics' order."""
+
+MOST_LEVELS = 1259
+"""The highest level that is counted here: 26 neighbours of it add up to no more than 16 bits."""
 
 Gray = Integer[np.ndarray, "z y x"]
 Roi = Bool[np.ndarray, "z y x"]
@@ -40,32 +43,44 @@ class Levels(NamedTuple):
         flat: level of each voxel of the box and its border, 0 outside the ROI.
         inside: positions of the ROI's voxels in `flat`, in raster order.
         steps: offset in `flat` of each of `DIRECTIONS`, all positive.
+        neighbours: of each position in `flat`, how many of the 26 are in the ROI.
         lines: of the box, at most, in the direction that has most of them.
     """
 
-    flat: Int32[np.ndarray, " m"]
+    flat: Int16[np.ndarray, " m"]
     inside: UInt64[np.ndarray, " n"]
     steps: UInt64[np.ndarray, " d"]
+    neighbours: UInt8[np.ndarray, " m"]
     lines: int
 
 
 def levels(image: Gray, mask: Roi, like: Levels | None = None) -> Levels:
-    """The ROI's gray levels (1 and up) as a flat array; what lies outside does not matter.
+    """The ROI's gray levels (1 to `MOST_LEVELS`) as a flat array; what is outside does not matter.
 
     Args:
         image: box of the ROI.
         mask: of the same shape.
         like: the levels of another image in the same mask, which saves looking for its voxels.
     """
-    padded = np.zeros([n + 2 for n in image.shape], np.int32)
+    padded = np.zeros([n + 2 for n in image.shape], np.int16)
     np.copyto(padded[1:-1, 1:-1, 1:-1], image, where=mask, casting="unsafe")
     flat = padded.ravel()
     if like is not None:
         return like._replace(flat=flat)
     _, rows, columns = padded.shape
     steps = np.array([(z * rows + y) * columns + x for z, y, x in DIRECTIONS], np.uint64)
+    inside = np.flatnonzero(flat).astype(np.uint64)
     z, y, x = image.shape
-    return Levels(flat, np.flatnonzero(flat).astype(np.uint64), steps, z * y + z * x + y * x)
+    return Levels(flat, inside, steps, _neighbours(flat > 0, steps), z * y + z * x + y * x)
+
+
+def _neighbours(roi: Bool[np.ndarray, " m"], steps: np.ndarray) -> UInt8[np.ndarray, " m"]:
+    """How many neighbours of each position of a flat array are in the ROI."""
+    ones, count = roi.view(np.uint8), np.zeros(roi.size, np.uint8)
+    for step in steps.tolist():
+        count[step:] += ones[:-step]
+        count[:-step] += ones[step:]
+    return count
 
 
 def glcm(ours: Levels, gray_levels: int) -> np.ndarray:
@@ -106,7 +121,7 @@ def glszm(ours: Levels, gray_levels: int) -> np.ndarray:
 def ngtdm(ours: Levels, gray_levels: int) -> np.ndarray:
     """Per level: voxels, their summed distance to the mean of the neighbours, and the level."""
     matrix = np.zeros((1, gray_levels, 3))
-    _kernels().distances(ours.flat, ours.inside, ours.steps, matrix[0])
+    _kernels().distances(ours.flat, ours.neighbours, ours.inside, ours.steps, matrix[0])
     matrix[0, :, 2] = np.arange(1, gray_levels + 1)
     return matrix
 
@@ -114,7 +129,7 @@ def ngtdm(ours: Levels, gray_levels: int) -> np.ndarray:
 def gldm(ours: Levels, gray_levels: int, most: int) -> np.ndarray:
     """How often each level has each number of neighbours within `most` levels of it."""
     matrix = np.zeros((1, gray_levels, 2 * 2 * len(ours.steps) + 1))
-    _kernels().alike(ours.flat, ours.inside, ours.steps, most, matrix[0])
+    _kernels().alike(ours.flat, ours.inside, ours.steps, min(most, gray_levels), matrix[0])
     return matrix
 
 
@@ -190,34 +205,39 @@ def _angles() -> np.ndarray:
     return np.array(DIRECTIONS, np.int32)
 
 
+def _other(gray_levels: int, force_2d: bool, kernel: Sequence[Any]) -> bool:
+    """Whether only the C code counts so: in planes, by voxel, or so many levels."""
+    return force_2d or bool(kernel) or gray_levels > MOST_LEVELS
+
+
 def _near(distances: np.ndarray) -> bool:
     return list(distances) == [1]
 
 
 def _glcm(found, distances, gray_levels, force_2d, dimension, *kernel):
-    if force_2d or kernel or not _near(distances):
+    if _other(gray_levels, force_2d, kernel) or not _near(distances):
         return None
     return glcm(found(), gray_levels), _angles()
 
 
 def _glrlm(found, gray_levels, longest, force_2d, dimension, *kernel):
-    if force_2d or kernel:
+    if _other(gray_levels, force_2d, kernel):
         return None
     matrix = glrlm(found(), gray_levels, int(longest))
     return None if matrix is None else (matrix, _angles())
 
 
 def _glszm(found, gray_levels, voxels, force_2d, dimension, *kernel):
-    return None if force_2d or kernel else glszm(found(), gray_levels)
+    return None if _other(gray_levels, force_2d, kernel) else glszm(found(), gray_levels)
 
 
 def _ngtdm(found, distances, gray_levels, force_2d, dimension, *kernel):
-    if force_2d or kernel or not _near(distances):
+    if _other(gray_levels, force_2d, kernel) or not _near(distances):
         return None
     return ngtdm(found(), gray_levels)
 
 
 def _gldm(found, distances, gray_levels, most, force_2d, dimension, *kernel):
-    if force_2d or kernel or not _near(distances) or most < 0:
+    if _other(gray_levels, force_2d, kernel) or not _near(distances) or most < 0:
         return None
     return gldm(found(), gray_levels, most)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+
+BINS = 8192
+"""Of which a few hold what is put in order: of 177,129 voxels some hundreds."""
 
 
 def places(size: int, percents: Sequence[float]) -> list[int]:
@@ -17,6 +20,38 @@ def places(size: int, percents: Sequence[float]) -> list[int]:
     """
     below = {_below(size, percent)[0] for percent in percents}
     return sorted(below | {min(at + 1, size - 1) for at in below})
+
+
+def parted(values: Float[np.ndarray, " n"], percents: Sequence[float]) -> Float[np.ndarray, " n"]:
+    """``numpy.partition(values, places(n, percents))`` at these places, with anything elsewhere.
+
+    The values are counted in `BINS` even bins, and only those of a bin in which such a place lies
+    are put in order.
+
+    Args:
+        values: at least one, all finite.
+        percents: from 0 to 100.
+    """
+    at = np.array(places(values.size, percents))
+    bins = _even_bins(values)
+    count = np.bincount(bins)
+    bin_at = np.searchsorted(np.cumsum(count), at, "right")
+    looked_at = np.zeros(count.size, bool)
+    looked_at[bin_at] = True
+    rank = at - np.cumsum(np.where(looked_at, 0, count))[bin_at]
+    ordered = np.empty(values.size)
+    ordered[at] = np.partition(values[looked_at[bins]], rank)[rank]
+    return ordered
+
+
+def _even_bins(values: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """A bin of each value, in the same or a higher one than all that are less."""
+    low, high = values.min(), values.max()
+    with np.errstate(over="ignore", divide="ignore"):
+        density = BINS / (high - low)
+    if not 0 < density < np.inf:
+        return np.zeros(values.size, np.int64)
+    return ((values - low) * density).astype(np.int64)
 
 
 def percentile(ordered: Float[np.ndarray, " n"], percent: float) -> float:

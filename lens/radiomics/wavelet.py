@@ -10,11 +10,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import SimpleITK as sitk
 from jaxtyping import Float, Int
 
+from lens.cohort.geometry import cut
 from lens.radiomics.engine import pyradiomics
 
 
@@ -78,23 +80,73 @@ def terms(length: int, width: int) -> tuple[Int[np.ndarray, "n w"], Int[np.ndarr
     return taps, (reached - taps) % length
 
 
+class Band(NamedTuple):
+    """A wavelet band as PyRadiomics passes it on: an array (z, y, x), a spacing (x, y, z; mm)."""
+
+    array: Float[np.ndarray, "z y x"]
+    spacing: tuple[float, ...]
+
+    def GetSpacing(self) -> tuple[float, ...]:
+        """By SimpleITK's name."""
+        return self.spacing
+
+    def image(self) -> sitk.Image:
+        """For what takes no arrays; its place in space decides nothing."""
+        made = sitk.GetImageFromArray(self.array)
+        made.SetSpacing(self.spacing)
+        return made
+
+
 @contextmanager
 def filtered_here() -> Iterator[None]:
-    """PyRadiomics has its wavelet bands from this module inside the block.
+    """PyRadiomics has its wavelet bands from this module inside the block, and cuts them out here.
 
-    What this module does not make, lines shorter than the filter, is left to PyWavelets.
+    What this module does not make, several levels or lines shorter than the filter, is left to
+    PyWavelets.
     """
     operations = pyradiomics().imageoperations
-    original = operations.pywt
+    package, transform, crop = operations.pywt, operations._swt3, operations.cropToTumorMask
+    masks: dict[str, Any] = {}
 
     def swtn(data: np.ndarray, wavelet: Any, *, level: int, start_level: int, axes: Any) -> Any:
-        ordinary = data.dtype in (np.float32, np.float64) and (level, start_level) == (1, 0)
-        if not ordinary or min(data.shape[axis] for axis in axes) < wavelet.dec_len:
-            return original.swtn(data, wavelet, level=level, start_level=start_level, axes=axes)
+        if (level, start_level) != (1, 0) or not _wide(data, wavelet, axes):
+            return package.swtn(data, wavelet, level=level, start_level=start_level, axes=axes)
         return [one_level(data, wavelet, axes)]
 
-    operations.pywt = SimpleNamespace(Wavelet=original.Wavelet, swtn=swtn)
+    def swt3(image: sitk.Image, axes: Any, **settings: Any) -> Any:
+        named = settings.get("wavelet", "coif1")
+        wavelet = named if isinstance(named, package.Wavelet) else package.Wavelet(named)
+        whole = sitk.GetArrayViewFromImage(image)
+        data = np.pad(whole, [(0, n % 2) for n in whole.shape], "wrap")
+        levels = settings.get("level", 1), settings.get("start_level", 0)
+        if levels != (1, 0) or not _wide(data, wavelet, axes):
+            return transform(image, axes, **settings)
+        inside = tuple(slice(0, n) for n in whole.shape)
+        bands = {
+            word.replace("a", "L").replace("d", "H"): Band(band[inside], image.GetSpacing())
+            for word, band in one_level(data, wavelet, axes).items()
+        }
+        return bands.pop("L" * len(axes)), [bands]
+
+    def cropped(image: Any, mask: sitk.Image, box: np.ndarray, **settings: Any) -> Any:
+        if not isinstance(image, Band):
+            return crop(image, mask, box, **settings)
+        low, high = np.reshape(box, (-1, 2))[::-1].T.tolist()
+        part = tuple(slice(first, last + 1) for first, last in zip(low, high, strict=True))
+        if masks.get("of") is not mask or masks["part"] != part:
+            masks.update(of=mask, part=part, cut=cut(mask, part))
+        return Band(np.ascontiguousarray(image.array[part]), image.spacing), masks["cut"]
+
+    operations.pywt = SimpleNamespace(Wavelet=package.Wavelet, swtn=swtn)
+    operations._swt3, operations.cropToTumorMask = swt3, cropped
     try:
         yield
     finally:
-        operations.pywt = original
+        operations.pywt = package
+        operations._swt3, operations.cropToTumorMask = transform, crop
+
+
+def _wide(data: np.ndarray, wavelet: Any, axes: Sequence[int]) -> bool:
+    """Whether lines of this kind are filtered here."""
+    ordinary = data.dtype in (np.float32, np.float64)
+    return ordinary and min(data.shape[axis] for axis in axes) >= wavelet.dec_len

@@ -13,7 +13,7 @@ from lens.radiomics import matrices as ours
 from lens.radiomics.classes import PERCENTS
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.extract import roi_features
-from lens.radiomics.order import percentile, places
+from lens.radiomics.order import parted, percentile, places
 from lens.radiomics.parameters import load_parameters, read_parameters
 from tests.radiomics.phantoms import ellipsoid, image, texture
 
@@ -61,7 +61,7 @@ def zones(level: dict[Voxel, int]) -> Counter[tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("gray_levels", [1, 5, 40_000])
+@pytest.mark.parametrize("gray_levels", [1, 5, ours.MOST_LEVELS])
 @pytest.mark.parametrize("name", SHAPES)
 def test_counts_of_hostile_regions(name: str, gray_levels: int) -> None:
     mask = SHAPES[name]
@@ -126,8 +126,24 @@ def test_percentiles_are_those_of_numpy(size: int, percent: float) -> None:
     for first, last in pairwise([-1, *at, size]):
         ordered[first + 1 : last] = ordered[first + 1 : last][::-1]
     assert percentile(ordered, percent) == np.percentile(values, percent)
-    parted = np.partition(values, at)
-    assert (parted[at] == np.sort(values)[at]).all()
+    assert (parted(values, PERCENTS)[at] == np.sort(values)[at]).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.full(50, 3.5),
+        np.repeat([1.0, 2.0, 1e300], [40, 9, 1]),
+        np.array([-1.7e308, 0.0, 1.7e308]),
+        np.arange(20) * 5e-324,
+        np.random.default_rng(0).standard_cauchy(10_000).astype(np.float32).astype(float),
+        np.random.default_rng(1).integers(-5, 5, 10_000).astype(float),
+    ],
+    ids=["constant", "far away", "beyond the range", "tiny", "heavy tails", "ties"],
+)
+def test_values_are_put_in_their_places_however_they_lie(values: np.ndarray) -> None:
+    at = places(values.size, PERCENTS)
+    assert (parted(values, PERCENTS)[at] == np.sort(values)[at]).all()
 
 
 @pytest.mark.parametrize("name", ["manhattan", "infinity"])

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from radiomics import cMatrices, glcm  # pyright: ignore[reportAttributeAccessIssue]
 
-from lens.radiomics.matrices import DIRECTIONS, Seen, counted_here, levels
+from lens.radiomics.matrices import DIRECTIONS, MOST_LEVELS, Seen, counted_here, levels
 from tests.radiomics.phantoms import ellipsoid, texture
 
 
@@ -55,13 +55,14 @@ def test_any_small_region(shape, gray_levels, filled, alike, seed):
     same(image, mask, gray_levels, alike=alike)
 
 
-@pytest.mark.parametrize("gray_levels", [2, 64, 1500])
+@pytest.mark.parametrize("gray_levels", [2, 64, MOST_LEVELS, MOST_LEVELS + 1, 1500])
 def test_a_textured_gland(gray_levels):
     mask = ellipsoid(radii=(9, 13, 13)).astype(bool)
     values = texture(0)
     scaled = (values - values.min()) / np.ptp(values)
     image = np.minimum((scaled * gray_levels).astype(int) + 1, gray_levels)
     same(image, mask, gray_levels)
+    same(image, mask, gray_levels, alike=gray_levels + 1)
 
 
 def test_full_flat_and_scattered_regions():
