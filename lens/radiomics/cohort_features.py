@@ -30,7 +30,7 @@ from lens.files import check_writable, write_table
 from lens.machine import cpu_count
 from lens.names import check_names
 from lens.radiomics import audit
-from lens.radiomics.compiled import compile_once
+from lens.radiomics.compiled import compile_once, load, load_alone
 from lens.radiomics.computable import check_computable
 from lens.radiomics.engine import pyradiomics
 from lens.radiomics.extract_part import extract_part
@@ -100,6 +100,8 @@ def extract_cohort(
             workers do not fit, or not a single feature.
     """
     _check(workers, labels, cohort)
+    if workers == 1:
+        load()  # which this process needs, and what follows sooner with it
     check_computable(cohort, parameters, labels or {})
     check_writable(cache)
     reading = Reading(spacing_mm, labels)
@@ -232,7 +234,7 @@ def _outcomes(
         compile_once()
     else:
         items = [_absolute(*item) for item in items]
-    cluster = Cluster(workers, scheduler, _paths(items), versions())
+    cluster = Cluster(workers, scheduler, _paths(items), versions(), load_alone)
     for index, result in each_in_workers(function, items, cluster=cluster):
         if isinstance(result, WorkerDied):
             result = CaseError(

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 from lens.cache import code_version, fingerprint
 from lens.radiomics.processes import each_in_processes
 from lens.user_folders import cache_home
 
 KERNELS = "lens.radiomics.kernels"
+LINEAR_ALGEBRA = "scipy.linalg"
 
 
 def compile_once() -> None:
@@ -35,9 +37,30 @@ def compile_once() -> None:
 
 def load() -> None:
     """Imports the kernels, which compiles them where no copy of the result is on disk."""
-    if KERNELS not in sys.modules:
+    if not loaded():
         with _no_collection():
             import_module(KERNELS)
+
+
+def load_alone() -> None:
+    """`load` in a process in which nothing else will be compiled, a fifth sooner.
+
+    Numba imports SciPy's linear algebra in case that a function to be compiled asks for it.
+    """
+    if LINEAR_ALGEBRA in sys.modules:
+        load()
+        return
+    modules: dict[str, Any] = sys.modules
+    modules[LINEAR_ALGEBRA] = None  # Python's mark of what cannot be imported
+    try:
+        load()
+    finally:
+        del modules[LINEAR_ALGEBRA]
+
+
+def loaded() -> bool:
+    """Whether this process has the kernels."""
+    return KERNELS in sys.modules
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import SimpleITK as sitk
 
 from lens.cohort.manifest import CaseFiles, Cohort
 from lens.errors import CaseError, InputError
-from lens.radiomics.extract import Region, measure
+from lens.radiomics.extract import Region, given
 from lens.radiomics.honoured import check_label
 from lens.radiomics.parameters import Parameters, parameters_for
 
@@ -185,7 +185,7 @@ def _tried(parameters: Parameters, image: str, flat: bool) -> tuple[set[str], li
         each.SetSpacing((sigma / 4,) * 3)
     with _overheard() as said:
         try:
-            return set(measure(*pair, easy).features), said
+            return given(*pair, easy), said
         except (ImportError, RuntimeError, ValueError, TypeError) as error:
             return set(), [*said, f"{type(error).__name__}: {error}"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,7 +15,7 @@ from lens.cohort.case import Case
 from lens.cohort.intensities import Kind, Scaling, kind_of, margin_voxels, scaling
 from lens.errors import CaseError
 from lens.radiomics.binning import MAX_BINS, Bins, TooManyBins, binned_once
-from lens.radiomics.compiled import load
+from lens.radiomics.compiled import load, loaded
 from lens.radiomics.engine import one_thread, pyradiomics
 from lens.radiomics.matrices import counted_here
 from lens.radiomics.names import column_name
@@ -205,12 +205,6 @@ def prepare(
 
 def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Region:
     """PyRadiomics' features of an image from `prepare`, and the gray levels they rest on."""
-    settings = parameters.settings | {
-        "normalize": False,
-        "additionalInfo": False,
-        "label": 1,
-        "label_channel": 0,
-    }
     pyradiomics()
     # Late: a job whose workers do the extracting need not wait for compiled code.
     load()
@@ -226,16 +220,37 @@ def measure(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> Regi
     ):
         # Means over no direction at all, for isolated voxels: the NaN is the message.
         warnings.simplefilter("ignore", RuntimeWarning)
-        chosen = extractor(seen)
-        chosen.settings = settings
-        chosen.enabledImagetypes = parameters.images
-        chosen.enabledFeatures = parameters.classes
-        values = chosen.execute(image, mask)
+        values = _executed(extractor(seen), image, mask, parameters)
     features = {name: float(value) for name, value in values.items()}
     textured = [name for name in features if not name.split("_")[1].startswith("shape")]
     images = dict.fromkeys(name.split("_")[0] for name in textured)
     voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
     return Region(features, dict(zip(images, bins, strict=True)), voxels)
+
+
+def given(image: sitk.Image, mask: sitk.Image, parameters: Parameters) -> set[str]:
+    """Names of the features that `measure` gives of a small image; compiles and loads nothing."""
+    if loaded():
+        return set(measure(image, mask, parameters).features)
+    with one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        plain = pyradiomics().featureextractor.RadiomicsFeatureExtractor()
+        return set(_executed(plain, image, mask, parameters))
+
+
+def _executed(
+    chosen: Any, image: sitk.Image, mask: sitk.Image, parameters: Parameters
+) -> dict[str, Any]:
+    """What one of PyRadiomics' extractors gives of an image from `prepare`."""
+    chosen.settings = parameters.settings | {
+        "normalize": False,
+        "additionalInfo": False,
+        "label": 1,
+        "label_channel": 0,
+    }
+    chosen.enabledImagetypes = parameters.images
+    chosen.enabledFeatures = parameters.classes
+    return chosen.execute(image, mask)
 
 
 def filter_reach(parameters: Parameters) -> int | None:

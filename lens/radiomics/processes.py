@@ -51,7 +51,11 @@ class _Worker(NamedTuple):
 
 
 def each_in_processes(
-    function: Callable[..., Any], items: Sequence[tuple[Any, ...]], *, workers: int
+    function: Callable[..., Any],
+    items: Sequence[tuple[Any, ...]],
+    *,
+    workers: int,
+    first: Callable[[], None] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """``function(*item)`` for each item, in spawned single-thread processes of this machine.
 
@@ -62,6 +66,7 @@ def each_in_processes(
         function: importable by name in another process.
         items: arguments of each call, which can be pickled.
         workers: processes.
+        first: what each process does before its first item, importable by name.
 
     Yields:
         Position in `items` and result, in order of completion. The result is a `WorkerDied` where
@@ -71,16 +76,19 @@ def each_in_processes(
         Exception: whatever `function` raises.
     """
     suspects: list[int] = []
-    for index, result in _each(function, list(enumerate(items)), workers):
+    for index, result in _each(function, list(enumerate(items)), workers, first):
         if isinstance(result, WorkerDied):
             suspects.append(index)
         else:
             yield index, result
-    yield from _each(function, [(index, items[index]) for index in suspects], 1)
+    yield from _each(function, [(index, items[index]) for index in suspects], 1, first)
 
 
 def _each(
-    function: Callable[..., Any], items: Sequence[tuple[int, tuple[Any, ...]]], workers: int
+    function: Callable[..., Any],
+    items: Sequence[tuple[int, tuple[Any, ...]]],
+    workers: int,
+    first: Callable[[], None] | None,
 ) -> Iterator[tuple[int, Any]]:
     """One attempt at each item, with `workers` of them under way."""
     waiting = iter(items)
@@ -89,7 +97,7 @@ def _each(
     try:
         while True:
             while len(busy) < workers and (item := next(waiting, None)) is not None:
-                worker = idle.pop() if idle else _start()
+                worker = idle.pop() if idle else _start(first)
                 busy[worker.pipe] = worker, item[0]
                 # A worker that is dead already is found so below, by its closed pipe.
                 with suppress(OSError):
@@ -112,10 +120,10 @@ def _each(
         _stop([*idle, *(worker for worker, _ in busy.values())])
 
 
-def _start() -> _Worker:
+def _start(first: Callable[[], None] | None) -> _Worker:
     context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, first), daemon=True)
     resource_tracker.ensure_running()  # which the first start does, and unblocks Ctrl-C on the way
     # Ctrl-C reaches all processes of a terminal; the job that started a worker ends it, and does
     # not end itself while one is being started, which would complain of that.
@@ -135,7 +143,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
         worker.process.join()
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, first: Callable[[], None] | None) -> None:
     """What a worker does: calls until its pipe closes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -144,8 +152,10 @@ def _serve(pipe: Connection) -> None:
     with freed_memory_kept(), suppress(EOFError, OSError):
         while True:
             function, item = pipe.recv()
-            gc.enable()
             try:
+                if first is not None:
+                    first, _ = None, first()
+                gc.enable()
                 outcome = False, function(*item)
             except Exception as error:
                 outcome = True, error

@@ -32,9 +32,9 @@ class View:
         )
         roi = sitk.GetArrayViewFromImage(mask) == label
         # The same objects where it is the same mask, since what rests on it is known by it.
-        same = last is not None and np.array_equal(last.mask, roi)
-        self.mask: Bool[np.ndarray, "z y x"] = last.mask if same else roi
-        self.inside: Int[np.ndarray, " n"] = last.inside if same else np.flatnonzero(roi)
+        known = last if last is not None and np.array_equal(last.mask, roi) else None
+        self.mask: Bool[np.ndarray, "z y x"] = known.mask if known else roi
+        self.inside: Int[np.ndarray, " n"] = known.inside if known else np.flatnonzero(roi)
         for made in (self.array, self.mask, self.inside):
             made.setflags(write=False)
 

@@ -31,12 +31,14 @@ class Cluster:
         scheduler: address of a running Dask scheduler (``tls://host:8786``), or None.
         paths: files and folders that its workers must see.
         versions: of libraries, and of the code, that its workers must have.
+        first: what each process of this machine does before its first item.
     """
 
     workers: int | None
     scheduler: str | None = None
     paths: tuple[Path, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    first: Callable[[], None] | None = None
 
 
 def each_in_workers(
@@ -68,7 +70,8 @@ def each_in_workers(
         Exception: whatever `function` raises.
     """
     if cluster.scheduler is None:
-        yield from each_in_processes(function, items, workers=cluster.workers or 1)
+        workers, first = cluster.workers or 1, cluster.first
+        yield from each_in_processes(function, items, workers=workers, first=first)
         return
     with _connected(cluster, cluster.scheduler) as (client, at_once):
         suspects: list[int] = []

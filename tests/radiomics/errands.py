@@ -32,3 +32,16 @@ def strange() -> object:
 
 def exits() -> None:
     os._exit(3)
+
+
+def prepare() -> None:
+    PREPARED.append(os.getpid())
+
+
+def prepared() -> tuple[int, list[int]]:
+    """This process, and how often it was prepared."""
+    return os.getpid(), list(PREPARED)
+
+
+PREPARED: list[int] = []
+"""A process for each time that it was prepared."""

@@ -36,6 +36,16 @@ def test_our_files_give_what_an_extraction_gives(modality):
     )
 
 
+def test_names_are_the_same_with_and_without_compiled_loops(monkeypatch):
+    """Which a job whose workers do the extracting does not load."""
+    for parameters in load_parameters().values():
+        named = computed.__wrapped__(parameters)
+        with monkeypatch.context() as patch:
+            patch.setattr("lens.radiomics.extract.loaded", lambda: False)
+            patch.setattr("lens.radiomics.extract.load", None)
+            assert computed.__wrapped__(parameters) == named
+
+
 @pytest.mark.parametrize(
     "text",
     [

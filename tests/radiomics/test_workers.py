@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from lens.errors import InputError
 from lens.radiomics.parts import versions
 from lens.radiomics.processes import WorkerDied
 from lens.radiomics.workers import Cluster, each_in_workers
-from tests.radiomics.errands import fail, work
+from tests.radiomics.errands import fail, prepare, prepared, square, work
 
 
 def test_a_death_costs_one_item_and_a_second_attempt_is_made(tmp_path, capfd):
@@ -36,6 +38,32 @@ def test_an_error_comes_back_and_the_cluster_ends():
     with pytest.raises(ZeroDivisionError, match="one third"):
         list(each_in_workers(fail, [(), ()], cluster=Cluster(1)))
     assert threading.active_count() <= before + 3, "threads of the cluster are left over"
+
+
+def test_each_process_is_prepared_once_before_its_first_item():
+    cluster = Cluster(2, first=prepare)
+    outcome = [result for _, result in each_in_workers(prepared, [()] * 6, cluster=cluster)]
+    assert len({process for process, _ in outcome}) == 2
+    assert all(times == [process] for process, times in outcome)
+
+
+def test_what_fails_in_preparing_is_told():
+    with pytest.raises(ZeroDivisionError, match="one third"):
+        list(each_in_workers(square, [(1,)], cluster=Cluster(1, first=fail)))
+
+
+def test_kernels_loaded_alone_leave_linear_algebra_to_who_asks_for_it():
+    """In a process of its own, since one that has it keeps it."""
+    code = (
+        "import sys\n"
+        "from lens.radiomics.compiled import KERNELS, LINEAR_ALGEBRA, load_alone\n"
+        "load_alone()\n"
+        "assert KERNELS in sys.modules and LINEAR_ALGEBRA not in sys.modules\n"
+        "import scipy.linalg\n"
+        "load_alone()\n"
+        "assert sys.modules[LINEAR_ALGEBRA] is scipy.linalg\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.fixture(scope="module")
