@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -227,9 +228,16 @@ def _import_names(source: bytes, package: str) -> frozenset[str]:
     return frozenset(found)
 
 
-@cache
 def _is_module(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+    """Whether a name is a module's; packages alone are imported for the answer."""
+    return _found(name) is not None
+
+
+@cache
+def _found(name: str) -> ModuleSpec | None:
+    package = name.rpartition(".")[0]
+    # Asked for what is below a plain module, Python would import it.
+    above = _found(package) if package else None
+    if package and (above is None or above.submodule_search_locations is None):
+        return None
+    return find_spec(name)

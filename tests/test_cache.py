@@ -125,6 +125,15 @@ def test_a_changed_line_of_code_is_a_new_version(package: Path) -> None:
     assert code_version(package) != before, "code that a module sees by an import in a function"
 
 
+def test_a_version_is_told_without_importing_what_it_is_of(package: Path) -> None:
+    """Of a name that is imported from a module, only packages tell whether it is a module, too."""
+    (package / "lens" / "a.py").write_text("from lens.room.b import X\n")
+    (package / "lens" / "room" / "b.py").write_text("raise ImportError('not to be run')\nX = 1\n")
+    before = code_version(package)
+    (package / "lens" / "room" / "b.py").write_text("raise ImportError('not to be run')\nX = 2\n")
+    assert code_version(package) != before
+
+
 def test_the_verdicts_depend_on_probes_and_not_on_the_page() -> None:
     seen = set()
     waiting = ["lens.stages"]
