@@ -9,8 +9,9 @@ same with ``preCrop`` and a padding of 10 voxels, as who knows it runs it; that 
 process per core; and `extract_cohort` of `lens.radiomics` with one worker and with one per core.
 The time is that of the loop or call, starting the workers, hashing, reading and writing included,
 importing PyRadiomics not. Processor time is of all processes. Memory is the largest sum of
-resident memory over the process and its children. At the end the parts of ours are timed, in a
-process of their own. Writes ``benchmarks/results/radiomics.json``.
+resident memory over the process and its children. With several numbers of cases, the difference of
+what two jobs cost says what one more case does, without what a job costs once. At the end the parts
+of ours are timed, in a process of their own. Writes ``benchmarks/results/radiomics.json``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -82,8 +84,8 @@ class Config:
     rounds: int = 3
     """Interleaved repetitions."""
 
-    cases: int = 2
-    """Cases a round of each process."""
+    cases: tuple[int, ...] = (2,)
+    """Cases a round of each process; for each number of them a job."""
 
     ways: tuple[str, ...] = tuple(WAYS)
     """Ours first."""
@@ -97,38 +99,57 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         most = max(WAYS[way].processes for way in config.ways)
-        made = write_cases(folder, most * config.cases, config.t2, config.gland)
-        results: dict[str, Any] = {}
-        turns, peaks = harness.Turns(), dict.fromkeys(config.ways, 0.0)
-        about, rows = harness.facts(config, *PACKAGES) | {"case": made}, []
-        difference: dict[str, float] = {}
-        for index in range(config.rounds):
+        made = write_cases(folder, most * max(config.cases), config.t2, config.gland)
+        results: dict[str, Any] = harness.facts(config, *PACKAGES) | {"case": made}
+        turns = {cases: harness.Turns() for cases in config.cases}
+        peaks: dict[tuple[int, str], float] = {}
+        for index, cases in product(range(config.rounds), config.cases):
             for way in config.ways:
-                cost, peak = run(folder, way, config.cases, index)
-                turns.add(way, cost)
-                peaks[way] = max(peaks[way], peak)
+                cost, peak = run(folder, way, cases, index)
+                turns[cases].add(way, cost)
+                peaks[cases, way] = max(peaks.get((cases, way), 0.0), peak)
                 print(f"{way}: {cost.seconds:.1f} s, {cost.processor:.1f} of the processor a case")
-            rows = [
-                turns.row(way, OURS)
-                | {"cases_per_minute": 60 / min(turns.seconds[way]), "peak_mib": peaks[way]}
-                for way in config.ways
+            results["rows"] = [
+                row_of(turns[cases], cases, way, peaks[cases, way])
+                for cases, way in product(config.cases, config.ways)
+                if way in turns[cases].costs
             ]
-            difference = largest_difference(folder, config.ways)
-            results = {**about, "rows": rows, "largest_difference": difference}
+            results["one_more_case"] = one_more_case(results["rows"])
+            results["largest_difference"] = largest_difference(folder, config.ways)
             harness.record(config.out, results)
         spent = json.loads(
-            harness.run_process("-m", __spec__.name, "parts", folder, config.cases).output
+            harness.run_process("-m", __spec__.name, "parts", folder, min(config.cases)).output
         )
         harness.record(config.out, {**results, "parts_of_ours": spent})
-    for row in rows:
+    for row in results["rows"]:
         print(
-            f"{row['variant']:28} {row['processor_median']:6.2f} s of the processor a case, "
-            f"{row['processor_to_ours_median']:.2f} of ours; {row['cases_per_minute']:6.2f} cases "
-            f"a minute at best; {row['peak_mib']:.0f} MiB"
+            f"{row['cases']:3} cases, {row['variant']:28} {row['processor_median']:6.2f} s of the "
+            f"processor a case, {row['processor_to_ours_median']:.2f} of ours; "
+            f"{row['cases_per_minute']:6.2f} cases a minute at best; {row['peak_mib']:.0f} MiB"
         )
-    print(f"largest relative difference of a value: {difference}")
+    for way, seconds in results["one_more_case"].items():
+        print(f"one more case, {way:28} {seconds:6.3f} s of the processor")
+    print(f"largest relative difference of a value: {results['largest_difference']}")
     told = ", ".join(f"{part} {seconds:.2f}" for part, seconds in spent.items())
     print(f"parts of ours, seconds of the processor: {told}")
+
+
+def row_of(turns: harness.Turns, cases: int, way: str, peak: float) -> dict[str, Any]:
+    """What a case costs in jobs of so many a process."""
+    fastest = {"cases_per_minute": 60 / min(turns.seconds[way]), "peak_mib": peak}
+    return {"cases": cases} | turns.row(way, OURS) | fastest
+
+
+def one_more_case(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Processor seconds that a case more costs, by way: between the least and the most of cases."""
+    jobs: dict[str, dict[int, float]] = {}
+    for row in rows:
+        jobs.setdefault(row["variant"], {})[row["cases"]] = row["cases"] * row["processor_median"]
+    return {
+        way: (spent[max(spent)] - spent[min(spent)]) / (max(spent) - min(spent))
+        for way, spent in jobs.items()
+        if len(spent) > 1
+    }
 
 
 def write_cases(
@@ -186,7 +207,7 @@ def child(name: str, folder: Path, cases: int, index: int) -> None:
     """Does the work and prints its seconds, and those of the processor."""
     way = WAYS[name]
     work = (
-        our_call(folder, cases, way.processes, folder / f"cache-{way.processes}-{index}")
+        our_call(folder, cases, way.processes, folder / f"cache-{way.processes}-{cases}-{index}")
         if way.ours
         else loops(folder, cases, way)
     )
