@@ -15,6 +15,7 @@ import SimpleITK as sitk
 import lens.cohort.packed as packed
 import lens.cohort.reading as reading
 from lens.cohort import read_image
+from lens.cohort.images import load_image
 from lens.cohort.nifti_header import nifti_header
 from lens.cohort.packed import read_packed, unpacked
 from lens.errors import CaseError
@@ -92,12 +93,20 @@ def test_what_is_odd_is_left_to_itk(tmp_path: Path, change: Callable[[bytearray]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_so_are_numbers_that_are_not_finite(tmp_path: Path, value: float) -> None:
+def test_numbers_that_are_not_finite_are_zeros_and_said(tmp_path: Path, value: float) -> None:
     path = written(tmp_path / "t2.nii.gz", "f4")
     changed(path, lambda content: struct.pack_into("<f", content, 352 + 40, value))
     assert read(path) is None
-    # Of which it makes zeros without a word.
-    assert sitk.GetArrayFromImage(read_image(path, "P-07")).ravel()[10] == 0
+    # Of which it makes zeros without a word: ours are said.
+    plain = tmp_path / "plain.nii"
+    plain.write_bytes(gzip.decompress(path.read_bytes()))
+    for file in (path, plain):
+        loaded = load_image(file, "P-07")
+        assert sitk.GetArrayFromImage(loaded.image).ravel()[10] == 0
+        assert loaded.notes == ("1 voxel(s) are NaN or infinite, and read as 0",)
+    finite = tmp_path / "finite.nii"
+    finite.write_bytes(gzip.decompress(written(tmp_path / "t2.nii.gz", "f8").read_bytes()))
+    assert not load_image(finite, "P-07").notes
 
 
 def test_an_intercept_without_a_slope_is_added_as_before(tmp_path: Path) -> None:
