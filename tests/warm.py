@@ -6,6 +6,8 @@ all the same, with its own arguments, folder, output and exit code.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -14,11 +16,13 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import pytest
 
@@ -75,10 +79,13 @@ def warm_python(folder: Path, environment: dict[str, str]) -> Iterator[None]:
 def serve(address: str, *imported: str) -> None:
     """Imports the modules, then answers commands until the input ends, each in a fork.
 
-    The function returns in the forks alone, to end as a program does.
+    The function returns in the forks alone, to end as a program does. What was imported is left out
+    of Python's search for cycles, which would copy all of its memory in every fork.
     """
     for name in imported:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
     if "lens.report.figures" in sys.modules:
         # What pictures look like is the law of tests.report.test_sections.
         svg_alone(pytest.MonkeyPatch())
@@ -110,7 +117,7 @@ def serve(address: str, *imported: str) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
-    run(words)
+    end(words)
 
 
 def _received(link: socket.socket) -> tuple[list[str], str, dict[str, str], list[int]]:
@@ -120,6 +127,27 @@ def _received(link: socket.socket) -> tuple[list[str], str, dict[str, str], list
     while len(data) < 4 + size:
         data += link.recv(1 << 16)
     return *json.loads(data[4:]), files
+
+
+def end(words: list[str]) -> NoReturn:
+    """Runs a command and ends the process with its code, but leaves it to the system to free
+    what was imported: Python takes longer for that than many a command for all it does."""
+    code: object = None
+    try:
+        run(words)
+    except SystemExit as left:
+        code = left.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # pyright: ignore[reportArgumentType]
+        code = 1
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit((code or 0) % 256)
 
 
 def run(words: list[str]) -> None:
