@@ -29,9 +29,12 @@ import pytest
 from tests.pictures import svg_alone
 
 IMPORTED = (
-    "encoders", "experiments.main_job.analysis", "experiments.main_job.check_first",
-    "experiments.main_job.images", "experiments.main_job.inputs", "experiments.main_job.sizes",
-    "experiments.sweep", "lens.comparison", "lens.report.page",
+    "torch", "encoders.architectures", "encoders.cohort_embeddings", "encoders.sources",
+    "experiments.common.album", "experiments.doctor", "experiments.main_job.analysis",
+    "experiments.main_job.check_first", "experiments.main_job.images",
+    "experiments.main_job.inputs", "experiments.main_job.sizes", "experiments.sweep",
+    "lens.comparison", "lens.probes.refit", "lens.radiomics.cohort_features",
+    "lens.radiomics.workers", "lens.report.page", "tyro",
 )  # fmt: skip
 """None of them starts a thread or opens a device when it is imported."""
 
