@@ -93,6 +93,6 @@ def _logged(stream: TextIO) -> Iterator[None]:
 
 
 def leave_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The signals and the compiled programs of the tests' process are not the job's."""
-    monkeypatch.setattr(experiments.common.cli, "stop_tidily", lambda: None)
-    monkeypatch.setattr(experiments.common.cli, "_keep_compiled_programs", lambda: None)
+    """The signals, compiled programs and search for cycles of the tests' process are its own."""
+    for name in ("stop_tidily", "_keep_compiled_programs", "_search_cycles_seldom"):
+        monkeypatch.setattr(experiments.common.cli, name, lambda: None)
