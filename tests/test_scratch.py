@@ -16,18 +16,25 @@ from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import held_out_errors
 from tests.planted import plant
 
-SMAPS = Path("/proc/self/smaps")
+MAPS, PAGES = Path("/proc/self/maps"), Path("/proc/self/pagemap")
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident(folder: Path) -> int:
-    """Bytes in memory of the files in a folder that this process has mapped."""
-    size, ours = 0, False
-    for line in SMAPS.read_text("utf-8").splitlines():
-        if "-" in line.split(" ", 1)[0]:
-            ours = str(folder) in line
-        elif ours and line.startswith("Rss:"):
-            size += int(line.split()[1]) * 1024
-    return size
+    """Bytes in memory of the files in a folder that this process has mapped.
+
+    What ``Rss`` of ``/proc/self/smaps`` says, which takes a tenth of a second in a process with
+    many mappings: Linux walks through the pages of all of them.
+    """
+    pages = 0
+    with PAGES.open("rb", buffering=0) as table:
+        for line in MAPS.read_text("utf-8").splitlines():
+            if str(folder) in line:
+                first, end = (int(each, 16) // PAGE for each in line.split(" ", 1)[0].split("-"))
+                table.seek(8 * first)
+                entries = np.frombuffer(table.read(8 * (end - first)), np.uint64)
+                pages += np.count_nonzero(entries >> 63)  # the highest bit: is in memory
+    return pages * PAGE
 
 
 def test_keeps_up_to_the_bound_and_maps_what_is_beyond(tmp_path: Path) -> None:
@@ -41,7 +48,7 @@ def test_keeps_up_to_the_bound_and_maps_what_is_beyond(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "the file has a name"
 
 
-@pytest.mark.skipif(not SMAPS.exists(), reason="what is in memory is told by Linux alone")
+@pytest.mark.skipif(not PAGES.exists(), reason="what is in memory is told by Linux alone")
 def test_released_arrays_take_no_memory_and_keep_their_values(tmp_path: Path) -> None:
     values = np.arange(1e5)
     mapped = Scratch(0.0, tmp_path).keep(np.zeros(len(values)))
@@ -57,7 +64,7 @@ def test_released_arrays_take_no_memory_and_keep_their_values(tmp_path: Path) ->
     np.testing.assert_array_equal(kept, values)
 
 
-@pytest.mark.skipif(not SMAPS.exists(), reason="what is in memory is told by Linux alone")
+@pytest.mark.skipif(not PAGES.exists(), reason="what is in memory is told by Linux alone")
 def test_scores_in_files_stay_out_of_memory(tmp_path: Path) -> None:
     planted = plant(n=60, d=12)
     folds = make_folds(np.arange(60), 3, 1, 0)

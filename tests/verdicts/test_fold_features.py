@@ -23,7 +23,7 @@ from lens.verdicts.fold_fits import LEAST_COLUMNS, FoldFits, column_blocks
 from lens.verdicts.folds import make_folds
 from lens.verdicts.held_out import ProbeErrors, feature_bytes, held_out_errors
 from lens.verdicts.judge import judge_estimates
-from tests.test_scratch import SMAPS, resident
+from tests.test_scratch import PAGES, resident
 
 N, K = 160, 2 * LEAST_COLUMNS + 20
 PATIENTS = np.arange(N) // 2
@@ -112,7 +112,7 @@ def test_decompositions_keep_within_a_quarter_of_the_bound(
     assert sum(array.nbytes for array in arrays) > 0.5 * limit
 
 
-@pytest.mark.skipif(not SMAPS.exists(), reason="what is in memory is told by Linux alone")
+@pytest.mark.skipif(not PAGES.exists(), reason="what is in memory is told by Linux alone")
 def test_one_decomposition_at_a_time_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
