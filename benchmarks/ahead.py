@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -154,13 +154,13 @@ def plan(program: Program, place: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def programs(config: Config) -> Iterator[Program]:
+def programs(config: Config, precisions: Sequence[str] = tuple(RATES)) -> Iterator[Program]:
     """What the jobs run on a card."""
     import jax
     import jax.numpy as jnp
 
     volumes = jax.ShapeDtypeStruct((config.batch, *config.shape, 3), jnp.float32)
-    for precision in ("float32", "bfloat16"):
+    for precision in precisions:
         forward = config.batch * operations(EncoderConfig(config.size, config.shape))
         graph, state = _encoder(config, precision)
         yield Program("embedding", partial(_embed, graph), (state, volumes), precision, forward)
