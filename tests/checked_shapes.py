@@ -60,7 +60,7 @@ def checked(function: FunctionType, typechecker: Callable[..., Any]) -> Callable
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        kinds: Hashable = (*map(_kind, args), *((name, _kind(kwargs[name])) for name in kwargs))
+        kinds: Hashable = (*map(_kind, args), *kwargs, *map(_kind, kwargs.values()))
         results = passed.get(kinds)
         if results is None:
             result = every_call()(*args, **kwargs)
@@ -98,18 +98,41 @@ def _gives(function: FunctionType, result: Any) -> Callable[..., Any]:
     return functools.update_wrapper(same, function)
 
 
-def _kind(value: Any, deepest: int = DEEPEST) -> Hashable:
-    """What a check can tell of a value."""
-    of = type(value)
-    if of in (tuple, list, dict):
-        if not deepest:
-            return object()  # like no other
-        items = value.items() if of is dict else value
-        return (of, *(_kind(each, deepest - 1) for each in islice(items, LOOKED_AT)))
-    return (of, value.dtype, value.shape) if _is_array(of) else of
+def _kinds(deepest: int) -> Callable[[Any], Hashable]:
+    """What a check can tell of a value, from a function made for so many lists in lists.
+
+    Every argument and every result of every call goes through it: what is no array and holds
+    nothing, most by far, is told first.
+    """
+    within = _kinds(deepest - 1) if deepest else None
+    of_items = _kinds(deepest - 2) if deepest > 1 else None
+    plain: set[type] = set()
+
+    def kind(value: Any) -> Hashable:
+        of = type(value)
+        if of in plain:
+            return of
+        if of is tuple or of is list:
+            if within is None:
+                return object()  # like no other
+            return (of, *map(within, value if len(value) <= LOOKED_AT else value[:LOOKED_AT]))
+        if of is dict:
+            if of_items is None:
+                return object()
+            names, values = islice(value, LOOKED_AT), islice(value.values(), LOOKED_AT)
+            return (of, *map(of_items, names), *map(of_items, values))
+        if _is_array(of):
+            return (of, value.dtype, value.shape)
+        plain.add(of)
+        return of
+
+    return kind
 
 
 @functools.cache
 def _is_array(of: type) -> bool:
     """Arrays of NumPy, JAX and PyTorch, and what stands for them while JAX traces."""
     return hasattr(of, "shape") and hasattr(of, "dtype")
+
+
+_kind = _kinds(DEEPEST)
