@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Hashable
 from itertools import islice
 from types import FunctionType
@@ -29,6 +30,12 @@ which may hold themselves, are checked anew each time."""
 _passed: dict[Hashable, dict[Hashable, set[Hashable]]] = {}
 """Module, name and code of a function (of an inner function all are one) -> kinds of arguments that
 passed -> kinds of results that passed with them."""
+
+_checks: dict[Hashable, Callable[..., Any]] = {}
+"""Module, name and code of a function -> the checks, around whatever is to run next."""
+
+_waiting = threading.local()
+"""What is to run once its arguments have passed, the last in first: `runs`, of each thread."""
 
 _every_call = jaxtyping.jaxtyped
 
@@ -52,23 +59,19 @@ def checked(function: FunctionType, typechecker: Callable[..., Any]) -> Callable
     name = (function.__module__, function.__qualname__, function.__code__)
     passed = _passed.setdefault(name, {})
 
-    @functools.cache
-    def every_call() -> Callable[..., Any]:
-        """Made when first needed: writing the checks takes a millisecond or more."""
-        return _every_call(function, typechecker=typechecker)
-
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         kinds: Hashable = (*map(_kind, args), *kwargs, *map(_kind, kwargs.values()))
         results = passed.get(kinds)
         if results is None:
-            result = every_call()(*args, **kwargs)
+            result = _in_full(name, function, function, typechecker)(*args, **kwargs)
             passed[kinds] = {_kind(result)}
             return result
         result = function(*args, **kwargs)
         if (kind := _kind(result)) not in results:
-            _every_call(_gives(function, result), typechecker=typechecker)(*args, **kwargs)
+            there = _in_full(name, function, lambda *_, **__: result, typechecker)
+            there(*args, **kwargs)
             results.add(kind)
         return result
 
@@ -88,14 +91,39 @@ def _jaxtyped(function: Any = None, *, typechecker: Any = None) -> Any:
     return function
 
 
-def _gives(function: FunctionType, result: Any) -> Callable[..., Any]:
-    """A function with the same annotations that gives a result that is there already."""
+def _in_full(
+    name: Hashable,
+    function: FunctionType,
+    run: Callable[..., Any],
+    typechecker: Callable[..., Any],
+) -> Callable[..., Any]:
+    """Runs something with the arguments and the result checked as those of a function.
 
-    def give(*_: Any, **__: Any) -> Any:
-        return result
+    Writing the checks takes a millisecond or more: once for all functions of the same code.
+    """
+    check = _checks.get(name)
+    if check is None:
+        named = FunctionType(_next.__code__, function.__globals__, closure=_next.__closure__)
+        check = _every_call(functools.update_wrapper(named, function), typechecker=typechecker)
+        _checks[name] = check
 
-    same = FunctionType(give.__code__, function.__globals__, closure=give.__closure__)
-    return functools.update_wrapper(same, function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        waiting = _waiting.__dict__.setdefault("runs", [])
+        before = len(waiting)
+        waiting.append(run)
+        try:
+            return check(*args, **kwargs)
+        finally:
+            del waiting[before:]  # arguments that did not pass
+
+    return call
+
+
+def _make_next(waiting: threading.local) -> FunctionType:
+    def following(*args: Any, **kwargs: Any) -> Any:
+        return waiting.runs.pop()(*args, **kwargs)
+
+    return following
 
 
 def _kinds(deepest: int) -> Callable[[Any], Hashable]:
@@ -136,3 +164,4 @@ def _is_array(of: type) -> bool:
 
 
 _kind = _kinds(DEEPEST)
+_next = _make_next(_waiting)

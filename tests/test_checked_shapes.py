@@ -88,13 +88,13 @@ def test_fields_of_dataclasses_count() -> None:
 
 def test_the_same_kinds_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    every_call = checked_shapes._every_call
+    in_full = checked_shapes._in_full
 
-    def counted(function: Any, **options: Any) -> Any:
+    def counted(name: Any, function: Any, *others: Any) -> Any:
         looks.append(function.__name__)
-        return every_call(function, **options)
+        return in_full(name, function, *others)
 
-    monkeypatch.setattr(checked_shapes, "_every_call", counted)
+    monkeypatch.setattr(checked_shapes, "_in_full", counted)
 
     def of_size(size: int) -> Row:
         @checking

@@ -33,7 +33,7 @@ def resident(folder: Path) -> int:
                 first, end = (int(each, 16) // PAGE for each in line.split(" ", 1)[0].split("-"))
                 table.seek(8 * first)
                 entries = np.frombuffer(table.read(8 * (end - first)), np.uint64)
-                pages += np.count_nonzero(entries >> 63)  # the highest bit: is in memory
+                pages += int(np.count_nonzero(entries >> 63))  # the highest bit: is in memory
     return pages * PAGE
 
 
