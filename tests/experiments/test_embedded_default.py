@@ -26,6 +26,7 @@ WORDS = (
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"trained": 32, "shape": (16, 24, 24), "spacing": (3.0, 3.0, 3.0)}
+    small |= {"depths": (1, 1), "widths": (8, 16), "strides": (2,)}  # to compile in seconds
     form = embedded.FORMS["standard"]._replace(**small)
     monkeypatch.setitem(embedded.FORMS, "standard", form)
 

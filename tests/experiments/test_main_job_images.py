@@ -53,7 +53,7 @@ def job(tmp_path_factory) -> tuple[Path, dict[str, str], list[object]]:
     flags: list[object] = ["--cohort", manifest, "--encoder-pre", folder / "pre"]
     flags += ["--encoder-ft", f"cls={folder / 'ft'}", "--roi", "gland"]
     flags += ["--spacing", 2, 2, 3, "--shape", 32, 48, 48, "--hidden", 4, "--epochs", 5]
-    flags += ["--label", "gland=1"]
+    flags += ["--label", "gland=1", "--folds", 2, "--repeats", 1, "--flips", 100]
     flags += ["--l1", "1e-6", "--l2", "1e-5", "--bootstraps", 50, "--out", folder / "run"]
     return folder / "run", spoiled, flags
 
