@@ -22,6 +22,7 @@ from lens.settings import changed
 from lens.verdicts.rules import VERDICTS, withheld
 from tests.edits.builders import tables as edited_tables
 from tests.planted import plant
+from tests.undrawn import undraw
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -87,9 +88,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         out=folder / "run",
     )  # fmt: skip
-    assert job(changed(config, **SMALL)) == 3, "done with a patient set aside"
     age = (f"{folder / 'labels.csv'}:age",)
-    assert amnesic.job(amnesic.Config(folder / "run", age, draws=19, bootstraps=20, folds=2)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        undraw(patch)
+        assert job(changed(config, **SMALL)) == 3, "done with a patient set aside"
+        erasing = amnesic.Config(folder / "run", age, draws=19, bootstraps=20, folds=2)
+        assert amnesic.job(erasing) == 0
     edited_tables().write(folder / "run/edits", {})
     return folder / "run"
 
