@@ -21,6 +21,7 @@ from lens.report.results import FILES, SCOPE_FILES, TASK_FILES
 from lens.settings import changed
 from lens.verdicts.rules import VERDICTS, withheld
 from tests.edits.builders import tables as edited_tables
+from tests.experiments.small_runs import few_planted_changes
 from tests.planted import plant
 from tests.undrawn import undraw
 
@@ -91,6 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     age = (f"{folder / 'labels.csv'}:age",)
     with pytest.MonkeyPatch.context() as patch:
         undraw(patch)
+        few_planted_changes(patch)
         assert job(changed(config, **SMALL)) == 3, "done with a patient set aside"
         erasing = amnesic.Config(folder / "run", age, draws=19, bootstraps=20, folds=2)
         assert amnesic.job(erasing) == 0

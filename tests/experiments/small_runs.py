@@ -20,6 +20,7 @@ from experiments.main_job.inputs import from_tables
 from experiments.main_job.plan import settle
 from lens import cache, stages
 from lens.settings import changed
+from lens.verdicts import doctor
 from tests.planted import Planted, plant
 from tests.shared_folders import made_once
 
@@ -100,6 +101,18 @@ def run(config: Config) -> int:
     aside = analyse(plan, from_tables(plan), record)
     record.clear()
     return len(aside)
+
+
+def few_planted_changes(patch: pytest.MonkeyPatch) -> None:
+    """Makes the full doctor quick, where what its planted changes show is not looked at."""
+    examine = doctor.examine
+
+    def few(*given: Any, **options: Any) -> doctor.Findings:
+        *tables, planted, device = given
+        planted = replace(planted, doses=(1.0,), clusters=1, draws=1, maps=1)
+        return examine(*tables, planted, device, **options)
+
+    patch.setattr(doctor, "examine", few)
 
 
 def recorded(folder: Path) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,16 @@ import pytest
 from experiments.common.run_record import RunRecord
 from experiments.sweep import job
 from lens.errors import InputError
-from lens.verdicts import doctor
 from tests.experiments.small_runs import (
     config,
+    few_planted_changes,
     finished_run,
     made_tables,
     on_disk,
     recorded,
     run,
 )
+from tests.pictures import svg_alone
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_an_earlier_run_left_goes_or_is_named(
-    tables: Path, fresh: Path, tmp_path: Path
+    tables: Path, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    svg_alone(monkeypatch)
     folder = shutil.copytree(fresh, tmp_path / "run")
     assert job(config(tables, folder)) == 0
     assert on_disk(folder) == recorded(folder), "the page and its figures too"
@@ -66,15 +67,7 @@ def no_page(folder: Path, **_: Any) -> Path:
 
 @pytest.fixture
 def quick_full_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few planted changes: what they show is not looked at."""
-    examine = doctor.examine
-
-    def few(*given: Any, **options: Any) -> doctor.Findings:
-        *tables, planted, device = given
-        planted = replace(planted, doses=(1.0,), clusters=1, draws=1, maps=1)
-        return examine(*tables, planted, device, **options)
-
-    monkeypatch.setattr(doctor, "examine", few)
+    few_planted_changes(monkeypatch)
 
 
 @pytest.mark.usefixtures("quick_full_doctor")
