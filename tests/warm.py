@@ -87,6 +87,9 @@ def serve(address: str, *imported: str) -> None:
     """
     for name in imported:
         importlib.import_module(name)
+    if "lens.cache" in sys.modules:
+        # Reads the sources that every job holds its earlier stages against.
+        sys.modules["lens.cache"].code_version("experiments.sweep")
     gc.collect()
     gc.freeze()
     if "lens.report.figures" in sys.modules:
