@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from lens.cohort.dataset_json import NAME, Dataset, read_dataset
 from lens.cohort.headers import HeaderFault, check_header
-from lens.cohort.nifti_header import nifti_header
+from lens.cohort.nifti_header import apart, nifti_header
 from lens.cohort.prepared import Note, Prepared, one_of, visible, written_otherwise
 from lens.errors import CaseError, InputError
 from lens.files import atomic
@@ -154,7 +154,8 @@ def _channels(case: str, image: Path, dataset: Dataset, volumes: Path) -> dict[s
     newest = image.stat().st_mtime
     if not all(f.is_file() and f.stat().st_mtime >= newest for f in files.values()):
         try:
-            whole = sitk.ReadImage(str(image))
+            with apart(image) as alone:
+                whole = sitk.ReadImage(str(alone))
         except RuntimeError as error:
             reason = f"unreadable image ({str(error).strip().splitlines()[-1]})"
             raise CaseError(

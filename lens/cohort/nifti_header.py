@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import math
+import shutil
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +38,9 @@ STORED = {
     1280: "u8",
 }  # fmt: skip
 """Code of the data type -> type of a number, without its byte order."""
+
+BLOCK = 1 << 20
+"""Bytes of voxels that are looked at at a time."""
 
 TENSORS = {1004: "a matrix", 1005: "a symmetric matrix", 1006: "a displacement"}
 """Intent codes of what is no number per voxel."""
@@ -66,10 +74,12 @@ def nifti_header(path: Path, form: NiftiForm | None) -> Header:
         form: which placement to use where both are set; None refuses those that disagree.
 
     Raises:
-        HeaderFault: NIfTI-2, MGZ or no NIfTI at all, two placements that disagree, or a sform whose
-            voxels are not those of pixdim.
+        HeaderFault: NIfTI-2, MGZ or no NIfTI at all, two placements that disagree, a sform whose
+            voxels are not those of pixdim, or a compressed pair beside a plain one.
     """
     file, data = header_and_voxels(path)
+    if file != data:
+        _check_alone(path)
     content = _content(file)
     _check_kind(file, content)
     order = _order(content)
@@ -122,6 +132,42 @@ def header_and_voxels(path: Path) -> tuple[Path, Path]:
             stem = name[: -len(ending)]
             return _partner(path, stem, "hdr"), _partner(path, stem, "img")
     return path, path
+
+
+@contextmanager
+def apart(path: Path) -> Iterator[Path]:
+    """The path by which ITK reads an image: of a copy where another file lies in the way.
+
+    Asked for ``t2.nii.gz``, ITK takes the voxels from a ``t2.nii`` beside it.
+    """
+    if not (path.name.lower().endswith(".gz") and path.with_suffix("").exists()):
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        yield Path(shutil.copyfile(path, Path(folder, path.name)))
+
+
+def not_finite(path: Path, header: Header) -> tuple[str, ...]:
+    """A note on NaN and infinite voxels, of which ITK makes zeros silently before it scales them.
+
+    Args:
+        path: of a NIfTI file whose voxels are all there.
+        header: its own.
+    """
+    content = _content(header_and_voxels(path)[0])
+    order = _order(content)
+    (code,) = struct.unpack_from(f"{order}h", content, 70)
+    if STORED.get(code, "")[:1] != "f":
+        return ()
+    kind = np.dtype(f"{order}{STORED[code]}")
+    left, bad = math.prod(header.size) * kind.itemsize, 0
+    with (gzip.open if header.packing else open)(header.data[0], "rb") as stream:
+        stream.seek(header.lead)
+        while block := stream.read(min(left, BLOCK)):
+            left -= len(block)
+            bad += int(np.count_nonzero(~np.isfinite(np.frombuffer(block, kind))))
+    (intercept,) = struct.unpack_from(f"{order}f", content, 116)
+    return (f"{bad} voxel(s) are NaN or infinite, and read as {intercept:g}",) if bad else ()
 
 
 def placed(image: sitk.Image, path: Path, form: NiftiForm | None) -> sitk.Image:
@@ -242,6 +288,21 @@ def _qform(content: bytes, order: str) -> np.ndarray:
     )
     scale = np.array(spacing) * [1, 1, -1 if qfac < 0 else 1]
     return np.column_stack([rotation * scale, offset])
+
+
+def _check_alone(path: Path) -> None:
+    """Refuses a compressed pair beside a plain one, whose voxels ITK would take."""
+    name = path.name
+    if not name.lower().endswith(".gz"):
+        return
+    for kind in ("hdr", "img"):
+        packed = path.with_name(f"{name[: -len('.hdr.gz')]}.{kind}.gz")
+        plain = packed.with_suffix("")
+        if packed.exists() and plain.exists():
+            raise HeaderFault(
+                f"{plain.name} lies beside {packed.name}, and ITK would read the one for the other",
+                "Move the pair that is not meant to another folder.",
+            )
 
 
 def _partner(path: Path, stem: str, kind: str) -> Path:

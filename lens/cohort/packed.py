@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import zlib
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,10 @@ import SimpleITK as sitk
 
 from lens.cohort.headers import Header
 
-unpacker: Any = import_module("isal.isal_zlib") if find_spec("isal") else zlib
+try:
+    unpacker: Any = import_module("isal.isal_zlib")
+except ImportError:
+    unpacker = zlib
 """What unpacks: isal, which not every machine has, in a half to two thirds of zlib's time."""
 
 BLOCK = 1 << 20

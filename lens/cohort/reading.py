@@ -3,8 +3,6 @@ refused."""
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -38,8 +36,15 @@ from lens.cohort.headers import (
     check_axes,
     check_content,
 )
-from lens.cohort.nifti_header import GZIP, needs_rounding, nifti_header, placed
-from lens.cohort.packed import BLOCK, read_packed
+from lens.cohort.nifti_header import (
+    GZIP,
+    apart,
+    needs_rounding,
+    nifti_header,
+    not_finite,
+    placed,
+)
+from lens.cohort.packed import read_packed
 from lens.cohort.text_headers import meta_header, nrrd_header
 from lens.errors import CaseError
 from lens.openable import special
@@ -210,28 +215,15 @@ def _read_file(path: Path, form: NiftiForm | None, flat: bool, pixel_mm: float |
         image = read_packed(path, header)
         if image is None:
             check_content(header)
-            image = sitk.ReadImage(str(path))
-            notes += _zeroed(header)
+            with apart(path) as alone:
+                image = sitk.ReadImage(str(alone))
+            notes += not_finite(path, header) if header.form == "NIfTI" else ()
     if header.form == "NIfTI" and image.GetDimension() == 3:
         image = placed(image, path, form)
     if header.scale != (1, 0) and image.GetNumberOfComponentsPerPixel() == 1:
         slope, intercept = header.scale
         image = sitk.Cast(image, sitk.sitkFloat64) * slope + intercept
     return Loaded(image, notes)
-
-
-def _zeroed(header: Header) -> tuple[str, ...]:
-    """A note on the NaN and infinite voxels of a NIfTI file, of which ITK makes zeros silently."""
-    kind = header.stored
-    if header.form != "NIfTI" or kind is None or kind.kind != "f":
-        return ()
-    left, bad = math.prod(header.size) * kind.itemsize, 0
-    with (gzip.open if header.packing else open)(header.data[0], "rb") as stream:
-        stream.seek(header.lead)
-        while block := stream.read(min(left, BLOCK)):
-            left -= len(block)
-            bad += int(np.count_nonzero(~np.isfinite(np.frombuffer(block, kind))))
-    return (f"{bad} voxel(s) are NaN or infinite, and read as 0",) if bad else ()
 
 
 def _header(path: Path, form: NiftiForm | None) -> Header:

@@ -93,20 +93,67 @@ def test_what_is_odd_is_left_to_itk(tmp_path: Path, change: Callable[[bytearray]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_not_finite_are_zeros_and_said(tmp_path: Path, value: float) -> None:
-    path = written(tmp_path / "t2.nii.gz", "f4")
-    changed(path, lambda content: struct.pack_into("<f", content, 352 + 40, value))
+@pytest.mark.parametrize(("slope", "intercept"), [(0, 0), (2, 0), (1, -1000), (0, 5)])
+def test_numbers_that_are_not_finite_are_zeros_and_said(
+    tmp_path: Path, value: float, slope: float, intercept: float
+) -> None:
+    def change(content: bytearray) -> None:
+        struct.pack_into("<2f", content, 112, slope, intercept)
+        struct.pack_into("<f", content, 352 + 40, value)
+
+    path = changed(written(tmp_path / "t2.nii.gz", "f4"), change)
     assert read(path) is None
-    # Of which it makes zeros without a word: ours are said.
     plain = tmp_path / "plain.nii"
     plain.write_bytes(gzip.decompress(path.read_bytes()))
-    for file in (path, plain):
+    for file in (path, plain, pair_of(plain)):
         loaded = load_image(file, "P-07")
-        assert sitk.GetArrayFromImage(loaded.image).ravel()[10] == 0
-        assert loaded.notes == ("1 voxel(s) are NaN or infinite, and read as 0",)
+        # ITK makes zeros of them without a word, and then scales.
+        assert sitk.GetArrayFromImage(loaded.image).ravel()[10] == intercept
+        note = f"1 voxel(s) are NaN or infinite, and read as {intercept:g}"
+        assert [each for each in loaded.notes if "NaN" in each] == [note]
     finite = tmp_path / "finite.nii"
     finite.write_bytes(gzip.decompress(written(tmp_path / "t2.nii.gz", "f8").read_bytes()))
     assert not load_image(finite, "P-07").notes
+
+
+def pair_of(single: Path) -> Path:
+    """The same image as a pair of .hdr and .img."""
+    content = bytearray(single.read_bytes())
+    struct.pack_into("<f", content, 108, 0)
+    content[344:348] = b"ni1\0"
+    header = single.with_name("pair.hdr")
+    header.write_bytes(content[:348])
+    header.with_suffix(".img").write_bytes(content[352:])
+    return header
+
+
+@pytest.mark.parametrize("change", ["slope", "intercept alone"])
+def test_a_plain_file_beside_a_packed_one_is_another_image(tmp_path: Path, change: str) -> None:
+    path = changed(written(tmp_path / "t2.nii.gz"), ODD[change])
+    alone = sitk.GetArrayFromImage(read_image(path, "P-07"))
+    other = written(tmp_path / "other.nii.gz", "f4")
+    path.with_suffix("").write_bytes(gzip.decompress(other.read_bytes()))
+    assert read(path) is None
+    # ITK itself takes the voxels of t2.nii when it is asked for t2.nii.gz.
+    assert not np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), alone)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(path, "P-07")), alone)
+
+
+def test_a_packed_pair_beside_a_plain_one_is_refused(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.nii"
+    plain.write_bytes(gzip.decompress(written(tmp_path / "t2.nii.gz").read_bytes()))
+    header = pair_of(plain)
+    for file in (header, header.with_suffix(".img")):
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    read_image(header, "P-07")
+    for name in ("pair.hdr.gz", "pair.img.gz"):
+        with pytest.raises(CaseError, match=r"pair\.hdr lies beside pair\.hdr\.gz"):
+            read_image(tmp_path / name, "P-07")
+    header.unlink()
+    with pytest.raises(CaseError, match=r"pair\.img lies beside pair\.img\.gz"):
+        read_image(tmp_path / "pair.hdr.gz", "P-07")
+    header.with_suffix(".img").unlink()
+    assert read_image(tmp_path / "pair.img.gz", "P-07").GetSize() == (7, 6, 5)
 
 
 def test_an_intercept_without_a_slope_is_added_as_before(tmp_path: Path) -> None:
