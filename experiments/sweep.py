@@ -35,7 +35,7 @@ def job(config: Config, names: Names) -> int:
     from experiments.main_job.analysis import analyse
     from experiments.main_job.check_first import check_first
     from experiments.main_job.images import from_cohort
-    from experiments.main_job.inputs import from_tables
+    from experiments.main_job.inputs import PAGE, from_tables
     from experiments.main_job.sizes import check_disk
     from lens.report.page import write_report
     from lens.report.results import PAPER_FILES, PAPER_FOLDER
@@ -62,9 +62,9 @@ def job(config: Config, names: Names) -> int:
 
         inputs = from_phantoms(plan, record)
     set_aside = analyse(plan, inputs, record)
-    page = write_report(plan.out, album=album_of(plan.out, images=config.page.images))
-    of_paper = ("figures", PAPER_FOLDER, *PAPER_FILES)
-    record.wrote(page, *(plan.out / name for name in of_paper))
+    of_page = (PAGE, "figures", PAPER_FOLDER, *PAPER_FILES)
+    with record.writing(*(plan.out / name for name in of_page)):
+        page = write_report(plan.out, album=album_of(plan.out, images=config.page.images))
     record.clear([*inputs.files(), *plan.files()])
     print(f"report: {page}")
     return list_set_aside(set_aside, plan.out / "failures.csv")

@@ -65,9 +65,6 @@ class Rehearsal(RunRecord):
         except InputError:
             self._stale = True
 
-    def wrote(self, *paths: Path) -> None:
-        """Names nothing."""
-
     def note(self, stage: str, content: Mapping[str, Any]) -> None:
         """Records nothing."""
 

@@ -7,9 +7,12 @@ only, each with its key and the sizes and hashes of its outputs (see `lens.cache
 from __future__ import annotations
 
 import logging
+import os
 import platform
+import stat
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +72,8 @@ class RunRecord:
         stages = previous.get("stages")
         self._done: dict[str, Any] = dict(stages) if isinstance(stages, dict) else {}
         self._earlier = _files(previous)
-        self._written: list[Path] = []
+        self._written: Recorded = {}
         self._compiling = CompileTimer()
-        self._found = _versions([folder])
         self.record: dict[str, Any] = {
             "config": {flag: names.setting(value) for flag, value in config.items()},
             "versions": {"python": platform.python_version(), "radiomic-lens": lens.__version__}
@@ -145,15 +147,19 @@ class RunRecord:
 
     def write_table(self, table: pd.DataFrame, path: Path) -> None:
         """Writes a table that is written anew in each run."""
-        write_table(table, path)
-        self.wrote(path)
+        with self.writing(path):
+            write_table(table, path)
 
-    def wrote(self, *paths: Path) -> None:
-        """Names files or folders that are written anew in each run.
+    @contextmanager
+    def writing(self, *outputs: Path) -> Iterator[None]:
+        """Around what is written anew in each run; the files that it changes are the run's own.
 
-        Of a folder, the files that were written since the run began are its own.
+        Args:
+            outputs: files or folders, of which none need be there.
         """
-        self._written += paths
+        found = _versions(outputs)
+        yield
+        self._written |= self._written_since(found, outputs)
 
     def note(self, stage: str, content: Mapping[str, Any]) -> None:
         """Records a stage; what is on disk speaks of finished stages only."""
@@ -176,7 +182,7 @@ class RunRecord:
         Args:
             inputs: files that this run read.
         """
-        self.record["files"] = self._written_since(self._found, self._written)
+        self.record["files"] = self._written
         ours, read = _files(self.record), {path.resolve() for path in inputs}
         for name, facts in self._earlier.items():
             path = self.folder / name
@@ -220,11 +226,17 @@ def _versions(outputs: Iterable[Path]) -> dict[Path, Version]:
     """Every file of the outputs, with what tells it from another that is written in its place.
 
     No moment is compared: a user's file may be written just before a run begins, and the clock of a
-    file system is another than the machine's.
+    file system is another than the machine's. Another process may add and remove files meanwhile.
     """
-    files = (file for output in outputs for file in (output, *output.rglob("*")) if file.is_file())
-    facts = ((file, file.stat()) for file in files)
-    return {file: (each.st_ino, each.st_mtime_ns, each.st_size) for file, each in facts}
+    found: dict[Path, Version] = {}
+    for output in outputs:
+        below = (Path(folder, name) for folder, _, names in os.walk(output) for name in names)
+        for file in (output, *below):
+            with suppress(OSError):
+                facts = file.stat()
+                if stat.S_ISREG(facts.st_mode):
+                    found[file] = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
+    return found
 
 
 def _files(record: Mapping[str, Any]) -> dict[str, Any]:

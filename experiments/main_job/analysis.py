@@ -76,8 +76,9 @@ def analyse(plan: Plan, inputs: Inputs, record: RunRecord) -> list[CaseError]:
         scopes[name] = facts | {"folder": str(part.folder.relative_to(record.folder))}
         tasks |= dict.fromkeys(part.ft, name)
     set_aside = inputs.names.errors(_once_each(set_aside))
-    write_failures(set_aside, record.folder / "failures.csv")
-    record.wrote(record.folder / "failures.csv")
+    failures = record.folder / "failures.csv"
+    with record.writing(failures):
+        write_failures(set_aside, failures)
     # The run folder's own part comes first; the others' widths are with their scopes.
     hidden = next(iter(scopes.values()))["hidden"]
     record.finish(
@@ -252,8 +253,8 @@ class PartStages:
     def run(self) -> None:
         """Runs what is not done yet."""
         here = self.part.folder
-        write_study(here, self.study)
-        self.record.wrote(here / "split.csv", here / "dropped.csv")
+        with self.record.writing(here / "split.csv", here / "dropped.csv"):
+            write_study(here, self.study)
         for stage in self.each():
             self.record.stage(stage.name, (__name__,), stage.depends(), stage.outputs, stage.work)
 

@@ -76,12 +76,16 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
         svg = path.read_text("utf-8")
         png, pdf = path.with_suffix(".png"), path.with_suffix(".pdf")
         key = cache.fingerprint(svg, _converters())
-        if not cache.finished(png, key):
+        if cache.finished(png, key):
+            # Of this run, too: what a run does not write, it clears away.
+            png.touch()
+            pdf.touch()
+        else:
             with atomic(png) as temporary:
                 figure.savefig(temporary, dpi=DPI, bbox_inches=box)
             with atomic(pdf) as temporary:
                 temporary.write_bytes(_as_pdf(svg))
-            cache.finish(png, key, pdf)
+        cache.finish(png, key, pdf)
     return path
 
 

@@ -56,7 +56,10 @@ def test_what_an_earlier_run_left_goes_or_is_named(
     assert (folder / "notes.txt").read_text() == "mine"
     assert not (folder / "reg" / "groups.csv").exists()
     assert not (folder / "figures" / "reg-groups.svg").exists()
-    assert (folder / "figures" / "cls-groups.svg").exists()
+    of_task = {path.name for path in (folder / "figures").glob("cls-groups.*")}
+    assert of_task == {"cls-groups.svg", "cls-groups.png", "cls-groups.pdf"}
+    left = ["notes.txt", *record["not_of_this_run"]]
+    assert {name for name in on_disk(folder) if name not in left} == set(recorded(folder))
 
 
 def no_page(folder: Path, **_: Any) -> Path:
@@ -96,8 +99,9 @@ def test_what_is_not_ours_stays(
     assert {path.name for path in own.iterdir()} == {path.name for path in tables.iterdir()}
 
 
-def test_a_file_written_just_before_the_run_is_not_the_runs(tmp_path: Path) -> None:
+def test_a_file_saved_beside_those_of_a_run_is_not_the_runs(tmp_path: Path) -> None:
     ours, mine, late = (tmp_path / "made" / name for name in ("ours", "mine", "late"))
+    drawn, meanwhile = (tmp_path / "figures" / name for name in ("drawn", "meanwhile"))
 
     def write() -> None:
         ours.write_text("ours")
@@ -109,14 +113,18 @@ def test_a_file_written_just_before_the_run_is_not_the_runs(tmp_path: Path) -> N
         mine.write_text(content)
         record = RunRecord(tmp_path, {})
         record.stage("one", ("lens.errors",), content, [mine.parent], write)
-        record.wrote(mine.parent)
+        meanwhile.parent.mkdir(exist_ok=True)
+        meanwhile.write_text(content)
+        with record.writing(meanwhile.parent, tmp_path / "page"):
+            drawn.write_text(content)
         record.clear()
         assert set(record.record["stages"]["one"]["outputs"]) == {"made/ours", "made/late"}
-        assert set(record.record["files"]) == {"made/ours", "made/late"}
-        assert record.record["not_of_this_run"] == ["made/mine"]
+        assert set(record.record["files"]) == {"figures/drawn"}
+        assert record.record["not_of_this_run"] == ["figures/meanwhile", "made/mine"]
     RunRecord(tmp_path, {}).clear()
     assert not ours.exists()
-    assert mine.read_text() == "second"
+    assert not drawn.exists()
+    assert mine.read_text() == meanwhile.read_text() == "second"
 
 
 def test_dear_outputs_and_inputs_of_a_run_are_never_cleared_away(tmp_path: Path) -> None:
