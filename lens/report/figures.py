@@ -62,7 +62,7 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
 
     None holds a date. The same figure gives the same bytes, but for the order of the fonts in the
     PDF, which is the SVG converted: drawing it once more would take ten times as long. PNG and PDF
-    are left as they are where they were made with the same SVG.
+    are left as they are, but for their time, where they were made with the same SVG.
     """
     path = folder / f"{name}.svg"
     with mpl.rc_context(STYLE):

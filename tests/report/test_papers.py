@@ -66,9 +66,12 @@ def test_png_and_pdf_are_made_again_only_where_they_are_not_the_svgs(tmp_path: P
         return [file.read_bytes() for file in files]
 
     first = saved()
-    made = [file.stat().st_mtime_ns for file in files]
+    made = [file.stat() for file in files]
     saved()
-    assert [file.stat().st_mtime_ns for file in files] == made, "left as they are"
+    kept = [file.stat() for file in files]
+    assert [each.st_ino for each in kept] == [each.st_ino for each in made], "not made again"
+    for before, after in zip(made, kept, strict=True):
+        assert after.st_mtime_ns > before.st_mtime_ns, "of the later run, too"
     for file in files:
         file.write_bytes(b"damaged")
         assert saved() == first
