@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import platform
 import struct
 import zlib
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,9 @@ from lens.cohort.nifti_header import nifti_header
 from lens.cohort.packed import read_packed, unpacked
 from lens.errors import CaseError
 from tests.cohort.builders import image, noise, rotation
+
+ISAL = ("x86_64", "AMD64", "aarch64", "arm64")
+"""Processors that pyproject.toml asks for isal on."""
 
 KINDS = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 
@@ -166,8 +171,9 @@ def test_an_intercept_without_a_slope_is_added_as_before(tmp_path: Path) -> None
 @pytest.fixture(params=["zlib", "isal.isal_zlib"])
 def unpacker(request: pytest.FixtureRequest, monkeypatch) -> str:
     """The module that unpacks: one after the other, where isal is on this machine."""
-    found = pytest.importorskip(request.param, reason="no isal for this machine")
-    monkeypatch.setattr(packed, "unpacker", found)
+    if request.param != "zlib" and platform.machine() not in ISAL:
+        pytest.skip("there is no isal for this kind of processor")
+    monkeypatch.setattr(packed, "unpacker", import_module(request.param))
     return request.param
 
 

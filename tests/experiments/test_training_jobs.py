@@ -289,7 +289,6 @@ writer.close()
 print(any(name.split(".")[0] == "torch" for name in sys.modules))
 import torch
 """
-    pytest.importorskip("torch")
     words = [sys.executable, "-c", script, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
